@@ -1,0 +1,54 @@
+"""One error class a stage, so that a caller knows where the road ended and with which exit code."""
+
+from __future__ import annotations
+
+EXIT_PASS = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_MISSING = 3
+
+
+class RopeExportError(Exception):
+    """A failure that the user can act on: what, expected and got, and the next step."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(RopeExportError):
+    """The request itself is wrong: an unknown model, a malformed shape, an output that exists."""
+
+    exit_code = EXIT_USAGE
+
+
+class MissingError(RopeExportError):
+    """Something that the request needs is not on this machine: a package, a GPU, a library."""
+
+    exit_code = EXIT_MISSING
+
+
+class ExportError(RopeExportError):
+    """The module could not be written as ONNX, or the written file broke its contract."""
+
+
+class ModelFileError(RopeExportError):
+    """An ONNX file is missing, unreadable, or not what its manifest says."""
+
+
+class ManifestError(RopeExportError):
+    """A manifest is missing, unreadable, or of a schema that this version does not know."""
+
+
+class BuildError(RopeExportError):
+    """TensorRT could not build the engine that was asked for."""
+
+
+class EngineError(RopeExportError):
+    """An engine is unreadable, of another version or flavour, or not the one in the manifest."""
+
+
+class PluginError(RopeExportError):
+    """The rotary plugin library could not be compiled, found, loaded or recognised."""
+
+
+class ParityError(RopeExportError):
+    """A parity run could not be set up; a run that found a difference is a verdict, not an error."""

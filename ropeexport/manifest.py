@@ -1,0 +1,145 @@
+"""``manifest.json``: what an output folder holds, from which source, and what was built from it.
+
+The models below are the schema.  A stage reads the manifest, adds its own record and writes it
+back; nothing else passes between stages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ropeexport import atomic
+from ropeexport.errors import ManifestError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+MODEL_NAME = "model.onnx"
+ENGINE_NAME = "model.engine"
+
+Implementation = Literal["plugin", "native", "decomposed"]
+Role = Literal["data", "matrices", "positions"]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Record):
+    """An input or output: a dimension is a size or the name of a dynamic axis."""
+
+    name: str
+    dtype: str  # NumPy's name, "bfloat16" included
+    shape: tuple[int | str, ...]
+    role: Role = "data"  # matrices: 2x2 matrices of a rope; positions: integer position ids
+
+
+class Axis(Record):
+    """A dynamic axis: the sizes it is meant for, and the axis or size that it broadcasts to.
+
+    With ``broadcasts_to`` the axis has size 1 or the size of that axis (a name) or that number.
+    """
+
+    min: int
+    opt: int
+    max: int
+    broadcasts_to: str | int | None = None
+
+
+class Source(Record):
+    """What rebuilds the torch module: a built-in with its options, or a factory of the user's."""
+
+    kind: Literal["builtin", "factory"]
+    name: str
+    options: dict[str, Any] = {}
+
+
+class ModelRecord(Record):
+    """The exported ONNX file."""
+
+    file: str
+    sha256: str
+    opset: int
+    dtype: str  # fp32, fp16 or bf16: the type of the data that is rotated
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    ropes: tuple[str, ...]  # names of the ropeexport::ApplyRope nodes
+
+
+class PluginRecord(Record):
+    """The plugin library that an engine was built with."""
+
+    name: str
+    version: str
+    namespace: str
+    file: str
+    sha256: str
+    embedded: bool
+
+
+class Profile(Record):
+    """Shapes of each input, as ``--min-shapes``, ``--opt-shapes`` and ``--max-shapes`` give them."""
+
+    min: dict[str, tuple[int, ...]]
+    opt: dict[str, tuple[int, ...]]
+    max: dict[str, tuple[int, ...]]
+
+
+class EngineRecord(Record):
+    """An engine, what it was built from and which implementations it holds."""
+
+    file: str
+    sha256: str
+    model_sha256: str
+    flavour: str  # tensorrt-rtx or tensorrt
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profile: Profile
+    ropes: dict[str, Implementation]  # by name of the ApplyRope node
+    attention: Literal["fused", "decomposed", "none"]
+    compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
+    plugin: PluginRecord | None = None
+
+
+class Manifest(Record):
+    """The whole file."""
+
+    schema_version: int = SCHEMA_VERSION
+    ropeexport: str
+    source: Source
+    model: ModelRecord
+    axes: dict[str, Axis]
+    engine: EngineRecord | None = None
+
+
+def read(folder: Path) -> Manifest:
+    """Read the manifest of an output folder."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
+            "found none; run 'ropeexport export MODEL -o DIR' first"
+        )
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ManifestError(
+            f"{path}: not a manifest of schema {SCHEMA_VERSION}: {_first_fault(error)}; "
+            "export again with this version of ropeexport"
+        ) from error
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of an output folder in one step."""
+    atomic.write_text(folder / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg']}" if where else fault["msg"]

@@ -1,0 +1,123 @@
+"""Shapes: parsing what the command line gives, and the profile that an export suggests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ropeexport.errors import UsageError
+from ropeexport.manifest import Axis, Manifest, Profile, TensorSpec
+
+Shapes = dict[str, tuple[int, ...]]
+
+_ITEM = re.compile(r"(?P<name>[^:,]+):(?P<shape>\d+(?:x\d+)*)")
+
+
+def parse_shapes(text: str) -> Shapes:
+    """Parse shapes as trtexec writes them: ``q:1x24x4096x128,k:1x24x4096x128``."""
+    shapes: Shapes = {}
+    for item in text.split(","):
+        match = _ITEM.fullmatch(item.strip())
+        if match is None:
+            raise UsageError(f"shapes: expected NAME:1x24x4096x128[,NAME:...], got {item!r}")
+        shapes[match["name"]] = tuple(int(size) for size in match["shape"].split("x"))
+    return shapes
+
+
+def shape_at(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of a tensor where each dynamic axis has the given size."""
+    return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+
+
+def default_profile(manifest: Manifest) -> Profile:
+    """Return the profile that the export's axes suggest."""
+
+    def shapes(sizes: Mapping[str, int]) -> Shapes:
+        return {spec.name: shape_at(spec, sizes) for spec in manifest.model.inputs}
+
+    axes = manifest.axes
+    return Profile(
+        min=shapes({name: axis.min for name, axis in axes.items()}),
+        opt=shapes({name: axis.opt for name, axis in axes.items()}),
+        max=shapes({name: axis.max for name, axis in axes.items()}),
+    )
+
+
+def make_profile(
+    manifest: Manifest,
+    min_shapes: Shapes | None = None,
+    opt_shapes: Shapes | None = None,
+    max_shapes: Shapes | None = None,
+) -> Profile:
+    """Return the suggested profile with what the user gave in its place, checked."""
+    given = {"min": min_shapes or {}, "opt": opt_shapes or {}, "max": max_shapes or {}}
+    suggested = default_profile(manifest).model_dump()
+    specs = {spec.name: spec for spec in manifest.model.inputs}
+    for point, shapes in given.items():
+        for name, shape in shapes.items():
+            _check_shape(f"--{point}-shapes", specs, name, shape)
+    profile = Profile(**{point: {**suggested[point], **given[point]} for point in given})
+    _check_order(profile)
+    _check_sizes_agree(profile, manifest)
+    return profile
+
+
+def _check_shape(
+    option: str, specs: Mapping[str, TensorSpec], name: str, shape: Sequence[int]
+) -> None:
+    if name not in specs:
+        raise UsageError(f"{option}: no input {name!r}; the model has {', '.join(specs)}")
+    expected = specs[name].shape
+    fits = len(shape) == len(expected) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(expected, shape, strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"{option}: {name}: expected {_text(expected)}, got {_text(shape)}"
+        )
+
+
+def _check_order(profile: Profile) -> None:
+    for name, opt in profile.opt.items():
+        low, high = profile.min[name], profile.max[name]
+        if not all(a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
+            raise UsageError(
+                f"profile: {name}: expected min <= opt <= max, "
+                f"got {_text(low)}, {_text(opt)}, {_text(high)}"
+            )
+
+
+def _check_sizes_agree(profile: Profile, manifest: Manifest) -> None:
+    """Two inputs that share a dynamic axis must give it one size."""
+    for point in ("min", "opt", "max"):
+        axis_sizes(manifest.model.inputs, getattr(profile, point), f"--{point}-shapes")
+
+
+def axis_sizes(
+    specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], where: str = "shapes"
+) -> dict[str, int]:
+    """Return the size of each dynamic axis in ``shapes``; raise where two inputs disagree."""
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        for dim, size in zip(spec.shape, shapes[spec.name], strict=True):
+            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+                raise UsageError(
+                    f"{where}: axis {dim!r} is {sizes[dim]} in one input and {size} in {spec.name}"
+                )
+    return sizes
+
+
+def profile_axes(manifest: Manifest, profile: Profile) -> dict[str, Axis]:
+    """Return the manifest's axes with the sizes that a profile gives them."""
+    low, opt, high = (
+        axis_sizes(manifest.model.inputs, shapes)
+        for shapes in (profile.min, profile.opt, profile.max)
+    )
+    return {
+        name: axis.model_copy(update={"min": low[name], "opt": opt[name], "max": high[name]})
+        for name, axis in manifest.axes.items()
+    }
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "x".join(str(dim) for dim in shape)
