@@ -1,0 +1,22 @@
+"""Names and versions that the ONNX file, the function bodies and the TensorRT plugin share."""
+
+from __future__ import annotations
+
+DOMAIN = "ropeexport"
+DOMAIN_VERSION = 1
+
+APPLY_ROPE = "ApplyRope"
+ROPE_TABLE = "RopeTable"
+
+# TensorRT prefers a plugin to the function body only where the node carries these attributes
+PLUGIN_VERSION = "1"
+PLUGIN_NAMESPACE = DOMAIN
+PLUGIN_ATTRIBUTES = {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
+
+MIN_OPSET = 23  # the first with Attention and RotaryEmbedding
+
+CONTRACT = (
+    "ApplyRope(q, k, pe) -> (q', k'): q (B, Hq, L, D) and k (B, Hk, L, D) of one float type; "
+    "pe float32 (B or 1, H or 1, L, D/2, 2, 2), general matrices; each adjacent pair of the last "
+    "axis is multiplied by its matrix in float32 and cast back."
+)

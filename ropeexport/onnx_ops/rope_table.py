@@ -1,0 +1,137 @@
+"""``ropeexport::RopeTable``: exact rotation matrices of integer positions without float64.
+
+TensorRT has no float64, and a float32 angle ``pos * frequency`` is off by about ``pos * 2^-24``.
+So no angle is formed in the graph at all.  A position is split into two digits of base 1024,
+
+    |pos| = 1024 a + b,      cos(pos w) = cos(1024 a w) cos(b w) - sin(1024 a w) sin(b w),
+
+and cosine and sine of each digit's angle are read from tables computed in float64 at export.
+
+Error.  Each entry is stored as ``hi + lo``: ``hi`` has 12 significant bits, ``lo`` is the float32
+nearest to the rest, so an entry is known to 2^-37.  A product of two ``hi`` has 24 bits and is
+exact, with or without fused multiply-add.  The leading difference is one rounding of a number that
+may exceed 1 by 2^-11 (2^-24).  The correction is a sum of terms of at most 2^-12, rounded to under
+2^-34, and adding it is one rounding more, of a number of at most 1 (2^-25).  Together: at most
+1.5 * 2^-24 + 2^-33, absolute, three quarters of the 2^-23 that is promised.  Splitting a position is exact, since every number in it is an integer
+below 2^24 or a multiple of 2^-10.
+
+Positions beyond :data:`MAX_POSITION` give NaN: they fail, they do not drift.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ropeexport.onnx_ops import names
+
+BASE = 1024
+COARSE_ROWS = 1025
+MAX_POSITION = BASE * COARSE_ROWS - 1  # 1,049,599
+ERROR_BOUND = 1.5 * 2.0**-24 + 2.0**-33
+
+_HI_BITS = 12
+_FLOAT = onnx.TensorProto.FLOAT
+_INT64 = onnx.TensorProto.INT64
+
+_NODES = f"""
+  signed = Cast<to = {_FLOAT}>(pos)
+  sign_1 = Sign(signed)
+  size = Abs(signed)
+  base = Constant<value_float = {float(BASE)}>()
+  inverse_base = Constant<value_float = {1 / BASE}>()
+  scaled = Mul(size, inverse_base)
+  digit_a = Floor(scaled)
+  whole = Mul(digit_a, base)
+  digit_b = Sub(size, whole)
+  limit = Constant<value_float = {float(MAX_POSITION)}>()
+  known_1 = LessOrEqual(size, limit)
+  zero_f = Constant<value_float = 0.0>()
+  safe_a = Where(known_1, digit_a, zero_f)
+  safe_b = Where(known_1, digit_b, zero_f)
+  index_a = Cast<to = {_INT64}>(safe_a)
+  index_b = Cast<to = {_INT64}>(safe_b)
+  row_a = Gather<axis = 0>(coarse, index_a)
+  row_b = Gather<axis = 0>(fine, index_b)
+  cos_a, sin_a, cos_a_lo, sin_a_lo = Split<axis = -1, num_outputs = 4>(row_a)
+  cos_b, sin_b, cos_b_lo, sin_b_lo = Split<axis = -1, num_outputs = 4>(row_b)
+  cc = Mul(cos_a, cos_b)
+  ss = Mul(sin_a, sin_b)
+  sc = Mul(sin_a, cos_b)
+  cs = Mul(cos_a, sin_b)
+  cos_hi = Sub(cc, ss)
+  sin_hi = Add(sc, cs)
+  cc_1 = Mul(cos_a, cos_b_lo)
+  cc_2 = Mul(cos_a_lo, cos_b)
+  cc_3 = Mul(cos_a_lo, cos_b_lo)
+  ss_1 = Mul(sin_a, sin_b_lo)
+  ss_2 = Mul(sin_a_lo, sin_b)
+  ss_3 = Mul(sin_a_lo, sin_b_lo)
+  sc_1 = Mul(sin_a, cos_b_lo)
+  sc_2 = Mul(sin_a_lo, cos_b)
+  sc_3 = Mul(sin_a_lo, cos_b_lo)
+  cs_1 = Mul(cos_a, sin_b_lo)
+  cs_2 = Mul(cos_a_lo, sin_b)
+  cs_3 = Mul(cos_a_lo, sin_b_lo)
+  cc_lo = Sum(cc_1, cc_2, cc_3)
+  ss_lo = Sum(ss_1, ss_2, ss_3)
+  cos_lo = Sub(cc_lo, ss_lo)
+  sin_lo = Sum(sc_1, sc_2, sc_3, cs_1, cs_2, cs_3)
+  cos_all = Add(cos_hi, cos_lo)
+  sin_size = Add(sin_hi, sin_lo)
+  ends = Constant<value_ints = [-1, -2]>()
+  sign = Unsqueeze(sign_1, ends)
+  known = Unsqueeze(known_1, ends)
+  sin_all = Mul(sin_size, sign)
+  nan = Constant<value_float = nan>()
+  cos = Where(known, cos_all, nan)
+  sin = Where(known, sin_all, nan)
+  minus_sin = Neg(sin)
+  flat = Concat<axis = -1>(cos, minus_sin, sin, cos)
+  flat_shape = Shape<end = -1>(flat)
+  two_two = Constant<value_ints = [2, 2]>()
+  shape = Concat<axis = 0>(flat_shape, two_two)
+  pe = Reshape(flat, shape)
+"""
+
+
+def rope_table_function(opset: int) -> onnx.FunctionProto:
+    """Return the model-local function: pos (..., L) and two tables to pe (..., L, P, 2, 2)."""
+    function = onnx.parser.parse_function(
+        f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
+        f"{names.ROPE_TABLE} (pos, coarse, fine) => (pe) {{ {_NODES} }}"
+    )
+    function.doc_string = (
+        f"float32 rotation matrices of integer positions up to {MAX_POSITION} in size, "
+        "within 2^-23 of exact; NaN beyond"
+    )
+    return function
+
+
+def digit_tables(frequencies: NDArray[np.float64]) -> tuple[NDArray[np.float32], ...]:
+    """Make the tables of the coarse and the fine digit.
+
+    Parameters
+    ----------
+    frequencies : ndarray
+        (P,) radians a position, float64.
+
+    Returns
+    -------
+    tuple of ndarray
+        float32 (1025, P, 4) and (1024, P, 4): hi of cosine and sine, then their lo.
+    """
+    coarse = np.arange(COARSE_ROWS, dtype=np.float64) * BASE
+    fine = np.arange(BASE, dtype=np.float64)
+    return tuple(_digit_table(digits, frequencies) for digits in (coarse, fine))
+
+
+def _digit_table(
+    positions: NDArray[np.float64], frequencies: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    angles = positions[:, None] * frequencies
+    exact = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    mantissa, exponent = np.frexp(exact)
+    hi = np.ldexp(np.round(np.ldexp(mantissa, _HI_BITS)), exponent - _HI_BITS)
+    return np.concatenate([hi, exact - hi], axis=-1).astype(np.float32)
