@@ -1,0 +1,146 @@
+"""The built-in models of the command line, each an :class:`Example` made from a few options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ropeexport.errors import UsageError
+from ropeexport.example import Example
+from ropeexport.manifest import Axis
+from ropeexport.modules import FluxAttention, FluxSelfAttention, FluxSelfAttentionIds
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# Sizes to trace with: all axes are symbolic, so small ones do, and different ones cannot be confused
+_TRACE_BATCH = 2
+_TRACE_LENGTH = 6
+_WEIGHT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes and type of a built-in model; batch and length are the sizes it is tuned for."""
+
+    batch: int = 1
+    heads: int = 24
+    head_dim: int = 128
+    length: int = 1024
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "heads", "head_dim", "length"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.head_dim % 2:
+            raise UsageError(f"head_dim: expected an even number, got {self.head_dim}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the options as the manifest keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Options:
+        """Return the options that a manifest keeps."""
+        return cls(**record)
+
+    @property
+    def width(self) -> int:
+        """Heads times head size."""
+        return self.heads * self.head_dim
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The data's type."""
+        return DTYPES[self.dtype]
+
+
+def flux_axes(head_dim: int) -> tuple[int, int, int]:
+    """Split a head size over FLUX's three position axes as 16, 56, 56 of 128, each even."""
+    first = max(2, head_dim // 8 // 2 * 2) if head_dim >= 6 else 0
+    second = (head_dim - first) // 2 // 2 * 2
+    return first, second, head_dim - first - second
+
+
+def flux_attention(options: Options) -> Example:
+    """FLUX's ``attention``: q, k, v (B, H, L, D) and pe to (B, L, H*D)."""
+    shape = (_TRACE_BATCH, options.heads, _TRACE_LENGTH, options.head_dim)
+    q, k, v = (torch.zeros(shape, dtype=options.torch_dtype) for _ in range(3))
+    data_axes = {0: "batch", 2: "length"}
+    return Example(
+        module=FluxAttention().eval(),
+        inputs={"q": q, "k": k, "v": v, "pe": _trace_pe(options)},
+        dynamic_axes={"q": data_axes, "k": data_axes, "v": data_axes, "pe": _PE_AXES},
+        axes=_data_axes(options) | _pe_axes(options),
+        outputs=("out",),
+    )
+
+
+def flux_self_attention(options: Options) -> Example:
+    """FLUX's self-attention: x (B, L, H*D) and pe to (B, L, H*D)."""
+    return Example(
+        module=_seeded(lambda: FluxSelfAttention(options.width, options.heads), options),
+        inputs={"x": _trace_x(options), "pe": _trace_pe(options)},
+        dynamic_axes={"x": {0: "batch", 1: "length"}, "pe": _PE_AXES},
+        axes=_data_axes(options) | _pe_axes(options),
+        outputs=("out",),
+    )
+
+
+def flux_self_attention_ids(options: Options) -> Example:
+    """FLUX's self-attention from integer ids: x (B, L, H*D) and ids (B, L, 3) to (B, L, H*D)."""
+    axes_dim = flux_axes(options.head_dim)
+    if min(axes_dim) < 2:
+        raise UsageError(f"head_dim: expected at least 6 for three axes, got {options.head_dim}")
+    ids = torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, 3, dtype=torch.int64)
+    axes = {0: "batch", 1: "length"}
+    return Example(
+        module=_seeded(lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim), options),
+        inputs={"x": _trace_x(options), "ids": ids},
+        dynamic_axes={"x": axes, "ids": axes},
+        axes=_data_axes(options),
+        outputs=("out",),
+    )
+
+
+BUILTINS: dict[str, Callable[[Options], Example]] = {
+    "flux-attention": flux_attention,
+    "flux-self-attention": flux_self_attention,
+    "flux-self-attention-ids": flux_self_attention_ids,
+}
+
+_PE_AXES = {0: "pe_batch", 1: "pe_heads", 2: "length"}
+
+
+def _trace_x(options: Options) -> torch.Tensor:
+    return torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, options.width, dtype=options.torch_dtype)
+
+
+def _trace_pe(options: Options) -> torch.Tensor:
+    return torch.zeros(_TRACE_BATCH, max(2, options.heads), _TRACE_LENGTH, options.head_dim // 2, 2, 2)
+
+
+def _data_axes(options: Options) -> dict[str, Axis]:
+    return {
+        "batch": Axis(min=1, opt=options.batch, max=2 * options.batch),
+        "length": Axis(min=1, opt=options.length, max=2 * options.length),
+    }
+
+
+def _pe_axes(options: Options) -> dict[str, Axis]:
+    return {
+        "pe_batch": Axis(min=1, opt=1, max=2 * options.batch, broadcasts_to="batch"),
+        "pe_heads": Axis(min=1, opt=1, max=options.heads, broadcasts_to=options.heads),
+    }
+
+
+def _seeded(make: Callable[[], torch.nn.Module], options: Options) -> torch.nn.Module:
+    """Make a module with the same weights every time, without touching the caller's generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_WEIGHT_SEED)
+        return make().to(options.torch_dtype).eval()

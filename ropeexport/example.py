@@ -1,0 +1,76 @@
+"""What the exporter is given: a module, inputs to trace it with, and which axes are dynamic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ropeexport.errors import UsageError
+from ropeexport.manifest import Axis
+
+
+@dataclass(frozen=True)
+class Example:
+    """A module ready to be traced.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In evaluation mode, in the type that it is exported in.
+    inputs : dict of str to Tensor
+        By the names of ``forward``'s arguments, in order.
+    dynamic_axes : dict
+        Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``.
+    axes : dict of str to Axis
+        Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
+    outputs : tuple of str
+        Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
+    """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    dynamic_axes: dict[str, dict[int, str]]
+    axes: dict[str, Axis] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+def checked(example: Example) -> Example:
+    """Return the example; raise :class:`UsageError` for an axis that no input has."""
+    for name, axes in example.dynamic_axes.items():
+        if name not in example.inputs:
+            raise UsageError(
+                f"dynamic axes: no input {name!r}; the example has {', '.join(example.inputs)}"
+            )
+        rank = example.inputs[name].ndim
+        for axis in axes:
+            if not 0 <= axis < rank:
+                raise UsageError(f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}")
+    return example
+
+
+def all_axes(example: Example) -> dict[str, Axis]:
+    """Return every dynamic axis: as the example gives it, or 1 to twice the example's size."""
+    found = dict(example.axes)
+    for name, axes in example.dynamic_axes.items():
+        for axis, label in axes.items():
+            size = example.inputs[name].shape[axis]
+            found.setdefault(label, Axis(min=1, opt=size, max=2 * size))
+    return found
+
+
+def traceable_inputs(example: Example) -> dict[str, Tensor]:
+    """Return the inputs with each dynamic axis at least 2 long.
+
+    torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis.
+    """
+    return {
+        name: _widened(x, example.dynamic_axes.get(name, {})) for name, x in example.inputs.items()
+    }
+
+
+def _widened(x: Tensor, axes: dict[int, str]) -> Tensor:
+    for axis in axes:
+        if x.shape[axis] == 1:
+            x = x.repeat_interleave(2, dim=axis)
+    return x

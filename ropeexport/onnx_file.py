@@ -1,0 +1,107 @@
+"""Reading an ONNX file and asking it questions: its rope nodes, its inputs, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ropeexport.errors import ModelFileError
+from ropeexport.manifest import Role, TensorSpec
+from ropeexport.onnx_ops import names
+
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
+    """Load an ONNX file; whatever is wrong with it is one clear :class:`ModelFileError`."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    try:
+        model = onnx.load(path, load_external_data=external_data)
+    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        raise ModelFileError(
+            f"{path}: not a readable ONNX file ({_first_line(error)}); export it again"
+        ) from error
+    if not model.graph.node or not model.opset_import:
+        raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
+    return model
+
+
+def rope_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the ``ropeexport::ApplyRope`` nodes of the main graph, in order."""
+    return [node for node in model.graph.node if is_rope(node)]
+
+
+def is_rope(node: onnx.NodeProto) -> bool:
+    """Say whether a node is ``ropeexport::ApplyRope``."""
+    return (node.domain, node.op_type) == (names.DOMAIN, names.APPLY_ROPE)
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that the model imports."""
+    return next(int(e.version) for e in model.opset_import if e.domain in ("", "ai.onnx"))
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the inputs that a caller feeds, with the role that the graph gives each."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    matrices = _matrix_inputs(model)
+    return tuple(
+        _spec(value, _role(value, matrices))
+        for value in model.graph.input
+        if value.name not in weights
+    )
+
+
+def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return the outputs."""
+    return tuple(_spec(value, "data") for value in model.graph.output)
+
+
+def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield each initializer's name and values; external data lies in ``folder``."""
+    for tensor in model.graph.initializer:
+        yield tensor.name, onnx.numpy_helper.to_array(tensor, base_dir=str(folder))
+
+
+def data_type(model: onnx.ModelProto) -> str:
+    """Return fp32, fp16 or bf16: the type of the first output."""
+    dtype = output_specs(model)[0].dtype
+    return next((short for short, name in _DTYPE_NAMES.items() if name == dtype), dtype)
+
+
+def _spec(value: onnx.ValueInfoProto, role: Role) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in tensor.shape.dim
+    )
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape, role=role)
+
+
+def _role(value: onnx.ValueInfoProto, matrices: set[str]) -> Role:
+    if value.name in matrices:
+        return "matrices"
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return "positions" if np.issubdtype(dtype, np.integer) else "data"
+
+
+def _matrix_inputs(model: onnx.ModelProto) -> set[str]:
+    """Names of the inputs that reach a rope's ``pe`` through nothing but a change of shape."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    found = set()
+    for node in rope_nodes(model):
+        name = node.input[2]
+        while name in producers and producers[name].op_type in ("Unsqueeze", "Cast", "Reshape"):
+            name = producers[name].input[0]
+        found.add(name)
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,154 @@
+"""MODEL on the command line, and what it stands for: a module, example inputs, dynamic axes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropeexport import onnx_file
+from ropeexport.builtin_models import BUILTINS, Options
+from ropeexport.errors import ParityError, UsageError
+from ropeexport.example import Example
+from ropeexport.manifest import MODEL_NAME, Manifest, Source
+
+
+@dataclass(frozen=True)
+class Request:
+    """A MODEL and the options given with it."""
+
+    model: str
+    options: Options = field(default_factory=Options)
+
+
+def load(request: Request) -> tuple[Example, Source]:
+    """Return the example of a MODEL and the record that rebuilds it.
+
+    Raises
+    ------
+    UsageError
+        For a MODEL that is neither a built-in nor a factory's reference.
+    """
+    if request.model in BUILTINS:
+        example = BUILTINS[request.model](request.options)
+        options = request.options.as_record()
+        return example, Source(kind="builtin", name=request.model, options=options)
+    if ":" not in request.model:
+        raise UsageError(
+            f"MODEL: expected one of {', '.join(BUILTINS)}, path/to/file.py:factory or "
+            f"package.module:factory, got {request.model!r}"
+        )
+    example = _call_factory(request.model)
+    return example, Source(kind="factory", name=request.model)
+
+
+def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = None) -> nn.Module:
+    """Return the exported module in evaluation mode, its weights taken from the ONNX file.
+
+    A factory of the user's is imported only when ``module_reference`` names it.
+    """
+    source = manifest.source
+    if source.kind == "builtin":
+        module = BUILTINS[source.name](Options.from_record(source.options)).module
+    elif module_reference is None:
+        raise ParityError(
+            f"{folder}: exported from {source.name}, which is your code and is imported only when "
+            f"you name it: add --module {source.name}"
+        )
+    else:
+        module = _call_factory(module_reference).module
+    _load_weights(module, folder / MODEL_NAME)
+    return module.eval()
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    state = dict(module.named_parameters()) | dict(module.named_buffers())
+    if not state:
+        return
+    model = onnx_file.load(path, external_data=False)
+    values = dict(onnx_file.weights(model, path.parent))
+    missing = sorted(name for name, _ in module.named_parameters() if name not in values)
+    if missing:
+        raise ParityError(
+            f"{path}: expected the module's weights by name, lacks {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''}; export the module again"
+        )
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name in values:
+                tensor.copy_(_tensor(values[name], tensor))
+
+
+def _tensor(value: Any, like: Tensor) -> Tensor:
+    if like.dtype is torch.bfloat16:
+        return torch.from_numpy(value.astype("float32"))
+    return torch.from_numpy(value.copy())
+
+
+def _call_factory(reference: str) -> Example:
+    factory = _find_factory(reference)
+    made = factory()
+    if isinstance(made, Example):
+        return made
+    if not isinstance(made, tuple) or len(made) != 3 or not isinstance(made[0], nn.Module):
+        raise UsageError(
+            f"{reference}: expected a factory that returns (module, example inputs, dynamic axes) "
+            f"or a ropeexport.Example, got {type(made).__name__}"
+        )
+    module, inputs, dynamic_axes = made
+    return Example(
+        module=module.eval(),
+        inputs=_named_inputs(reference, module, inputs),
+        dynamic_axes={name: dict(axes) for name, axes in dynamic_axes.items()},
+    )
+
+
+def _named_inputs(
+    reference: str, module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor]
+) -> dict[str, Tensor]:
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    parameters = list(inspect.signature(module.forward).parameters)
+    if len(inputs) > len(parameters):
+        raise UsageError(
+            f"{reference}: forward takes {len(parameters)} inputs, the example has {len(inputs)}"
+        )
+    return dict(zip(parameters, inputs, strict=False))
+
+
+def _find_factory(reference: str) -> Callable[[], Any]:
+    place, _, name = reference.rpartition(":")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise UsageError(f"{reference}: no callable {name!r} in {place}")
+    return factory  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"_ropeexport_source_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise UsageError(f"{name}: no such module on the import path") from error
+        raise
