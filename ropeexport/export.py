@@ -31,6 +31,8 @@ from ropeexport.onnx_ops.translation import translation_table
 
 DEFAULT_OPSET = names.MIN_OPSET
 _INLINE_LIMIT_BYTES = 1 << 30  # a protobuf file ends at 2 GiB
+_FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
+_FOLD_OUTPUT_LIMIT = 262144
 
 
 def export_model(
@@ -120,9 +122,27 @@ def _trace(example: Example, opset: int) -> ir.Model:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Fold constants, drop what is unused, and give every constant one named initializer."""
-    onnxscript.optimizer.optimize_ir(model, should_fold=_may_fold, inline=False)
-    passes.DeduplicateInitializersPass(size_limit=1 << 30)(model)
+    """Fold constants and drop what is unused.
+
+    Neither rewriting rules (their matching is quadratic in a large graph) nor a merge of equal
+    initializers (two norms both full of ones are two parameters) belong here.
+    """
+    onnxscript.optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=_FOLD_INPUT_LIMIT,
+        output_size_limit=_FOLD_OUTPUT_LIMIT,
+        should_fold=_may_fold,
+    )
+    ir.passes.Sequential(
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    )(model)
 
 
 def _may_fold(node: ir.Node) -> bool | None:

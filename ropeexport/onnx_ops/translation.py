@@ -67,14 +67,17 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops."""
     apply_rope_node = _op(_apply_rope_schema())
     rope_table_node = _op(_rope_table_schema())
+    tables: dict[tuple[int, float], tuple[Any, Any]] = {}  # one pair for all nodes alike
 
     def apply_rope(xq: Any, xk: Any, pe: Any) -> Any:
         wide = onnxscript.opset23.Cast(pe, to=ir.DataType.FLOAT) if _is_narrow(pe) else pe
         return apply_rope_node(xq, xk, wide, **names.PLUGIN_ATTRIBUTES)
 
     def rope_of_positions(pos: Any, dim: int, theta: float) -> Any:
-        coarse, fine = rope_table.digit_tables(frequencies(dim, theta).numpy())
-        return rope_table_node(pos, _constant(coarse), _constant(fine))
+        if (dim, theta) not in tables:
+            coarse, fine = rope_table.digit_tables(frequencies(dim, theta).numpy())
+            tables[dim, theta] = (_constant(coarse), _constant(fine))
+        return rope_table_node(pos, *tables[dim, theta])
 
     return {
         torch.ops.ropeexport.apply_rope.default: apply_rope,
