@@ -15,7 +15,7 @@ from ropeexport.modules import FluxAttention, FluxSelfAttention, FluxSelfAttenti
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Sizes to trace with: all axes are symbolic, so small ones do, and different ones cannot be confused
+# Sizes to trace with: all axes are symbolic, so small ones do, and unequal ones cannot be confused
 _TRACE_BATCH = 2
 _TRACE_LENGTH = 6
 _WEIGHT_SEED = 0
@@ -100,7 +100,9 @@ def flux_self_attention_ids(options: Options) -> Example:
     ids = torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, 3, dtype=torch.int64)
     axes = {0: "batch", 1: "length"}
     return Example(
-        module=_seeded(lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim), options),
+        module=_seeded(
+            lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim), options
+        ),
         inputs={"x": _trace_x(options), "ids": ids},
         dynamic_axes={"x": axes, "ids": axes},
         axes=_data_axes(options),
@@ -122,7 +124,9 @@ def _trace_x(options: Options) -> torch.Tensor:
 
 
 def _trace_pe(options: Options) -> torch.Tensor:
-    return torch.zeros(_TRACE_BATCH, max(2, options.heads), _TRACE_LENGTH, options.head_dim // 2, 2, 2)
+    return torch.zeros(
+        _TRACE_BATCH, max(2, options.heads), _TRACE_LENGTH, options.head_dim // 2, 2, 2
+    )
 
 
 def _data_axes(options: Options) -> dict[str, Axis]:

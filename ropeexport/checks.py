@@ -25,7 +25,7 @@ def check_rope_arguments(pos: Tensor, dim: int, theta: float) -> None:
 
 
 def check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
-    """Raise for a wrong rank, type or device, and for a wrong size of an axis that is never dynamic."""
+    """Raise for a wrong rank, type or device: what a trace may check without freezing a size."""
     for name, x in (("xq", xq), ("xk", xk), ("freqs_cis", pe)):
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name}: expected floating data, got {x.dtype}")
@@ -48,7 +48,7 @@ def check_sizes(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
         raise ValueError(f"xq: expected an even head size D, got shape {_shape(xq)}")
     if (xk.shape[0], *xk.shape[2:]) != (batch, length, head_size):
         raise ValueError(
-            f"xk: expected shape ({batch}, H, {length}, {head_size}) to go with xq, got {_shape(xk)}"
+            f"xk: expected shape ({batch}, H, {length}, {head_size}) as xq has, got {_shape(xk)}"
         )
     if tuple(pe.shape[2:]) != (length, head_size // 2, 2, 2):
         raise ValueError(

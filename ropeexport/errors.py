@@ -51,4 +51,4 @@ class PluginError(RopeExportError):
 
 
 class ParityError(RopeExportError):
-    """A parity run could not be set up; a run that found a difference is a verdict, not an error."""
+    """A parity run could not be set up; a difference that it found is a verdict, not an error."""

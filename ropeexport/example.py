@@ -45,7 +45,9 @@ def checked(example: Example) -> Example:
         rank = example.inputs[name].ndim
         for axis in axes:
             if not 0 <= axis < rank:
-                raise UsageError(f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}")
+                raise UsageError(
+                    f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
+                )
     return example
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -31,6 +32,11 @@ from ropeexport.onnx_ops.translation import translation_table
 
 DEFAULT_OPSET = names.MIN_OPSET
 _INLINE_LIMIT_BYTES = 1 << 30  # a protobuf file ends at 2 GiB
+_DTYPE_NAMES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+}
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
 
@@ -86,21 +92,27 @@ def export_example(
 
 def onnx_model(example: Example, source: Source, *, opset: int = DEFAULT_OPSET) -> ir.Model:
     """Trace a module and return its model with function bodies, names and metadata in place."""
-    if opset < names.MIN_OPSET:
+    newest = onnx.defs.onnx_opset_version()
+    if not names.MIN_OPSET <= opset <= newest:
         raise UsageError(
-            f"opset: expected {names.MIN_OPSET} or later (Attention, RotaryEmbedding), got {opset}"
+            f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) "
+            f"to {newest} (the newest of onnx {onnx.__version__}), got {opset}"
         )
     model = _trace(checked(example), opset)
     _simplify(model)
     _attach_functions(model, opset)
     _annotate(model, example, source)
+    onnx_contract.check_dynamic(model, example.dynamic_axes)
     return model
 
 
 def _trace(example: Example, opset: int) -> ir.Model:
     dynamic_shapes = {
-        name: {axis: torch.export.Dim(label) for axis, label in axes.items()} or None
-        for name, axes in ({name: {} for name in example.inputs} | example.dynamic_axes).items()
+        name: {
+            axis: torch.export.Dim(label)
+            for axis, label in example.dynamic_axes.get(name, {}).items()
+        }
+        for name in example.inputs
     }
     with _quiet(), torch.no_grad():
         try:
@@ -118,6 +130,12 @@ def _trace(example: Example, opset: int) -> ir.Model:
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
     assert program is not None  # only the old exporter returns None
+    written = program.model.opset_imports[""]
+    if written != opset:
+        raise UsageError(
+            f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
+            f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
+        )
     return program.model
 
 
@@ -179,27 +197,46 @@ def _annotate(model: ir.Model, example: Example, source: Source) -> None:
             "ropeexport.contract": names.CONTRACT,
             "ropeexport.source": source.name,
             "ropeexport.module": type(example.module).__qualname__,
+            "ropeexport.dtype": _data_type(model),
         }
     )
 
 
+def _data_type(model: ir.Model) -> str:
+    """Return fp32, fp16 or bf16 (or ONNX's name): the type of the data that is rotated."""
+    ropes = [node for node in model.graph if node.op_type == names.APPLY_ROPE]
+    dtype = (ropes[0] if ropes else model.graph).outputs[0].dtype
+    return _DTYPE_NAMES.get(dtype, str(dtype)) if dtype is not None else "unknown"
+
+
 def _save(model: ir.Model, path: Path) -> None:
     """Write the file whole or not at all; weights beyond a protobuf's reach go beside it."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values()
-               if value.const_value is not None)
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
     if size > _INLINE_LIMIT_BYTES:
-        ir.save(model, path, external_data=f"{path.name}.data")
-        onnx_contract.check_file(path)
+        _save_with_data(model, path)
         return
     proto = ir.to_proto(model)
     onnx_contract.check(proto)
     atomic.write_bytes(path, proto.SerializeToString())
 
 
+def _save_with_data(model: ir.Model, path: Path) -> None:
+    data = f"{path.name}.data"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        ir.save(model, written, external_data=data)
+        onnx_contract.check_file(written)
+        written.with_name(data).replace(path.with_name(data))
+        written.replace(path)
+
+
 def _manifest(example: Example, source: Source, path: Path) -> Manifest:
     model = onnx_file.load(path, external_data=False)
-    inputs = onnx_file.input_specs(model)
-    onnx_contract.check_dynamic(inputs, example.dynamic_axes)
     return Manifest(
         ropeexport=ropeexport.__version__,
         source=source,
@@ -207,8 +244,8 @@ def _manifest(example: Example, source: Source, path: Path) -> Manifest:
             file=path.name,
             sha256=atomic.sha256_of(path),
             opset=onnx_file.opset(model),
-            dtype=onnx_file.data_type(model),
-            inputs=inputs,
+            dtype=onnx_file.metadata(model)["ropeexport.dtype"],
+            inputs=onnx_file.input_specs(model),
             outputs=onnx_file.output_specs(model),
             ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         ),

@@ -82,7 +82,7 @@ class PluginRecord(Record):
 
 
 class Profile(Record):
-    """Shapes of each input, as ``--min-shapes``, ``--opt-shapes`` and ``--max-shapes`` give them."""
+    """Shapes of each input at the profile's three points."""
 
     min: dict[str, tuple[int, ...]]
     opt: dict[str, tuple[int, ...]]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention
 
 from ropeexport.op import apply_rope, rope
 
@@ -33,7 +33,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     if v.ndim != 4:
         raise ValueError(f"v: expected shape (B, H, L, D), got {tuple(v.shape)}")
     grouped = q.shape[1] != k.shape[1]
-    x = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+    x = scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     return x.transpose(1, 2).flatten(2)
 
 
@@ -105,7 +105,7 @@ class FluxPositionEmbedding(nn.Module):
 
 
 class FluxSelfAttentionIds(nn.Module):
-    """:class:`FluxSelfAttention` from integer position ids (B, L, axes) through FLUX's embedding."""
+    """:class:`FluxSelfAttention` from integer ids (B, L, axes) through FLUX's embedding."""
 
     def __init__(
         self, dim: int, num_heads: int, axes_dim: Sequence[int], theta: float = 10000

@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 
 from ropeexport.errors import ExportError
-from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_ops import names
 
 _OUTPUTS = {
@@ -32,13 +31,20 @@ def name_nodes(model: ir.Model) -> None:
 
 def make_paths_relative(model: ir.Model) -> None:
     """Cut the machine's folders from the source paths that the exporter leaves in metadata."""
-    roots = sorted({sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), str(Path.cwd())},
-                   key=len, reverse=True)
+    roots = sorted(
+        {sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), str(Path.cwd())},
+        key=len,
+        reverse=True,
+    )
     for node in model.graph.all_nodes():
         for key, text in node.metadata_props.items():
-            for root in roots:
-                text = text.replace(f"{root}/", "")
-            node.metadata_props[key] = text
+            node.metadata_props[key] = _without(roots, text)
+
+
+def _without(roots: Sequence[str], text: str) -> str:
+    for root in roots:
+        text = text.replace(f"{root}/", "")
+    return text
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -58,19 +64,20 @@ def check_file(path: Path) -> None:
         raise ExportError(f"{path}: not valid ONNX: {error}") from error
 
 
-def check_dynamic(
-    inputs: Sequence[TensorSpec], dynamic_axes: Mapping[str, Mapping[int, str]]
-) -> None:
-    """Raise unless every axis that was asked to be dynamic is symbolic in the written file.
+def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Raise unless every axis that was asked to be dynamic is symbolic in the model.
 
     A comparison of sizes inside traced code makes an axis a constant without a word.
     """
-    specs = {spec.name: spec for spec in inputs}
+    shapes = {value.name: value.shape for value in model.graph.inputs}
     for name, axes in dynamic_axes.items():
         for axis, label in axes.items():
-            found = specs[name].shape[axis]
+            shape = shapes.get(name)
+            if shape is None:
+                raise ExportError(f"{name}: the module does not use this input; leave it out")
+            found = shape[axis]
             if found != label:
                 raise ExportError(
-                    f"{name}: axis {axis}: expected the dynamic axis {label!r} in the written file, "
+                    f"{name}: axis {axis}: expected the dynamic axis {label!r} in the file, "
                     f"got {found!r}; look for a check or an arithmetic on its size in the module"
                 )

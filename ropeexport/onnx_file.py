@@ -14,8 +14,6 @@ from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops import names
 
-_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
 
 def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
     """Load an ONNX file; whatever is wrong with it is one clear :class:`ModelFileError`."""
@@ -69,10 +67,9 @@ def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray
         yield tensor.name, onnx.numpy_helper.to_array(tensor, base_dir=str(folder))
 
 
-def data_type(model: onnx.ModelProto) -> str:
-    """Return fp32, fp16 or bf16: the type of the first output."""
-    dtype = output_specs(model)[0].dtype
-    return next((short for short, name in _DTYPE_NAMES.items() if name == dtype), dtype)
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what the file says of itself."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _spec(value: onnx.ValueInfoProto, role: Role) -> TensorSpec:

@@ -72,9 +72,7 @@ def _check_shape(
         isinstance(dim, str) or dim == size for dim, size in zip(expected, shape, strict=True)
     )
     if not fits:
-        raise UsageError(
-            f"{option}: {name}: expected {_text(expected)}, got {_text(shape)}"
-        )
+        raise UsageError(f"{option}: {name}: expected {_text(expected)}, got {_text(shape)}")
 
 
 def _check_order(profile: Profile) -> None:

@@ -33,7 +33,7 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
         (B, H, L, D) in the type of ``x``: ``(m00*x0 + m01*x1, m10*x0 + m11*x1)`` of each pair.
     """
     dtype = rotation_dtype(x.dtype, pe.dtype)
-    pairs = x.to(dtype).unflatten(-1, (-1, 1, 2))
+    pairs = x.to(dtype).reshape(*x.shape[:-1], -1, 1, 2)
     matrices = pe.to(dtype)
     rotated = matrices[..., 0] * pairs[..., 0] + matrices[..., 1] * pairs[..., 1]
     return rotated.flatten(-2).to(x.dtype)
@@ -45,21 +45,21 @@ def rotate_backward_data(grad: Tensor, pe: Tensor) -> Tensor:
 
 
 def rotate_backward_pe(grad: Tensor, x: Tensor, pe: Tensor) -> Tensor:
-    """Return the gradient of :func:`rotate` for ``pe``: outer products, summed where it broadcast."""
+    """Return the gradient of :func:`rotate` for ``pe``: outer products, summed to its shape."""
     dtype = rotation_dtype(x.dtype, pe.dtype)
-    rows = grad.to(dtype).unflatten(-1, (-1, 2, 1))
-    columns = x.to(dtype).unflatten(-1, (-1, 1, 2))
+    rows = grad.to(dtype).reshape(*grad.shape[:-1], -1, 2, 1)
+    columns = x.to(dtype).reshape(*x.shape[:-1], -1, 1, 2)
     return (rows * columns).sum_to_size(pe.shape).to(pe.dtype)
 
 
 def rotation_matrices(angles: Tensor) -> Tensor:
     """Stack ``[[cos, -sin], [sin, cos]]`` of angles (...) in radians into (..., 2, 2)."""
     cos, sin = angles.cos(), angles.sin()
-    return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+    return torch.stack([cos, -sin, sin, cos], dim=-1).reshape(*angles.shape, 2, 2)
 
 
 def frequencies(dim: int, theta: float, device: torch.device | None = None) -> Tensor:
-    """Return the (dim/2,) angular frequencies ``theta ** (-2i/dim)`` in radians a position, float64."""
+    """Return (dim/2,) frequencies ``theta ** (-2i/dim)``, radians a position, float64."""
     exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
     return 1.0 / (theta**exponent)
 

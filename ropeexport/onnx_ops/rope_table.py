@@ -12,8 +12,8 @@ nearest to the rest, so an entry is known to 2^-37.  A product of two ``hi`` has
 exact, with or without fused multiply-add.  The leading difference is one rounding of a number that
 may exceed 1 by 2^-11 (2^-24).  The correction is a sum of terms of at most 2^-12, rounded to under
 2^-34, and adding it is one rounding more, of a number of at most 1 (2^-25).  Together: at most
-1.5 * 2^-24 + 2^-33, absolute, three quarters of the 2^-23 that is promised.  Splitting a position is exact, since every number in it is an integer
-below 2^24 or a multiple of 2^-10.
+1.5 * 2^-24 + 2^-33, absolute, three quarters of the 2^-23 that is promised.  Splitting a position
+is exact, since every number in it is an integer below 2^24 or a multiple of 2^-10.
 
 Positions beyond :data:`MAX_POSITION` give NaN: they fail, they do not drift.
 """

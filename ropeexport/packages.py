@@ -1,0 +1,22 @@
+"""Packages that are not always there: ask for one, or learn which command brings it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ropeexport.errors import MissingError
+
+# the set of pyproject.toml that brings each
+_BROUGHT_BY = {
+    "torch": "ropeexport[export]",
+    "onnxscript": "ropeexport[export]",
+    "onnx_ir": "ropeexport[export]",
+    "onnxruntime": "ropeexport[cpu]",
+}
+
+
+def require(*names: str) -> None:
+    """Raise :class:`MissingError` with the command that brings the first package not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise MissingError(f"{name} is not installed; run: pip install '{_BROUGHT_BY[name]}'")

@@ -1,0 +1,204 @@
+"""What an export writes: the contract of the file, its dynamic axes, its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+import ropeexport
+from ropeexport import atomic, manifest, onnx_file, sources
+from ropeexport.builtin_models import BUILTINS, Options
+from ropeexport.errors import ExportError, ParityError, UsageError
+from ropeexport.example import Example
+from ropeexport.export import export_example, export_model
+from ropeexport.manifest import Source
+
+SMALL = {"heads": 2, "head_dim": 16}
+FACTORY = Path(__file__).parent / "user_models.py"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    made = {}
+
+    def export(model: str, dtype: str = "fp32", opset: int = 23) -> Path:
+        key = (model, dtype, opset)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("export")
+            options = Options(dtype=dtype, **SMALL)
+            export_model(sources.Request(model, options), made[key], opset=opset)
+        return made[key]
+
+    return export
+
+
+@pytest.mark.parametrize("model", BUILTINS)
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_the_file_keeps_its_contract(exported, model: str, dtype: str) -> None:
+    folder = exported(model, dtype)
+    proto = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    ropes = onnx_file.rope_nodes(proto)
+    assert len(ropes) == 1
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in ropes[0].attribute}
+    assert attributes == {"plugin_version": b"1", "plugin_namespace": b"ropeexport"}
+    assert sum(node.op_type == "Attention" for node in proto.graph.node) == 1
+    assert ("ropeexport", "ApplyRope") in {(f.domain, f.name) for f in proto.functions}
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert metadata["ropeexport.version"] == ropeexport.__version__
+    assert metadata["ropeexport.source"] == model
+    assert metadata["ropeexport.dtype"] == dtype
+    assert "ApplyRope(q, k, pe)" in metadata["ropeexport.contract"]
+
+
+@pytest.mark.parametrize("opset", [23, 24])
+def test_inputs_of_flux_attention(exported, opset: int) -> None:
+    record = manifest.read(exported("flux-attention", opset=opset)).model
+    assert record.opset == opset
+    assert [spec.name for spec in record.inputs] == ["q", "k", "v", "pe"]
+    pe = record.inputs[3]
+    assert pe.shape == ("pe_batch", "pe_heads", "length", 8, 2, 2)
+    assert (pe.dtype, pe.role) == ("float32", "matrices")
+    assert {spec.shape for spec in record.inputs[:3]} == {("batch", 2, "length", 16)}
+    assert record.outputs[0].shape == ("batch", "length", 32)
+
+
+def test_no_float64_and_no_path_of_this_machine(exported) -> None:
+    for model in BUILTINS:
+        path = exported(model) / "model.onnx"
+        assert str(Path.cwd()).encode() not in path.read_bytes()
+        proto = onnx.shape_inference.infer_shapes(onnx.load(path))
+        kinds = {v.type.tensor_type.elem_type for v in proto.graph.value_info}
+        assert onnx.TensorProto.DOUBLE not in kinds
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "pe_batch", "pe_heads"),
+    [(1, 1, 1, 1), (3, 7, 1, 1), (3, 7, 3, 1), (3, 7, 3, 2), (2, 5, 1, 2)],
+)
+@pytest.mark.parametrize("rotation", [True, False])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
+def test_sizes_stay_dynamic_and_pe_broadcasts(
+    exported, batch, length, pe_batch, pe_heads, rotation, runtime
+) -> None:
+    path = str(exported("flux-attention") / "model.onnx")
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(batch, 2, length, 16, generator=generator) for _ in range(3))
+    pe = torch.randn(pe_batch, pe_heads, length, 8, 2, 2, generator=generator)
+    if rotation:
+        pe = ropeexport.rope(torch.arange(length).expand(pe_batch, pe_heads, length), 16, 1e4)
+    feeds = {"q": q.numpy(), "k": k.numpy(), "v": v.numpy(), "pe": pe.numpy()}
+    runs = (
+        onnxruntime.InferenceSession(path) if runtime == "onnxruntime" else ReferenceEvaluator(path)
+    )
+    ours = runs.run(None, feeds)[0]
+    eager = ropeexport.attention(q, k, v, pe).numpy()
+    np.testing.assert_allclose(ours, eager, rtol=0, atol=32 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("model", BUILTINS)
+def test_a_rebuilt_module_has_the_weights_of_the_file(exported, model: str) -> None:
+    folder = exported(model)
+    proto = onnx.load(folder / "model.onnx")
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("scale"):
+            values = np.arange(tensor.dims[0], dtype=np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    changed = folder / "changed"
+    changed.mkdir()
+    onnx.save(proto, changed / "model.onnx")
+    module = sources.rebuild(manifest.read(folder), changed)
+    scales = [p for name, p in module.named_parameters() if name.endswith("scale")]
+    assert len(scales) == (0 if model == "flux-attention" else 2)
+    assert all(p.detach().tolist() == list(range(16)) for p in scales)
+
+
+def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> None:
+    reference = f"{FACTORY}:grouped_attention"
+    record = export_model(sources.Request(reference), tmp_path)
+    assert record.source == Source(kind="factory", name=reference)
+    assert len(record.model.ropes) == 2
+    assert record.axes["batch"].opt == 1
+    with pytest.raises(ParityError, match="--module"):
+        sources.rebuild(record, tmp_path)
+    module = sources.rebuild(record, tmp_path, reference)
+    x, pe = torch.randn(3, 9, 32), ropeexport.rope(torch.arange(9).expand(3, 9), 8, 1e4)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    ours = session.run(None, {"x": x.numpy(), "pe": pe.numpy()})[0]
+    eager = module(x, pe).detach().numpy()
+    np.testing.assert_allclose(ours, eager, rtol=0, atol=64 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("nothing", "MODEL: expected one of"),
+        ("no_such_file.py:make", "no such file"),
+        ("no_such_package.module:make", "no such module"),
+        (f"{FACTORY}:absent", "no callable 'absent'"),
+        (f"{FACTORY}:wrong_kind", r"returns \(module, example inputs, dynamic axes\)"),
+        (f"{FACTORY}:wrong_axis", "expected an axis in 0..2, got 5"),
+    ],
+)
+def test_what_is_no_model_is_named(tmp_path: Path, reference: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        export_model(sources.Request(reference), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_check_in_the_traced_code_is_found(tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        export_model(sources.Request(f"{FACTORY}:frozen_batch"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [17, 22, 99])
+def test_opsets_out_of_reach(tmp_path: Path, opset: int) -> None:
+    with pytest.raises(UsageError, match="opset"):
+        export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path, opset=opset)
+
+
+def test_an_existing_export_is_kept(tmp_path: Path) -> None:
+    request = sources.Request("flux-attention", Options(**SMALL))
+    export_model(request, tmp_path)
+    before = atomic.sha256_of(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="--force"):
+        export_model(request, tmp_path)
+    assert export_model(request, tmp_path, force=True).model.sha256 == before
+
+
+def test_the_op_itself_exports(tmp_path: Path) -> None:
+    class Direct(nn.Module):
+        def forward(self, q, k, pe):
+            return torch.ops.ropeexport.apply_rope(q, k, pe)
+
+    q, pe = torch.randn(2, 4, 6, 8), torch.randn(2, 1, 6, 4, 2, 2)
+    axes = {"q": {0: "batch", 2: "length"}, "k": {0: "batch", 2: "length"}}
+    example = Example(
+        Direct().eval(), {"q": q, "k": q, "pe": pe}, axes | {"pe": {0: "batch", 2: "length"}}
+    )
+    record = export_example(example, Source(kind="factory", name="test"), tmp_path)
+    assert len(record.model.ropes) == 1
+    assert len(record.model.outputs) == 2
+
+
+def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ropeexport.export._INLINE_LIMIT_BYTES", 1024)
+    request = sources.Request("flux-self-attention", Options(**SMALL))
+    record = export_model(request, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["manifest.json", "model.onnx", "model.onnx.data"]
+    eager = sources.rebuild(record, tmp_path)
+    x, pe = torch.randn(2, 5, 32), ropeexport.rope(torch.arange(5).expand(2, 5), 16, 1e4)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    ours = session.run(None, {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()})[0]
+    expected = eager(x, pe).detach().numpy()
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=64 * np.finfo(np.float32).eps)
