@@ -1,0 +1,53 @@
+# Each target sets up what it needs; `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+CPP := $(shell git ls-files 'plugins/*.cuh' 'plugins/*.h' 'plugins/*.cpp' 'plugins/*.cu' 2>/dev/null)
+
+.PHONY: help setup demo test check format test-plugin gpu-test bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## a virtual environment in .venv with the package and the tools
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[cpu,dev]'
+	touch $@
+
+demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, print the table
+	$(BIN)/ropeexport export flux-attention -o $(DEMO) --dtype fp16 --force
+	$(BIN)/ropeexport build $(DEMO) --force
+	$(BIN)/ropeexport check $(DEMO)
+	$(BIN)/ropeexport inspect $(DEMO)
+
+test: setup ## the tests that need neither a GPU nor nvcc
+	$(BIN)/python -m pytest -m 'not plugin'
+
+check: setup ## formatters, linters, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+	$(MAKE) test
+
+format: setup ## let the formatters write
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
+	$(BIN)/python -m pytest -m plugin
+
+gpu-test: setup ## on a machine with an NVIDIA GPU: exactness, sanitizer, engines, bench
+	$(BIN)/python -m benchmarks.gpu
+
+bench: setup ## the CPU's side-by-side measurements, into benchmarks/results
+	$(BIN)/python -m benchmarks.cpu
+
+clean: ## what the targets above made
+	rm -rf $(VENV) build out

@@ -1,0 +1,175 @@
+"""Two arrays to a :class:`Difference`, in float64, chunk by chunk; NumPy and ml_dtypes only.
+
+Numbers can hide a failure: NaN compares false with every bound, a wrong shape may broadcast, and
+no difference at all may mean that nothing was compared.  Those are ``faults``, which no bound
+can forgive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.parity.floats import Float64s, FloatType, float_type
+
+_CHUNK = 1 << 20  # elements; some ten float64 temporaries of it stay under 100 MB
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element with the largest absolute error, or the first that is not finite."""
+
+    index: tuple[int, ...]
+    got: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one array is from another; the numbers leave out elements that are not finite.
+
+    Relative errors and ULPs divide by the expected element (at least the smallest normal number),
+    so their worst sits near a zero; ``relative_l2`` and ``cosine`` are of the whole tensor.
+    """
+
+    faults: tuple[str, ...] = ()
+    elements: int = 0
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    max_ulps: float = 0.0
+    rms: float = 0.0
+    relative_l2: float = 0.0
+    cosine: float = 1.0
+    worst: Worst | None = None
+
+
+def compare(
+    got: NDArray[np.generic] | None, expected: NDArray[np.generic], dtype: str
+) -> Difference:
+    """Measure how far ``got`` is from ``expected``.
+
+    Parameters
+    ----------
+    got : ndarray or None
+        What a runtime returned; None where it returned no output of that name.
+    expected : ndarray
+        The oracle's output, float64.
+    dtype : str
+        NumPy's name of the type that ``got`` must have; ULPs are of this type.
+
+    Returns
+    -------
+    Difference
+        Without numbers where nothing can be compared: a missing output, a shape, no elements.
+    """
+    if got is None:
+        return Difference(faults=("missing output",))
+    if got.shape != expected.shape:
+        return Difference(faults=(f"shape: expected {expected.shape}, got {got.shape}",))
+    faults = () if str(got.dtype) == dtype else (f"type: expected {dtype}, got {got.dtype}",)
+    if expected.size == 0:
+        return Difference(faults=(*faults, "empty: no elements to compare"))
+    if not all(np.isfinite(part).all() for part in _chunks(expected)):
+        faults = (*faults, "the oracle itself is not finite here: nothing to compare with")
+    return _measure(got, expected, float_type(dtype), faults)
+
+
+@dataclass
+class _Sums:
+    """What one pass over the chunks adds up."""
+
+    error2: float = 0.0
+    got2: float = 0.0
+    expected2: float = 0.0
+    product: float = 0.0
+    max_abs: float = -1.0
+    max_rel: float = 0.0
+    max_ulps: float = 0.0
+    worst: int = 0
+    not_finite: int = 0
+    first_not_finite: int = -1
+    nans: int = 0
+
+    def add(self, start: int, got: Float64s, expected: Float64s, kind: FloatType) -> None:
+        finite = np.isfinite(got) & np.isfinite(expected)
+        if not finite.all():
+            self._add_not_finite(start, got, finite)
+            got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
+        error = np.abs(got - expected)
+        place = int(error.argmax())
+        if error[place] > self.max_abs:
+            self.max_abs, self.worst = float(error[place]), start + place
+        size = np.abs(expected)
+        relative = error / np.maximum(size, kind.smallest_normal)
+        self.max_rel = max(self.max_rel, float(relative.max()))
+        self.max_ulps = max(self.max_ulps, float((error / kind.spacing(size)).max()))
+        self.error2 += float(error @ error)
+        self.got2 += float(got @ got)
+        self.expected2 += float(expected @ expected)
+        self.product += float(got @ expected)
+
+    def _add_not_finite(self, start: int, got: Float64s, finite: NDArray[np.bool_]) -> None:
+        if self.first_not_finite < 0:
+            self.first_not_finite = start + int(finite.argmin())
+        self.not_finite += int(np.count_nonzero(~finite))
+        self.nans += int(np.count_nonzero(np.isnan(got)))
+
+
+def _measure(
+    got: NDArray[np.generic], expected: NDArray[np.generic], kind: FloatType, faults: tuple[str, ...]
+) -> Difference:
+    sums = _Sums()
+    start = 0
+    for mine, theirs in zip(_chunks(got), _chunks(expected), strict=True):
+        sums.add(start, mine, theirs, kind)
+        start += mine.size
+    if sums.not_finite:
+        faults = (*faults, _not_finite_fault(sums, got.shape))
+    place = sums.first_not_finite if sums.not_finite else sums.worst
+    return Difference(
+        faults=faults,
+        elements=got.size,
+        max_abs=sums.max_abs,
+        max_rel=sums.max_rel,
+        max_ulps=sums.max_ulps,
+        rms=math.sqrt(sums.error2 / got.size),
+        relative_l2=_ratio(math.sqrt(sums.error2), math.sqrt(sums.expected2)),
+        cosine=_cosine(sums),
+        worst=_worst(got, expected, place),
+    )
+
+
+def _chunks(x: NDArray[np.generic]) -> Iterator[Float64s]:
+    """Yield ``x`` in order as flat float64 arrays of bounded size."""
+    flat = x.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        yield flat[start : start + _CHUNK].astype(np.float64)
+
+
+def _cosine(sums: _Sums) -> float:
+    if sums.got2 == 0.0 and sums.expected2 == 0.0:
+        return 1.0
+    return _ratio(sums.product, math.sqrt(sums.got2) * math.sqrt(sums.expected2), nothing=0.0)
+
+
+def _ratio(part: float, whole: float, nothing: float = math.inf) -> float:
+    """Divide; 0/0 is 0, and anything else over 0 is ``nothing``."""
+    if whole == 0.0:
+        return 0.0 if part == 0.0 else nothing
+    return part / whole
+
+
+def _worst(got: NDArray[np.generic], expected: NDArray[np.generic], place: int) -> Worst:
+    index = tuple(int(i) for i in np.unravel_index(place, got.shape))
+    return Worst(index, float(got[index]), float(expected[index]))
+
+
+def _not_finite_fault(sums: _Sums, shape: tuple[int, ...]) -> str:
+    index = tuple(int(i) for i in np.unravel_index(sums.first_not_finite, shape))
+    infinite = sums.not_finite - sums.nans
+    parts = [f"{n} {what}" for n, what in ((sums.nans, "NaN"), (infinite, "infinite")) if n]
+    return f"not finite: {' and '.join(parts)} of {math.prod(shape)} elements, the first at {index}"
