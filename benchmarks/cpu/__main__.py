@@ -29,7 +29,7 @@ _SAME = 1e-4
 @click.option("--repeats", default=5, show_default=True, help="Runs in a contender's turn.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT, show_default=True)
-def main(  # noqa: PLR0913, PLR0917
+def main(
     heads: int, head_dim: int, length: int, rounds: int, repeats: int, threads: int, output: Path
 ) -> None:
     """Measure FLUX attention on this CPU, the export's wall time and the command's start."""
