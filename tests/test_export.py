@@ -17,7 +17,7 @@ from ropeexport import atomic, manifest, onnx_file, sources
 from ropeexport.builtin_models import BUILTINS, Options
 from ropeexport.errors import ExportError, ParityError, UsageError
 from ropeexport.example import Example
-from ropeexport.export import export_example, export_model
+from ropeexport.exporter import export_example, export_model
 from ropeexport.manifest import Source
 
 SMALL = {"heads": 2, "head_dim": 16}
@@ -191,7 +191,7 @@ def test_the_op_itself_exports(tmp_path: Path) -> None:
 
 
 def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("ropeexport.export._INLINE_LIMIT_BYTES", 1024)
+    monkeypatch.setattr("ropeexport.exporter._INLINE_LIMIT_BYTES", 1024)
     request = sources.Request("flux-self-attention", Options(**SMALL))
     record = export_model(request, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())

@@ -56,7 +56,7 @@ def plain(**sizes: int) -> Work:
 
 def export_ours(folder: Path, heads: int, head_dim: int, length: int) -> Callable[[], None]:
     """Return the export by ropeexport."""
-    from ropeexport.export import export_example
+    from ropeexport.exporter import export_example
     from ropeexport.manifest import Source
 
     example = _example(heads, head_dim, length)

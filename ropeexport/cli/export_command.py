@@ -41,7 +41,7 @@ def command(model: str, output: Path, opset: int, force: bool, as_json: bool, **
     from ropeexport.packages import require
 
     require("torch", "onnxscript", "onnx_ir")
-    from ropeexport.export import export_model
+    from ropeexport.exporter import export_model
 
     manifest = export_model(_request(model, sizes), output, opset=opset, force=force)
     if as_json:
