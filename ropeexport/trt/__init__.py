@@ -1,0 +1,1 @@
+"""The TensorRT stage: flavours, plugin library, network, build, inspection."""

@@ -1,0 +1,192 @@
+"""From an output folder's ``model.onnx`` to its ``model.engine``; TensorRT runs in a child."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from ropeexport import atomic, manifest, onnx_file
+from ropeexport.errors import BuildError, UsageError
+from ropeexport.manifest import EngineRecord, Implementation, Manifest, Profile
+from ropeexport.profiles import Shapes, make_profile
+from ropeexport.trt import child, preflight
+from ropeexport.trt.flavour import pick_flavour
+from ropeexport.trt.messages import BuildRequest, Built
+from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
+
+Choice = Literal["auto", "plugin", "native", "decomposed"]
+
+TIMING_CACHE_NAME = "timing.cache"
+_TYPES = {  # NumPy's names of TensorRT's types
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "INT8": "int8",
+    "UINT8": "uint8",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a build.
+
+    ``impl`` is ``auto``, ``plugin``, ``native`` or ``decomposed``; ``auto`` takes the plugin where
+    there is a library, else ``decomposed``.  Shapes that are not given are the export's.
+    """
+
+    impl: Choice = "auto"
+    flavour: str | None = None
+    min_shapes: Shapes | None = None
+    opt_shapes: Shapes | None = None
+    max_shapes: Shapes | None = None
+    plugin_library: Path | None = None
+    embed_plugin: bool = True
+    force: bool = False
+
+
+def build(
+    folder: Path,
+    options: Options | None = None,
+    *,
+    on_progress: child.OnProgress | None = None,
+    on_note: child.OnNote | None = None,
+) -> EngineRecord:
+    """Build the engine of an output folder and record it in the manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        An output folder of ``ropeexport export``.
+    options : Options
+        Implementation, flavour, shapes, plugin library.
+    on_progress : callable
+        Called with the name of TensorRT's phase and the fraction that is done.
+    on_note : callable
+        Called with each thing that the user should read.
+
+    Returns
+    -------
+    EngineRecord
+        What was written, as the manifest has it.
+
+    Raises
+    ------
+    RopeExportError
+        The class says which stage failed; nothing is left of an engine that was not finished.
+    """
+    options = options or Options()
+    record = manifest.read(folder)
+    engine_path = folder / manifest.ENGINE_NAME
+    atomic.refuse_existing(engine_path, options.force)
+    flavour = pick_flavour(options.flavour)
+    implementation, library = _implementation(record, options, flavour)
+    profile = _profile(record, options, implementation)
+    _check_model(folder, record, library)
+    with _ended_cleanly(), atomic.replacing(engine_path) as temporary:
+        request = BuildRequest(
+            flavour=flavour,
+            model=(folder / record.model.file).absolute(),
+            engine=temporary.absolute(),
+            implementation=implementation,
+            profile=profile,
+            ropes=record.model.ropes,
+            plugin=library.path.absolute() if library else None,
+            embed_plugin=options.embed_plugin,
+            timing_cache=(folder / TIMING_CACHE_NAME).absolute(),
+        )
+        built = child.run(request, on_progress, on_note)
+        assert isinstance(built, Built)  # what a build returns
+        _check_interface(record, built)
+        sha256 = atomic.sha256_of(temporary)
+    engine = EngineRecord(
+        file=engine_path.name,
+        sha256=sha256,
+        model_sha256=record.model.sha256,
+        flavour=flavour,
+        version=built.version,
+        inputs=tuple(spec for spec in record.model.inputs if spec.name in built.inputs),
+        outputs=record.model.outputs,
+        profile=profile,
+        ropes=built.ropes,
+        attention=built.attention,
+        compute_capabilities=built.compute_capabilities,
+        plugin=library.record(options.embed_plugin) if library else None,
+    )
+    manifest.write(folder, record.model_copy(update={"engine": engine}))
+    return engine
+
+
+def _implementation(
+    record: Manifest, options: Options, flavour: str
+) -> tuple[Implementation, PluginLibrary | None]:
+    """Return what the ropes become, and the library where that is the plugin."""
+    if options.impl in ("native", "decomposed"):
+        if options.plugin_library is not None:
+            raise UsageError(f"--plugins: --impl {options.impl} uses no plugin library")
+        return options.impl, None
+    if options.impl == "plugin":
+        if not record.model.ropes:
+            raise BuildError(f"--impl plugin: {record.model.file} has no ropeexport::ApplyRope")
+        return "plugin", validate(require(options.plugin_library), flavour)
+    found = find(options.plugin_library) if record.model.ropes else None
+    return ("plugin", validate(found, flavour)) if found else ("decomposed", None)
+
+
+def _profile(record: Manifest, options: Options, implementation: Implementation) -> Profile:
+    native = implementation == "native"
+    axes = preflight.native_axes(record) if native else record.axes
+    profile = make_profile(
+        record.model_copy(update={"axes": axes}),
+        options.min_shapes,
+        options.opt_shapes,
+        options.max_shapes,
+    )
+    if native:
+        preflight.check_native_shapes(record, profile.max)
+    return profile
+
+
+def _check_model(folder: Path, record: Manifest, library: PluginLibrary | None) -> None:
+    path = folder / record.model.file
+    model = onnx_file.load(path, external_data=False)
+    if library is not None:  # before the hash: it says more of what was changed
+        preflight.check_plugin_attributes(path, model, library)
+    preflight.check_unchanged(path, record)
+    preflight.check_types(path, model)
+
+
+def _check_interface(record: Manifest, built: Built) -> None:
+    """Raise unless the network's inputs and outputs have the types of the exported file."""
+    expected = {spec.name: spec.dtype for spec in (*record.model.inputs, *record.model.outputs)}
+    for name, kind in (built.inputs | built.outputs).items():
+        if expected.get(name) != _TYPES.get(kind):
+            raise BuildError(
+                f"{record.model.file}: {name}: expected {expected.get(name, 'no such tensor')}, "
+                f"{record.model.file} became {kind} in TensorRT"
+            )
+
+
+@contextmanager
+def _ended_cleanly() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that it leaves no half file and no child either."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

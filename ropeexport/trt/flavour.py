@@ -1,0 +1,117 @@
+"""TensorRT-RTX and TensorRT as values: the one importer of ``tensorrt_rtx`` and ``tensorrt``.
+
+Names and versions are read from the installed packages without importing them; :func:`load` imports
+one and probes its documented API.  Code asks for a capability, never for a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import Any
+
+from ropeexport.errors import MissingError, UsageError
+from ropeexport.trt.gpu import find_gpu
+
+RTX = "tensorrt-rtx"
+FULL = "tensorrt"
+NAMES = (RTX, FULL)  # as the package registry spells them
+INSTALL = {
+    RTX: "pip install 'ropeexport[cpu]'",
+    FULL: "pip install 'ropeexport[gpu]'",
+}
+_MODULES = {RTX: "tensorrt_rtx", FULL: "tensorrt"}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a flavour can do, found by probing its API."""
+
+    builds_without_gpu: bool  # kernels are finished when the engine is loaded
+    runtime_cache: bool  # what was finished at load can be kept in a file
+    timing_cache: bool  # what was measured while building can be kept in a file
+    strongly_typed_flag: bool  # types from the graph must be asked for
+    serialises_plugins: bool  # an engine can carry its plugin library
+    engine_host_code: bool  # host code in an engine must be allowed before loading it
+    attention: bool  # a fused attention layer that can be marked decomposable
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """An imported flavour of TensorRT."""
+
+    name: str
+    module: Any
+    version: str
+    capabilities: Capabilities
+
+
+def available_flavours() -> dict[str, str]:
+    """Return the version of each installed flavour by name, without importing any."""
+    return {name: _version(name) for name in NAMES if _is_installed(name)}
+
+
+def pick_flavour(name: str | None = None) -> str:
+    """Return the flavour to build with.
+
+    Without a name: ``tensorrt`` where it is installed and this machine has a GPU, which it needs to
+    build at all; else ``tensorrt-rtx``, whose engines are finished on the GPU that loads them.
+
+    Raises
+    ------
+    MissingError
+        Naming the command that brings what is not installed.
+    """
+    if name is not None and name not in NAMES:
+        raise UsageError(f"--flavour: expected one of {', '.join(NAMES)}, got {name!r}")
+    installed = available_flavours()
+    if name is None:
+        has_gpu = FULL in installed and find_gpu() is not None
+        name = FULL if has_gpu or RTX not in installed else RTX
+    if not installed:
+        raise MissingError(f"no TensorRT is installed; run: {INSTALL[RTX]}")
+    if name not in installed:
+        raise MissingError(f"{name} is not installed; run: {INSTALL[name]}")
+    return name
+
+
+@cache
+def load(name: str) -> Flavour:
+    """Import a flavour and probe what it can do."""
+    try:
+        module = import_module(_MODULES[name])
+    except (ImportError, OSError) as error:
+        raise MissingError(f"{name} cannot be imported ({error}); run: {INSTALL[name]}") from error
+    return Flavour(name, module, str(module.__version__), probe(module))
+
+
+def probe(module: Any) -> Capabilities:
+    """Return what the API of a flavour's module offers."""
+    finishes_at_load = _has(module, "IRuntimeConfig", "create_runtime_cache")
+    return Capabilities(
+        builds_without_gpu=finishes_at_load,
+        runtime_cache=finishes_at_load,
+        # a flavour that measures nothing at build still has the method; it does nothing there
+        timing_cache=_has(module, "IBuilderConfig", "create_timing_cache") and not finishes_at_load,
+        strongly_typed_flag=_has(module, "NetworkDefinitionCreationFlag", "STRONGLY_TYPED"),
+        serialises_plugins=_has(module, "IBuilderConfig", "plugins_to_serialize"),
+        engine_host_code=_has(module, "Runtime", "engine_host_code_allowed"),
+        attention=_has(module, "IAttentionInputLayer", "attention"),
+    )
+
+
+def _has(module: Any, holder: str, member: str) -> bool:
+    return hasattr(getattr(module, holder, None), member)
+
+
+def _is_installed(name: str) -> bool:
+    return find_spec(_MODULES[name]) is not None
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # put on the path by hand: only the module knows
+        return load(name).version

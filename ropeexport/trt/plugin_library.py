@@ -1,0 +1,128 @@
+"""The plugin library: where it is looked for, and what it must be before a build trusts it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeexport import atomic
+from ropeexport.errors import PluginError
+from ropeexport.manifest import PluginRecord
+from ropeexport.onnx_ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from ropeexport.trt import child
+from ropeexport.trt.cache import cache_folder
+from ropeexport.trt.messages import Creator, Probed, ProbeRequest
+
+FILE_NAME = "libropeexport_plugin.so"
+VARIABLE = "ROPEEXPORT_PLUGIN"
+_CURE = "compile one with 'ropeexport plugin build', or name one with --plugins PATH"
+# ELF-64 header: the table of sections ends the files that linkers write
+_ELF_HEADER_BYTES = 64
+_SECTION_TABLE = struct.Struct("<40xQ10xHH")  # e_shoff, (…), e_shentsize, e_shnum
+_LITTLE_64 = b"\x7fELF\x02\x01"
+
+
+@dataclass(frozen=True)
+class PluginLibrary:
+    """A library that registers the rotary plugin."""
+
+    path: Path
+    sha256: str
+    name: str
+    version: str
+    namespace: str
+
+    def record(self, embedded: bool) -> PluginRecord:
+        """Return what a manifest says of it."""
+        return PluginRecord(
+            name=self.name,
+            version=self.version,
+            namespace=self.namespace,
+            file=self.path.name,
+            sha256=self.sha256,
+            embedded=embedded,
+        )
+
+
+def cached_library() -> Path:
+    """Return where ``ropeexport plugin build`` puts the library."""
+    return cache_folder() / FILE_NAME
+
+
+def find(explicit: Path | None = None) -> Path | None:
+    """Return the library to use: the one named, ``ROPEEXPORT_PLUGIN``, else the cache's if any.
+
+    Raises
+    ------
+    PluginError
+        Where a library is named that does not exist.
+    """
+    variable = os.environ.get(VARIABLE)
+    named = explicit or (Path(variable) if variable else None)
+    if named is not None:
+        if not named.is_file():
+            source = "--plugins" if explicit else VARIABLE
+            raise PluginError(f"{source}: {named}: no such file; {_CURE}")
+        return named
+    return cached_library() if cached_library().is_file() else None
+
+
+def require(explicit: Path | None = None) -> Path:
+    """Return the library to use; raise :class:`PluginError` where there is none."""
+    found = find(explicit)
+    if found is None:
+        raise PluginError(f"no plugin library: neither {VARIABLE} nor {cached_library()}; {_CURE}")
+    return found
+
+
+def validate(path: Path, flavour: str) -> PluginLibrary:
+    """Load a library in a child process and return it if it registers the rotary plugin.
+
+    Raises
+    ------
+    PluginError
+        Where it is not a whole library, cannot be loaded, or registers something else.
+    """
+    check_elf(path)
+    probed = child.run(ProbeRequest(flavour=flavour, plugin=path.absolute()))
+    assert isinstance(probed, Probed)  # what a probe returns
+    creator = _choose(path, probed.creators)
+    return PluginLibrary(
+        path, atomic.sha256_of(path), creator.name, creator.version, creator.namespace
+    )
+
+
+def check_elf(path: Path) -> None:
+    """Raise :class:`PluginError` unless a file is a whole 64-bit shared library."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(_ELF_HEADER_BYTES)
+    if not header.startswith(_LITTLE_64):
+        raise PluginError(
+            f"{path}: expected a 64-bit shared library (ELF), got another kind of file"
+        )
+    whole = _ELF_HEADER_BYTES
+    if len(header) == _ELF_HEADER_BYTES:
+        offset, entry, count = _SECTION_TABLE.unpack_from(header)
+        whole = offset + entry * count
+    if size < whole:
+        raise PluginError(
+            f"{path}: truncated: expected {whole} bytes by its own header, got {size}; {_CURE}"
+        )
+
+
+def _choose(path: Path, creators: Sequence[Creator]) -> Creator:
+    wanted = Creator(name=APPLY_ROPE, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE)
+    if wanted in creators:
+        return wanted
+    found = ", ".join(_text(creator) for creator in creators)
+    same_name = [creator for creator in creators if creator.name == APPLY_ROPE]
+    kind = "of another version" if same_name else "a library of other plugins"
+    raise PluginError(f"{path}: {kind}: expected {_text(wanted)}, got {found}; {_CURE}")
+
+
+def _text(creator: Creator) -> str:
+    return f"{creator.namespace or '(no namespace)'}::{creator.name} version {creator.version}"

@@ -1,0 +1,150 @@
+"""In the child process: events to the parent, TensorRT's messages, and its progress."""
+
+from __future__ import annotations
+
+import re
+import time
+from threading import Lock
+from typing import IO, Any
+
+from ropeexport.manifest import Record
+from ropeexport.trt.flavour import Flavour
+from ropeexport.trt.messages import Note, Progress
+
+_SECONDS_BETWEEN = 0.05
+_LONGEST_MESSAGE = 600
+# "[graph.h:12: attach] " and the like: where in TensorRT's source, which no user has
+_SOURCE_PLACE = re.compile(r"\[\w[\w.]*:+\w*:?[^\]]*\]\s*")
+
+
+class Channel:
+    """Where events are written, a line each; TensorRT calls back from several threads."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._lock = Lock()
+
+    def send(self, event: Record) -> None:
+        """Write one event."""
+        with self._lock:
+            self._file.write(event.model_dump_json() + "\n")
+            self._file.flush()
+
+    def note(self, text: str) -> None:
+        """Tell the user something."""
+        self.send(Note(text=text))
+
+
+class Journal:
+    """TensorRT's warnings and errors, kept so that an error can show the one that matters."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.warnings: list[str] = []
+        self.errors: list[str] = []
+        self.logger = self._make_logger(flavour.module)
+
+    def cause(self) -> str:
+        """Return the first error, which names the cause; the later ones are its consequences."""
+        if not self.errors:
+            return "TensorRT gave no reason"
+        text = _SOURCE_PLACE.sub("", " ".join(self.errors[0].split()))
+        return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " …"
+
+    def _make_logger(self, module: Any) -> Any:
+        journal = self
+
+        class Logger(module.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                module.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR):
+                    journal.errors.append(message)
+                elif severity == module.ILogger.WARNING:
+                    journal.warnings.append(message)
+
+        return Logger()
+
+
+class PhaseTree:
+    """The phases of a build, nested, as one fraction.
+
+    A phase is worth one step of its parent, so the fraction never runs ahead of the parent's own.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
+        self._highest = 0.0
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """Open a phase."""
+        self._open[name] = (parent, max(steps, 1), 0)
+
+    def step(self, name: str, done: int) -> None:
+        """Say how many steps of a phase are done."""
+        if name in self._open:
+            parent, steps, _ = self._open[name]
+            self._open[name] = (parent, steps, min(done, steps))
+
+    def finish(self, name: str) -> None:
+        """Close a phase."""
+        self._open.pop(name, None)
+
+    def is_open(self) -> bool:
+        """Say whether a phase is under way."""
+        return bool(self._open)
+
+    def fraction(self) -> float:
+        """Return how much of the root is done; it never falls."""
+        self._highest = max([self._highest, *(self._reached(name) for name in self._open)])
+        return self._highest
+
+    def _reached(self, name: str) -> float:
+        done = 0.0
+        current: str | None = name
+        while current is not None and current in self._open:
+            parent, steps, steps_done = self._open[current]
+            done = min((steps_done + done) / steps, 1.0)
+            current = parent
+        return done
+
+
+def progress_monitor(flavour: Flavour, channel: Channel) -> Any:
+    """Return a progress monitor of a flavour that sends events."""
+    return _make_monitor(flavour.module, channel)
+
+
+def _make_monitor(module: Any, channel: Channel) -> Any:
+    tree = PhaseTree()
+    lock = Lock()
+    sent = [0.0]
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with lock:
+                tree.start(phase_name, parent_phase, num_steps)
+            self._send(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with lock:
+                tree.step(phase_name, step + 1)
+            self._send(phase_name)
+            return True  # go on
+
+        def phase_finish(self, phase_name: str) -> None:
+            with lock:
+                tree.finish(phase_name)
+                is_root = not tree.is_open()
+            if is_root:
+                channel.send(Progress(phase=phase_name, fraction=1.0))
+
+        def _send(self, phase: str) -> None:
+            now = time.monotonic()
+            if now - sent[0] >= _SECONDS_BETWEEN:
+                sent[0] = now
+                channel.send(Progress(phase=phase, fraction=tree.fraction()))
+
+    return Monitor()
