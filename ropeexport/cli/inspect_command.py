@@ -1,0 +1,78 @@
+"""``ropeexport inspect PATH``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ropeexport.manifest import Profile, TensorSpec
+    from ropeexport.trt.inspection import Engine, Inspection, Model
+
+
+@click.command(name="inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(path: Path, as_json: bool) -> None:
+    """Show the rotary ops of PATH, and what implements each in the engine.
+
+    PATH is an output folder, an .onnx file, or an engine with its manifest beside it.
+    """
+    from ropeexport.trt.inspection import inspect
+
+    found = inspect(path)
+    click.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))
+
+
+def _lines(found: Inspection) -> Iterator[str]:
+    yield from _model_lines(found.model)
+    yield f"rotary ops: {len(found.ropes)}"
+    for rope in found.ropes:
+        yield f"  {rope.node}  {rope.op}({', '.join(rope.inputs)}) -> {', '.join(rope.outputs)}"
+        for name, value in rope.attributes.items():
+            yield f"    {name} = {value!r}"
+        yield f"    implementation: {rope.implementation or 'unknown (no engine of this file)'}"
+    yield from _engine_lines(found.engine) if found.engine else ("engine: none",)
+
+
+def _model_lines(model: Model) -> Iterator[str]:
+    state = {
+        True: "the exported file",
+        False: "NOT the file that was exported",
+        None: "no manifest beside it",
+    }[model.is_exported_file]
+    yield f"model: {model.file}, opset {model.opset}, {state}"
+    yield from _tensor_lines("in", model.inputs)
+    yield from _tensor_lines("out", model.outputs)
+
+
+def _engine_lines(engine: Engine) -> Iterator[str]:
+    record = engine.record
+    state = "as built" if engine.is_built_file else "NOT the engine that was built"
+    yield (
+        f"engine: {record.file}, {record.flavour} {record.version}, "
+        f"{engine.size_bytes / 1e6:.1f} MB, {state}"
+    )
+    yield f"  attention: {record.attention}"
+    gpus = ", ".join(record.compute_capabilities) or "any that the flavour supports"
+    yield f"  compute capability: {gpus}"
+    if record.plugin is not None:
+        plugin = record.plugin
+        where = "embedded" if plugin.embedded else f"needs {plugin.file} beside it"
+        yield f"  plugin: {plugin.namespace}::{plugin.name} version {plugin.version}, {where}"
+    yield "  profile (min, opt, max):"
+    yield from _profile_lines(record.profile)
+
+
+def _profile_lines(profile: Profile) -> Iterator[str]:
+    for name in profile.opt:
+        points = (profile.min[name], profile.opt[name], profile.max[name])
+        yield f"    {name}  " + "  ".join("x".join(map(str, shape)) for shape in points)
+
+
+def _tensor_lines(label: str, specs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    for spec in specs:
+        yield f"  {label:3} {spec.name:8} {spec.dtype:9} ({', '.join(map(str, spec.shape))})"
