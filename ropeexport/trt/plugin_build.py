@@ -1,0 +1,179 @@
+"""Compile the plugin library with CMake and nvcc, and put it where a build finds it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ropeexport import atomic
+from ropeexport.errors import MissingError, PluginError
+from ropeexport.trt.cache import make_cache_folder
+from ropeexport.trt.plugin_library import FILE_NAME, cached_library
+
+HEADER_VARIABLE = "TENSORRT_INCLUDE_DIR"
+CMAKE_CURE = "pip install 'cmake>=3.24'"
+NVCC_CURE = "sudo apt-get install nvidia-cuda-toolkit  (or NVIDIA's CUDA toolkit 12 or later)"
+_TARGET = "ropeexport_plugin"
+_HEADER = "NvInferRuntime.h"
+# No wheel of TensorRT ships its headers; this package carries those of 10.14, for compiling only.
+_HEADER_WHEEL = "kernel-lens==2.0.1"
+_HEADER_WHEEL_FOLDER = "kernel_lens/include/tensorrt/"
+_SYSTEM_PLACES = (
+    "/usr/include/x86_64-linux-gnu",
+    "/usr/include/aarch64-linux-gnu",
+    "/usr/include",
+    "/usr/local/tensorrt/include",
+    "/opt/tensorrt/include",
+)
+_ERROR_LINES = 8
+
+OnLine = Callable[[str], None]
+
+
+def source_folder() -> Path:
+    """Return the folder of the plugin's sources, which a checkout has and a wheel has not."""
+    folder = Path(__file__).parents[2] / "plugins"
+    if not (folder / "CMakeLists.txt").is_file():
+        raise MissingError(
+            f"{folder}: the plugin's sources are not in this installation; clone the repository, "
+            "run 'pip install -e .' in it, and try again"
+        )
+    return folder
+
+
+def compile_plugin(
+    architectures: Sequence[str] = (),
+    include: Path | None = None,
+    on_line: OnLine | None = None,
+) -> Path:
+    """Compile the plugin library into the cache folder and return its path.
+
+    Parameters
+    ----------
+    architectures : sequence of str
+        CUDA architectures as CMake writes them, ``89`` or ``90-real``; none: CMakeLists.txt's own.
+    include : Path, optional
+        Folder of TensorRT's headers; else the environment's, the system's, or a wheel's.
+    on_line : callable
+        Called with each line that CMake and the compilers print.
+
+    Raises
+    ------
+    MissingError
+        Where CMake, nvcc or the headers are missing, with the command that brings them.
+    PluginError
+        Where the sources do not compile.
+    """
+    sources = source_folder()
+    cmake, nvcc = find_cmake(), find_nvcc()
+    if cmake is None:
+        raise MissingError(f"cmake is not installed; run: {CMAKE_CURE}")
+    if nvcc is None:
+        raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
+    headers = header_folder(include)
+    build = make_cache_folder("plugin-build")
+    configure = [cmake, "-S", str(sources), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-D{HEADER_VARIABLE}={headers}", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    if architectures:
+        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}")
+    _run(configure, on_line)
+    jobs = str(os.cpu_count() or 1)
+    _run([cmake, "--build", str(build), "--target", _TARGET, "--parallel", jobs], on_line)
+    return _install(build)
+
+
+def find_cmake() -> str | None:
+    """Return CMake's path."""
+    beside = Path(sys.executable).parent / "cmake"  # from the wheel, in an environment not entered
+    return shutil.which("cmake") or (str(beside) if beside.is_file() else None)
+
+
+def find_nvcc() -> str | None:
+    """Return nvcc's path: ``CUDACXX``, the path, else the toolkit's usual folder."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    guesses = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
+    guesses += [f"{home}/bin/nvcc" for home in homes if home]
+    return next((guess for guess in guesses if guess and Path(guess).is_file()), None)
+
+
+def header_folder(include: Path | None = None) -> Path:
+    """Return a folder with TensorRT's headers; the last resort is a download into the cache."""
+    variable = os.environ.get(HEADER_VARIABLE)
+    named = include or (Path(variable) if variable else None)
+    if named is not None:
+        if not (named / _HEADER).is_file():
+            raise MissingError(f"{named}: expected TensorRT's headers, found no {_HEADER} in it")
+        return named.absolute()
+    for place in map(Path, _SYSTEM_PLACES):
+        if (place / _HEADER).is_file():
+            return place
+    folder = make_cache_folder("tensorrt-headers")
+    if not (folder / _HEADER).is_file():
+        _download_headers(folder)
+    return folder
+
+
+def _download_headers(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", place]
+        done = subprocess.run(
+            [*command, _HEADER_WHEEL], capture_output=True, text=True, check=False
+        )
+        wheels = list(Path(place).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise MissingError(
+                f"TensorRT's headers: not on this system, and {_HEADER_WHEEL}, which carries them, "
+                f"cannot be downloaded ({reason}); name their folder with "
+                f"--tensorrt-include DIR or {HEADER_VARIABLE}"
+            )
+        _extract_headers(wheels[0], folder)
+
+
+def _extract_headers(wheel: Path, folder: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.startswith(_HEADER_WHEEL_FOLDER)]
+        # the header that says "complete" goes last: a folder half written is not taken for whole
+        for name in sorted(members, key=lambda name: name.endswith(_HEADER)):
+            plain = Path(name).name
+            if plain.endswith(".h"):
+                atomic.write_bytes(folder / plain, archive.read(name))
+    if not (folder / _HEADER).is_file():
+        raise MissingError(f"{_HEADER_WHEEL}: expected {_HEADER} in {_HEADER_WHEEL_FOLDER}")
+
+
+def _run(command: Sequence[str], on_line: OnLine | None) -> None:
+    lines = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None  # a pipe
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if on_line is not None:
+                    on_line(line.rstrip())
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        faults = [line for line in lines if "error" in line.lower()] or lines
+        raise PluginError(
+            f"{' '.join(command[:2])} failed:\n  " + "\n  ".join(faults[:_ERROR_LINES])
+        )
+
+
+def _install(build: Path) -> Path:
+    made = sorted(build.rglob(FILE_NAME))
+    if not made:
+        raise PluginError(f"{build}: expected {FILE_NAME} from CMake, found none")
+    make_cache_folder()
+    with atomic.replacing(cached_library()) as temporary:
+        shutil.copyfile(made[0], temporary)
+    return cached_library()
