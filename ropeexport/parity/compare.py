@@ -33,14 +33,18 @@ class Difference:
     """How far one array is from another; the numbers leave out elements that are not finite.
 
     Relative errors and ULPs divide by the expected element (at least the smallest normal number),
-    so their worst sits near a zero; ``relative_l2`` and ``cosine`` are of the whole tensor.
+    so their worst sits near a zero; ``relative_l2`` and ``cosine`` are of the whole tensor, and
+    ``ulps_at_rms`` is the largest error in units of an element as large as its root mean square.
+    ``excess`` is the largest of ``|got - expected| - rtol * |expected|``.
     """
 
     faults: tuple[str, ...] = ()
     elements: int = 0
     max_abs: float = 0.0
+    excess: float = 0.0
     max_rel: float = 0.0
     max_ulps: float = 0.0
+    ulps_at_rms: float = 0.0
     rms: float = 0.0
     relative_l2: float = 0.0
     cosine: float = 1.0
@@ -48,7 +52,7 @@ class Difference:
 
 
 def compare(
-    got: NDArray[np.generic] | None, expected: NDArray[np.generic], dtype: str
+    got: NDArray[np.generic] | None, expected: NDArray[np.generic], dtype: str, rtol: float = 0.0
 ) -> Difference:
     """Measure how far ``got`` is from ``expected``.
 
@@ -60,6 +64,8 @@ def compare(
         The oracle's output, float64.
     dtype : str
         NumPy's name of the type that ``got`` must have; ULPs are of this type.
+    rtol : float
+        What ``excess`` forgives of each element, relative to the expected one.
 
     Returns
     -------
@@ -75,18 +81,21 @@ def compare(
         return Difference(faults=(*faults, "empty: no elements to compare"))
     if not all(np.isfinite(part).all() for part in _chunks(expected)):
         faults = (*faults, "the oracle itself is not finite here: nothing to compare with")
-    return _measure(got, expected, float_type(dtype), faults)
+    return _measure(got, expected, _Sums(float_type(dtype), rtol), faults)
 
 
 @dataclass
 class _Sums:
     """What one pass over the chunks adds up."""
 
+    kind: FloatType
+    rtol: float
     error2: float = 0.0
     got2: float = 0.0
     expected2: float = 0.0
     product: float = 0.0
     max_abs: float = -1.0
+    excess: float = -math.inf
     max_rel: float = 0.0
     max_ulps: float = 0.0
     worst: int = 0
@@ -94,19 +103,21 @@ class _Sums:
     first_not_finite: int = -1
     nans: int = 0
 
-    def add(self, start: int, got: Float64s, expected: Float64s, kind: FloatType) -> None:
-        finite = np.isfinite(got) & np.isfinite(expected)
+    def add(self, start: int, got: Float64s, expected: Float64s) -> None:
+        finite = np.isfinite(got)
         if not finite.all():
             self._add_not_finite(start, got, finite)
-            got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
+        finite &= np.isfinite(expected)
+        got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
         error = np.abs(got - expected)
         place = int(error.argmax())
         if error[place] > self.max_abs:
             self.max_abs, self.worst = float(error[place]), start + place
         size = np.abs(expected)
-        relative = error / np.maximum(size, kind.smallest_normal)
+        self.excess = max(self.excess, float((error - self.rtol * size).max()))
+        relative = error / np.maximum(size, self.kind.smallest_normal)
         self.max_rel = max(self.max_rel, float(relative.max()))
-        self.max_ulps = max(self.max_ulps, float((error / kind.spacing(size)).max()))
+        self.max_ulps = max(self.max_ulps, float((error / self.kind.spacing(size)).max()))
         self.error2 += float(error @ error)
         self.got2 += float(got @ got)
         self.expected2 += float(expected @ expected)
@@ -120,12 +131,11 @@ class _Sums:
 
 
 def _measure(
-    got: NDArray[np.generic], expected: NDArray[np.generic], kind: FloatType, faults: tuple[str, ...]
+    got: NDArray[np.generic], expected: NDArray[np.generic], sums: _Sums, faults: tuple[str, ...]
 ) -> Difference:
-    sums = _Sums()
     start = 0
     for mine, theirs in zip(_chunks(got), _chunks(expected), strict=True):
-        sums.add(start, mine, theirs, kind)
+        sums.add(start, mine, theirs)
         start += mine.size
     if sums.not_finite:
         faults = (*faults, _not_finite_fault(sums, got.shape))
@@ -134,8 +144,10 @@ def _measure(
         faults=faults,
         elements=got.size,
         max_abs=sums.max_abs,
+        excess=sums.excess,
         max_rel=sums.max_rel,
         max_ulps=sums.max_ulps,
+        ulps_at_rms=sums.max_abs / _spacing(sums, math.sqrt(sums.expected2 / got.size)),
         rms=math.sqrt(sums.error2 / got.size),
         relative_l2=_ratio(math.sqrt(sums.error2), math.sqrt(sums.expected2)),
         cosine=_cosine(sums),
@@ -161,6 +173,10 @@ def _ratio(part: float, whole: float, nothing: float = math.inf) -> float:
     if whole == 0.0:
         return 0.0 if part == 0.0 else nothing
     return part / whole
+
+
+def _spacing(sums: _Sums, size: float) -> float:
+    return float(sums.kind.spacing(np.asarray(size)))
 
 
 def _worst(got: NDArray[np.generic], expected: NDArray[np.generic], place: int) -> Worst:

@@ -37,7 +37,8 @@ class FloatType:
     def spacing(self, x: Float64s) -> Float64s:
         """Return the unit in the last place of each element of ``x`` in this type."""
         exponent = np.frexp(x)[1]
-        return np.ldexp(1.0, np.maximum(exponent, self.emin + 1) - self.precision)
+        spacing: Float64s = np.ldexp(1.0, np.maximum(exponent, self.emin + 1) - self.precision)
+        return spacing
 
 
 _TYPES = {

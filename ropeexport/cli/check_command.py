@@ -1,0 +1,90 @@
+"""``ropeexport check DIR``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ropeexport.parity.records import Report
+
+
+class _Lengths(click.ParamType):
+    name = "L[,L...]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            lengths = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected lengths as 1,17,1024, got {value!r}", param, ctx)
+        if min(lengths) < 1:
+            self.fail(f"expected lengths of at least 1, got {value!r}", param, ctx)
+        return lengths
+
+
+@click.command(name="check")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
+@click.option("--cases", type=click.IntRange(min=1), help="Number of cases.  [default: designed]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
+@click.option("--lengths", type=_Lengths(), help="Lengths to check, whatever they cost.")
+@click.option(
+    "--require",
+    multiple=True,
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    help="Exit with code 3 if this runtime cannot run; repeatable.",
+)
+@click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
+@click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(
+    folder: Path, module: str | None, require: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Prove how far each runtime is from a float64 oracle.
+
+    Compares eager torch, onnxruntime and the engine with the exact result over the corners of the
+    profile, lengths off the optimum and both ways to broadcast, each with FLUX's positions, random
+    rotations and random matrices.  Writes DIR/parity.json.
+    """
+    from ropeexport.packages import require as require_packages
+
+    require_packages("torch")
+    from ropeexport.parity import report as reports
+    from ropeexport.parity.check import Options, check
+
+    options = Options(
+        seed=given["seed"],
+        count=given["cases"],
+        lengths=given["lengths"] or (),
+        atol=given["atol"],
+        rtol=given["rtol"],
+    )
+    from ropeexport.cli.check_progress import CheckProgress
+
+    with CheckProgress() as progress:
+        report = check(folder, module, options, progress)
+    path = reports.write(folder, report)
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        reports.print_report(report)
+        click.echo(f"report: {path}")
+    _exit(report, require)
+
+
+def _exit(report: Report, required: tuple[str, ...]) -> None:
+    """Exit 1 for a difference, 3 for a required runtime that did not run, 1 for nothing proven."""
+    from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
+
+    runtimes = {runtime.name: runtime for runtime in report.runtimes}
+    failed = any(runtime.status == "FAIL" for runtime in runtimes.values())
+    absent = [name for name in required if runtimes[name].status == "SKIPPED"]
+    for name in absent:
+        click.echo(f"error: {name} was required: SKIPPED: {runtimes[name].reason}", err=True)
+    if absent and not failed:
+        raise SystemExit(EXIT_MISSING)
+    raise SystemExit(EXIT_PASS if report.verdict == "PASS" else EXIT_FAILURE)

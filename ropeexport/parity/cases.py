@@ -1,0 +1,193 @@
+"""The cases of a parity run: the profile's corners, lengths off the optimum, broadcasts.
+
+Chosen from the manifest alone.  A case is a name, a kind, sizes and a seed; its arrays are made on
+demand, see :mod:`ropeexport.parity.inputs`.  Cases are in order of what they tell for their cost,
+and those that would break the budget are left out by name.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, product
+
+import numpy as np
+
+from ropeexport.errors import UsageError
+from ropeexport.manifest import Manifest
+from ropeexport.parity.space import Kind, Sizes, Space, space_of, work_of
+
+# Multiply-adds.  Two CPU cores run oracle, perturbed oracle, eager and onnxruntime at about 5e9/s.
+_BUDGET = 5e11
+_CASE_BUDGET = 1.5e11
+_CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
+
+_OFF_LENGTHS = (1, 2, 3, 7, 17, 64, 65, 129, 333)
+_BROADCAST_LENGTH = 19
+_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs: which kind of matrices or positions, the dynamic sizes, the seed."""
+
+    name: str
+    kind: Kind
+    sizes: Mapping[str, int]
+    seed: int
+
+    @property
+    def rotations_only(self) -> bool:
+        """Whether an implementation that is right for rotations only must be right here."""
+        return self.kind != "random matrices"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cases of a run, and the names of those that were left out for their cost."""
+
+    cases: tuple[Case, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def select(
+    manifest: Manifest,
+    seed: int = 0,
+    count: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Selection:
+    """Choose the cases of a run.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the exported model; its engine's profile takes the place of the export's axes.
+    seed : int
+        The same seed gives the same cases.
+    count : int, optional
+        How many cases: the first of the designed ones, then random sizes within the profile.
+    lengths : sequence of int, optional
+        Lengths in place of the designed ones, whatever they cost.
+    """
+    space = space_of(manifest)
+    if lengths:
+        _check_lengths(space, lengths)
+        chosen = _unique(_at_lengths(space, lengths))
+        return Selection(tuple(_case(seed, *one) for one in chosen[:count]))
+    designed = _unique(_designed(space))
+    taken, left_out = _within_budget(space, designed)
+    if count is None:
+        return Selection(tuple(_case(seed, *one) for one in taken), tuple(left_out))
+    cases = [_case(seed, *one) for one in taken[:count]]
+    cases += _random_cases(space, seed, count - len(cases))
+    return Selection(tuple(cases), tuple(left_out))
+
+
+_Choice = tuple[Kind, Sizes]
+
+
+def _designed(space: Space) -> Iterator[_Choice]:
+    """Yield kinds and sizes, what tells most for its cost first."""
+    low, opt, high = space.at("min"), space.at("opt"), space.at("max")
+    for sizes in (opt, low):
+        yield from _every_kind(space, sizes)
+    for sizes in space.broadcasts(space.with_length(high, _BROADCAST_LENGTH)):
+        for kind in space.kinds:
+            yield kind, sizes
+    yield from _off_optimum(space, low, opt, high)
+    yield from _every_kind(space, high)
+
+
+def _off_optimum(space: Space, low: Sizes, opt: Sizes, high: Sizes) -> Iterator[_Choice]:
+    """Yield lengths off the optimum, odd ones among them, batches and broadcasts taking turns."""
+    near = [opt[n] + step for n in space.lengths[:1] for step in (-1, 1)]
+    top = [high[n] - 1 for n in space.lengths[:1]]
+    turns, kinds = cycle((low, high, opt)), cycle(space.kinds)
+    for turn, length in enumerate((*_OFF_LENGTHS, *near, *top)):
+        sizes = space.with_length(next(turns), length)
+        options = space.broadcasts(sizes)
+        if not options:
+            continue
+        if work_of(space.specs, options[0]) < _CHEAP:
+            for step, kind in enumerate(space.kinds):
+                yield kind, options[(turn + step) % len(options)]
+        else:
+            smallest = space.broadcasts(space.with_length(low, length)) or options
+            yield next(kinds), smallest[turn % len(smallest)]
+
+
+def _every_kind(space: Space, sizes: Sizes) -> Iterator[_Choice]:
+    """Yield each kind at a corner; at a costly one the further kinds at the smallest batch."""
+    low = {**sizes, **{name: space.axes[name].min for name in space.batches}}
+    for number, kind in enumerate(space.kinds):
+        corner = space.broadcasts(sizes)
+        costly = bool(corner) and work_of(space.specs, corner[0]) > _CHEAP
+        options = space.broadcasts(low) if number and costly else corner
+        if options:
+            yield kind, options[0]
+
+
+def _at_lengths(space: Space, lengths: Sequence[int]) -> Iterator[_Choice]:
+    for turn, length in enumerate(lengths):
+        for point in (space.at("min"), space.at("max")):
+            sizes = {**point, **dict.fromkeys(space.lengths, length)}
+            for step, kind in enumerate(space.kinds):
+                options = space.broadcasts(sizes)
+                if options:
+                    yield kind, options[(turn + step) % len(options)]
+
+
+def _check_lengths(space: Space, lengths: Sequence[int]) -> None:
+    for length, name in product(lengths, space.lengths):
+        axis = space.axes[name]
+        if not axis.min <= length <= axis.max:
+            raise UsageError(
+                f"--lengths: axis {name!r}: expected {axis.min} to {axis.max}, got {length}"
+            )
+
+
+def _unique(choices: Iterator[_Choice]) -> list[_Choice]:
+    return list({_name(*choice): choice for choice in choices}.values())
+
+
+def _within_budget(space: Space, choices: list[_Choice]) -> tuple[list[_Choice], list[str]]:
+    spent, taken, left_out = 0.0, [], []
+    for choice in choices:
+        work = work_of(space.specs, choice[1])
+        if work > _CASE_BUDGET or spent + work > _BUDGET:
+            left_out.append(_name(*choice))
+            continue
+        spent += work
+        taken.append(choice)
+    return taken, left_out
+
+
+def _random_cases(space: Space, seed: int, count: int) -> Iterator[Case]:
+    """Yield cases of random sizes, small ones as often as large ones, each within its share."""
+    rng = np.random.default_rng(seed)
+    share = max(_CHEAP, _BUDGET / max(1, count))
+    for number in range(count):
+        kind = space.kinds[number % len(space.kinds)]
+        sizes = _random_sizes(space, rng, share)
+        yield _case(seed, kind, sizes, f" #{number}")
+
+
+def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes:
+    """Draw sizes whose work is within ``share``; the smallest ones where draws find none."""
+    low, high = space.at("min"), space.at("max")
+    for _ in range(_DRAWS):
+        logs = {n: rng.uniform(np.log(low[n]), np.log(high[n] + 1)) for n in low}
+        options = space.broadcasts({name: int(np.exp(log)) for name, log in logs.items()})
+        if options and work_of(space.specs, options[0]) <= share:
+            return options[int(rng.integers(len(options)))]
+    return space.broadcasts(low)[0]
+
+
+def _case(seed: int, kind: Kind, sizes: Sizes, suffix: str = "") -> Case:
+    name = _name(kind, sizes) + suffix
+    return Case(name, kind, sizes, zlib.crc32(f"{seed} {name}".encode()))
+
+
+def _name(kind: Kind, sizes: Sizes) -> str:
+    return f"{kind} {','.join(f'{name}={size}' for name, size in sizes.items())}"

@@ -1,0 +1,66 @@
+"""The runtimes of a run, each entered if it can be; one that cannot keeps the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.manifest import Manifest
+from ropeexport.parity.records import Status
+from ropeexport.runners import Runner
+
+RUNTIMES = ("onnxruntime", "tensorrt")
+NATIVE = "native"  # right for rotations only
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A runtime that was entered, or the status and reason why it was not."""
+
+    name: str
+    runner: Runner | None = None
+    rotations_only: bool = False
+    status: Status = "SKIPPED"
+    reason: str = ""
+
+    @property
+    def implementation(self) -> str:
+        """What computes the rope, as far as it is known."""
+        return self.runner.implementation if self.runner else ""
+
+
+def open_contenders(folder: Path, manifest: Manifest, stack: ExitStack) -> list[Contender]:
+    """Enter every runtime that this machine can run; ``stack`` closes them."""
+    makers: dict[str, Callable[[], Runner]] = {
+        "onnxruntime": lambda: _onnxruntime(folder, manifest),
+        "tensorrt": lambda: _tensorrt(folder, manifest),
+    }
+    return [_open(name, makers[name], stack) for name in RUNTIMES]
+
+
+def _open(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
+    try:
+        runner = stack.enter_context(make())
+    except MissingError as error:
+        return Contender(name, reason=str(error))
+    except RopeExportError as error:
+        return Contender(name, status="FAIL", reason=str(error))
+    return Contender(name, runner, rotations_only=NATIVE in runner.implementation)
+
+
+def _onnxruntime(folder: Path, manifest: Manifest) -> Runner:
+    from ropeexport.runners.ort import OrtRunner
+
+    return OrtRunner(folder / manifest.model.file)
+
+
+def _tensorrt(folder: Path, manifest: Manifest) -> Runner:
+    if manifest.engine is None:
+        raise MissingError(f"no engine; run 'ropeexport build {folder}'")
+    from ropeexport.runners.trt import TensorrtRunner
+
+    runner: Runner = TensorrtRunner(folder)
+    return runner

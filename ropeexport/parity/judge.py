@@ -1,0 +1,152 @@
+"""One case: the truth, eager, the yardsticks of each output, and every contender held to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.errors import MissingError, ParityError, RopeExportError
+from ropeexport.manifest import Manifest, TensorSpec
+from ropeexport.parity import tolerance
+from ropeexport.parity.cases import Case
+from ropeexport.parity.compare import Difference, compare
+from ropeexport.parity.contenders import Contender
+from ropeexport.parity.floats import float_type, is_float
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.oracle import Oracle, Truth, rms_of_data
+from ropeexport.parity.records import (
+    CaseRecord,
+    Comparison,
+    Status,
+    bound_of,
+    numbers_of,
+)
+from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.runners import Arrays, Runner
+
+_NOT_SUPPORTED = "right for rotations only; the matrices of this case are none"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What every case of a run is judged with.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Inputs and outputs.
+    oracle : Oracle
+        The exact outputs.
+    eager : Runner
+        The yardstick, entered.
+    override : Bound or None
+        The user's own bound in place of the derived ones.
+    """
+
+    manifest: Manifest
+    oracle: Oracle
+    eager: Runner
+    override: Bound | None = None
+
+    def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
+        """Yield the comparisons of eager and of each contender that runs, output by output."""
+        inputs = make_inputs(case, self.manifest.model.inputs)
+        truth, eager = self._references(case, inputs)
+        yardsticks = {
+            spec.name: self._yardstick(spec, inputs, truth) for spec in self.manifest.model.outputs
+        }
+        hearing = _Hearing(case, truth, self.manifest.model.outputs, self.override)
+        errors = {}
+        for spec in hearing.outputs:
+            bound = tolerance.eager_bound(yardsticks[spec.name])
+            difference, comparison = hearing.hold(self.eager, spec, eager.get(spec.name), bound)
+            errors[spec.name] = _size(difference)
+            yield comparison
+        del eager
+        bounds = {
+            name: tolerance.bound(yardstick.with_eager(errors[name]))
+            for name, yardstick in yardsticks.items()
+        }
+        for contender in contenders:
+            if contender.runner is not None:
+                yield from hearing.hear(contender, contender.runner, inputs, bounds)
+
+    def _references(
+        self, case: Case, inputs: Arrays
+    ) -> tuple[Truth, dict[str, NDArray[np.generic]]]:
+        try:
+            return self.oracle.truth(inputs, case.seed), self.eager.run(inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ParityError(
+                f"case {case.name!r}: the torch module itself failed: {error}; "
+                "--lengths chooses other lengths"
+            ) from error
+
+    def _yardstick(self, spec: TensorSpec, inputs: Arrays, truth: Truth) -> Yardstick:
+        data = [s.dtype for s in self.manifest.model.inputs if s.role == "data"]
+        types = [dtype for dtype in (spec.dtype, *data) if is_float(dtype)]
+        return Yardstick(
+            dtype=spec.dtype,
+            working_roundoff=max(float_type(dtype).unit_roundoff for dtype in types),
+            terms=max([self.oracle.widest, *(size for x in inputs.values() for size in x.shape)]),
+            output=truth.sizes[spec.name],
+            sensitivity=truth.sensitivity[spec.name],
+            data_rms=rms_of_data(inputs),
+        )
+
+
+@dataclass(frozen=True)
+class _Hearing:
+    """The truth of one case, to which one runtime after the other is held."""
+
+    case: Case
+    truth: Truth
+    outputs: tuple[TensorSpec, ...]
+    override: Bound | None
+
+    def hear(
+        self, contender: Contender, runner: Runner, inputs: Arrays, bounds: dict[str, Bound]
+    ) -> Iterator[Comparison]:
+        if contender.rotations_only and not self.case.rotations_only:
+            for spec in self.outputs:
+                yield self._record(runner, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
+            return
+        try:
+            results = runner.run(inputs)
+        except RopeExportError as error:
+            status: Status = "SKIPPED" if isinstance(error, MissingError) else "FAIL"
+            for spec in self.outputs:
+                yield self._record(runner, spec, status, str(error))
+            return
+        for spec in self.outputs:
+            yield self.hold(runner, spec, results.get(spec.name), bounds[spec.name])[1]
+
+    def hold(
+        self, runner: Runner, spec: TensorSpec, got: NDArray[np.generic] | None, derived: Bound
+    ) -> tuple[Difference, Comparison]:
+        """Compare one output and hold it to its bound."""
+        bound = self.override or derived
+        difference = compare(got, self.truth.outputs[spec.name], spec.dtype, bound.rtol)
+        broken = bound.broken_by(difference)
+        record = self._record(runner, spec, "FAIL" if broken else "PASS", broken or "")
+        numbers, held_to = numbers_of(difference), bound_of(bound)
+        return difference, record.model_copy(update={"numbers": numbers, "bound": held_to})
+
+    def _record(self, runner: Runner, spec: TensorSpec, status: Status, reason: str) -> Comparison:
+        case = self.case
+        return Comparison(
+            runtime=runner.name,
+            implementation=runner.implementation,
+            output=spec.name,
+            case=CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed),
+            status=status,
+            reason=reason,
+        )
+
+
+def _size(difference: Difference) -> Size | None:
+    """Return an error as a yardstick; None where there is nothing sound to measure with."""
+    return None if difference.faults else Size(difference.rms, difference.max_abs)

@@ -1,0 +1,142 @@
+"""``parity.json``: the records of a parity run and their schema; every report is made of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from ropeexport.manifest import Record
+from ropeexport.parity.compare import Difference
+from ropeexport.parity.tolerance import Bound
+
+SCHEMA_VERSION = 1
+FILE_NAME = "parity.json"
+
+Status = Literal["PASS", "FAIL", "SKIPPED", "NOT_SUPPORTED"]
+Verdict = Literal["PASS", "FAIL"]
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+# JSON has no NaN and no infinity: null stands for them
+Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+class WorstRecord(Record):
+    """The worst element: its coordinates and both values."""
+
+    index: tuple[int, ...]
+    got: Number
+    expected: Number
+
+
+class Numbers(Record):
+    """How far an output is from the oracle, see :class:`ropeexport.parity.compare.Difference`."""
+
+    elements: int
+    max_abs: Number
+    max_rel: Number
+    max_ulps: Number
+    ulps_at_rms: Number
+    rms: Number
+    relative_l2: Number
+    cosine: Number
+    worst: WorstRecord | None
+
+
+class BoundRecord(Record):
+    """What an output was held to; a null is no bound."""
+
+    max_abs: Number
+    rms: Number
+    rule: Literal["rounding", "eager", "override"]
+    rtol: float
+
+
+class CaseRecord(Record):
+    """The inputs of a comparison: enough to make them again."""
+
+    name: str
+    kind: str
+    sizes: dict[str, int]
+    seed: int
+
+
+class Comparison(Record):
+    """One output of one runtime in one case."""
+
+    runtime: str
+    implementation: str
+    output: str
+    case: CaseRecord | None  # None: the runtime did not run at all
+    status: Status
+    reason: str = ""
+    numbers: Numbers | None = None
+    bound: BoundRecord | None = None
+
+
+class RuntimeRecord(Record):
+    """A runtime of the run: what it was, and its status over all its comparisons."""
+
+    name: str
+    implementation: str
+    version: str
+    device: str
+    status: Status
+    reason: str = ""
+
+
+class Environment(Record):
+    """The machine and the packages of a run."""
+
+    ropeexport: str
+    python: str
+    platform: str
+    machine: str
+    packages: dict[str, str]
+
+
+class Report(Record):
+    """A whole parity run."""
+
+    schema_version: int = SCHEMA_VERSION
+    verdict: Verdict
+    reason: str = ""
+    complete: bool = True
+    model: str
+    model_sha256: str
+    dtype: str
+    source: str
+    seed: int
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    environment: Environment
+    runtimes: tuple[RuntimeRecord, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def numbers_of(difference: Difference) -> Numbers | None:
+    """Return a difference as a record; None where nothing could be measured."""
+    if difference.elements == 0:
+        return None
+    worst = difference.worst
+    return Numbers(
+        elements=difference.elements,
+        max_abs=difference.max_abs,
+        max_rel=difference.max_rel,
+        max_ulps=difference.max_ulps,
+        ulps_at_rms=difference.ulps_at_rms,
+        rms=difference.rms,
+        relative_l2=difference.relative_l2,
+        cosine=difference.cosine,
+        worst=worst and WorstRecord(index=worst.index, got=worst.got, expected=worst.expected),
+    )
+
+
+def bound_of(bound: Bound) -> BoundRecord:
+    """Return a bound as a record."""
+    return BoundRecord(max_abs=bound.max_abs, rms=bound.rms, rule=bound.rule, rtol=bound.rtol)

@@ -1,0 +1,173 @@
+"""A report as a table for people; ``parity.json`` for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ropeexport import atomic
+from ropeexport.parity.records import FILE_NAME, Comparison, Number, Report, RuntimeRecord, Status
+
+_MARKS: dict[Status, tuple[str, str]] = {
+    "PASS": ("✓", "green"),
+    "FAIL": ("✗", "red"),
+    "SKIPPED": ("-", "yellow"),
+    "NOT_SUPPORTED": ("-", "yellow"),
+}
+_NARROWEST = 110
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output of one runtime over all its cases."""
+
+    runtime: str
+    implementation: str
+    output: str
+    compared: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> int:
+        """How many cases passed."""
+        return sum(comparison.status == "PASS" for comparison in self.compared)
+
+    @property
+    def tightest(self) -> Comparison:
+        """The comparison that failed first, or used the largest share of its bound."""
+        return max(self.compared, key=lambda c: (c.status == "FAIL", share_of(c)))
+
+    def worst(self, name: str) -> float | None:
+        """Return the largest of a number over the cases (the smallest cosine)."""
+        found = [getattr(c.numbers, name) for c in self.compared if c.numbers is not None]
+        known = [value for value in found if value is not None]
+        return (min if name == "cosine" else max)(known, default=None)
+
+
+def share_of(comparison: Comparison) -> float:
+    """Return the share of its bound that an output uses, by its largest error or its RMS."""
+    numbers, bound = comparison.numbers, comparison.bound
+    if numbers is None or bound is None or bound.rtol:
+        return 0.0
+    pairs = ((numbers.max_abs, bound.max_abs), (numbers.rms, bound.rms))
+    return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
+
+
+def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
+    """Group what was compared by runtime and output."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for comparison in comparisons:
+        if comparison.bound is not None:
+            key = (comparison.runtime, comparison.implementation, comparison.output)
+            groups.setdefault(key, []).append(comparison)
+    return [Row(*key, tuple(group)) for key, group in groups.items()]
+
+
+def write(folder: Path, report: Report) -> Path:
+    """Write ``parity.json`` into an output folder in one step and return its path."""
+    path = folder / FILE_NAME
+    atomic.write_text(path, report.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the table, one line a runtime and the verdict."""
+    shown = console or Console(highlight=False)
+    if not shown.is_terminal and shown.width < _NARROWEST:
+        shown.width = _NARROWEST
+    shown.print(render(report))
+
+
+def render(report: Report) -> RenderableType:
+    """Return a report as something that rich prints."""
+    rows = rows_of(report.comparisons)
+    parts: list[RenderableType] = [_table(rows)] if rows else []
+    parts += [_runtime_line(runtime, report) for runtime in report.runtimes]
+    parts += [_where_line(row) for row in rows]
+    parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
+    if report.left_out:
+        parts.append(
+            Text(f"left out for their cost (--lengths runs them): {_some(report.left_out)}")
+        )
+    parts.append(_verdict_line(report))
+    return Group(*parts)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(
+        title="Distance to the float64 oracle, the worst of all cases", title_justify="left"
+    )
+    for heading in ("runtime", "output"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
+    allowed = largest.bound.max_abs if largest.bound else None
+    cosine = row.worst("cosine")
+    return (
+        row.runtime,
+        row.output,
+        f"{row.passed}/{len(row.compared)}",
+        *(
+            _number(row.worst(name))
+            for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")
+        ),
+        "-" if cosine is None else f"{cosine:.7f}",
+        _number(allowed),
+        f"{share_of(row.tightest):.0%}",
+    )
+
+
+def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
+    mark, colour = _MARKS[runtime.status]
+    skipped = sum(
+        c.runtime == runtime.name and c.status == "NOT_SUPPORTED" for c in report.comparisons
+    )
+    facts = [f for f in (runtime.version, runtime.device, runtime.implementation) if f]
+    line = Text(f"{mark} {runtime.name:12} {runtime.status}", style=colour)
+    line.append(f"  {', '.join(facts)}" if facts else "", style="default")
+    line.append(f"  {runtime.reason}" if runtime.reason else "", style="default")
+    if skipped:
+        line.append(f"  {skipped} NOT SUPPORTED: right for rotations only", style="yellow")
+    return line
+
+
+def _where_line(row: Row) -> Text:
+    """Say where an output came closest to its bound, or broke it."""
+    tightest = row.tightest
+    worst = tightest.numbers.worst if tightest.numbers else None
+    place = f"{row.output}{list(worst.index)}" if worst else row.output
+    values = f": got {_exact(worst.got)}, expected {_exact(worst.expected)}," if worst else ""
+    case = tightest.case.name if tightest.case else ""
+    return Text(f"  {row.runtime}: worst at {place}{values} in {case!r}", style="dim")
+
+
+def _verdict_line(report: Report) -> Text:
+    colour = _MARKS[report.verdict][1]
+    cases = {c.case.name for c in report.comparisons if c.case}
+    text = f": {report.reason}" if report.reason else f": {len(cases)} cases, seed {report.seed}"
+    return Text(f"{report.verdict}{text}", style=f"bold {colour}")
+
+
+def _number(value: Number) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _exact(value: Number) -> str:
+    return "not finite" if value is None else f"{value:.8g}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return "; ".join(names[:3]) + more

@@ -1,0 +1,181 @@
+"""The one home of bounds: how far from the float64 oracle a correct runtime may be.
+
+No bound here is a number that somebody liked.  Each is made of two yardsticks, measured on the
+very inputs of the case; the derivation and the calibration are in ``docs/parity.md``.
+
+*Rounding.*  A backward-stable implementation returns the exact result of inputs that are perturbed
+by its unit roundoff ``u``.  So the oracle runs again on inputs perturbed by random relative errors
+of up to ``u``, and the change is the ``sensitivity`` S: it knows the magnitudes, the softmax, and
+how a 2x2 matrix amplifies logits, whatever the module.  Rounding the output adds ``u |y|``, and a
+sum of n terms in float32 adds random errors that grow as the square root of n (Higham and Mary,
+2019), half of ``sqrt(n) 2^-24`` for each perturbed factor:
+
+    P = sqrt(S^2 + (u |y|)^2) * sqrt(1 + n (2^-24 / u)^2 / 4) + sqrt(n) * underflow * |x|
+
+*Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
+stages cost, which the first yardstick does not see.  It is capped at ``eager_cap * P`` (to which
+eager is held itself), so that a broken eager is not a licence for the others.
+
+A bound is the larger of a multiple of each, once for the root mean square of the error, which
+concentrates and so sees what touches many elements a little, and once for the largest error, which
+sees one wrong element.  The multiples are in :class:`Allowance`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ropeexport.parity.compare import Difference
+from ropeexport.parity.floats import float_type
+
+# what hardware accumulates a matrix product of any of the types in
+_ACCUMULATION_ROUNDOFF = float_type("float32").unit_roundoff
+_GROWTH = 0.5
+
+_FEWEST_SAMPLES, _MOST_SAMPLES = 2, 16
+_ENOUGH_ELEMENTS = 1 << 14
+
+
+@dataclass(frozen=True)
+class Size:
+    """Root mean square and largest absolute value of an array's elements."""
+
+    rms: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What is known of one output of one case before any runtime has been looked at.
+
+    Parameters
+    ----------
+    dtype : str
+        NumPy's name of the output's type.
+    working_roundoff : float
+        Unit roundoff of the coarsest type among the inputs and the output.
+    terms : int
+        Length of the longest sum: the largest of L, D and the model's widths.
+    output, sensitivity : Size
+        Of the oracle's output, and of its change on perturbed inputs.
+    data_rms : float
+        Of the data that is summed.
+    eager : Size or None
+        Of eager's error; None where eager is what is judged, or returned nothing comparable.
+    """
+
+    dtype: str
+    working_roundoff: float
+    terms: int
+    output: Size
+    sensitivity: Size
+    data_rms: float
+    eager: Size | None = None
+
+    def with_eager(self, error: Size | None) -> Yardstick:
+        """Return the yardstick with eager's error known."""
+        return replace(self, eager=error)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Multiples of the yardsticks that a correct runtime may reach.
+
+    The defaults leave a factor of about two above the largest ratio that was seen in the
+    calibration of ``docs/parity.md``.
+    """
+
+    rounding_rms: float = 2.0
+    rounding_max: float = 4.0
+    eager_rms: float = 3.0
+    eager_max: float = 4.0
+    eager_cap: float = 4.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What an output is held to, and which yardstick set it.
+
+    With ``rtol``, an element's error may exceed ``max_abs`` by ``rtol`` times what was expected.
+    """
+
+    max_abs: float
+    rms: float
+    rule: Literal["rounding", "eager", "override"]
+    rtol: float = 0.0
+
+    def broken_by(self, difference: Difference) -> str | None:
+        """Return what a difference breaks, or None where it holds; NaN never holds."""
+        if difference.faults:
+            return "; ".join(difference.faults)
+        if not difference.rms <= self.rms:
+            return f"root mean square error {difference.rms:.3g}, bound {self.rms:.3g}"
+        if not difference.excess <= self.max_abs:
+            return f"largest error {difference.max_abs:.3g}, bound {self.max_abs:.3g}"
+        return None
+
+
+def samples_for(elements: int) -> int:
+    """Return how many perturbed runs a sensitivity needs: many where an output is small.
+
+    The error of a few elements is a handful of random numbers (for L = 2 a row is one), and one
+    draw of them may be small by luck.  Thousands of elements average that out in one run.
+    """
+    return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _ENOUGH_ELEMENTS // max(1, elements)))
+
+
+def rounding(yardstick: Yardstick) -> Size:
+    """Return P of the module's docstring: what rounding alone explains."""
+    kind = float_type(yardstick.dtype)
+    terms = yardstick.terms
+    ratio = _ACCUMULATION_ROUNDOFF / yardstick.working_roundoff
+    growth = math.sqrt(1.0 + terms * (_GROWTH * ratio) ** 2)
+    floor = kind.underflow * max(1.0, math.sqrt(terms) * yardstick.data_rms)
+
+    def size(sensitivity: float, output: float) -> float:
+        return growth * math.hypot(sensitivity, kind.unit_roundoff * output) + floor
+
+    return Size(
+        rms=size(yardstick.sensitivity.rms, yardstick.output.rms),
+        largest=size(yardstick.sensitivity.largest, yardstick.output.largest),
+    )
+
+
+def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+    """Return what a runtime's output is held to."""
+    allowed = allowance or Allowance()
+    own = rounding(yardstick)
+    eager = _capped(yardstick.eager, own, allowed)
+    by_rounding = allowed.rounding_max * own.largest, allowed.rounding_rms * own.rms
+    by_eager = allowed.eager_max * eager.largest, allowed.eager_rms * eager.rms
+    return Bound(
+        max_abs=max(by_rounding[0], by_eager[0]),
+        rms=max(by_rounding[1], by_eager[1]),
+        rule="eager" if by_eager[1] > by_rounding[1] else "rounding",
+    )
+
+
+def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+    """Return what eager itself is held to: rounding alone, with room for a module's stages."""
+    allowed = allowance or Allowance()
+    own = rounding(yardstick)
+    return Bound(
+        max_abs=allowed.eager_cap * allowed.rounding_max * own.largest,
+        rms=allowed.eager_cap * allowed.rounding_rms * own.rms,
+        rule="rounding",
+    )
+
+
+def override(atol: float, rtol: float) -> Bound:
+    """Return a bound of the user's own: each error at most ``atol + rtol * |expected|``."""
+    return Bound(max_abs=atol, rms=math.inf, rule="override", rtol=rtol)
+
+
+def _capped(eager: Size | None, own: Size, allowed: Allowance) -> Size:
+    """Return eager's error, no larger than the cap; nothing where it is absent or not a number."""
+    if eager is None or not (eager.rms < math.inf and eager.largest < math.inf):
+        return Size(0.0, 0.0)
+    cap = allowed.eager_cap
+    return Size(min(eager.rms, cap * own.rms), min(eager.largest, cap * own.largest))

@@ -1,0 +1,56 @@
+"""From comparisons to the status of a runtime and the verdict of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ropeexport.parity.contenders import Contender
+from ropeexport.parity.records import Comparison, RuntimeRecord, Status, Verdict
+
+_EAGER = "eager"
+
+
+def status_of(comparisons: Sequence[Comparison]) -> Status:
+    """Return the status of comparisons together: one failure fails, and PASS needs a comparison."""
+    found = {comparison.status for comparison in comparisons}
+    order: tuple[Status, ...] = ("FAIL", "PASS", "NOT_SUPPORTED")
+    return next((status for status in order if status in found), "SKIPPED")
+
+
+def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> RuntimeRecord:
+    """Return the record of one runtime over all comparisons of the run."""
+    mine = [comparison for comparison in comparisons if comparison.runtime == contender.name]
+    status = status_of(mine)
+    runner = contender.runner
+    return RuntimeRecord(
+        name=contender.name,
+        implementation=contender.implementation,
+        version=str(getattr(runner, "version", "")),
+        device=str(getattr(runner, "device", "")),
+        status=status,
+        reason="" if status == "PASS" else _first_reason(mine, status),
+    )
+
+
+def verdict_of(comparisons: Sequence[Comparison], complete: bool) -> tuple[Verdict, str]:
+    """Return the verdict of a run and, for a failure, its reason in one line.
+
+    Eager is a yardstick: where it alone was compared, nothing was proven.
+    """
+    failed = [comparison for comparison in comparisons if comparison.status == "FAIL"]
+    if failed:
+        runtimes = ", ".join(dict.fromkeys(comparison.runtime for comparison in failed))
+        return "FAIL", f"{runtimes}: {len(failed)} of {len(comparisons)} comparisons failed"
+    if not complete:
+        return "FAIL", "interrupted: the cases that were left have not been compared"
+    if not any(c.status == "PASS" and c.runtime != _EAGER for c in comparisons):
+        return "FAIL", "nothing was compared: no runtime besides eager torch ran"
+    return "PASS", ""
+
+
+def _first_reason(comparisons: Sequence[Comparison], status: Status) -> str:
+    first = next((c for c in comparisons if c.status == status), None)
+    if first is None:
+        return "no case was run"
+    where = f"{first.output} in {first.case.name!r}: " if first.case and status == "FAIL" else ""
+    return where + first.reason

@@ -1,0 +1,57 @@
+"""NumPy arrays to torch tensors and back, bfloat16 included, and a module called by names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ropeexport.errors import ParityError
+
+
+def tensor_from(array: NDArray[np.generic]) -> Tensor:
+    """Return a tensor of an array's values; it shares the memory where the array is writable."""
+    whole = np.require(array, requirements=["C", "W"])
+    if whole.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(whole.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(whole)
+
+
+def array_from(tensor: Tensor) -> NDArray[np.generic]:
+    """Return an array of a tensor's values."""
+    host = tensor.detach().cpu().contiguous()
+    if host.dtype is torch.bfloat16:
+        bits: NDArray[np.generic] = host.view(torch.int16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    return host.numpy()
+
+
+def call(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Call a module on inputs by the names of ``forward``'s arguments, and name its outputs."""
+    names = inspect.signature(module.forward).parameters
+    by_name = all(name in names for name in inputs)
+    result = module(**inputs) if by_name else module(*inputs.values())
+    outputs = _flat(result)
+    if len(outputs) != len(output_names):
+        raise ParityError(
+            f"{type(module).__name__}: expected {len(output_names)} outputs as the ONNX file has "
+            f"({', '.join(output_names)}), the module returned {len(outputs)}"
+        )
+    return dict(zip(output_names, outputs, strict=True))
+
+
+def _flat(result: object) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, Mapping):
+        return [x for value in result.values() for x in _flat(value)]
+    if isinstance(result, list | tuple):
+        return [x for value in result for x in _flat(value)]
+    return []
