@@ -11,19 +11,15 @@ if TYPE_CHECKING:
     from ropeexport.parity.records import Report
 
 
-class _Lengths(click.ParamType):
-    name = "L[,L...]"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            lengths = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"expected lengths as 1,17,1024, got {value!r}", param, ctx)
-        if min(lengths) < 1:
-            self.fail(f"expected lengths of at least 1, got {value!r}", param, ctx)
-        return lengths
+def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Return ``1,17,1024`` as numbers; none where the option was not given."""
+    try:
+        lengths = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"expected lengths as 1,17,1024, got {text!r}") from None
+    if any(length < 1 for length in lengths):
+        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
+    return lengths
 
 
 @click.command(name="check")
@@ -31,7 +27,12 @@ class _Lengths(click.ParamType):
 @click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
 @click.option("--cases", type=click.IntRange(min=1), help="Number of cases.  [default: designed]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
-@click.option("--lengths", type=_Lengths(), help="Lengths to check, whatever they cost.")
+@click.option(
+    "--lengths",
+    metavar="L[,L...]",
+    callback=_lengths,
+    help="Lengths to check, whatever they cost.",
+)
 @click.option(
     "--require",
     multiple=True,
@@ -59,7 +60,7 @@ def command(
     options = Options(
         seed=given["seed"],
         count=given["cases"],
-        lengths=given["lengths"] or (),
+        lengths=given["lengths"],
         atol=given["atol"],
         rtol=given["rtol"],
     )

@@ -1,2 +1,0 @@
-from ropeexport.exporter import *  # noqa
-from ropeexport.exporter import _may_fold  # noqa
