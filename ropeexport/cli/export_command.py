@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -64,6 +63,8 @@ def _request(model: str, sizes: dict[str, Any]) -> Any:
 
 
 def _print(manifest: Manifest, output: Path) -> None:
+    from rich.filesize import decimal
+
     model = manifest.model
     size = (output / model.file).stat().st_size
     count = len(model.ropes)

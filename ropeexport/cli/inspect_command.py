@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Profile, TensorSpec
@@ -51,6 +50,8 @@ def _model_lines(model: Model) -> Iterator[str]:
 
 
 def _engine_lines(engine: Engine) -> Iterator[str]:
+    from rich.filesize import decimal
+
     record = engine.record
     state = "as built" if engine.is_built_file else "NOT the engine that was built"
     yield (
