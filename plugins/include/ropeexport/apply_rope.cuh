@@ -3,16 +3,52 @@
 
 #include <cuda_runtime_api.h>
 
+#include "ropeexport/column.cuh"
+#include "ropeexport/dispatch.cuh"
 #include "ropeexport/params.cuh"
 
 namespace ropeexport {
 
-// Enqueue q' = rotate(q, pe) and k' = rotate(k, pe), interleaved pairs, general 2x2 matrices:
-//   x0' = m00 * x0 + m01 * x1,  x1' = m10 * x0 + m11 * x1
-// in float32, both products and the sum rounded one by one, then rounded to the tensor's type.
-// Returns cudaErrorInvalidValue for sizes that contradict one another; empty tensors launch
-// nothing. Does not synchronise, allocates nothing, keeps no state.
+#if defined(__CUDACC__)
+
+// Eight blocks a multiprocessor: at most 64 registers a thread.
+template <class V>
+__global__ void __launch_bounds__(kThreads, 8) rotate_kernel(const __grid_constant__ Work work) {
+  rotate_column<V>(work, blockIdx.x, threadIdx.x);
+}
+
+struct DeviceExecutor {
+  cudaStream_t stream;
+
+  template <class V>
+  cudaError_t run(const Work& work) const {
+    rotate_kernel<V><<<work.blocks, kThreads, 0, stream>>>(work);
+    return cudaPeekAtLastError();
+  }
+};
+
+// Enqueue x' = rotate(x) for q and k, for any form of coefficients and either pairing, of all of a
+// row or of its leading part (kPartial, rotary_size), the rest of which is copied.
+//
+// Arithmetic is float32, both products and the sum rounded one by one, then rounded to the type of
+// the tensor. Empty tensors launch nothing. Neither synchronises nor allocates, keeps no state, and
+// may be captured in a CUDA graph.
+//
+// Returns cudaErrorInvalidValue for sizes that contradict one another or a missing pointer, else
+// what the launch returned.
+template <class Form = Matrices, class Pairing = Interleaved, bool kPartial = false>
+cudaError_t launch_rope(const ApplyRopeParams& params, cudaStream_t stream,
+                        const Tuning& tuning = Tuning{}) {
+  DeviceExecutor executor{stream};
+  return dispatch<Form, Pairing, kPartial>(params, tuning, executor);
+}
+
+// FLUX's apply_rope: x0' = m00 * x0 + m01 * x1, x1' = m10 * x0 + m11 * x1, of neighbours.
 inline cudaError_t launch_apply_rope(const ApplyRopeParams& params, cudaStream_t stream,
-                                     const Tuning& tuning = Tuning{});
+                                     const Tuning& tuning = Tuning{}) {
+  return launch_rope<Matrices, Interleaved, false>(params, stream, tuning);
+}
+
+#endif  // __CUDACC__
 
 }  // namespace ropeexport
