@@ -71,36 +71,50 @@ ROPEEXPORT_BOTH void rotate_unit(const typename V::Loaded& coefficients, UnitDat
   }
 }
 
+template <class V>
+ROPEEXPORT_BOTH bool is_rotated(const Work& work, const Place& at) {
+  return !V::kCopiesRest || at.unit < work.rotating_units;
+}
+
+// Where an access of the unit begins in its row.
+template <class V>
+ROPEEXPORT_BOTH std::int64_t element_offset(const Work& work, const Place& at, int access) {
+  if (is_rotated<V>(work, at)) return V::Unit::element(at.unit, access, work.rotary_size);
+  const std::int64_t rest = at.unit - work.rotating_units;
+  return work.rotary_size + rest * V::kElements + access * V::kAccessWidth;
+}
+
 // The heads that a thread goes through: a row in each, a head's stride apart.
 template <class V>
 struct Heads {
   using T = typename V::Element;
-  const T* in;
-  T* out;
+  const T* in[V::Unit::kAccesses];
+  T* out[V::Unit::kAccesses];
   std::int64_t in_stride;
   std::int64_t out_stride;
   std::int32_t first;
-  std::int32_t count;
-  std::int64_t offsets[V::Unit::kAccesses];  // of the unit's accesses in a row
+  std::int32_t left;
 
-  ROPEEXPORT_BOTH void load(std::int32_t head, UnitData<V>& data) const {
+  ROPEEXPORT_BOTH void load(int i, UnitData<V>& data) const {
     ROPEEXPORT_UNROLL
     for (int a = 0; a < V::Unit::kAccesses; ++a) {
-      data.accesses[a] = load_once<typename V::Access>(in + head * in_stride + offsets[a]);
+      data.accesses[a] = load_once<typename V::Access>(in[a] + i * in_stride);
     }
   }
-  ROPEEXPORT_BOTH void save(std::int32_t head, const UnitData<V>& data) const {
+  ROPEEXPORT_BOTH void save(int i, const UnitData<V>& data) const {
+    ROPEEXPORT_UNROLL
+    for (int a = 0; a < V::Unit::kAccesses; ++a) store(out[a] + i * out_stride, data.accesses[a]);
+  }
+  ROPEEXPORT_BOTH void advance(int count) {
     ROPEEXPORT_UNROLL
     for (int a = 0; a < V::Unit::kAccesses; ++a) {
-      store(out + head * out_stride + offsets[a], data.accesses[a]);
+      in[a] += count * in_stride;
+      out[a] += count * out_stride;
     }
+    first += count;
+    left -= count;
   }
 };
-
-template <class V>
-ROPEEXPORT_BOTH bool rotates(const Work& work, const Place& at) {
-  return !V::kCopiesRest || at.unit < work.rotating_units;
-}
 
 template <class V>
 ROPEEXPORT_BOTH Heads<V> find_heads(const Work& work, const Place& at) {
@@ -108,18 +122,17 @@ ROPEEXPORT_BOTH Heads<V> find_heads(const Work& work, const Place& at) {
   const TensorWork& x = work.tensors[at.is_q ? 0 : 1];
   Heads<V> heads;
   heads.first = at.group * x.heads_per_group;
-  const std::int32_t left = x.heads - heads.first;
-  heads.count = left < x.heads_per_group ? left : x.heads_per_group;
-  heads.in = reinterpret_cast<const T*>(x.in) + row_offset(x.in_strides, at, heads.first);
-  heads.out = reinterpret_cast<T*>(x.out) + row_offset(x.out_strides, at, heads.first);
+  heads.left = x.heads - heads.first;
+  if (heads.left > x.heads_per_group) heads.left = x.heads_per_group;
   heads.in_stride = x.in_strides.head;
   heads.out_stride = x.out_strides.head;
-  const std::int64_t rest = at.unit - work.rotating_units;
+  const std::int64_t in = row_offset(x.in_strides, at, heads.first);
+  const std::int64_t out = row_offset(x.out_strides, at, heads.first);
   ROPEEXPORT_UNROLL
   for (int a = 0; a < V::Unit::kAccesses; ++a) {
-    heads.offsets[a] = rotates<V>(work, at)
-                           ? V::Unit::element(at.unit, a, work.rotary_size)
-                           : work.rotary_size + rest * V::kElements + a * V::kAccessWidth;
+    const std::int64_t offset = element_offset<V>(work, at, a);
+    heads.in[a] = reinterpret_cast<const T*>(x.in) + in + offset;
+    heads.out[a] = reinterpret_cast<T*>(x.out) + out + offset;
   }
   return heads;
 }
@@ -134,25 +147,36 @@ ROPEEXPORT_BOTH void load_coefficients(const Work& work, const Place& at, std::i
 // Some heads at once: all their loads are under way before the first is waited for.
 template <class V>
 ROPEEXPORT_BOTH void rotate_batch(const Work& work, const Place& at, const Heads<V>& heads,
-                                  std::int32_t begin, typename V::Loaded& coefficients) {
+                                  const typename V::Loaded& shared) {
   constexpr int kBatch = V::kHeadsInFlight;
+  constexpr bool kOwn = V::kCoefficientsPerHead;
   UnitData<V> data[kBatch];
-  typename V::Loaded own[V::kCoefficientsPerHead ? kBatch : 1];
+  typename V::Loaded own[kOwn ? kBatch : 1];
   ROPEEXPORT_UNROLL
   for (int i = 0; i < kBatch; ++i) {
-    if (begin + i >= heads.count) continue;
-    heads.load(begin + i, data[i]);
-    if constexpr (V::kCoefficientsPerHead) {
-      if (rotates<V>(work, at)) load_coefficients<V>(work, at, heads.first + begin + i, own[i]);
-    }
+    if (i >= heads.left) continue;
+    heads.load(i, data[i]);
+    if (kOwn) load_coefficients<V>(work, at, heads.first + i, own[kOwn * i]);
   }
   ROPEEXPORT_UNROLL
   for (int i = 0; i < kBatch; ++i) {
-    if (begin + i >= heads.count) continue;
-    const auto& held =
-        V::kCoefficientsPerHead ? own[V::kCoefficientsPerHead ? i : 0] : coefficients;
-    if (rotates<V>(work, at)) rotate_unit<V>(held, data[i]);
-    heads.save(begin + i, data[i]);
+    if (i >= heads.left) continue;
+    rotate_unit<V>(kOwn ? own[kOwn * i] : shared, data[i]);
+    heads.save(i, data[i]);
+  }
+}
+
+// The part of a row that no coefficient belongs to.
+template <class V>
+ROPEEXPORT_BOTH void copy_batch(const Heads<V>& heads) {
+  UnitData<V> data[V::kHeadsInFlight];
+  ROPEEXPORT_UNROLL
+  for (int i = 0; i < V::kHeadsInFlight; ++i) {
+    if (i < heads.left) heads.load(i, data[i]);
+  }
+  ROPEEXPORT_UNROLL
+  for (int i = 0; i < V::kHeadsInFlight; ++i) {
+    if (i < heads.left) heads.save(i, data[i]);
   }
 }
 
@@ -160,13 +184,15 @@ template <class V>
 ROPEEXPORT_BOTH void rotate_column(const Work& work, std::uint32_t block, std::uint32_t thread) {
   const Place at = find_place(work, block, thread);
   if (!at.has_work) return;
-  const Heads<V> heads = find_heads<V>(work, at);
-  typename V::Loaded coefficients;
-  if constexpr (!V::kCoefficientsPerHead) {
-    if (rotates<V>(work, at)) load_coefficients<V>(work, at, 0, coefficients);
+  Heads<V> heads = find_heads<V>(work, at);
+  if (!is_rotated<V>(work, at)) {
+    for (; heads.left > 0; heads.advance(V::kHeadsInFlight)) copy_batch<V>(heads);
+    return;
   }
-  for (std::int32_t head = 0; head < heads.count; head += V::kHeadsInFlight) {
-    rotate_batch<V>(work, at, heads, head, coefficients);
+  typename V::Loaded shared;
+  if (!V::kCoefficientsPerHead) load_coefficients<V>(work, at, 0, shared);
+  for (; heads.left > 0; heads.advance(V::kHeadsInFlight)) {
+    rotate_batch<V>(work, at, heads, shared);
   }
 }
 

@@ -12,30 +12,29 @@
 
 namespace ropeexport {
 
+inline bool is_within(std::int64_t value, std::int64_t most) { return value >= 0 && value <= most; }
+
 inline bool heads_agree(const Rotated& x, const Coefficients& pe) {
-  return pe.heads == 1 || x.heads == 0 || x.heads == pe.heads;
+  return is_within(x.heads, kMostHeads) && (pe.heads == 1 || x.heads == 0 || x.heads == pe.heads);
 }
 
 inline bool sizes_agree(const ApplyRopeParams& p) {
-  const std::int64_t smallest = std::min({p.batch, p.length, p.head_size, p.rotary_size, p.q.heads,
-                                          p.k.heads, p.pe.heads - 1, p.pe.batch - 1});
-  const bool rows = p.head_size % 2 == 0 && p.rotary_size % 2 == 0 &&
-                    p.rotary_size <= p.head_size && p.head_size < kMostUnits;
-  const bool axes = (p.pe.batch == 1 || p.pe.batch == p.batch) && heads_agree(p.q, p.pe) &&
-                    heads_agree(p.k, p.pe) && p.q.heads + p.k.heads < kMostUnits;
-  return smallest >= 0 && rows && axes;
+  const bool rows = is_within(p.head_size, kMostHeadSize) && p.head_size % 2 == 0 &&
+                    is_within(p.rotary_size, p.head_size) && p.rotary_size % 2 == 0;
+  const bool matrices = (p.pe.batch == 1 || p.pe.batch == p.batch) && p.pe.heads >= 1;
+  return rows && matrices && p.batch >= 0 && p.length >= 0 && heads_agree(p.q, p.pe) &&
+         heads_agree(p.k, p.pe);
 }
 
 inline bool is_empty(const ApplyRopeParams& p) {
-  return p.batch * p.length * p.head_size == 0 || p.q.heads + p.k.heads == 0;
+  return p.batch == 0 || p.length == 0 || p.head_size == 0 || p.q.heads + p.k.heads == 0;
 }
 
+inline bool has_arrays(const Rotated& x) { return x.heads == 0 || (x.in && x.out); }
+
 template <class Form>
-bool pointers_agree(const ApplyRopeParams& p) {
-  const bool data =
-      (p.q.heads == 0 || (p.q.in && p.q.out)) && (p.k.heads == 0 || (p.k.in && p.k.out));
-  const bool table = p.pe.first && (!Form::kHasSecond || p.pe.second);
-  return data && (table || p.rotary_size == 0);
+bool has_all_arrays(const ApplyRopeParams& p) {
+  return has_arrays(p.q) && has_arrays(p.k) && p.pe.first && (!Form::kHasSecond || p.pe.second);
 }
 
 inline bool is_aligned(const void* address, std::int64_t bytes) {
@@ -69,9 +68,7 @@ bool coefficients_allow(const ApplyRopeParams& p) {
 // Whether every access of a variant is aligned and every row is a whole number of its units.
 template <class V>
 bool fits(const ApplyRopeParams& p) {
-  const bool rows =
-      p.rotary_size % V::kElements == 0 && p.head_size % V::kElements == 0 &&
-      p.rotary_size / 2 % V::kAccessWidth % (V::Unit::kAccesses == 2 ? V::kAccessWidth : 1) == 0;
+  const bool rows = p.rotary_size % V::kElements == 0 && p.head_size % V::kElements == 0;
   return rows && tensor_allows<V>(p, p.q) && tensor_allows<V>(p, p.k) && coefficients_allow<V>(p);
 }
 
@@ -144,7 +141,7 @@ cudaError_t dispatch(ApplyRopeParams p, const Tuning& tuning, Executor& executor
   if (!kPartial || p.rotary_size == 0) p.rotary_size = p.head_size;
   if (!sizes_agree(p)) return cudaErrorInvalidValue;
   if (is_empty(p)) return cudaSuccess;
-  if (!pointers_agree<Form>(p)) return cudaErrorInvalidValue;
+  if (!has_all_arrays<Form>(p)) return cudaErrorInvalidValue;
   if (p.pe.heads > 1) {
     return run_type<Form, Pairing, true, kPartial>(p, tuning, executor);
   }

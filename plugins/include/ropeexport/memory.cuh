@@ -34,12 +34,26 @@ struct Word<16> {
   using type = uint4;
 };
 
+#if defined(__CUDACC__)
+// In PTX, because the compiler cuts a vector that it built from parts into stores of its parts.
+__device__ __forceinline__ void store_word(unsigned short* to, unsigned short word) { *to = word; }
+__device__ __forceinline__ void store_word(unsigned int* to, unsigned int word) { *to = word; }
+__device__ __forceinline__ void store_word(uint2* to, uint2 word) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(word.x), "r"(word.y) : "memory");
+}
+__device__ __forceinline__ void store_word(uint4* to, uint4 word) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word.x), "r"(word.y),
+               "r"(word.z), "r"(word.w)
+               : "memory");
+}
+#endif
+
 // Data is read once: it leaves the caches first, so that the coefficients stay in them.
 template <typename P>
 ROPEEXPORT_BOTH P load_once(const void* from) {
-  using W = typename Word<sizeof(P)>::type;
   P pack;
 #if defined(__CUDA_ARCH__)
+  using W = typename Word<sizeof(P)>::type;
   const W word = __ldcs(static_cast<const W*>(from));
   memcpy(&pack, &word, sizeof(P));
 #else
@@ -51,9 +65,9 @@ ROPEEXPORT_BOTH P load_once(const void* from) {
 // Coefficients are read by the threads of several groups of heads, and by nobody written.
 template <typename P>
 ROPEEXPORT_BOTH P load_shared_by_heads(const void* from) {
-  using W = typename Word<sizeof(P)>::type;
   P pack;
 #if defined(__CUDA_ARCH__)
+  using W = typename Word<sizeof(P)>::type;
   const W word = __ldg(static_cast<const W*>(from));
   memcpy(&pack, &word, sizeof(P));
 #else
@@ -69,7 +83,7 @@ ROPEEXPORT_BOTH void store(void* to, const P& pack) {
   using W = typename Word<sizeof(P)>::type;
   W word;
   memcpy(&word, &pack, sizeof(P));
-  *static_cast<W*>(to) = word;
+  store_word(static_cast<W*>(to), word);
 #else
   std::memcpy(to, &pack, sizeof(P));
 #endif

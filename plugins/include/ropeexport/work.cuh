@@ -16,7 +16,9 @@ namespace ropeexport {
 
 constexpr int kThreads = 128;  // of a block
 constexpr std::int64_t kMostBlocks = 0x7fffffff;
-constexpr std::int64_t kMostUnits = std::int64_t{1} << 30;  // of a row
+// Limits under which the blocks of one row, all heads, can be counted in 31 bits.
+constexpr std::int64_t kMostHeadSize = std::int64_t{1} << 20;
+constexpr std::int64_t kMostHeads = std::int64_t{1} << 16;  // of q, and of k
 
 struct TensorWork {
   const char* in = nullptr;
