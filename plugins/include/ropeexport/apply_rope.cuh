@@ -11,9 +11,9 @@ namespace ropeexport {
 
 #if defined(__CUDACC__)
 
-// Eight blocks a multiprocessor: at most 64 registers a thread.
 template <class V>
-__global__ void __launch_bounds__(kThreads, 8) rotate_kernel(const __grid_constant__ Work work) {
+__global__ void __launch_bounds__(kThreads, V::kResidentBlocks)
+    rotate_kernel(const __grid_constant__ Work work) {
   rotate_column<V>(work, blockIdx.x, threadIdx.x);
 }
 

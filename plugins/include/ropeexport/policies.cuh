@@ -107,6 +107,9 @@ struct Variant {
   // Loads under way at once: four hide the memory's latency, and more cost registers; coefficients
   // of each head's own are loads as well.
   static constexpr int kHeadsInFlight = (kPerHead ? 2 : 4) / (Unit::kAccesses == 2 ? 2 : 1);
+  // Resident blocks that are asked for, which caps the registers of a thread at 64 and at 96: as
+  // many as hold the coefficients and the heads in flight without spilling.
+  static constexpr int kResidentBlocks = kFloatsPerUnit > 16 ? 5 : 8;
 };
 
 }  // namespace ropeexport
