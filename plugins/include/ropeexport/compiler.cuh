@@ -3,9 +3,13 @@
 
 #if defined(__CUDACC__)
 #define ROPEEXPORT_BOTH __host__ __device__ __forceinline__
-#define ROPEEXPORT_UNROLL _Pragma("unroll")
 #else
 #define ROPEEXPORT_BOTH inline
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define ROPEEXPORT_UNROLL _Pragma("unroll")
+#else
 #define ROPEEXPORT_UNROLL
 #endif
 

@@ -1,0 +1,18 @@
+// TensorRT's global plugin registries, as far as this process has any, found at run time.
+//
+// A library that needs the symbol getPluginRegistry cannot be loaded where TensorRT's own library
+// is not visible to all, as under Python. So it is looked for, and so are the layouts of
+// IPluginRegistry: TensorRT 11 and TensorRT-RTX have a shorter one than TensorRT 10.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+namespace ropeexport {
+
+// Register the creator in every registry of this process that has none of its name.
+void register_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+
+// Undo what register_everywhere did.
+void deregister_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+
+}  // namespace ropeexport
