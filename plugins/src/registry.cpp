@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "identity.h"
 #include "log.h"
@@ -18,17 +19,28 @@ using Severity = nvinfer1::ILogger::Severity;
 // IPluginV2 before them. Source: NvInferRuntimeCommon.h of TensorRT 10.14 and 11.1.
 struct Layout {
   int register_creator;
-  int get_creator;
+  int get_all_creators;
   int deregister_creator;
 };
-constexpr Layout kLayout10{12, 14, 15};
-constexpr Layout kLayout11{8, 10, 11};
+constexpr Layout kLayout10{12, 13, 15};
+constexpr Layout kLayout11{8, 9, 11};
 
 // TensorRT-RTX counts its versions on its own; 1.7 is the first whose layout is known.
 const Layout* layout_of(std::int32_t major, std::int32_t minor) noexcept {
   if (major == 10) return &kLayout10;
   if (major == 11 || (major == 1 && minor >= 7)) return &kLayout11;
   return nullptr;
+}
+
+bool equal(const char* a, const char* b) noexcept { return a && std::strcmp(a, b) == 0; }
+
+// Of our name, version and namespace; creators of another generation are of another class.
+bool is_ours(const IPluginCreatorInterface& creator) noexcept {
+  if (!equal(creator.getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE")) return false;
+  const auto& known = static_cast<const nvinfer1::IPluginCreatorV3One&>(creator);
+  return equal(known.getPluginName(), kPluginName) &&
+         equal(known.getPluginVersion(), kPluginVersion) &&
+         equal(known.getPluginNamespace(), kPluginNamespace);
 }
 
 struct Registry {
@@ -41,8 +53,15 @@ struct Registry {
     void* const* const table = *static_cast<void* const* const*>(object);
     return reinterpret_cast<Function>(table[place])(object, arguments...);
   }
+  // Not getCreator, which logs an error where there is none.
   bool has_creator() const noexcept {
-    return call<void*>(layout->get_creator, kPluginName, kPluginVersion, kPluginNamespace);
+    std::int32_t count = 0;
+    auto* const* const creators =
+        call<IPluginCreatorInterface* const*>(layout->get_all_creators, &count);
+    for (std::int32_t i = 0; creators && i < count; ++i) {
+      if (is_ours(*creators[i])) return true;
+    }
+    return false;
   }
   bool add(IPluginCreatorInterface* creator) const noexcept {
     return call<bool>(layout->register_creator, creator, kPluginNamespace);
