@@ -53,7 +53,8 @@ std::optional<Parameters> read_parameters(const PluginFieldCollection* fields,
     if (!read_field(fields->fields[i], parameters, found)) return std::nullopt;
   }
   if (phase == TensorRTPhase::kRUNTIME && !found) {
-    refuse("the engine holds no field %s: it was not built with this plugin", kContractField);
+    refuse("expected field %s from the engine, got none: it was not built with this plugin",
+           kContractField);
     return std::nullopt;
   }
   return parameters;
