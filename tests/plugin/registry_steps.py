@@ -10,8 +10,18 @@ import json
 import sys
 from typing import Any
 
-# TensorRT logs while the process ends: a logger that is gone by then is a crash of its own
-_KEPT: list[Any] = []
+
+def _logger(trt: Any, errors: list[str]) -> Any:
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            # without a GPU every error of TensorRT's draws one of CUDA's
+            if severity == trt.ILogger.ERROR and "CUDA" not in message:
+                errors.append(message)
+
+    return Logger()
 
 
 class Session:
@@ -27,28 +37,13 @@ class Session:
             self._start(kind)
 
     def _start(self, kind: str) -> None:
-        if kind == "lean":
+        if kind == "lean":  # no builder, and without a GPU no runtime: the registry alone
             import tensorrt_lean_bindings as trt
         else:
             import tensorrt_rtx as trt
-        errors = self.errors
 
-        class Logger(trt.ILogger):
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                # without a GPU every error of CUDA's is one of TensorRT's too
-                if severity == trt.ILogger.ERROR and "CUDA" not in message:
-                    errors.append(message)
-
-        self.logger = Logger()
-        _KEPT.append(self.logger)
-        if kind == "lean":
-            self.owner = trt.Runtime(self.logger)  # makes the logger known
-        else:
-            self.owner = trt.Builder(self.logger)
-            self.registries["builder"] = self.owner.get_plugin_registry()
+            self.builder = trt.Builder(_logger(trt, self.errors))
+            self.registries["builder"] = self.builder.get_plugin_registry()
         self.registries["global"] = trt.get_plugin_registry()
 
     def creators(self) -> dict[str, list[str]]:
