@@ -29,7 +29,9 @@ def test_another_name_is_noticed(harness, plugin_folder) -> None:
     other = plugin_folder / "test" / "libropeexport_plugin_of_another_name.so"
     status, output = run(harness, other)
     assert status == 1
-    assert [line for line in output.splitlines() if line.startswith("FAIL")] == ["FAIL name: AnotherOp"]
+    assert [line for line in output.splitlines() if line.startswith("FAIL")] == [
+        "FAIL name: AnotherOp"
+    ]
 
 
 def test_usage(harness) -> None:
