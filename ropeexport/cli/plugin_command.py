@@ -35,7 +35,7 @@ def build(architectures: tuple[str, ...], tensorrt_include: Path | None, verbose
         if verbose:
             click.echo(line, err=True)
 
-    click.echo("compiling the plugin with CMake and nvcc: some minutes", err=True)
+    click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
     path = compile_plugin(architectures, tensorrt_include, show)
     click.echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
     click.echo("next: ropeexport build DIR --impl plugin")

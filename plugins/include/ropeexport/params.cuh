@@ -1,0 +1,64 @@
+// What a launch is told: sizes, strides and raw pointers. No CUDA, no framework.
+//
+// B batch, H heads, L length, D head size (even), R = rotary size, the leading part of D that is
+// rotated. Strides count elements of the tensor's own type; the last axis is contiguous.
+#pragma once
+
+#include <cstdint>
+
+namespace ropeexport {
+
+enum class DataType : std::int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+struct Strides {
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t length;
+};
+
+// A (B, heads, L, D) tensor, read at `in` and written at `out`, which may be the same array with
+// the same strides but may not overlap it in any other way. No heads: there is no such tensor.
+struct Rotated {
+  const void* in = nullptr;
+  void* out = nullptr;
+  std::int64_t heads = 0;
+  Strides in_strides{};
+  Strides out_strides{};
+};
+
+// What the pairs are multiplied by, float32, never written.
+//   matrices: `first` is (batch, heads, L, R/2, 2, 2), [[m00, m01], [m10, m11]] of each pair.
+//   tables:   `first` is cos, `second` is sin, (batch, heads, L, R/2) each, one set of strides.
+// Strides count floats.
+struct Coefficients {
+  const float* first = nullptr;
+  const float* second = nullptr;
+  std::int64_t batch = 1;  // 1 or B
+  std::int64_t heads = 1;  // 1, or the number of heads of q and of k
+  Strides strides{};
+};
+
+struct ApplyRopeParams {
+  DataType type = DataType::kFloat32;  // of q and k
+  std::int64_t batch = 0;
+  std::int64_t length = 0;
+  std::int64_t head_size = 0;
+  std::int64_t rotary_size = 0;  // 0: all of head_size
+  Rotated q{};
+  Rotated k{};
+  Coefficients pe{};
+};
+
+// How the work is cut. The defaults are for GPUs with 100 to 150 multiprocessors.
+struct Tuning {
+  std::int64_t most_columns = std::int64_t{1} << 30;  // a launch; more become several launches
+  std::int64_t enough_blocks = 1056;                  // below: fewer heads a thread, more threads
+  std::int64_t most_heads_per_thread = 12;
+};
+
+// Strides of a dense (…, heads, length, row) tensor.
+constexpr Strides dense_strides(std::int64_t heads, std::int64_t length, std::int64_t row) {
+  return {heads * length * row, length * row, row};
+}
+
+}  // namespace ropeexport

@@ -1,0 +1,18 @@
+// By what TensorRT finds the plugin; ropeexport/onnx_ops/names.py writes the same into ONNX nodes.
+#pragma once
+
+// Tests compile libraries of another name or version.
+#ifndef ROPEEXPORT_PLUGIN_NAME
+#define ROPEEXPORT_PLUGIN_NAME "ApplyRope"
+#endif
+#ifndef ROPEEXPORT_PLUGIN_VERSION
+#define ROPEEXPORT_PLUGIN_VERSION "1"
+#endif
+
+namespace ropeexport {
+
+constexpr char kPluginName[] = ROPEEXPORT_PLUGIN_NAME;
+constexpr char kPluginVersion[] = ROPEEXPORT_PLUGIN_VERSION;
+constexpr char kPluginNamespace[] = "ropeexport";
+
+}  // namespace ropeexport

@@ -1,0 +1,19 @@
+// TensorRT's global plugin registries, as far as this process has any, found at run time.
+//
+// A library that needs the symbol getPluginRegistry cannot be loaded where TensorRT's own library
+// is not visible to all, as under Python. So it is looked for.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+namespace ropeexport {
+
+// Register the creator in every registry of this process that has none of its name. Where one took
+// it, this library stays loaded. Nothing is undone when the process ends: TensorRT would report it
+// to a logger that may be gone by then.
+void register_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+
+// Undo what register_everywhere did; the caller must hold the library.
+void deregister_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+
+}  // namespace ropeexport

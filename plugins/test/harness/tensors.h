@@ -1,0 +1,60 @@
+// The plugin's inputs and outputs, described as TensorRT describes them.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace harness {
+
+nvinfer1::Dims dims(std::initializer_list<std::int64_t> sizes);
+
+struct Sizes {
+  std::int64_t batch = 2;
+  std::int64_t q_heads = 4;
+  std::int64_t k_heads = 4;
+  std::int64_t length = 6;
+  std::int64_t head_size = 8;
+  std::int64_t pe_batch = 1;
+  std::int64_t pe_heads = 1;
+};
+
+struct Shapes {
+  nvinfer1::Dims q, k, pe;
+};
+Shapes shapes(const Sizes& sizes);
+
+// Shapes that the op takes, and shapes that it does not, by what is wrong with them.
+using NamedShapes = std::pair<const char*, Shapes>;
+std::vector<NamedShapes> right_shapes();
+std::vector<NamedShapes> wrong_shapes();
+
+// q, k, pe, q', k'.
+using StaticTensors = std::array<nvinfer1::PluginTensorDesc, 5>;
+using DynamicTensors = std::array<nvinfer1::DynamicPluginTensorDesc, 5>;
+StaticTensors static_tensors(const Shapes& shapes, nvinfer1::DataType type);
+DynamicTensors dynamic_tensors(const Shapes& known, const Shapes& min, const Shapes& max,
+                               nvinfer1::DataType type);
+
+// Shapes as expressions; a size of -1 is one that is not constant.
+class ShapeExpressions {
+ public:
+  explicit ShapeExpressions(const Shapes& shapes);
+  ~ShapeExpressions();
+  const nvinfer1::DimsExprs* inputs() const { return inputs_.data(); }
+  nvinfer1::IExprBuilder& builder();
+
+ private:
+  class Expression;
+  class Builder;
+  std::vector<std::unique_ptr<Expression>> expressions_;
+  std::array<nvinfer1::DimsExprs, 3> inputs_{};
+  std::unique_ptr<Builder> builder_;
+};
+
+}  // namespace harness

@@ -1,0 +1,150 @@
+"""``libropeexport_host_walk.so`` for torch tensors: the kernel's own source, walked on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint32, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+INVALID_VALUE = 1  # cudaErrorInvalidValue
+
+
+class Strides(Structure):
+    _fields_ = [("batch", c_int64), ("head", c_int64), ("length", c_int64)]
+
+
+class Rotated(Structure):
+    _fields_ = [
+        ("in_", c_void_p),
+        ("out", c_void_p),
+        ("heads", c_int64),
+        ("in_strides", Strides),
+        ("out_strides", Strides),
+    ]
+
+
+class Coefficients(Structure):
+    _fields_ = [
+        ("first", c_void_p),
+        ("second", c_void_p),
+        ("batch", c_int64),
+        ("heads", c_int64),
+        ("strides", Strides),
+    ]
+
+
+class Params(Structure):
+    _fields_ = [
+        ("type", c_int32),
+        ("batch", c_int64),
+        ("length", c_int64),
+        ("head_size", c_int64),
+        ("rotary_size", c_int64),
+        ("q", Rotated),
+        ("k", Rotated),
+        ("pe", Coefficients),
+    ]
+
+
+class Tuning(Structure):
+    _fields_ = [
+        ("most_columns", c_int64),
+        ("enough_blocks", c_int64),
+        ("most_heads_per_thread", c_int64),
+    ]
+
+
+class Seen(Structure):
+    """What the dispatch chose."""
+
+    _fields_ = [
+        ("access_bytes", c_int64),
+        ("launches", c_int64),
+        ("blocks", c_int64),
+        ("heads_per_thread", c_int64),
+    ]
+
+
+DEFAULT_TUNING = (1 << 30, 1056, 12)
+
+
+def _strides(tensor: Tensor) -> Strides:
+    assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1
+    return Strides(*tensor.stride()[:3])
+
+
+def _rotated(x: Tensor | None, out: Tensor | None) -> Rotated:
+    if x is None or out is None:
+        return Rotated()
+    return Rotated(x.data_ptr(), out.data_ptr(), x.shape[1], _strides(x), _strides(out))
+
+
+def _coefficients(pe: Tensor, second: Tensor | None) -> Coefficients:
+    other = None if second is None else second.data_ptr()
+    return Coefficients(pe.data_ptr(), other, pe.shape[0], pe.shape[1], _strides(pe))
+
+
+def parameters(
+    q: Tensor,
+    k: Tensor | None,
+    pe: Tensor,
+    outputs: tuple[Tensor, Tensor | None],
+    sin: Tensor | None = None,
+    rotary_size: int = 0,
+) -> Params:
+    """Describe a launch; ``pe`` holds matrices, or cosines where ``sin`` is given."""
+    batch, _, length, head_size = q.shape
+    return Params(
+        TYPES[q.dtype],
+        batch,
+        length,
+        head_size,
+        rotary_size,
+        _rotated(q, outputs[0]),
+        _rotated(k, outputs[1]),
+        _coefficients(pe, sin),
+    )
+
+
+class HostWalk:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        self._walk: Callable[..., int] = library.ropeexport_host_walk
+        self._walk.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, POINTER(Seen)]
+        self.quotient: Callable[[int, int], int] = library.ropeexport_quotient
+        self.quotient.argtypes = [c_uint32, c_uint32]
+        self.quotient.restype = c_uint32
+
+    def status(
+        self, params: Params, pairing: str = "interleaved", tuning: tuple[int, ...] = DEFAULT_TUNING
+    ) -> tuple[int, Seen]:
+        """Walk the grid and return the launch's status and what was chosen."""
+        seen = Seen()
+        halves = {"interleaved": 0, "half": 1}[pairing]
+        status = self._walk(byref(params), byref(Tuning(*tuning)), halves, byref(seen))
+        return status, seen
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor | None,
+        pe: Tensor,
+        *,
+        out: tuple[Tensor, Tensor | None] | None = None,
+        pairing: str = "interleaved",
+        tuning: tuple[int, ...] = DEFAULT_TUNING,
+        **form: object,
+    ) -> tuple[Tensor, Tensor | None, Seen]:
+        """Rotate and return the outputs and what was chosen."""
+        if out is None:
+            out = (torch.full_like(q, -7), None if k is None else torch.full_like(k, -7))
+        status, seen = self.status(parameters(q, k, pe, out, **form), pairing, tuning)
+        assert status == 0, f"cudaError_t {status}"
+        return *out, seen

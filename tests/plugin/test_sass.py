@@ -1,0 +1,82 @@
+"""What the compiler made of the kernel: wide accesses, several in flight, nothing spilled."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from plugin import sass
+
+
+@pytest.fixture(scope="module")
+def kernels(library) -> list[sass.Kernel]:
+    return sass.kernels(library)
+
+
+@pytest.fixture(scope="module")
+def main_kernels(kernels) -> list[sass.Kernel]:
+    """Those that run wherever alignment allows."""
+    return [kernel for kernel in kernels if kernel.access_bytes == 16]
+
+
+def test_every_variant_is_there(kernels) -> None:
+    found = {(k.architecture, k.dtype, k.access_bytes, k.per_head) for k in kernels}
+    expected = {
+        (architecture, dtype, access, per_head)
+        for architecture in ("sm_80", "sm_90")
+        for dtype, size in (("float32", 4), ("float16", 2), ("bfloat16", 2))
+        for access in (16, 2 * size, size)
+        for per_head in (False, True)
+    }
+    assert found == expected
+    assert len(kernels) == len(expected)
+    assert all(len(kernel.opcodes) > 50 for kernel in kernels)
+
+
+def test_no_local_memory(kernels) -> None:
+    for kernel in kernels:
+        assert kernel.starting_with("LDL", "STL") == [], kernel
+
+
+def test_no_register_is_spilled_and_eight_blocks_fit(library) -> None:
+    usage = re.findall(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", sass.dump(library, "-res-usage"))
+    assert len(usage) == 2 * 18
+    for registers, stack, local in usage:
+        assert int(registers) <= 64  # 65536 registers, 8 blocks of 128 threads
+        assert (int(stack), int(local)) == (0, 0)
+
+
+def test_no_product_is_fused_into_a_sum(kernels) -> None:
+    for kernel in kernels:
+        assert kernel.starting_with("FFMA", "HFMA", "FMUL.FTZ", "FADD.FTZ") == [], kernel
+        assert kernel.starting_with("FMUL"), kernel
+        assert kernel.starting_with("FADD"), kernel
+
+
+def test_sixteen_bytes_an_access(main_kernels) -> None:
+    assert len(main_kernels) == 2 * 3 * 2
+    for kernel in main_kernels:
+        accesses = kernel.starting_with("LDG", "STG")
+        assert all(".128" in access for access in accesses), (kernel, accesses)
+        assert any(access.startswith("LDG") for access in accesses), kernel
+        assert any(access.startswith("STG") for access in accesses), kernel
+
+
+def test_several_heads_are_in_flight(main_kernels) -> None:
+    """The loads of a batch of heads all stand before its first store."""
+    for kernel in main_kernels:
+        first_store = next(i for i, op in enumerate(kernel.opcodes) if op.startswith("STG"))
+        # data is read with an "evict first" hint, matrices through the read-only cache
+        data = [op for op in kernel.opcodes[:first_store] if op.startswith("LDG.E.EF")]
+        assert len(data) == (2 if kernel.per_head else 4), kernel
+
+
+def test_matrices_are_read_once_for_all_heads(main_kernels) -> None:
+    for kernel in main_kernels:
+        if not kernel.per_head:
+            pairs = 2 if kernel.dtype == "float32" else 4  # a matrix is 16 bytes
+            assert len(kernel.starting_with("LDG.E.128.CONSTANT")) == pairs, kernel
+
+
+def test_newer_gpus_get_ptx(library) -> None:
+    assert "sm_90.ptx" in sass.dump(library, "--list-ptx")
