@@ -8,16 +8,9 @@
 
 namespace {
 
-// Registers when the library is loaded and deregisters when it is unloaded.
-class Registration {
- public:
-  Registration() noexcept { ropeexport::register_everywhere(ropeexport::creator()); }
-  ~Registration() { ropeexport::deregister_everywhere(ropeexport::creator()); }
-  Registration(const Registration&) = delete;
-  Registration& operator=(const Registration&) = delete;
-};
-
-const Registration registration;
+__attribute__((constructor)) void register_when_loaded() {
+  ropeexport::register_everywhere(ropeexport::creator());
+}
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "identity.h"
 #include "log.h"
@@ -99,15 +100,23 @@ constexpr const char* kLibraries[] = {
 };
 constexpr int kMost = 1 + sizeof(kLibraries) / sizeof(kLibraries[0]);
 
-// Where register_everywhere registered. Loading and unloading libraries is serial, by the loader.
+// Where register_everywhere registered. Loading libraries is serial, by the loader.
 Registry registered[kMost];
 int registered_count = 0;
+void* held = nullptr;  // a reference to this library
 
 void add_to(void* library, IPluginCreatorInterface& creator) noexcept {
   const Registry registry = registry_of(library);
   if (registry.object && !registry.has_creator() && registry.add(&creator)) {
     registered[registered_count++] = registry;
   }
+}
+
+// A registry that knows the creator must never see it unloaded.
+void* hold_this_library() noexcept {
+  Dl_info self;
+  if (!dladdr(&registered, &self)) return nullptr;
+  return dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
 }
 
 }  // namespace
@@ -119,10 +128,12 @@ void register_everywhere(IPluginCreatorInterface& creator) noexcept {
     void* const library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
     if (library) add_to(library, creator);
   }
+  if (registered_count > 0) held = hold_this_library();
 }
 
 void deregister_everywhere(IPluginCreatorInterface& creator) noexcept {
   while (registered_count > 0) registered[--registered_count].remove(&creator);
+  if (held) dlclose(std::exchange(held, nullptr));
 }
 
 }  // namespace ropeexport

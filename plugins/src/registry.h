@@ -9,10 +9,12 @@
 
 namespace ropeexport {
 
-// Register the creator in every registry of this process that has none of its name.
+// Register the creator in every registry of this process that has none of its name. Where one took
+// it, this library stays loaded. Nothing is undone when the process ends: TensorRT would report it
+// to a logger that may be gone by then.
 void register_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
 
-// Undo what register_everywhere did.
+// Undo what register_everywhere did; the caller must hold the library.
 void deregister_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
 
 }  // namespace ropeexport

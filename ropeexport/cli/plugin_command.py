@@ -33,7 +33,7 @@ def build(architectures: tuple[str, ...], tensorrt_include: Path | None, verbose
         if verbose:
             click.echo(line, err=True)
 
-    click.echo("compiling the plugin with CMake and nvcc: some minutes", err=True)
+    click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
     path = compile_plugin(architectures, tensorrt_include, show)
     click.echo(f"✓ plugin   {path}: {path.stat().st_size / 1e6:.1f} MB{_proven(path)}")
     click.echo("next: ropeexport build DIR --impl plugin")

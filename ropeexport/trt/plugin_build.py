@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -77,11 +78,12 @@ def compile_plugin(
     if nvcc is None:
         raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
     headers = header_folder(include)
-    build = make_cache_folder("plugin-build")
+    build = make_cache_folder("plugin-build", _short_name(sources))
     configure = [cmake, "-S", str(sources), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
     configure += [f"-D{HEADER_VARIABLE}={headers}", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
-    if architectures:
-        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}")
+    # -U: a former build's choice stays in CMake's cache otherwise
+    chosen = f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}"
+    configure.append(chosen if architectures else "-UCMAKE_CUDA_ARCHITECTURES")
     _run(configure, on_line)
     jobs = str(os.cpu_count() or 1)
     _run([cmake, "--build", str(build), "--target", _TARGET, "--parallel", jobs], on_line)
@@ -167,6 +169,11 @@ def _run(command: Sequence[str], on_line: OnLine | None) -> None:
         raise PluginError(
             f"{' '.join(command[:2])} failed:\n  " + "\n  ".join(faults[:_ERROR_LINES])
         )
+
+
+def _short_name(sources: Path) -> str:
+    """Return a name for the build of a source folder; CMake keeps a folder to one of them."""
+    return hashlib.sha256(str(sources).encode()).hexdigest()[:12]
 
 
 def _install(build: Path) -> Path:
