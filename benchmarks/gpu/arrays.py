@@ -77,6 +77,5 @@ def _room(x: Tensor, case: Case, device: torch.device) -> Room:
     whole = torch.empty(start + x.numel() + _GUARD, dtype=x.dtype, device=device)
     inside = whole[start : start + x.numel()]
     if case.layout == "BLHD":
-        B, H, L, D = x.shape
-        return Room(whole, inside.view(B, L, H, D).transpose(1, 2), start)
+        return Room(whole, inside.view(x.transpose(1, 2).shape).transpose(1, 2), start)
     return Room(whole, inside.view(x.shape), start)

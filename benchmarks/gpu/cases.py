@@ -75,10 +75,11 @@ def sweep(quick: bool = False) -> Iterator[Case]:
 
 def random_case(shape: tuple[int, ...], dtype: str) -> Case:
     """Return normal numbers and general matrices, whose products round in most places."""
-    B, Hq, Hk, L, D, Bp, Hp = shape
+    batch, q_heads, k_heads, length, head_size, *pe_axes = shape
     generator = torch.Generator().manual_seed(sum(shape))
-    q, k = (torch.randn((B, H, L, D), generator=generator) for H in (Hq, Hk))
-    pe = torch.randn((Bp, Hp, L, D // 2, 2, 2), generator=generator)
+    data = [(batch, heads, length, head_size) for heads in (q_heads, k_heads)]
+    q, k = (torch.randn(sizes, generator=generator) for sizes in data)
+    pe = torch.randn((*pe_axes, length, head_size // 2, 2, 2), generator=generator)
     kind = DTYPES[dtype]
     return Case("random", f"{dtype} {shape}", q.to(kind), k.to(kind), pe)
 

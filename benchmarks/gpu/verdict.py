@@ -14,7 +14,7 @@ SKIPPED = "SKIPPED"
 _SHOWN = 5
 
 
-class Skipped(Exception):  # noqa: N818: it is an outcome, not an error
+class Skipped(Exception):  # noqa: N818  an outcome, not an error
     """What cannot run here, and why."""
 
 
