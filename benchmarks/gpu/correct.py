@@ -28,9 +28,7 @@ def is_rotation(problem: Problem, outputs: Outputs, pairing: str) -> str:
     allowed = bound(problem.q.dtype)
     for name, x, got in zip("qk", (problem.q, problem.k), outputs, strict=True):
         if got.shape != x.shape or got.dtype != x.dtype:
-            return (
-                f"{name}: expected {tuple(x.shape)} {x.dtype}, got {tuple(got.shape)} {got.dtype}"
-            )
+            return f"{name}: expected {_kind(x)}, got {_kind(got)}"
         distance = _relative_l2(problem, x, got, pairing)
         if not distance <= allowed:  # NaN is not
             return f"{name}: relative L2 distance {distance:.1e}, allowed {allowed:.1e}"
@@ -41,7 +39,7 @@ def bound(dtype: torch.dtype) -> float:
     """Return the greatest relative L2 distance that rounding in a type explains.
 
     A contender may round the tables, each product, the sum and the result to the type, every time
-    by half an eps of what stands there: together 2 eps (|c x0| + |s x1|) for an element, and the sum
+    by half an eps of what stands there: together 2 eps (|c x0| + |s x1|) for an element. The sum
     of squares of those brackets is at most twice that of the data.
     """
     return 2 * math.sqrt(2) * torch.finfo(dtype).eps
@@ -69,3 +67,7 @@ def _by_head(
             torch.cat(rotated, -1) if pairing == "half" else torch.stack(rotated, -1).flatten(-2)
         )
         yield joined, got[:, head]
+
+
+def _kind(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {x.dtype}"

@@ -27,8 +27,13 @@ FLASH_ATTENTION = "flash-attention"
 
 
 def by_token(x: Tensor) -> Tensor:
-    """Return (B, L, H, D) in memory of x (B, H, L, D)."""
-    return x.transpose(1, 2).contiguous()
+    """Return a copy of x (B, H, L, D) that lies as (B, L, H, D) in memory.
+
+    Never ``contiguous()``: where L is 1 it returns x itself, which a rival would overwrite, with
+    strides of that axis that a rival takes for those of a row.
+    """
+    moved = x.transpose(1, 2)
+    return torch.empty(moved.shape, dtype=x.dtype, device=x.device).copy_(moved)
 
 
 def liger() -> Contender:

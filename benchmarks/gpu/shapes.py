@@ -31,16 +31,12 @@ class Shape:
         """Return the shape as a result file keeps it."""
         return asdict(self)
 
-    def data_bytes(self, dtype: str) -> int:
-        """Return the bytes of q and k, read once and written once."""
+    def moved_bytes(self, dtype: str) -> int:
+        """Return what the op must move at least: q and k read and written, the matrices read."""
         heads = self.q_heads + self.k_heads
         elements = self.batch * heads * self.length * self.head_size
-        return 2 * elements * DTYPES[dtype].itemsize
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs of coefficients there are."""
-        return self.pe_batch * self.length * self.head_size // 2
+        matrices = self.pe_batch * self.length * self.head_size // 2
+        return 2 * elements * DTYPES[dtype].itemsize + 16 * matrices
 
 
 FLUX = "flux"
