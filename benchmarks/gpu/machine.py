@@ -56,7 +56,7 @@ def describe(gpu: Gpu, nvcc: Path | None = None) -> Machine:
 
 
 def driver_version(file: Path = _DRIVER_FILE) -> str:
-    """Return the driver's version, asked of nvidia-smi, else of the kernel's file; empty: unknown."""
+    """Return the driver's version by nvidia-smi, else by the kernel's file; empty: unknown."""
     text = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     if not text and file.is_file():
         text = file.read_text()

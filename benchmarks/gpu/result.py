@@ -1,10 +1,11 @@
-"""The result file: one JSON for a GPU and a day, written after each part, joined with what is there.
+"""The result file: one JSON for a GPU and a day, written after each part.
 
 Keys: ``schema_version``, ``date``, ``gpu``, ``compute_capability``, ``driver``, ``versions``;
 ``verdicts`` (each part's verdict and reason), ``bit_exact`` (true, false; null: not looked at),
 ``exactness`` (its checks), ``sanitizer`` (``clean``, ``findings``; null: not run),
-``sanitizer_checks``, ``engines`` (a record for each flavour, type and implementation), ``bench`` (an
-entry for each shape and type, with each contender's ``time_us`` and ``copy_share``), ``targets``.
+``sanitizer_checks``, ``engines`` (a record for each flavour, type and implementation), ``bench``
+(an entry for each shape and type, with each contender's ``time_us`` and ``copy_share``),
+``targets``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from ropeexport import atomic
 from ropeexport.errors import UsageError
 
 SCHEMA_VERSION = 1
-PARTS = ("exactness", "sanitizer", "engines", "bench")
 
 Document = dict[str, Any]
 
@@ -76,11 +76,6 @@ def joined(
     fresh = {key(record): record for record in new}
     kept = [fresh.pop(key(record), record) for record in there]
     return kept + list(fresh.values())
-
-
-def check_key(record: dict[str, Any]) -> object:
-    """Return what tells one check from another."""
-    return record["name"]
 
 
 def bench_key(record: dict[str, Any]) -> object:
