@@ -29,13 +29,14 @@ _SUMMARIES = {
 _UNABLE = re.compile(r"Device not supported|not supported on this|Unable to find injection", re.I)
 _FINDING = re.compile(r"=========\s+(?!COMPUTE-SANITIZER|ERROR SUMMARY|RACECHECK SUMMARY)(\S.*)")
 _SHOWN = 5
+_DEFAULT_HOME = "/usr/local/cuda"
 
 Run = Callable[[Sequence[str]], tuple[int, str]]
 
 
 def find_sanitizer() -> Path:
     """Return compute-sanitizer; :class:`Skipped` where there is none."""
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _DEFAULT_HOME]
     guesses = [shutil.which("compute-sanitizer")]
     for home in homes:
         if home:

@@ -17,19 +17,26 @@ _HALVES = ("fp16", "bf16")
 
 def targets(bench: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each target with its goal, what was measured (None: nothing) and whether it is met."""
-    flux = [e for e in bench if e["shape"]["name"] == FLUX and e["dtype"] in _HALVES]
+    flux = {
+        dtype: [e for e in bench if (e["shape"]["name"], e["dtype"]) == (FLUX, dtype)]
+        for dtype in _HALVES
+    }
     rivals = sorted({c["name"] for e in bench for c in e["contenders"] if c["rival"]})
-    found = [
-        _target(f"share of a copy at the FLUX shape, {e['dtype']}", COPY_SHARE, _shares([e]))
-        for e in flux
-    ]
-    found += [
-        _target(f"eager torch's time at the FLUX shape, {e['dtype']}", EAGERS, _ratios([e], EAGER))
-        for e in flux
-    ]
-    return found + [
-        _target(f"{name}'s time over ours, at worst", RIVALS, _ratios(bench, name))
-        for name in rivals
+    return [
+        *(
+            _target(f"share of a copy at the FLUX shape, {dtype}", COPY_SHARE, _shares(entries))
+            for dtype, entries in flux.items()
+        ),
+        *(
+            _target(
+                f"eager torch's time at the FLUX shape, {dtype}", EAGERS, _ratios(entries, EAGER)
+            )
+            for dtype, entries in flux.items()
+        ),
+        *(
+            _target(f"{name}'s time over ours, at worst", RIVALS, _ratios(bench, name))
+            for name in rivals
+        ),
     ]
 
 
