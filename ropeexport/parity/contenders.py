@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.manifest import Manifest
@@ -25,6 +26,7 @@ class Contender:
     rotations_only: bool = False
     status: Status = "SKIPPED"
     reason: str = ""
+    turn: AbstractContextManager[object] = field(default_factory=Lock)  # one run at a time
 
     @property
     def implementation(self) -> str:
@@ -48,7 +50,8 @@ def _open(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
         return Contender(name, reason=str(error))
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))
-    return Contender(name, runner, rotations_only=NATIVE in runner.implementation)
+    turn = nullcontext() if getattr(runner, "reentrant", False) else Lock()
+    return Contender(name, runner, rotations_only=NATIVE in runner.implementation, turn=turn)
 
 
 def _onnxruntime(folder: Path, manifest: Manifest) -> Runner:
