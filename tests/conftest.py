@@ -1,8 +1,85 @@
-"""Paths and small models that many tests share."""
+"""Exported and built folders that many tests share, and a cache folder of the tests own."""
 
 from __future__ import annotations
 
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+from ropeexport import manifest, sources
+from ropeexport.builtin_models import Options
+from ropeexport.exporter import export_model
+from ropeexport.trt import cache, plugin_library
+
+Exported = Callable[..., Path]
+ENGINE_TESTS = "needs TensorRT-RTX: pip install 'ropeexport[cpu]'"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> Path:
+    """No test sees the user's cache folder or the plugin library in it."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(cache.VARIABLE, str(folder))
+    monkeypatch.delenv(plugin_library.VARIABLE, raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export_once(tmp_path_factory) -> Exported:
+    made: dict[tuple[str, str, int], Path] = {}
+
+    def export(model: str = "flux-attention", dtype: str = "fp16", head_dim: int = 64) -> Path:
+        key = (model, dtype, head_dim)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("exported")
+            options = Options(heads=2, head_dim=head_dim, length=32, dtype=dtype)
+            is_builtin = ":" not in model
+            request = sources.Request(model, options if is_builtin else Options())
+            export_model(request, made[key])
+        return made[key]
+
+    return export
+
+
+@pytest.fixture
+def exported(export_once, tmp_path) -> Exported:
+    """Return a function that gives a fresh copy of an exported folder."""
+
+    def copy(*arguments: object, **options: object) -> Path:
+        return Path(shutil.copytree(export_once(*arguments, **options), tmp_path / "out"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def built_once(export_once, tmp_path_factory) -> Path:
+    """An output folder with an engine, for tests that only read it."""
+    from ropeexport.trt.build import Options as BuildOptions
+    from ropeexport.trt.build import build
+
+    folder = Path(shutil.copytree(export_once(), tmp_path_factory.mktemp("built") / "out"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        build(folder, BuildOptions(impl="decomposed"))
+    return folder
+
+
+@pytest.fixture
+def built(built_once, tmp_path) -> Path:
+    """A fresh copy of an output folder with an engine."""
+    return Path(shutil.copytree(built_once, tmp_path / "built"))
+
+
+@pytest.fixture
+def edit_engine() -> Callable[..., None]:
+    """Change fields of a folder's engine record."""
+
+    def edit(folder: Path, **fields: object) -> None:
+        record = manifest.read(folder)
+        assert record.engine is not None
+        engine = record.engine.model_copy(update=fields)
+        manifest.write(folder, record.model_copy(update={"engine": engine}))
+
+    return edit

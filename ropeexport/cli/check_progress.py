@@ -22,11 +22,11 @@ class CheckProgress:
             TextColumn("{task.description}"),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,  # a log file is no place for a bar
         )
-        self._task = self._progress.add_task("", total=None, visible=False)
+        self._task = self._progress.add_task("", total=None)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -44,7 +44,6 @@ class CheckProgress:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def case(self, done: int, total: int, name: str) -> None:
-        """Move the bar."""
-        self._progress.update(
-            self._task, completed=done, total=total, description=name, visible=True
-        )
+        """Move the bar; the first case shows it."""
+        self._progress.start()
+        self._progress.update(self._task, completed=done, total=total, description=name)

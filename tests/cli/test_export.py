@@ -8,14 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, ropeexport
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--heads", "2", "--head-dim", "16", "--length", "8"]
-
-
-def ropeexport(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ropeexport", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def test_export_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:

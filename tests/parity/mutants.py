@@ -112,6 +112,8 @@ def cast_missing(q, k, v, pe):
     return correct(q, k, v, pe).double()
 
 
+RIGHT = (correct, decomposed)
+
 FAULTS = (
     swapped_pairing,
     swapped_elements,

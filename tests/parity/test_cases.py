@@ -1,0 +1,97 @@
+"""Which cases are chosen, and what their arrays are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ropeexport import manifest
+from ropeexport.errors import UsageError
+from ropeexport.parity.cases import Case, select
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.positions import LONG_LIMIT, flux_ids
+from ropeexport.parity.space import space_of
+from ropeexport.profiles import shape_at
+
+
+@pytest.fixture
+def record(exported):
+    return manifest.read(exported(dtype="fp32"))
+
+
+def test_corners_odd_lengths_one_and_broadcasts_both_ways(record) -> None:
+    cases = select(record).cases
+    space = space_of(record)
+    lengths = {case.sizes["length"] for case in cases}
+    for point in ("min", "opt", "max"):
+        assert space.at(point)["length"] in lengths
+    assert {1, 3, 7, 17} <= lengths
+    assert {case.kind for case in cases} == {
+        "flux positions", "random rotations", "random matrices",
+    }  # fmt: skip
+    full = {c.sizes["pe_batch"] == c.sizes["batch"] for c in cases if c.sizes["batch"] > 1}
+    heads = {case.sizes["pe_heads"] for case in cases}
+    assert full == {True, False}
+    assert heads == {1, 2}
+
+
+def test_ids_are_checked_at_long_positions(exported) -> None:
+    record = manifest.read(exported("flux-self-attention-ids", "fp32"))
+    assert {case.kind for case in select(record).cases} == {"flux positions", "long positions"}
+    case = next(c for c in select(record).cases if c.kind == "long positions")
+    ids = make_inputs(case, record.model.inputs)["ids"]
+    assert ids.dtype == np.int64
+    assert ids.min() >= 0
+    assert ids.max() < LONG_LIMIT
+
+
+def test_the_same_seed_gives_the_same_arrays(record) -> None:
+    for seed in (0, 1):
+        first, second = (select(record, seed=seed, count=60).cases for _ in range(2))
+        assert first == second
+    case = first[-1]
+    one, two = (make_inputs(case, record.model.inputs) for _ in range(2))
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+    other = make_inputs(select(record, seed=7, count=60).cases[-1], record.model.inputs)
+    assert one["q"].tobytes() != other["q"].tobytes()
+
+
+def test_a_count_is_kept_and_every_size_is_in_the_profile(record) -> None:
+    space = space_of(record)
+    cases = select(record, count=200).cases
+    assert len(cases) == len({case.name for case in cases}) == 200
+    for case in cases:
+        for name in ("batch", "length"):
+            assert space.axes[name].min <= case.sizes[name] <= space.axes[name].max
+        assert case.sizes["pe_batch"] in (1, case.sizes["batch"])
+        for spec in record.model.inputs:
+            assert shape_at(spec, case.sizes)
+
+
+def test_lengths_beyond_the_profile_are_refused(record) -> None:
+    top = record.axes["length"].max
+    assert {c.sizes["length"] for c in select(record, lengths=(5, top)).cases} == {5, top}
+    with pytest.raises(UsageError, match=rf"--lengths: axis 'length': expected 1 to {top}"):
+        select(record, lengths=(top + 1,))
+
+
+def test_matrices_are_what_their_kind_says(record) -> None:
+    def pe_of(kind) -> np.ndarray:
+        sizes = {"batch": 2, "length": 9, "pe_batch": 2, "pe_heads": 1}
+        return make_inputs(Case("x", kind, sizes, 3), record.model.inputs)["pe"]
+
+    for kind in ("flux positions", "random rotations"):
+        pe = pe_of(kind)
+        assert pe.dtype == np.float32
+        assert np.array_equal(pe[..., 0, 0], pe[..., 1, 1])
+        assert np.array_equal(pe[..., 1, 0], -pe[..., 0, 1])
+    assert not np.array_equal(pe_of("flux positions")[0], pe_of("flux positions")[1])
+    pe = pe_of("random matrices")
+    assert not np.array_equal(pe[..., 0, 0], pe[..., 1, 1])
+
+
+def test_flux_ids_are_text_then_a_grid() -> None:
+    ids = flux_ids(4608)
+    assert (ids[:512] == 0).all()
+    assert (ids[512:, 0] == 0).all()
+    assert ids[512:, 1:].tolist() == [[row, column] for row in range(64) for column in range(64)]

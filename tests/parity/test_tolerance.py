@@ -1,0 +1,80 @@
+"""Bounds: NaN never holds, a broken eager is no licence, and each grows with what it is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ropeexport.parity import tolerance
+from ropeexport.parity.compare import Difference
+from ropeexport.parity.floats import float_type
+from ropeexport.parity.tolerance import Allowance, Size, Yardstick, bound
+
+YARDSTICK = Yardstick(
+    dtype="float32",
+    working_roundoff=float_type("float32").unit_roundoff,
+    terms=64,
+    output=Size(1.0, 4.0),
+    sensitivity=Size(1e-7, 1e-6),
+    data_rms=1.0,
+)
+
+
+def test_rounding_is_the_formula_of_the_docstring() -> None:
+    u = 2.0**-24
+    growth = math.sqrt(1 + 64 / 4)
+    floor = 2.0**-150 * math.sqrt(64)
+    own = tolerance.rounding(YARDSTICK)
+    assert own.rms == pytest.approx(growth * math.hypot(1e-7, u) + floor)
+    assert own.largest == pytest.approx(growth * math.hypot(1e-6, 4 * u) + floor)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"terms": 640},
+        {"sensitivity": Size(1e-5, 1e-4)},
+        {"output": Size(50.0, 200.0)},
+        {"dtype": "float16", "working_roundoff": 2.0**-11},
+        {"eager": Size(1e-5, 1e-5)},
+    ],
+)
+def test_a_bound_grows_with_what_it_is_made_of(change) -> None:
+    before, after = bound(YARDSTICK), bound(replace(YARDSTICK, **change))
+    assert after.rms > before.rms
+    assert after.max_abs > before.max_abs
+
+
+@pytest.mark.parametrize("broken", [Size(math.inf, math.inf), Size(math.nan, math.nan), None])
+def test_an_eager_that_is_no_number_sets_no_bound(broken) -> None:
+    assert bound(YARDSTICK.with_eager(broken)) == bound(YARDSTICK)
+
+
+def test_a_bad_eager_is_no_licence() -> None:
+    own, allowed = tolerance.rounding(YARDSTICK), Allowance()
+    capped = bound(YARDSTICK.with_eager(Size(1.0, 1.0)))
+    assert capped.rule == "eager"
+    assert capped.rms == pytest.approx(allowed.eager_rms * allowed.eager_cap * own.rms)
+    assert capped.max_abs == pytest.approx(allowed.eager_max * allowed.eager_cap * own.largest)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_nan_and_infinity_never_hold(number: float) -> None:
+    held = bound(YARDSTICK)
+    assert held.broken_by(Difference(rms=number, elements=1)) is not None
+    assert held.broken_by(Difference(excess=number, elements=1)) is not None
+    assert held.broken_by(Difference(faults=("x",), elements=1)) == "x"
+    assert held.broken_by(Difference(rms=held.rms, excess=held.max_abs, elements=1)) is None
+
+
+def test_an_override_is_numpys_allclose() -> None:
+    held = tolerance.override(atol=0.5, rtol=0.1)
+    assert (held.max_abs, held.rtol, held.rule) == (0.5, 0.1, "override")
+    assert held.broken_by(Difference(rms=9.0, excess=0.5, elements=1)) is None
+    assert held.broken_by(Difference(excess=0.500001, max_abs=0.7, elements=1)) is not None
+
+
+def test_small_outputs_take_many_samples() -> None:
+    assert tolerance.samples_for(1) > tolerance.samples_for(4096) > tolerance.samples_for(1 << 20)

@@ -1,0 +1,123 @@
+"""Runners: arrays in, arrays out; what cannot run says MISSING, what is wrong says what."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from ropeexport import manifest, sources
+from ropeexport.errors import EngineError, MissingError, ModelFileError, ParityError
+from ropeexport.parity.cases import select
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners.torch_arrays import array_from, tensor_from
+from ropeexport.runners.trt import TensorrtRunner
+from ropeexport.trt.gpu import find_gpu
+
+
+def first_inputs(folder):
+    record = manifest.read(folder)
+    case = select(record, count=1).cases[0]
+    return record, make_inputs(case, record.model.inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "bool"])
+def test_arrays_cross_to_torch_and_back_bit_for_bit(dtype: str) -> None:
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    array = np.arange(24).reshape(2, 3, 4).astype(kind)[:, ::-1].transpose(1, 0, 2)
+    back = array_from(tensor_from(array))
+    assert (back.dtype, back.shape) == (array.dtype, array.shape)
+    assert back.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_eager_is_the_module(exported, dtype: str) -> None:
+    folder = exported("flux-self-attention", dtype)
+    record, inputs = first_inputs(folder)
+    module = sources.rebuild(record, folder, None)
+    with EagerRunner(module, ["out"]) as runner:
+        got = runner.run(inputs)
+    with torch.no_grad():
+        expected = module(**{name: tensor_from(x) for name, x in inputs.items()})
+    assert got["out"].tobytes() == array_from(expected).tobytes()
+
+
+def test_onnxruntime_names_its_device_and_its_outputs(exported) -> None:
+    folder = exported()
+    record, inputs = first_inputs(folder)
+    with OrtRunner(folder / "model.onnx") as runner:
+        outputs = runner.run(inputs)
+        assert runner.device.endswith("ExecutionProvider")
+    assert [str(outputs[spec.name].dtype) for spec in record.model.outputs] == ["float16"]
+
+
+def test_onnxruntime_without_a_kernel_is_missing_not_wrong(exported) -> None:
+    with (
+        pytest.raises(MissingError, match="no kernel for a type of this model"),
+        OrtRunner(exported(dtype="bf16") / "model.onnx", providers=("CPUExecutionProvider",)),
+    ):
+        pass
+
+
+def test_onnxruntime_says_what_it_cannot_load(tmp_path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x01broken")
+    with pytest.raises(ModelFileError, match="cannot load it"), OrtRunner(tmp_path / "x.onnx"):
+        pass
+    with pytest.raises(ModelFileError, match="no such file"), OrtRunner(tmp_path / "y.onnx"):
+        pass
+
+
+def test_onnxruntime_says_that_a_run_failed(exported) -> None:
+    folder = exported()
+    _, inputs = first_inputs(folder)
+    wrong = {**inputs, "q": inputs["q"][:, :1]}
+    with OrtRunner(folder / "model.onnx") as runner, pytest.raises(ParityError, match="run failed"):
+        runner.run(wrong)
+
+
+def test_bfloat16_comes_back_as_bfloat16(tmp_path) -> None:
+    kind = onnx.TensorProto.BFLOAT16
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [value("x", kind, ["n"])],
+        [value("y", kind, ["n"])],
+    )
+    opset = [onnx.helper.make_opsetid("", 23)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    x = np.arange(5).astype(ml_dtypes.bfloat16)
+    with OrtRunner(model.SerializeToString()) as runner:
+        y = runner.run({"x": x})["y"]
+    assert y.dtype == x.dtype
+    assert y.tobytes() == x.tobytes()
+
+
+def test_tensorrt_says_what_the_engine_is_before_it_runs(built) -> None:
+    runner = TensorrtRunner(built)
+    assert (runner.name, runner.implementation) == ("tensorrt", "decomposed")
+    assert runner.version.startswith("tensorrt-rtx ")
+    with pytest.raises(EngineError, match="enter the runner"):
+        runner.run({})
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
+def test_without_a_gpu_the_engine_is_missing_its_gpu(built) -> None:
+    with pytest.raises(MissingError, match="no NVIDIA GPU"), TensorrtRunner(built):
+        pass
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+def test_an_engine_runs(built) -> None:
+    record, inputs = first_inputs(built)
+    with TensorrtRunner(built) as engine, OrtRunner(built / "model.onnx") as stock:
+        got, expected = engine.run(inputs), stock.run(inputs)
+    assert got["out"].shape == expected["out"].shape
+    assert got["out"].dtype == expected["out"].dtype
+    assert np.isfinite(got["out"].astype(np.float32)).all()
+    assert record.model.outputs[0].name in got
