@@ -14,6 +14,7 @@ from ropeexport.parity.survey import LOWEST_EXPONENT
 from ropeexport.report.svg import BOUND, SERIES, paint_map, svg_of, thinned
 
 _LINES = ("-", "--", ":", "-.")
+_FAR = 2.0  # times the bound: beyond it an axis from zero would hide what passed
 _FLOOR = 1e-9  # of a bound: what is drawn for an error of none
 
 
@@ -87,7 +88,10 @@ def _cases(report: Report, colours: dict[str, str]) -> Plot | None:
                 label=runtime,
             )
         axes.axvline(1.0, color=BOUND, linewidth=1)
-        axes.set_xlim(left=0.0)
+        if max(share_of(c) for compared in groups.values() for c in compared) > _FAR:
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(left=0.0)
         axes.set_xlabel("share of the bound used by a case's worst number")
         axes.set_ylabel("% of cases at or below")
 
