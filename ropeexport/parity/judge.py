@@ -149,7 +149,8 @@ class _Hearing:
         expected = self.truth.outputs[spec.name]
         difference = compare(got, expected, spec.dtype, bound.rtol, survey)
         broken = bound.broken_by(difference)
-        record = self._record(runner, spec, "FAIL" if broken else "PASS", broken or "")
+        passed: Status = "EMULATED" if getattr(runner, "emulated", False) else "PASS"
+        record = self._record(runner, spec, "FAIL" if broken else passed, broken or "")
         numbers, held_to = numbers_of(difference), bound_of(bound)
         record = record.model_copy(update={"numbers": numbers, "bound": held_to})
         if self.surveyed is not None and survey is not None and difference.elements:

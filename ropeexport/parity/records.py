@@ -16,7 +16,8 @@ from ropeexport.parity.tolerance import Bound
 SCHEMA_VERSION = 1
 FILE_NAME = "parity.json"
 
-Status = Literal["PASS", "FAIL", "SKIPPED", "NOT_SUPPORTED"]
+# EMULATED: within its bounds, in a stand-in for a runtime that this machine lacks
+Status = Literal["PASS", "FAIL", "EMULATED", "SKIPPED", "NOT_SUPPORTED"]
 Verdict = Literal["PASS", "FAIL"]
 
 

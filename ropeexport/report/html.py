@@ -89,7 +89,7 @@ def _cards(report: Report) -> Iterator[Card]:
             runtime=runtime,
             colour=colours[runtime.name],
             compared=len(compared),
-            passed=sum(c.status not in ("FAIL", "SKIPPED") for c in compared),
+            passed=sum(c.status in ("PASS", "EMULATED") for c in compared),
             unsupported=sum(c.status == "NOT_SUPPORTED" for c in mine),
             share=max((share_of(c) for c in compared), default=None),
         )

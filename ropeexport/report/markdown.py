@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
 from ropeexport.report import view
 
-_MARKS: dict[Status, str] = {"PASS": "✅", "FAIL": "❌", "SKIPPED": "⚪", "NOT_SUPPORTED": "⚪"}
+_MARKS: dict[Status, str] = {
+    "PASS": "✅",
+    "FAIL": "❌",
+    "EMULATED": "🟡",
+    "SKIPPED": "⚪",
+    "NOT_SUPPORTED": "⚪",
+}
 _MOST_FAILURES = 10  # a comment may hold 65,536 characters
 
 

@@ -18,6 +18,7 @@ SUMMARY_HEADINGS = (
 WORDS: dict[Status, str] = {
     "PASS": "PASS",
     "FAIL": "FAIL",
+    "EMULATED": "EMULATED",
     "SKIPPED": "SKIPPED",
     "NOT_SUPPORTED": "NOT SUPPORTED",
 }
