@@ -103,6 +103,7 @@ class Judge:
             output=truth.sizes[spec.name],
             sensitivity=truth.sensitivity[spec.name],
             data_rms=truth.data_rms,
+            rotated=spec.role == "rotated",
         )
 
 

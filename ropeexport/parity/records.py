@@ -42,6 +42,9 @@ class Numbers(Record):
 
     elements: int
     max_abs: Number
+    excess: Number = (
+        None  # the largest error beyond what the bound forgives relative to its element
+    )
     max_rel: Number
     max_ulps: Number
     ulps_at_rms: Number
@@ -56,7 +59,7 @@ class BoundRecord(Record):
 
     max_abs: Number
     rms: Number
-    rule: Literal["rounding", "eager", "override"]
+    rule: Literal["rounding", "eager", "rotation", "override"]
     rtol: float
 
 
@@ -170,6 +173,7 @@ def numbers_of(difference: Difference) -> Numbers | None:
     return Numbers(
         elements=difference.elements,
         max_abs=difference.max_abs,
+        excess=difference.excess,
         max_rel=difference.max_rel,
         max_ulps=difference.max_ulps,
         ulps_at_rms=difference.ulps_at_rms,

@@ -52,9 +52,10 @@ class Row:
 def share_of(comparison: Comparison) -> float:
     """Return the share of its bound that an output uses, by its largest error or its RMS."""
     numbers, bound = comparison.numbers, comparison.bound
-    if numbers is None or bound is None or bound.rtol:
+    if numbers is None or bound is None:
         return 0.0
-    pairs = ((numbers.max_abs, bound.max_abs), (numbers.rms, bound.rms))
+    largest = numbers.max_abs if numbers.excess is None else max(0.0, numbers.excess)
+    pairs = ((largest, bound.max_abs), (numbers.rms, bound.rms))
     return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
 
 
