@@ -96,14 +96,16 @@ class Judge:
     def _yardstick(self, spec: TensorSpec, inputs: Arrays, truth: Truth) -> Yardstick:
         data = [s.dtype for s in self.manifest.model.inputs if s.role == "data"]
         types = [dtype for dtype in (spec.dtype, *data) if is_float(dtype)]
+        rotated = spec.role == "rotated"
+        sizes = (size for x in inputs.values() for size in x.shape)
         return Yardstick(
             dtype=spec.dtype,
             working_roundoff=max(float_type(dtype).unit_roundoff for dtype in types),
-            terms=max([self.oracle.widest, *(size for x in inputs.values() for size in x.shape)]),
+            terms=1 if rotated else max([self.oracle.widest, *sizes]),
             output=truth.sizes[spec.name],
             sensitivity=truth.sensitivity[spec.name],
             data_rms=truth.data_rms,
-            rotated=spec.role == "rotated",
+            rotated=rotated,
         )
 
 

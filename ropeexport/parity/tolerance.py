@@ -64,7 +64,8 @@ class Yardstick:
     working_roundoff : float
         Unit roundoff of the coarsest type among the inputs and the output.
     terms : int
-        Length of the longest sum: the largest of L, D and the model's widths.
+        Length of the longest sum: the largest of L, D and the model's widths; 1 for a rotation,
+        which sums two products.
     output, sensitivity : Size
         Of the oracle's output, and of its change on perturbed inputs.
     data_rms : float

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ropeexport.errors import ParityError
 from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Number, Report, Status
-from ropeexport.parity.report import Row, rows_of, share_of
+from ropeexport.parity.report import Row, bound_text, rows_of, share_of
 
 SUMMARY_HEADINGS = (
     "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
@@ -134,7 +134,7 @@ def _summary_row(row: Row) -> tuple[str, ...]:
         f"{row.passed}/{len(row.compared)}",
         *(number(row.worst(n)) for n in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")),
         "-" if cosine is None else f"{cosine:.7f}",
-        number(largest.bound.max_abs if largest.bound else None),
+        bound_text(largest.bound),
         percent(share_of(row.tightest)),
     )
 
