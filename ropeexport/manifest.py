@@ -20,7 +20,7 @@ MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
-Role = Literal["data", "matrices", "positions"]
+Role = Literal["data", "matrices", "positions", "rotated"]
 
 
 class Record(BaseModel):
@@ -35,7 +35,8 @@ class TensorSpec(Record):
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
     shape: tuple[int | str, ...]
-    role: Role = "data"  # matrices: 2x2 matrices of a rope; positions: integer position ids
+    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
+    role: Role = "data"
 
 
 class Axis(Record):

@@ -26,7 +26,8 @@ def name_nodes(model: ir.Model) -> None:
             number = counts[node.op_type] = counts.get(node.op_type, -1) + 1
             node.name = f"{node.op_type}_{number}"
             for value, label in zip(node.outputs, _OUTPUTS[node.op_type], strict=True):
-                value.name = f"{label}_{number}"
+                if not value.is_graph_output():  # those are the user's to name
+                    value.name = f"{label}_{number}"
 
 
 def make_paths_relative(model: ir.Model) -> None:

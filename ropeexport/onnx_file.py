@@ -14,6 +14,8 @@ from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops import names
 
+_MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
 
 def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
     """Load an ONNX file; whatever is wrong with it is one clear :class:`ModelFileError`."""
@@ -57,8 +59,11 @@ def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Return the outputs."""
-    return tuple(_spec(value, "data") for value in model.graph.output)
+    """Return the outputs, with the role that the graph gives each."""
+    rotated = _rotated(model)
+    return tuple(
+        _spec(value, "rotated" if value.name in rotated else "data") for value in model.graph.output
+    )
 
 
 def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -97,6 +102,16 @@ def _matrix_inputs(model: onnx.ModelProto) -> set[str]:
         while name in producers and producers[name].op_type in ("Unsqueeze", "Cast", "Reshape"):
             name = producers[name].input[0]
         found.add(name)
+    return found
+
+
+def _rotated(model: onnx.ModelProto) -> set[str]:
+    """Names of the values that a rope rotated, and of those that only have another shape."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        moved = node.op_type in _MOVERS and not node.domain and node.input[0] in found
+        if is_rope(node) or moved:
+            found.update(node.output)
     return found
 
 

@@ -12,6 +12,8 @@ _BROUGHT_BY = {
     "onnxscript": "ropeexport[export]",
     "onnx_ir": "ropeexport[export]",
     "onnxruntime": "ropeexport[cpu]",
+    "jinja2": "ropeexport[report]",
+    "matplotlib": "ropeexport[report]",
 }
 
 

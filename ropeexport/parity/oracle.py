@@ -25,11 +25,15 @@ from ropeexport.runners.torch_arrays import call, tensor_from
 
 @dataclass(frozen=True)
 class Truth:
-    """The exact outputs of a case and how they move when its inputs are rounded anew."""
+    """The exact outputs of a case and how they move when its inputs are rounded anew.
+
+    ``data_rms`` is the root mean square of the largest floating input.
+    """
 
     outputs: dict[str, Float64s]
     sizes: dict[str, Size]
     sensitivity: dict[str, Size]
+    data_rms: float = 1.0
 
 
 class Oracle:
@@ -51,18 +55,22 @@ class Oracle:
     @torch.no_grad()
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
-        exact = self._run({name: _widened(x) for name, x in inputs.items()})
+        wide = {name: _widened(x) for name, x in inputs.items()}
+        roundoffs = {n: _roundoff(x) for n, x in inputs.items() if is_float(str(x.dtype))}
+        exact = self._run(wide)
         smallest = min((x.numel() for x in exact.values()), default=0)
         moves: dict[str, list[Size]] = {name: [] for name in exact}
         generator = torch.Generator().manual_seed(seed)
         for _ in range(samples_for(smallest)):
-            moved = self._run({n: _perturbed(x, generator) for n, x in inputs.items()})
+            noisy = {n: _perturbed(wide[n], u, generator) for n, u in roundoffs.items()}
+            moved = self._run(wide | noisy)
             for name, x in moved.items():
                 moves[name].append(size_of(x - exact[name]))
         return Truth(
             outputs={name: x.numpy() for name, x in exact.items()},
             sizes={name: size_of(x) for name, x in exact.items()},
             sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
+            data_rms=max((size_of(wide[name]).rms for name in roundoffs), default=1.0),
         )
 
     def _run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,28 +87,18 @@ def size_of(x: Tensor) -> Size:
     return Size(float(flat.norm()) / math.sqrt(flat.numel()), max(-float(low), float(high)))
 
 
-def rms_of_data(inputs: Arrays) -> float:
-    """Return the root mean square of the largest floating input."""
-    sizes = [_rms(x) for x in inputs.values() if is_float(str(x.dtype))]
-    return max(sizes, default=1.0)
-
-
-def _rms(x: NDArray[np.generic]) -> float:
-    return size_of(_widened(x)).rms
+def _roundoff(x: NDArray[np.generic]) -> float:
+    return float_type(str(x.dtype)).unit_roundoff
 
 
 def _widened(x: NDArray[np.generic]) -> Tensor:
     return tensor_from(x.astype(np.float64)) if is_float(str(x.dtype)) else tensor_from(x)
 
 
-def _perturbed(x: NDArray[np.generic], generator: torch.Generator) -> Tensor:
-    """Return ``x`` with random relative errors of up to its type's unit roundoff."""
-    wide = _widened(x)
-    if not is_float(str(x.dtype)):
-        return wide
+def _perturbed(wide: Tensor, roundoff: float, generator: torch.Generator) -> Tensor:
+    """Return values with random relative errors of up to ``roundoff``."""
     noise = torch.rand(wide.shape, generator=generator, dtype=torch.float32)
-    step = 2.0 * float_type(str(x.dtype)).unit_roundoff
-    return wide.addcmul_(wide, noise.sub_(0.5).mul_(step).double())
+    return wide.addcmul(wide, noise.sub_(0.5).mul_(2.0 * roundoff).double())
 
 
 def _joined(sizes: list[Size]) -> Size:
