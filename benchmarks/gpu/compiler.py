@@ -23,6 +23,7 @@ HEADERS = ROOT / "plugins" / "include"
 BUILD = ROOT / "build" / "gpu"
 
 _ERROR_LINES = 8
+_DEFAULT_HOME = "/usr/local/cuda"
 _LIBRARY = ("-shared", "-Xcompiler=-fPIC,-fvisibility=hidden", "-Xlinker", "--exclude-libs=ALL")
 _WARNINGS = ("--Werror=all-warnings", "-Xcompiler=-Wall,-Wextra")
 
@@ -75,13 +76,13 @@ class Compiler:
         if not target.is_file():
             with atomic.replacing(target) as temporary:
                 _run([*command, "-o", str(temporary)])
-                temporary.chmod(0o755)
+        target.chmod(0o755)  # a program, which appears without the right to run
         return target
 
 
 def find_compiler(architecture: str) -> Compiler:
     """Return nvcc for a GPU; :class:`Skipped` where there is none."""
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _DEFAULT_HOME]
     guesses = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
     guesses += [f"{home}/bin/nvcc" for home in homes if home]
     found = next((guess for guess in guesses if guess and Path(guess).is_file()), None)

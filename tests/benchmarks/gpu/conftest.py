@@ -69,20 +69,25 @@ Built = Callable[..., Path]
 def host_build(compiler) -> Built:
     """Compile sources for the host; nvcc knows where CUDA's headers are."""
 
-    def build(name: str, *sources: Path, options: tuple[str, ...] = ()) -> Path:
-        target = BUILD / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # objects, then a link by the host compiler: CUDA's own runtime must stay outside
-        objects = []
-        for source in sources:
-            made = BUILD / f"{name}-{source.stem}.o"
+    made: dict[tuple[object, ...], str] = {}
+
+    def compiled(source: Path, options: tuple[str, ...]) -> str:
+        key = (source, *options)
+        if key not in made:
+            made[key] = str(BUILD / f"{source.stem}-{len(made)}.o")
             command = [str(compiler.nvcc), "-std=c++17", "-c", f"-I{NATIVE}", f"-I{HEADERS}"]
             command += ["-Xcompiler=-fPIC,-ffp-contract=off", *options, str(source)]
-            _run([*command, "-o", str(made)])
-            objects.append(str(made))
-        sanitize = [option.removeprefix("-Xcompiler=") for option in options if "sanit" in option]
-        shared = [] if any("driver" in source.name for source in sources) else ["-shared"]
-        _run(["g++", *shared, *sanitize, *objects, "-o", str(target)])
+            _run([*command, "-o", made[key]])
+        return made[key]
+
+    def build(name: str, *sources: Path, options=(), define=(), link=("-shared",)) -> Path:
+        """``define`` is for the first of the sources alone."""
+        BUILD.mkdir(parents=True, exist_ok=True)
+        target = BUILD / name
+        objects = [compiled(sources[0], (*options, *define))]
+        objects += [compiled(source, tuple(options)) for source in sources[1:]]
+        # linked by the host compiler: CUDA's own runtime must stay outside
+        _run(["g++", *link, *objects, "-o", str(target)])
         return target
 
     return build
