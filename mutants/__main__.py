@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -18,18 +17,18 @@ from mutants.trial import Court, Outcome
 @click.command()
 @click.option("--only", default="", metavar="TEXT", help="Names that hold TEXT.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the cases.")
-@click.option("--write", type=click.Path(path_type=Path), help="Write the table as Markdown.")
-def main(only: str, seed: int, write: Path | None) -> None:
+@click.option("--record", is_flag=True, help="Write docs/faults.md and the score for reports.")
+def main(only: str, seed: int, record: bool) -> None:
     """Try every mutant, print the score, and exit 1 below 100 %."""
     console = Console(width=120, highlight=False, soft_wrap=True)
     with Court(seed) as court:
         sound = only != "" or _controls(court, console)
         caught = _try(court, [m for m in MUTANTS if only in m.name], "caught", console)
         proven = _try(court, [e for e in EQUIVALENTS if only in e.name], "equivalent", console)
-    if write is not None:
-        document.write(write, caught)
     score = sum(outcome.as_expected for outcome in caught)
     equivalents = sum(outcome.as_expected for outcome in proven)
+    if record and not only:
+        document.write(score, len(caught))
     console.print(f"{equivalents} of {len(proven)} equivalents unseen, not counted")
     console.print(f"{score} of {len(caught)} caught")
     sys.exit(0 if sound and score == len(caught) > 0 and equivalents == len(proven) else 1)

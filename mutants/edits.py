@@ -23,7 +23,7 @@ def before(op: str, **snippets: str) -> Edit:
         for place, text in snippets.items():
             node = _node(model, op)
             index = _PLACES[op].index(place)
-            made = _parsed(model, text, node.input[index], f"{op}_{place}")
+            made = _parsed(model, text, node.input[index], f"before_{op}_{place}")
             node.input[index] = made[-1].output[0]
             _insert(model, node, made)
 
@@ -39,7 +39,7 @@ def after(op: str, **snippets: str) -> Edit:
             index = _RESULTS[op].index(place)
             name = node.output[index]
             node.output[index] = f"{name}_right"
-            made = _parsed(model, text, f"{name}_right", f"{op}_{place}")
+            made = _parsed(model, text, f"{name}_right", f"after_{op}_{place}")
             made[-1].output[0] = name
             _insert(model, node, made, behind=True)
 

@@ -60,9 +60,9 @@ class Oracle:
         exact = self._run(wide)
         smallest = min((x.numel() for x in exact.values()), default=0)
         moves: dict[str, list[Size]] = {name: [] for name in exact}
-        generator = torch.Generator().manual_seed(seed)
+        rng = np.random.Generator(np.random.SFC64(seed))
         for _ in range(samples_for(smallest)):
-            noisy = {n: _perturbed(wide[n], u, generator) for n, u in roundoffs.items()}
+            noisy = {n: _perturbed(wide[n], u, rng) for n, u in roundoffs.items()}
             moved = self._run(wide | noisy)
             for name, x in moved.items():
                 moves[name].append(size_of(x - exact[name]))
@@ -95,10 +95,14 @@ def _widened(x: NDArray[np.generic]) -> Tensor:
     return tensor_from(x.astype(np.float64)) if is_float(str(x.dtype)) else tensor_from(x)
 
 
-def _perturbed(wide: Tensor, roundoff: float, generator: torch.Generator) -> Tensor:
-    """Return values with random relative errors of up to ``roundoff``."""
-    noise = torch.rand(wide.shape, generator=generator, dtype=torch.float32)
-    return wide.addcmul(wide, noise.sub_(0.5).mul_(2.0 * roundoff).double())
+def _perturbed(wide: Tensor, roundoff: float, rng: np.random.Generator) -> Tensor:
+    """Return values with random relative errors of up to ``roundoff``, in steps of a 128th.
+
+    Bytes are the cheapest random numbers there are, and the noise is most of what an oracle costs
+    at small sizes.
+    """
+    steps = torch.from_numpy(rng.integers(-128, 128, tuple(wide.shape), dtype=np.int8))
+    return wide.addcmul(wide, steps.double().add_(0.5), value=roundoff / 128.0)
 
 
 def _joined(sizes: list[Size]) -> Size:

@@ -41,8 +41,8 @@ from ropeexport.parity.floats import float_type
 _ACCUMULATION_ROUNDOFF = float_type("float32").unit_roundoff
 _GROWTH = 0.5
 
-_FEWEST_SAMPLES, _MOST_SAMPLES = 2, 16
-_ENOUGH_ELEMENTS = 1 << 14
+_MOST_SAMPLES = 16
+_ENOUGH_ELEMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def samples_for(elements: int) -> int:
     The error of a few elements is a handful of random numbers (for L = 2 a row is one), and one
     draw of them may be small by luck.  Thousands of elements average that out in one run.
     """
-    return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _ENOUGH_ELEMENTS // max(1, elements)))
+    return max(1, min(_MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
 
 
 def rounding(yardstick: Yardstick) -> Size:

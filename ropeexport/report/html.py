@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -73,11 +72,11 @@ def render(report: Report) -> str:
         runtimes=view.compared_runtimes(report),
         size_names=list(dict.fromkeys(name for row in rows for name in row.case.sizes)),
         environment=list(_environment(report)),
+        score=view.score(),
     )
 
 
-def _page_file(name: str) -> str:
-    return resources.files("ropeexport.report").joinpath("page", name).read_text(encoding="utf-8")
+_page_file = view.page_file
 
 
 def _cards(report: Report) -> Iterator[Card]:

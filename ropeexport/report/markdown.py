@@ -39,6 +39,8 @@ def _lines(report: Report) -> Iterator[str]:
     for note in report.notes:
         yield from (f"> **Note:** {_text(note)}", "")
     yield from _details("Environment and command", _environment(report))
+    yield ""
+    yield f"<sub>The method: {view.score()}.</sub>"
 
 
 def _runtime(runtime: RuntimeRecord) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -143,6 +145,20 @@ def headline(report: Report) -> str:
     """Return what the verdict is about, in one line."""
     cases = {c.case.name for c in report.comparisons if c.case is not None}
     return report.reason or f"{plural(len(cases), 'case')}, seed {report.seed}"
+
+
+def page_file(name: str) -> str:
+    """Return a file of the package's data."""
+    return resources.files("ropeexport.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def score() -> str:
+    """Return how many seeded faults this version's method catches, see ``docs/faults.md``."""
+    found = json.loads(page_file("score.json"))
+    return (
+        f"{found['caught']} of {found['trials']} seeded faults caught "
+        f"({found['faults']} faults, each in its types)"
+    )
 
 
 def number(value: Number) -> str:
