@@ -1,0 +1,158 @@
+"""The compiled kernel for torch tensors: the parameters of ``params.cuh`` by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+# Form in native/launch.h: by pairing, and whether coefficients are tables
+_FORMS = {("interleaved", False): 0, ("interleaved", True): 1, ("half", True): 2}
+
+
+class Strides(Structure):
+    """``ropeexport::Strides``."""
+
+    _fields_ = (("batch", c_int64), ("head", c_int64), ("length", c_int64))
+
+
+class Rotated(Structure):
+    """``ropeexport::Rotated``."""
+
+    _fields_ = (
+        ("in_", c_void_p),
+        ("out", c_void_p),
+        ("heads", c_int64),
+        ("in_strides", Strides),
+        ("out_strides", Strides),
+    )
+
+
+class Coefficients(Structure):
+    """``ropeexport::Coefficients``."""
+
+    _fields_ = (
+        ("first", c_void_p),
+        ("second", c_void_p),
+        ("batch", c_int64),
+        ("heads", c_int64),
+        ("strides", Strides),
+    )
+
+
+class Params(Structure):
+    """``ropeexport::ApplyRopeParams``."""
+
+    _fields_ = (
+        ("type", c_int32),
+        ("batch", c_int64),
+        ("length", c_int64),
+        ("head_size", c_int64),
+        ("rotary_size", c_int64),
+        ("q", Rotated),
+        ("k", Rotated),
+        ("pe", Coefficients),
+    )
+
+
+class Tuning(Structure):
+    """``ropeexport::Tuning`` with its defaults."""
+
+    _fields_ = (
+        ("most_columns", c_int64),
+        ("enough_blocks", c_int64),
+        ("most_heads_per_thread", c_int64),
+    )
+
+    def __init__(self, columns: int = 1 << 30, blocks: int = 1056, heads: int = 12) -> None:
+        super().__init__(columns, blocks, heads)
+
+
+class LaunchError(Exception):
+    """A launch that the kernel's library or CUDA refused."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The tensors of a launch, all on one device.
+
+    Parameters
+    ----------
+    q, k : Tensor
+        (B, H, L, D), contiguous along D.
+    pe : Tensor
+        float32 matrices (B or 1, H or 1, L, D/2, 2, 2), or cosines (…, L, D/2) where ``sin`` is
+        given.
+    out : tuple of Tensor
+        Where the rotated q and k go.
+    sin : Tensor, optional
+        float32 sines with the strides of ``pe``.
+    pairing : str
+        ``interleaved``: neighbours; ``half``: the two halves of a row, tables only.
+    """
+
+    q: Tensor
+    k: Tensor
+    pe: Tensor
+    out: tuple[Tensor, Tensor]
+    sin: Tensor | None = None
+    pairing: str = "interleaved"
+
+    def params(self) -> Params:
+        """Return the launch as the library takes it; the tensors must outlive its use."""
+        batch, _, length, head_size = self.q.shape
+        sizes = (_TYPES[self.q.dtype], batch, length, head_size, 0)
+        q, k = (_rotated(x, out) for x, out in zip((self.q, self.k), self.out, strict=True))
+        second = None if self.sin is None else self.sin.data_ptr()
+        pe = self.pe
+        strides = _strides(pe)
+        return Params(*sizes, q, k, Coefficients(pe.data_ptr(), second, *pe.shape[:2], strides))
+
+    @property
+    def form(self) -> int:
+        """The form of the kernel that this launch needs."""
+        return _FORMS[self.pairing, self.sin is not None]
+
+
+class Kernel:
+    """A library with the interface of ``native/launch.h``."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        library.ropeexport_params_bytes.restype = c_int64
+        if library.ropeexport_params_bytes() != ctypes.sizeof(Params):
+            raise LaunchError(f"{path}: other parameters than those described here")
+        library.ropeexport_error_text.argtypes = [c_int]
+        library.ropeexport_error_text.restype = c_char_p
+        self._text: Callable[[int], bytes] = library.ropeexport_error_text
+        self._launch: Callable[..., int] = library.ropeexport_launch
+        self._launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
+
+    def call(self, launch: Launch, tuning: Tuning | None = None) -> Callable[[int], None]:
+        """Return a function that enqueues the launch on a stream, given as CUDA's handle."""
+        params, form, tuning = launch.params(), launch.form, tuning or Tuning()
+
+        def enqueue(stream: int) -> None:
+            status = self._launch(byref(params), byref(tuning), form, stream)
+            if status != 0:  # naming the launch also keeps its tensors as long as this function
+                shapes = [tuple(x.shape) for x in (launch.q, launch.k, launch.pe)]
+                raise LaunchError(f"{shapes}: {self._text(status).decode()} (cudaError {status})")
+
+        return enqueue
+
+
+def _strides(x: Tensor) -> Strides:
+    return Strides(*x.stride()[:3])
+
+
+def _rotated(x: Tensor, out: Tensor) -> Rotated:
+    for tensor in (x, out):
+        if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+            raise LaunchError(f"expected rows of neighbours, got strides {tensor.stride()}")
+    return Rotated(x.data_ptr(), out.data_ptr(), x.shape[1], _strides(x), _strides(out))

@@ -1,0 +1,149 @@
+"""The plugin library and its harness, compiled for this GPU, and the harness run on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmarks.gpu.cases import Case, extreme_case, random_case
+from benchmarks.gpu.compiler import ROOT, CompileError, Compiler
+from benchmarks.gpu.seed import seed_apply_rope
+from benchmarks.gpu.verdict import FAIL, PASS, Check, Skipped
+
+NAME = "the plugin's enqueue"
+
+_HEADERS = "TENSORRT_INCLUDE_DIR"
+_TARGETS = ("ropeexport_plugin", "ropeexport_harness")
+_SUMMARY = re.compile(r"(\d+) passed, (\d+) failed")
+_TIMEOUT_S = 300
+_SHAPES = (
+    (1, 24, 24, 256, 128, 1, 1),
+    (2, 6, 6, 33, 64, 2, 6),
+    (2, 32, 8, 65, 128, 1, 1),
+    (64, 32, 8, 1, 128, 64, 1),
+    (1, 3, 3, 7, 66, 1, 1),
+)
+_OFFSETS = (0, 1)
+
+
+@dataclass(frozen=True)
+class PluginFiles:
+    """The plugin library, and the program that plays TensorRT for it."""
+
+    library: Path
+    harness: Path
+
+
+def compile_plugin(compiler: Compiler) -> PluginFiles:
+    """Compile both with CMake; :class:`Skipped` where CMake or TensorRT's headers are missing."""
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=Path(sys.executable).parent)
+    if cmake is None:
+        raise Skipped("MISSING: cmake; run: pip install 'cmake>=3.24'")
+    headers = _header_folder()
+    folder = compiler.folder / f"plugin-sm_{compiler.architecture}"
+    configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder), f"-D{_HEADERS}={headers}"]
+    configure += [f"-DCMAKE_CUDA_COMPILER={compiler.nvcc}"]
+    _run([*configure, f"-DCMAKE_CUDA_ARCHITECTURES={compiler.architecture}"])
+    jobs = str(os.cpu_count() or 1)
+    _run([cmake, "--build", str(folder), "--target", *_TARGETS, "--parallel", jobs])
+    return PluginFiles(folder / "libropeexport_plugin.so", folder / "test" / "ropeexport_harness")
+
+
+def enqueue_check(files: PluginFiles, folder: Path) -> Check:
+    """Run the harness on the GPU: one stream, several at once, and CUDA graphs."""
+    write_cases(folder, harness_cases())
+    command = enqueue_command(files, folder)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return Check(NAME, FAIL, f"no end after {_TIMEOUT_S} s")
+    return read_harness(done.returncode, done.stdout + done.stderr)
+
+
+def enqueue_command(files: PluginFiles, folder: Path) -> list[str]:
+    """Return the harness's command line for the cases of a folder."""
+    return [str(files.harness), str(files.library), "--enqueue", str(folder)]
+
+
+def read_harness(status: int, output: str) -> Check:
+    """Return what the harness found: its exit code and its summary must both say so."""
+    lines = output.splitlines()
+    faults = [line for line in lines if line.startswith(("FAIL", "error:"))]
+    summary = _SUMMARY.search(output)
+    passed = int(summary[1]) if summary else 0
+    if status == 0 and summary and summary[2] == "0" and passed:
+        return Check(NAME, PASS, cases=passed)
+    reason = "; ".join(faults[:5] or lines[-3:]) or "it said nothing"
+    return Check(NAME, FAIL, f"exit code {status}: {reason}", passed)
+
+
+def harness_cases() -> list[Case]:
+    """Return the cases that the harness is given."""
+    cases = [random_case(shape, name) for shape in _SHAPES for name in ("fp32", "fp16", "bf16")]
+    return [*cases, *(extreme_case(name) for name in ("fp32", "fp16", "bf16"))]
+
+
+def write_cases(folder: Path, cases: Iterable[Case]) -> None:
+    """Write cases and what the seed's function makes of them, as the harness's enqueue.h says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rotate = seed_apply_rope()
+    lines = []
+    for index, case in enumerate(cases):
+        q_out, k_out = rotate(case.q, case.k, case.pe)
+        arrays = {"q": case.q, "k": case.k, "pe": case.pe, "q_out": q_out, "k_out": k_out}
+        for offset in _OFFSETS:
+            name = f"{index}_{offset}"
+            for suffix, tensor in arrays.items():
+                (folder / f"{name}.{suffix}").write_bytes(_raw(tensor))
+            lines.append(_line(name, case, offset))
+    (folder / "cases.txt").write_text("".join(lines))
+
+
+def _line(name: str, case: Case, offset: int) -> str:
+    batch, heads, length, head_size = case.q.shape
+    sizes = (batch, heads, case.k.shape[1], length, head_size, *case.pe.shape[:2], offset)
+    kind = str(case.q.dtype).removeprefix("torch.")
+    return f"{name} {kind} {' '.join(map(str, sizes))}\n"
+
+
+def _raw(tensor: Tensor) -> bytes:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _header_folder() -> Path:
+    """Return TensorRT's headers: named by the environment, else as ``plugin build`` finds them."""
+    named = os.environ.get(_HEADERS)
+    if named:
+        if not (Path(named) / "NvInferRuntime.h").is_file():
+            raise Skipped(f"MISSING: {_HEADERS}={named} holds no NvInferRuntime.h")
+        return Path(named).absolute()
+    try:
+        from ropeexport.trt.plugin_build import header_folder
+    except ImportError as error:
+        raise Skipped(f"MISSING: {error.name}, or TensorRT's headers in {_HEADERS}") from error
+    from ropeexport.errors import MissingError
+
+    try:
+        return header_folder()
+    except MissingError as error:
+        raise Skipped(f"MISSING: {error}") from error
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = (done.stdout + done.stderr).splitlines()
+        faults = [line for line in lines if "error" in line.lower()] or lines[-3:]
+        raise CompileError(f"{' '.join(command[:2])} failed: {' / '.join(faults[:5])}")

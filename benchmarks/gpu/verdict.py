@@ -1,0 +1,56 @@
+"""What became of a check: it passed, failed, was refused by a runtime, or did not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PASS = "PASS"
+FAIL = "FAIL"
+REFUSED = "REFUSED"  # by a runtime that does not support this GPU: no failure, and no proof
+SKIPPED = "SKIPPED"
+
+_SHOWN = 5
+
+
+class Skipped(Exception):  # noqa: N818  an outcome, not an error
+    """What cannot run here, and why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check, or a part of them; ``cases`` counts what was compared."""
+
+    name: str
+    verdict: str
+    reason: str = ""
+    cases: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return the check as a result file keeps it."""
+        return asdict(self)
+
+
+def check_of(name: str, cases: int, failures: Sequence[str]) -> Check:
+    """Return a check over cases; one of nothing is a failure."""
+    if failures:
+        more = f" and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+        return Check(name, FAIL, "; ".join(failures[:_SHOWN]) + more, cases)
+    if cases == 0:
+        return Check(name, FAIL, "nothing was compared")
+    return Check(name, PASS, cases=cases)
+
+
+def worst(checks: Iterable[Check]) -> str:
+    """Return the verdict of several together: one failure fails, and PASS needs a PASS."""
+    found = {check.verdict for check in checks}
+    return next((verdict for verdict in (FAIL, PASS, REFUSED) if verdict in found), SKIPPED)
+
+
+def part_of(name: str, checks: Sequence[Check]) -> Check:
+    """Return several checks as one, with the reason of the first that is worst."""
+    verdict = worst(checks)
+    culprits = [check for check in checks if check.verdict == verdict and verdict != PASS]
+    reason = f"{culprits[0].name}: {culprits[0].reason}" if culprits else ""
+    return Check(name, verdict, reason, sum(check.cases for check in checks))

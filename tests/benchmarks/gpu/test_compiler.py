@@ -1,0 +1,178 @@
+"""nvcc on what the GPU will run, and the sanitizer's driver on the host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import compiler as module
+from benchmarks.gpu import plugin
+from benchmarks.gpu.compiler import NATIVE, CompileError, find_compiler
+from benchmarks.gpu.kernel import Kernel
+from benchmarks.gpu.verdict import FAIL, PASS, Skipped
+from ropeexport.trt.gpu import find_gpu
+
+HOST = Path(__file__).parent / "native"
+# -O0: the driver takes a second, its optimised compilation a minute
+SANITIZE = ("-O0", "-Xcompiler=-fsanitize=address")
+
+
+def run(*command: object, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def has_nvcc(monkeypatch, *places: str) -> None:
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", os.pathsep.join(places))
+
+
+def test_a_missing_nvcc_is_named(monkeypatch, tmp_path) -> None:
+    has_nvcc(monkeypatch, str(tmp_path))
+    monkeypatch.setattr(module, "_DEFAULT_HOME", str(tmp_path))
+    with pytest.raises(Skipped, match="MISSING: nvcc"):
+        find_compiler("90")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").touch()
+    assert find_compiler("90").nvcc == tmp_path / "bin" / "nvcc"
+
+
+@pytest.mark.plugin
+def test_the_kernels_library(compiler) -> None:
+    path = compiler.kernel()
+    Kernel(path)  # its parameters have the size that Python describes
+    _, symbols = run("nm", "--dynamic", "--defined-only", path)
+    names = {line.split()[-1] for line in symbols.splitlines()}
+    assert names == {"ropeexport_launch", "ropeexport_error_text", "ropeexport_params_bytes"}
+
+
+@pytest.mark.plugin
+def test_what_was_compiled_is_kept_until_a_source_changes(compiler, monkeypatch, tmp_path) -> None:
+    path = compiler.kernel()
+    changed = path.stat().st_mtime_ns
+    assert compiler.kernel() == path
+    assert path.stat().st_mtime_ns == changed
+    for name in ("launch.cu", "launch.h"):
+        (tmp_path / name).write_bytes((NATIVE / name).read_bytes())
+    (tmp_path / "launch.cu").write_text("#error other sources\n")
+    monkeypatch.setattr(module, "NATIVE", tmp_path)
+    with pytest.raises(CompileError, match="other sources"):
+        compiler.kernel()
+
+
+@pytest.mark.plugin
+def test_a_launch_without_a_gpu_is_an_error_not_a_crash(compiler) -> None:
+    if find_gpu() is not None:
+        pytest.skip("this machine has a GPU")
+    status, output = run(compiler.driver())
+    assert status == 3
+    assert "error: no GPU" in output
+
+
+@pytest.fixture(scope="module")
+def host_driver(host_build):
+    """Return the driver on the host, under the address sanitizer, with a fault if one is named."""
+    sources = (HOST / "host_cuda.cpp", NATIVE / "driver.cpp")
+
+    def build(name: str, *define: str) -> Path:
+        options = {"options": SANITIZE, "define": define, "link": ("-fsanitize=address",)}
+        return host_build(f"driver-{name}", HOST / "host_launch.cpp", *sources, **options)
+
+    return build
+
+
+@pytest.mark.plugin
+def test_the_driver_holds_and_stays_within_its_arrays(host_driver) -> None:
+    status, output = run(host_driver("good"))
+    assert status == 0, output
+    assert re.search(r"(?m)^189 launches, 0 wrong$", output)
+    assert run(host_driver("good"), ROPEEXPORT_NO_GPU="1")[0] == 3
+
+
+@pytest.mark.plugin
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("ROPEEXPORT_FAULT_LAST_ELEMENT", "189 launches, 189 wrong"),
+        ("ROPEEXPORT_FAULT_TOO_LONG", "heap-buffer-overflow"),
+    ],
+)
+def test_the_driver_finds_faults(host_driver, fault, said) -> None:
+    status, output = run(host_driver(fault, f"-D{fault}"))
+    assert status != 0
+    assert said in output
+
+
+def test_flashinfers_own_cccl_goes_first(compiler_without_nvcc, tmp_path) -> None:
+    (tmp_path / "include").mkdir()
+    (tmp_path / "cccl" / "cub").mkdir(parents=True)
+    with pytest.raises(CompileError) as caught:
+        compiler_without_nvcc.flashinfer(tmp_path)
+    said = str(caught.value)
+    assert said.index(f"-I{tmp_path}/cccl/cub") < said.index(f"-I{tmp_path}/include")
+    assert "libcudacxx" not in said
+
+
+@pytest.fixture
+def compiler_without_nvcc(tmp_path):
+    """A compiler whose nvcc fails and prints its command line."""
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text('#!/bin/sh\necho "error: $*" >&2\nexit 1\n')
+    nvcc.chmod(0o755)
+    return module.Compiler(nvcc, "90", tmp_path / "build")
+
+
+def test_the_architecture_is_the_gpus(compiler_without_nvcc) -> None:
+    for architecture in ("89", "120"):
+        with pytest.raises(CompileError, match=f"compute_{architecture},code=sm_{architecture}"):
+            replace(compiler_without_nvcc, architecture=architecture).kernel()
+    assert [*(compiler_without_nvcc.folder).rglob("*.so")] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "verdict"),
+    [
+        (0, "ok   a\n12 passed, 0 failed\n", PASS),
+        (0, "0 passed, 0 failed\n", FAIL),
+        (0, "", FAIL),
+        (1, "FAIL a: 3 elements of q differ\n11 passed, 1 failed\n", FAIL),
+        (1, "12 passed, 0 failed\n", FAIL),
+        (3, "error: no GPU\n", FAIL),
+    ],
+)
+def test_the_harness_is_read(status, output, verdict) -> None:
+    check = plugin.read_harness(status, output)
+    assert check.verdict == verdict
+    assert verdict == PASS or f"exit code {status}" in check.reason
+
+
+@pytest.mark.plugin
+def test_the_harness_takes_the_cases(tmp_path, compiler) -> None:
+    """Written for the harness that is compiled here; without a GPU it reads them and says so."""
+    files = plugin.compile_plugin(compiler)
+    cases = plugin.harness_cases()
+    plugin.write_cases(tmp_path, cases)
+    assert len((tmp_path / "cases.txt").read_text().splitlines()) == 2 * len(cases)
+    status, output = run(*plugin.enqueue_command(files, tmp_path))
+    if find_gpu() is None:
+        assert (status, "no GPU" in output) == (3, True)
+    else:
+        assert plugin.read_harness(status, output).verdict == PASS
+
+
+def test_headers_that_are_not_there_are_named(monkeypatch, tmp_path, compiler_without_nvcc) -> None:
+    monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
+    with pytest.raises(Skipped, match="MISSING: TENSORRT_INCLUDE_DIR"):
+        plugin.compile_plugin(compiler_without_nvcc)
