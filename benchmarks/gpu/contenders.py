@@ -67,8 +67,23 @@ def own_contenders(device: CudaDevice, kernel: Kernel, thorough: bool) -> list[C
     if thorough:
         mode = "max-autotune-no-cudagraphs"
         found.append(Contender("torch.compile, max-autotune", Compiled(mode), neighbours))
-    copied = Contender(COPY, _copy_call, _copy_is_wrong)
-    return [*found, copied, Contender("copy, launched", _copy_call, _copy_is_wrong, captured=False)]
+    return [*found, *copies()]
+
+
+def copies() -> list[Contender]:
+    """Return three ways to read and write as many bytes as the op; the fastest is the yardstick.
+
+    The driver's own copy was reported slower in a CUDA graph for some sizes (pytorch#191284), and
+    slower than a plain kernel on some GPUs (NVIDIA/cuda-samples#366): hence one without a graph,
+    and one by an elementwise kernel.
+    """
+    return [
+        Contender(COPY, partial(_copy_call, Tensor.copy_), _copy_is_wrong),
+        Contender(
+            "copy, launched", partial(_copy_call, Tensor.copy_), _copy_is_wrong, captured=False
+        ),
+        Contender("copy, elementwise", partial(_copy_call, _invert), _inverse_is_wrong),
+    ]
 
 
 def matrices_bytes(problem: Problem) -> int:
@@ -115,18 +130,26 @@ class Compiled:
         return Call(lambda: rotate(problem.q, problem.k, problem.pe), matrices_bytes(problem))
 
 
-def _copy_call(problem: Problem) -> Call:
-    """Return a copy that reads and writes as many bytes as the op with matrices moves."""
-    moved = matrices_bytes(problem) // 2 * 2
-    seen = torch.full((moved // 2,), 7, dtype=torch.uint8, device=problem.q.device)
-    copied = torch.empty_like(seen)
+def _copy_call(move: Callable[[Tensor, Tensor], object], problem: Problem) -> Call:
+    """Return a move of as many bytes, read and written together, as the op with matrices."""
+    words = matrices_bytes(problem) // 2 // 4
+    seen = torch.randint(-(2**31), 2**31 - 1, (words,), dtype=torch.int32, device=problem.q.device)
+    moved = torch.empty_like(seen)
 
     def run() -> Outputs:
-        copied.copy_(seen)
-        return seen, copied
+        move(moved, seen)
+        return seen, moved
 
-    return Call(run, moved, checked_again=False)
+    return Call(run, 2 * seen.nbytes, checked_again=False)
 
 
-def _copy_is_wrong(_: Problem, outputs: tuple[Tensor, Tensor]) -> str:
+def _invert(to: Tensor, seen: Tensor) -> None:
+    torch.bitwise_not(seen, out=to)
+
+
+def _copy_is_wrong(_: Problem, outputs: Outputs) -> str:
     return "" if torch.equal(*outputs) else "the copy differs"
+
+
+def _inverse_is_wrong(_: Problem, outputs: Outputs) -> str:
+    return "" if torch.equal(~outputs[0], outputs[1]) else "the inverse differs"

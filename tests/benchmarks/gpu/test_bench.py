@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.bench import measure
-from benchmarks.gpu.contenders import Call, Contender, own_contenders
+from benchmarks.gpu.contenders import Call, Contender, copies, own_contenders
 from benchmarks.gpu.correct import bound, equals_eager, is_rotation
 from benchmarks.gpu.seed import seed_apply_rope
 from benchmarks.gpu.shapes import SHAPES, Shape, count_sets, make_problem
@@ -50,7 +50,19 @@ def test_own_contenders_are_right_and_timed(device, host_kernel, dtype) -> None:
     ours = entry["contenders"][0]
     assert (ours["name"], ours["ratio"], ours["rival"]) == ("ours", 1.0, False)
     assert ours["moved_bytes"] == entry["moved_bytes"] == SHAPE.moved_bytes(dtype)
-    assert [c.is_rival for c in all_own] == [False] * 3 + [True] * 2 + [False] * 2
+    assert [c.is_rival for c in all_own] == [False] * 3 + [True] * 2 + [False] * 3
+
+
+def test_copies_move_as_many_bytes_as_the_op(device) -> None:
+    problem = make_problem(SHAPE, "fp16", CPU, 0)
+    for copy in copies():
+        call = copy.prepare(problem)
+        outputs = call.run()
+        assert call.moved_bytes == SHAPE.moved_bytes("fp16")
+        assert copy.wrong(problem, outputs) == ""
+        outputs[1][-1] ^= 1
+        assert copy.wrong(problem, outputs) != ""
+    assert [copy.captured for copy in copies()] == [True, False, True]
 
 
 @pytest.mark.plugin
