@@ -66,7 +66,8 @@ class Judge:
         yardsticks = {
             spec.name: self._yardstick(spec, inputs, truth) for spec in self.manifest.model.outputs
         }
-        hearing = _Hearing(case, truth, self.manifest, inputs, self.override, self.surveyed)
+        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
+        hearing = _Hearing(case, record, truth, self.manifest, inputs, self.override, self.surveyed)
         errors = {}
         for spec in hearing.outputs:
             bound = tolerance.eager_bound(yardsticks[spec.name])
@@ -114,6 +115,7 @@ class _Hearing:
     """The truth of one case, to which one runtime after the other is held."""
 
     case: Case
+    record: CaseRecord
     truth: Truth
     manifest: Manifest
     inputs: Arrays
@@ -171,12 +173,11 @@ class _Hearing:
         return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)
 
     def _record(self, runner: Runner, spec: TensorSpec, status: Status, reason: str) -> Comparison:
-        case = self.case
         return Comparison(
             runtime=runner.name,
             implementation=runner.implementation,
             output=spec.name,
-            case=CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed),
+            case=self.record,
             status=status,
             reason=reason,
         )

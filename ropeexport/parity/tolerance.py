@@ -42,7 +42,7 @@ _ACCUMULATION_ROUNDOFF = float_type("float32").unit_roundoff
 _GROWTH = 0.5
 
 _MOST_SAMPLES = 16
-_ENOUGH_ELEMENTS = 1 << 16
+_ENOUGH_ELEMENTS = 1 << 15
 
 
 @dataclass(frozen=True)
