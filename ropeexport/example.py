@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +27,8 @@ class Example:
         Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
     outputs : tuple of str
         Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
+    constants : dict of str to Any
+        Further arguments of ``forward`` that are no tensors, or tensors in a list or a dict.
     """
 
     module: nn.Module
@@ -33,6 +36,7 @@ class Example:
     dynamic_axes: dict[str, dict[int, str]]
     axes: dict[str, Axis] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    constants: dict[str, Any] = field(default_factory=dict)
 
 
 def checked(example: Example) -> Example:

@@ -51,11 +51,30 @@ class Axis(Record):
 
 
 class Source(Record):
-    """What rebuilds the torch module: a built-in with its options, or a factory of the user's."""
+    """What rebuilds the torch module: a built-in with its options, or a factory of the user's.
 
-    kind: Literal["builtin", "factory"]
+    Of ``module`` (an object of Python's), ``config`` (a class of a library) and ``onnx`` (a file)
+    only the name is known.
+    """
+
+    kind: Literal["builtin", "factory", "module", "config", "onnx"]
     name: str
     options: dict[str, Any] = {}
+
+
+class Refusal(Record):
+    """A place that looks like a rotary application and was left as it is."""
+
+    node: str
+    reason: str
+
+
+class RopeCount(Record):
+    """How many rotary applications a graph has; one is a q/k pair, or one tensor rotated alone."""
+
+    found: int = 0
+    replaced: int = 0
+    refused: tuple[Refusal, ...] = ()
 
 
 class ModelRecord(Record):
@@ -67,7 +86,8 @@ class ModelRecord(Record):
     dtype: str  # fp32, fp16 or bf16: the type of the data that is rotated
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    ropes: tuple[str, ...]  # names of the ropeexport::ApplyRope nodes
+    ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
+    recognition: RopeCount = RopeCount()
 
 
 class PluginRecord(Record):

@@ -1,0 +1,54 @@
+"""From a finished model in memory to its file, and to the record of that file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from ropeexport import atomic, onnx_contract, onnx_file
+from ropeexport.manifest import ModelRecord, RopeCount
+
+_INLINE_LIMIT_BYTES = 1 << 30  # a protobuf file ends at 2 GiB
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write the file whole or not at all; weights beyond a protobuf's reach go beside it."""
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    if size > _INLINE_LIMIT_BYTES:
+        _save_with_data(model, path)
+        return
+    proto = ir.to_proto(model)
+    onnx_contract.check(proto)
+    atomic.write_bytes(path, proto.SerializeToString())
+
+
+def _save_with_data(model: ir.Model, path: Path) -> None:
+    data = f"{path.name}.data"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        ir.save(model, written, external_data=data)
+        onnx_contract.check_file(written)
+        written.with_name(data).replace(path.with_name(data))
+        written.replace(path)
+
+
+def record_of(path: Path, count: RopeCount) -> ModelRecord:
+    """Return the manifest's record of a written file."""
+    model = onnx_file.load(path, external_data=False)
+    return ModelRecord(
+        file=path.name,
+        sha256=atomic.sha256_of(path),
+        opset=onnx_file.opset(model),
+        dtype=onnx_file.metadata(model)["ropeexport.dtype"],
+        inputs=onnx_file.input_specs(model),
+        outputs=onnx_file.output_specs(model),
+        ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
+        recognition=count,
+    )

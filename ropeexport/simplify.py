@@ -1,0 +1,56 @@
+"""Fold constants and drop what is unused, and leave every weight as it is.
+
+Source of the folding rules: onnxscript's optimiser would fold a weight's Transpose into a copy;
+:func:`_may_fold` refuses that, so every weight keeps its parameter's name and layout in the file.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common as passes
+
+_FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
+_FOLD_OUTPUT_LIMIT = 262144
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants and drop what is unused.
+
+    Neither rewriting rules (their matching is quadratic in a large graph) nor a merge of equal
+    initializers (two norms both full of ones are two parameters) belong here.
+    """
+    onnxscript.optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=_FOLD_INPUT_LIMIT,
+        output_size_limit=_FOLD_OUTPUT_LIMIT,
+        should_fold=_may_fold,
+    )
+    clean(model)
+
+
+def clean(model: ir.Model) -> None:
+    """Drop what is unused, merge what is computed twice, keep constants as initializers."""
+    ir.passes.Sequential(
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    )(model)
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Refuse to fold what stands for a weight in another layout or type; else the usual rules."""
+    reads_weight = any(value is not None and _is_weight(value) for value in node.inputs)
+    return False if reads_weight and node.op_type in ("Transpose", "Cast", "Reshape") else None
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Say whether a value may be a parameter: a real number alone, or whole numbers, are none."""
+    if not value.is_initializer() or value.dtype is None:
+        return False
+    return value.dtype.is_floating_point() and bool(value.shape)

@@ -1,0 +1,89 @@
+"""From a torch module to an unoptimised ONNX model, all its weights by their own names."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ropeexport.errors import ExportError, UsageError
+from ropeexport.example import Example, traceable_inputs
+from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.translation import translation_table
+
+
+def trace(example: Example, opset: int) -> ir.Model:
+    """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
+    inputs = traceable_inputs(example)
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                example.module,
+                kwargs=inputs | example.constants,
+                dynamo=True,
+                opset_version=opset,
+                optimize=False,
+                verbose=False,
+                dynamic_shapes=_dynamic_shapes(example),
+                output_names=list(example.outputs) or None,
+                custom_translation_table=translation_table(),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
+    assert program is not None  # only the old exporter returns None
+    written = program.model.opset_imports[""]
+    if written != opset:
+        raise UsageError(
+            f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
+            f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
+        )
+    return program.model
+
+
+def _dynamic_shapes(example: Example) -> dict[str, Any]:
+    shapes: dict[str, Any] = {
+        name: {
+            axis: torch.export.Dim(label)
+            for axis, label in example.dynamic_axes.get(name, {}).items()
+        }
+        for name in example.inputs
+    }
+    return shapes | {name: _static(value) for name, value in example.constants.items()}
+
+
+def _static(value: Any) -> Any:
+    """Return the dynamic shapes of what is not dynamic: as deep as the value itself."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_static(item) for item in value)
+    return (
+        {name: _static(item) for name, item in value.items()} if isinstance(value, dict) else None
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes to its own developers; its errors are raised, not logged."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of the error at the root, which names what torch could not trace."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines: list[Any] = str(error).strip().splitlines()
+    return f"cannot be traced: {lines[0] if lines else type(error).__name__}"
