@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ropeexport.complex_numbers import without_complex
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.example import Example, traceable_inputs
 from ropeexport.onnx_ops import names
@@ -19,21 +20,29 @@ from ropeexport.onnx_ops.translation import translation_table
 
 def trace(example: Example, opset: int) -> ir.Model:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
-    inputs = traceable_inputs(example)
+    inputs, shapes = traceable_inputs(example), _dynamic_shapes(example)
     with _quiet(), torch.no_grad():
         try:
-            program = torch.onnx.export(
+            exported = torch.export.export(
                 example.module,
-                kwargs=inputs | example.constants,
+                (),
+                inputs | example.constants,
+                dynamic_shapes=shapes,
+                strict=False,
+            )
+            program = torch.onnx.export(
+                without_complex(exported),
                 dynamo=True,
                 opset_version=opset,
                 optimize=False,
                 verbose=False,
-                dynamic_shapes=_dynamic_shapes(example),
+                dynamic_shapes=shapes,
                 output_names=list(example.outputs) or None,
                 custom_translation_table=translation_table(),
             )
-        except torch.onnx.errors.OnnxExporterError as error:
+        except ExportError:
+            raise
+        except Exception as error:  # torch's tracer lets errors of the module's own code through
             raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
