@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ class Example:
         Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
     constants : dict of str to Any
         Further arguments of ``forward`` that are no tensors, or tensors in a list or a dict.
+    weights : Path or None
+        The folder of the safetensors files with the module's weights, where the module itself is
+        a :func:`ropeexport.weights.skeleton.skeleton`.
     """
 
     module: nn.Module
@@ -37,6 +41,7 @@ class Example:
     axes: dict[str, Axis] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
 
 
 def checked(example: Example) -> Example:

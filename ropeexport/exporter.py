@@ -12,13 +12,14 @@ from ropeexport import atomic, manifest, model_writer, onnx_contract, sources
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.example import Example, all_axes, checked
 from ropeexport.fusion.fuse import fuse
-from ropeexport.manifest import Manifest, RopeCount, Source
+from ropeexport.manifest import Manifest, RopeCount, Source, Weights
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
 from ropeexport.onnx_ops.rope_table import rope_table_function
 from ropeexport.simplify import clean, simplify
 from ropeexport.tracing import trace
+from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET
 _DTYPE_NAMES = {
@@ -76,17 +77,22 @@ def export_example(
     opset: int = DEFAULT_OPSET,
     force: bool = False,
     require_rope: int | None = None,
+    copy_weights: bool = False,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`export_model`."""
     path = folder / manifest.MODEL_NAME
     atomic.refuse_existing(path, force)
-    model, count = onnx_model(example, source, opset=opset)
+    if example.weights is not None and not copy_weights:
+        references.check_reachable(example.weights, folder)
+    model, count, weights = onnx_model(example, source, opset=opset)
     check_count(count, require_rope)
+    if example.weights is not None and copy_weights:
+        copying.copy_weights(example.weights, folder)
     model_writer.save(model, path)
     record = Manifest(
         ropeexport=ropeexport.__version__,
         source=source,
-        model=model_writer.record_of(path, count),
+        model=model_writer.record_of(path, count, weights),
         axes=all_axes(example),
     )
     manifest.write(folder, record)
@@ -95,8 +101,8 @@ def export_example(
 
 def onnx_model(
     example: Example, source: Source, *, opset: int = DEFAULT_OPSET
-) -> tuple[ir.Model, RopeCount]:
-    """Trace a module; return its model, finished, and what became of its rotary applications."""
+) -> tuple[ir.Model, RopeCount, Weights | None]:
+    """Trace a module; return its model, finished, what became of its ropes, and its weights."""
     newest = onnx.defs.onnx_opset_version()
     if not names.MIN_OPSET <= opset <= newest:
         raise UsageError(
@@ -104,6 +110,7 @@ def onnx_model(
             f"to {newest} (the newest of onnx {onnx.__version__}), got {opset}"
         )
     model = trace(checked(example), opset)
+    weights = _referred(model, example)
     simplify(model)
     count = fuse(model)
     clean(model)
@@ -112,7 +119,15 @@ def onnx_model(
         model.graph.outputs[0].name = "out"
     annotate(model, source, type(example.module).__qualname__)
     onnx_contract.check_dynamic(model, example.dynamic_axes)
-    return model, count
+    return model, count, weights
+
+
+def _referred(model: ir.Model, example: Example) -> Weights | None:
+    if example.weights is None:
+        return None
+    places = safetensors_files.read_places(example.weights)
+    prefix = getattr(example.module, "base_model_prefix", "")
+    return references.refer(model, places, example.weights, f"{prefix}." if prefix else "")
 
 
 def check_count(count: RopeCount, required: int | None) -> None:

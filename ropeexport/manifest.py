@@ -77,6 +77,23 @@ class RopeCount(Record):
     refused: tuple[Refusal, ...] = ()
 
 
+class WeightFile(Record):
+    """A safetensors file that a model refers to; size and header tell whether it is the same."""
+
+    file: str
+    size: int
+    header_sha256: str
+
+
+class Weights(Record):
+    """Weights outside of the ONNX file, and those that had to be copied into it."""
+
+    files: tuple[WeightFile, ...]
+    referenced_tensors: int
+    referenced_bytes: int
+    copied: tuple[str, ...] = ()  # names of the weights that a layout forced into the ONNX file
+
+
 class ModelRecord(Record):
     """The exported ONNX file."""
 
@@ -88,6 +105,7 @@ class ModelRecord(Record):
     outputs: tuple[TensorSpec, ...]
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
+    weights: Weights | None = None  # None: all weights are in the file or its own data file
 
 
 class PluginRecord(Record):

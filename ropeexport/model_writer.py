@@ -8,13 +8,16 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 from ropeexport import atomic, onnx_contract, onnx_file
-from ropeexport.manifest import ModelRecord, RopeCount
+from ropeexport.manifest import ModelRecord, RopeCount, Weights
 
 _INLINE_LIMIT_BYTES = 1 << 30  # a protobuf file ends at 2 GiB
 
 
 def save(model: ir.Model, path: Path) -> None:
     """Write the file whole or not at all; weights beyond a protobuf's reach go beside it."""
+    if any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
+        _save_with_references(model, path)
+        return
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
@@ -28,6 +31,13 @@ def save(model: ir.Model, path: Path) -> None:
     atomic.write_bytes(path, proto.SerializeToString())
 
 
+def _save_with_references(model: ir.Model, path: Path) -> None:
+    """Write the graph alone: its weights lie in files of the same folder already."""
+    with atomic.replacing(path) as written:
+        written.write_bytes(ir.to_proto(model).SerializeToString())
+        onnx_contract.check_file(written)
+
+
 def _save_with_data(model: ir.Model, path: Path) -> None:
     data = f"{path.name}.data"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +49,7 @@ def _save_with_data(model: ir.Model, path: Path) -> None:
         written.replace(path)
 
 
-def record_of(path: Path, count: RopeCount) -> ModelRecord:
+def record_of(path: Path, count: RopeCount, weights: Weights | None = None) -> ModelRecord:
     """Return the manifest's record of a written file."""
     model = onnx_file.load(path, external_data=False)
     return ModelRecord(
@@ -51,4 +61,5 @@ def record_of(path: Path, count: RopeCount) -> ModelRecord:
         outputs=onnx_file.output_specs(model),
         ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         recognition=count,
+        weights=weights,
     )

@@ -45,6 +45,8 @@ def clean(model: ir.Model) -> None:
 
 def _may_fold(node: ir.Node) -> bool | None:
     """Refuse to fold what stands for a weight in another layout or type; else the usual rules."""
+    if any(value is not None and _is_elsewhere(value) for value in node.inputs):
+        return False
     reads_weight = any(value is not None and _is_weight(value) for value in node.inputs)
     return False if reads_weight and node.op_type in ("Transpose", "Cast", "Reshape") else None
 
@@ -54,3 +56,8 @@ def _is_weight(value: ir.Value) -> bool:
     if not value.is_initializer() or value.dtype is None:
         return False
     return value.dtype.is_floating_point() and bool(value.shape)
+
+
+def _is_elsewhere(value: ir.Value) -> bool:
+    """Say whether a value lies in a file, which no folding may read."""
+    return isinstance(value.const_value, ir.ExternalTensor)

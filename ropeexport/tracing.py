@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +37,6 @@ def trace(example: Example, opset: int) -> ir.Model:
                 opset_version=opset,
                 optimize=False,
                 verbose=False,
-                dynamic_shapes=shapes,
                 output_names=list(example.outputs) or None,
                 custom_translation_table=translation_table(),
             )
@@ -51,7 +51,38 @@ def trace(example: Example, opset: int) -> ir.Model:
             f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
             f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
         )
+    _name_axes(program.model, example.dynamic_axes)
     return program.model
+
+
+def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Give torch's symbols (s0, s44) the names that the example has for them."""
+    shapes = {value.name: value.shape for value in model.graph.inputs}
+    names_of: dict[str, str] = {}
+    for name, axes in dynamic_axes.items():
+        for axis, label in axes.items():
+            symbol = shapes[name][axis] if shapes.get(name) else None
+            if isinstance(symbol, ir.SymbolicDim) and str(symbol).isidentifier():
+                names_of.setdefault(str(symbol), label)
+    if names_of:
+        pattern = re.compile(rf"\b({'|'.join(map(re.escape, names_of))})\b")
+        for value in _values(model.graph):
+            _rename(value, lambda text: pattern.sub(lambda m: names_of[m[0]], text))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
+    if value.shape is not None:
+        dims = [
+            dim if isinstance(dim, int) or dim.value is None else renamed(dim.value)
+            for dim in value.shape
+        ]
+        value.shape = ir.Shape(dims)
 
 
 def _dynamic_shapes(example: Example) -> dict[str, Any]:
