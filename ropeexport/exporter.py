@@ -36,6 +36,7 @@ def export_model(
     opset: int = DEFAULT_OPSET,
     force: bool = False,
     require_rope: int | None = None,
+    copy_weights: bool = False,
 ) -> Manifest:
     """Export a MODEL (a built-in or a factory's reference) into an output folder.
 
@@ -51,6 +52,8 @@ def export_model(
         Overwrite what is there; an engine of the former model is no longer named then.
     require_rope : int or None
         How many rotary applications must be replaced; None: any number.
+    copy_weights : bool
+        Copy safetensors files into ``folder`` instead of writing beside them.
 
     Returns
     -------
@@ -65,7 +68,13 @@ def export_model(
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     example, source = sources.load(request)
     return export_example(
-        example, source, folder, opset=opset, force=force, require_rope=require_rope
+        example,
+        source,
+        folder,
+        opset=opset,
+        force=force,
+        require_rope=require_rope,
+        copy_weights=copy_weights,
     )
 
 

@@ -15,8 +15,14 @@ _INLINE_LIMIT_BYTES = 1 << 30  # a protobuf file ends at 2 GiB
 
 def save(model: ir.Model, path: Path) -> None:
     """Write the file whole or not at all; weights beyond a protobuf's reach go beside it."""
-    if any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values()):
-        _save_with_references(model, path)
+    external = [
+        value.const_value
+        for value in model.graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    if external:
+        beside = all(Path(x.base_dir).resolve() == path.parent.resolve() for x in external)
+        (_save_with_references if beside else _save_with_data)(model, path)
         return
     size = sum(
         value.const_value.nbytes

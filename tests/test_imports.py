@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pydantic", "rich", "numpy")
-VERBS = ("export", "build", "check", "inspect", "plugin", "doctor")
+VERBS = ("export", "fuse", "build", "check", "inspect", "plugin", "doctor")
 
 PROBE = """
 import sys

@@ -20,6 +20,7 @@ from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import Comparison, Report
 from ropeexport.parity.verdict import runtime_record, verdict_of
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.weights.integrity import check_weights
 
 
 class Listener(Protocol):
@@ -93,6 +94,7 @@ def check(
     """
     options, listener = options or Options(), listener or Silent()
     record = manifest.read(folder)
+    check_weights(folder, record.model.weights)
     digest = _digest(folder, record)
     selection = select(record, options.seed, options.count, options.lengths)
     with ExitStack() as stack:

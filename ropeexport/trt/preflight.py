@@ -13,6 +13,7 @@ from ropeexport.manifest import Axis, Manifest
 from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
+from ropeexport.weights.integrity import check_weights
 
 _DOUBLE = onnx.TensorProto.DOUBLE
 _NAMED = 5  # how many nodes an error names
@@ -21,7 +22,8 @@ _HEAD_AXIS = 1
 
 
 def check_unchanged(path: Path, manifest: Manifest) -> None:
-    """Raise unless a file is the one that the manifest describes."""
+    """Raise unless a file, and the weight files it refers to, are those of the manifest."""
+    check_weights(path.parent, manifest.model.weights)
     found = atomic.sha256_of(path)
     if found != manifest.model.sha256:
         raise ModelFileError(

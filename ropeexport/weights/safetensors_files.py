@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,22 @@ def read_places(folder: Path) -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     for path in find(folder):
-        places |= read_header(path).places
+        for name, place in read_header(path).places.items():
+            if name in places:
+                raise ModelFileError(
+                    f"{folder}: {name} lies in {places[name].file} and in {place.file}; keep the "
+                    "files of one variant in the folder, or their index"
+                )
+            places[name] = place
     return places
+
+
+def commonest_type(places: Mapping[str, Place]) -> str:
+    """Return the type, by the format's name, that most bytes have."""
+    sizes: Counter[str] = Counter()
+    for place in places.values():
+        sizes[place.dtype] += place.length
+    return sizes.most_common(1)[0][0]
 
 
 def read_header(path: Path) -> Header:
