@@ -28,10 +28,10 @@ class Application:
 
 
 def find(
-    graph: ir.Graph, trial: Trial, movement: Movement
+    graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins
 ) -> tuple[list[Application], list[Refusal]]:
     """Return the applications in the graph's order, and what was refused."""
-    regions, twins = Regions(graph, movement), Twins(movement)
+    regions = Regions(graph, movement)
     found: list[Application] = []
     refused: list[Refusal] = []
     done: set[ir.Node] = set()

@@ -7,9 +7,11 @@ import onnx_ir as ir
 from ropeexport.fusion.applications import Application, find
 from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.movement import Movement
+from ropeexport.fusion.native import find_native
 from ropeexport.fusion.pairs import pair_up
 from ropeexport.fusion.rewrite import swap_in
 from ropeexport.fusion.tables import Tables
+from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal, RopeCount
 from ropeexport.onnx_ops.forms import form_of
 
@@ -30,9 +32,11 @@ def fuse(model: ir.Model) -> RopeCount:
     graph = model.graph
     already = sum(form_of(node.domain, node.op_type) is not None for node in graph)
     trial, movement = Trial(graph, model.opset_imports[""]), Movement()
-    found, refused = find(graph, trial, movement)
-    tables = Tables()
-    groups = pair_up(found, graph)
+    twins, tables = Twins(movement), Tables()
+    found, refused = find(graph, trial, movement, twins)
+    native, without_op = find_native(graph, twins)
+    refused += without_op
+    groups = [*pair_up(found, graph), *pair_up(native, graph)]
     replaced = 0
     for group in groups:
         reason = swap_in(group, tables, trial, movement)

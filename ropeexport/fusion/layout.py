@@ -14,13 +14,20 @@ from ropeexport.fusion.probe import NotRotaryError
 class Layout:
     """How ``x`` becomes (B, H, L, D): axes in another order, then axes of size 1 inserted.
 
-    ``head_axis`` is the axis of ``x`` that the tables do not know, or None where ``x`` has none.
+    ``head_axis`` is the axis along which the tables, aligned with ``x``, have size 1; None where
+    they have no such axis.
     """
 
     rank: int
     order: tuple[int, ...]
     inserted: tuple[int, ...]
     head_axis: int | None
+
+    @property
+    def heads(self) -> int | None:
+        """The axis of ``x`` that becomes H, or None where one is inserted."""
+        place = 1 - sum(axis < 1 for axis in self.inserted)
+        return None if 1 in self.inserted else self.order[place]
 
     @property
     def keeps_order(self) -> bool:

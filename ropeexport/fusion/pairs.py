@@ -36,7 +36,7 @@ def _sizes_agree(q: Application, k: Application) -> bool:
     shapes = q.x.shape, k.x.shape
     if shapes[0] is None or shapes[1] is None:
         return False
-    head = q.layout.head_axis
+    head = q.layout.heads
     rest = [[dim for axis, dim in enumerate(shape) if axis != head] for shape in shapes]
     return rest[0] == rest[1]
 

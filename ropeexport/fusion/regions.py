@@ -96,7 +96,7 @@ class Regions:
             left, right = node.inputs
             assert left is not None
             assert right is not None
-            from_x = [self._movement.leaves(side, x) <= {x} for side in (left, right)]
+            from_x = [self._movement.leaves(side, x) == {x} for side in (left, right)]
             if from_x[0] == from_x[1]:
                 return None
             tables[right if from_x[0] else left] = None
