@@ -17,6 +17,7 @@ from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
 from ropeexport.onnx_ops.rope_table import rope_table_function
+from ropeexport.portable import make_portable
 from ropeexport.simplify import clean, simplify
 from ropeexport.tracing import trace
 from ropeexport.weights import copying, references, safetensors_files
@@ -122,6 +123,7 @@ def onnx_model(
     weights = _referred(model, example)
     simplify(model)
     count = fuse(model)
+    make_portable(model)
     clean(model)
     attach_functions(model)
     if not example.outputs and len(model.graph.outputs) == 1:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from ropeexport.hub.samples import FRAMES, HEIGHT, WIDTH, Sample, Samples
+from ropeexport.hub.samples import BATCH, FRAMES, HEIGHT, WIDTH, Sample, Samples
 
 Config = Mapping[str, Any]
 
@@ -106,16 +107,30 @@ def _sana_video(config: Config) -> Samples:
     return Samples(inputs, _STATIC)
 
 
+def _with_fixed_batch(samples: Callable[[Config], Samples]) -> Callable[[Config], Samples]:
+    """Return samples for a class whose code makes its batch a constant."""
+
+    def fixed(config: Config) -> Samples:
+        made = samples(config)
+        inputs = {
+            name: replace(x, shape=tuple(BATCH if dim == "batch" else dim for dim in x.shape))
+            for name, x in made.inputs.items()
+        }
+        return replace(made, inputs=inputs)
+
+    return fixed
+
+
 SAMPLES: dict[str, Callable[[Config], Samples]] = {
     "BriaTransformer2DModel": _packed,
-    "ChromaTransformer2DModel": _packed,
+    "ChromaTransformer2DModel": _with_fixed_batch(_packed),
     "CogView4Transformer2DModel": _cogview4,
     "Flux2Transformer2DModel": _packed,
     "FluxTransformer2DModel": _packed,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
     "LTXVideoTransformer3DModel": _ltx_video,
     "Lumina2Transformer2DModel": _lumina2,
-    "MochiTransformer3DModel": _mochi,
+    "MochiTransformer3DModel": _with_fixed_batch(_mochi),
     "QwenImageTransformer2DModel": _qwen_image,
     "SanaVideoTransformer3DModel": _sana_video,
     "WanTransformer3DModel": _wan,
