@@ -11,6 +11,7 @@ import ropeexport
 from ropeexport import atomic, manifest, model_writer, onnx_contract, sources
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.example import Example, all_axes, checked
+from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Manifest, RopeCount, Source, Weights
 from ropeexport.onnx_ops import names
@@ -121,8 +122,11 @@ def onnx_model(
         )
     model = trace(checked(example), opset)
     weights = _referred(model, example)
-    simplify(model)
+    parameters = example.module.named_parameters(remove_duplicate=False)
+    simplify(model, {name for name, _ in parameters})
     count = fuse(model)
+    clean(model)
+    make_exact(model)
     make_portable(model)
     clean(model)
     attach_functions(model)

@@ -12,6 +12,7 @@ import ropeexport
 from ropeexport import atomic, manifest, model_writer, onnx_file
 from ropeexport.errors import ModelFileError
 from ropeexport.exporter import annotate, attach_functions, check_count
+from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
 from ropeexport.onnx_ops import names
@@ -60,6 +61,8 @@ def fuse_file(
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
+    clean(model)
+    make_exact(model)
     clean(model)
     attach_functions(model)
     source = Source(kind="onnx", name=path.name)

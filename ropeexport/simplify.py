@@ -6,6 +6,8 @@ Source of the folding rules: onnxscript's optimiser would fold a weight's Transp
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
@@ -14,9 +16,10 @@ _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, n
 _FOLD_OUTPUT_LIMIT = 262144
 
 
-def simplify(model: ir.Model) -> None:
+def simplify(model: ir.Model, weights: Container[str]) -> None:
     """Fold constants and drop what is unused.
 
+    ``weights`` are the names of the module's parameters, which keep their layout and type.
     Neither rewriting rules (their matching is quadratic in a large graph) nor a merge of equal
     initializers (two norms both full of ones are two parameters) belong here.
     """
@@ -25,7 +28,7 @@ def simplify(model: ir.Model) -> None:
         onnx_shape_inference=True,
         input_size_limit=_FOLD_INPUT_LIMIT,
         output_size_limit=_FOLD_OUTPUT_LIMIT,
-        should_fold=_may_fold,
+        should_fold=lambda node: _may_fold(node, weights),
     )
     clean(model)
 
@@ -43,19 +46,14 @@ def clean(model: ir.Model) -> None:
     )(model)
 
 
-def _may_fold(node: ir.Node) -> bool | None:
+def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
     """Refuse to fold what stands for a weight in another layout or type; else the usual rules."""
     if any(value is not None and _is_elsewhere(value) for value in node.inputs):
         return False
-    reads_weight = any(value is not None and _is_weight(value) for value in node.inputs)
+    reads_weight = any(
+        x is not None and x.is_initializer() and x.name in weights for x in node.inputs
+    )
     return False if reads_weight and node.op_type in ("Transpose", "Cast", "Reshape") else None
-
-
-def _is_weight(value: ir.Value) -> bool:
-    """Say whether a value may be a parameter: a real number alone, or whole numbers, are none."""
-    if not value.is_initializer() or value.dtype is None:
-        return False
-    return value.dtype.is_floating_point() and bool(value.shape)
 
 
 def _is_elsewhere(value: ir.Value) -> bool:

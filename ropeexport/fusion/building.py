@@ -22,14 +22,15 @@ class Nodes:
         self, op_type: str, *inputs: ir.Value | ir.TensorProtocol, **attributes: Any
     ) -> ir.Value:
         """Append a node; a tensor among its inputs becomes a Constant before it."""
-        values = [x if isinstance(x, ir.Value) else self._constant(x) for x in inputs]
+        values = [x if isinstance(x, ir.Value) else self.constant(x) for x in inputs]
         node = ir.node(op_type, values, attributes)
         self.made.append(node)
         output = node.outputs[0]
         output.dtype = attributes["to"] if op_type == "Cast" else values[0].dtype
         return output
 
-    def _constant(self, tensor: ir.TensorProtocol) -> ir.Value:
+    def constant(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """Append a Constant."""
         node = ir.node("Constant", [], {"value": tensor})
         self.made.append(node)
         output = node.outputs[0]
