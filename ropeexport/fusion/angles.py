@@ -47,7 +47,7 @@ def make_exact(model: ir.Model) -> int:
             old = node.outputs[0]
             made.shape = old.shape
             ir.convenience.replace_all_uses_with(old, made)
-            _lower(made, movement, builder.nodes)
+            _lower(made, builder.nodes)
     graph.extend(builder.nodes.made)
     if builder.nodes.made:
         graph.sort()
@@ -224,8 +224,9 @@ def _numbers(frequencies: ir.Value) -> NDArray[np.float64]:
     return numbers.reshape(-1)
 
 
-def _lower(value: ir.Value, movement: Movement, nodes: Nodes) -> None:
+def _lower(value: ir.Value, nodes: Nodes) -> None:
     """Let what is moved from a float32 value be float32; elsewhere it is cast to what was there."""
+    movement = Movement()  # the graph is no longer what a former one remembers
     pending = [value]
     while pending:
         x = pending.pop()

@@ -13,6 +13,7 @@ from ropeexport.example import Example
 from ropeexport.exporter import onnx_model
 from ropeexport.fusion.angles import exact_frequencies
 from ropeexport.manifest import Source
+from ropeexport.trt.preflight import _float64_places
 
 PROMISED = 2.0**-23
 LAST = 1 << 20
@@ -22,24 +23,32 @@ SIZE = 64
 class Tables(nn.Module):
     """x of ones, rotated by tables: cos + sin and cos - sin of every angle come out."""
 
-    def __init__(self, theta: float, wide: bool) -> None:
+    def __init__(self, theta: float, wide: bool, late: bool = False) -> None:
         super().__init__()
+        self.late = late
         self.dtype = torch.float64 if wide else torch.float32
         exponent = torch.arange(0, SIZE, 2, dtype=self.dtype) / SIZE
         self.register_buffer("frequencies", 1.0 / theta**exponent, persistent=False)
 
+    @staticmethod
+    def moved(x):
+        return torch.cat((x, x), dim=-1).unsqueeze(1)
+
     def forward(self, x, pos):
         angle = pos.to(self.dtype)[..., None] * self.frequencies
-        emb = torch.cat((angle, angle), dim=-1).unsqueeze(1)
-        cos, sin = emb.cos().float(), emb.sin().float()
+        if self.late:  # moved after the wave, as in FLUX
+            cos, sin = (self.moved(wave(angle)) for wave in (torch.cos, torch.sin))
+        else:
+            cos, sin = (wave(self.moved(angle)) for wave in (torch.cos, torch.sin))
+        cos, sin = cos.float(), sin.float()
         half = x.shape[-1] // 2
         return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
 
-def exported(theta: float, wide: bool, dtype: torch.dtype) -> ir.Model:
+def exported(theta: float, wide: bool, dtype: torch.dtype, late: bool = False) -> ir.Model:
     inputs = {"x": torch.zeros(1, 2, 6, SIZE), "pos": torch.zeros(1, 6, dtype=dtype)}
     axes = {"x": {2: "length"}, "pos": {1: "length"}}
-    module = Tables(theta, wide).eval()
+    module = Tables(theta, wide, late).eval()
     model, count, _ = onnx_model(Example(module, inputs, axes), Source(kind="factory", name="test"))
     assert count.replaced == 1
     return model
@@ -63,9 +72,10 @@ def worst(model: ir.Model, pos: np.ndarray, theta: float) -> float:
 @pytest.mark.parametrize("theta", [1e4, 5e5, 1e7])
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
-def test_angles_are_exact_and_float64_is_gone(theta: float, wide: bool, dtype) -> None:
-    model = exported(theta, wide, dtype)
-    assert not [v for n in model.graph for v in n.outputs if v.dtype == ir.DataType.DOUBLE]
+@pytest.mark.parametrize("late", [True, False])
+def test_angles_are_exact_and_float64_is_gone(theta: float, wide: bool, dtype, late) -> None:
+    model = exported(theta, wide, dtype, late)
+    assert not list(_float64_places(ir.to_proto(model)))
     pos = np.random.default_rng(0).integers(0, LAST + 1, 2000)
     kind = {torch.int64: np.int64, torch.float32: np.float32}[dtype]
     assert worst(model, pos.astype(kind), theta) <= PROMISED
