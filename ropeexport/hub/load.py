@@ -56,7 +56,7 @@ def load_example(model: str, config: Path | None, dtype: str | None) -> Example:
         raise UsageError(f"{place}: no such file or folder")
     weights = place if place.is_dir() and find(place) else None
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
-    make = _skeleton if weights else _seeded
+    make = skeleton_of if weights else _seeded
     if library == "diffusers":
         example = diffusers_example(name, _read(place), kind, make)
     else:
@@ -112,7 +112,8 @@ def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def _skeleton(make: Callable[[], nn.Module]) -> nn.Module:
+def skeleton_of(make: Callable[[], nn.Module]) -> nn.Module:
+    """Make a module without values, see :func:`ropeexport.weights.skeleton.skeleton`."""
     return skeleton(make)
 
 
