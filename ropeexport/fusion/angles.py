@@ -5,7 +5,8 @@ float64.  So where an op's table comes, by movement and elementwise operators, f
 ``Sin`` of positions times constant frequencies, those are read from ``ropeexport::RopeTable``.
 Cosine and movement commute, so the rewrite is exact algebra; what it computes is better than what
 was written.  Positions that are not known to be whole numbers are split: the whole part goes
-through the table, the fraction, at most 1, is rotated on top.
+through the table, the fraction is rotated on top; with frequencies above 1 its angle is not small,
+and such angles are left as they were written.
 """
 
 from __future__ import annotations
@@ -91,11 +92,16 @@ class _Builder:
         key = (value, wave)
         if key not in self._moved:
             angle = angle_of(value)
-            if angle is not None:
+            if angle is not None and self._can_be_exact(angle):
                 self._moved[key] = self._table(angle)[wave == "Sin"]
             else:
                 self._moved[key] = self._moved_wave(value, wave)
         return self._moved[key]
+
+    def _can_be_exact(self, angle: Angle) -> bool:
+        """Say whether a fraction of a position stays a small angle; whole positions always are."""
+        is_small = bool(np.abs(_numbers(angle.frequencies)).max() <= 1.0)
+        return is_small or is_whole(angle.positions, self.movement)
 
     def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
         """Move the wave of what a value is moved from, as the value is."""

@@ -97,6 +97,18 @@ def test_fractions_of_a_position_are_rotated_too() -> None:
     assert worst(exported(1e4, True, torch.float32), pos, 1e4) <= 4 * PROMISED
 
 
+def test_fractions_at_high_frequencies_are_left_as_written() -> None:
+    class Fast(Tables):
+        def __init__(self) -> None:
+            super().__init__(1e4, wide=False)
+            self.frequencies *= 1e4
+
+    inputs = {"x": torch.zeros(1, 2, 6, SIZE), "pos": torch.zeros(1, 6)}
+    model, count, _ = onnx_model(Example(Fast(), inputs, {}), Source(kind="factory", name="test"))
+    assert count.replaced == 1
+    assert "RopeTable" not in {node.op_type for node in model.graph}
+
+
 def test_positions_beyond_the_tables_are_nan() -> None:
     cos, _ = cos_sin(exported(1e4, True, torch.int64), np.array([3, 1 << 22]))
     assert np.isfinite(cos[0]).all()
