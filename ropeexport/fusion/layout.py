@@ -15,13 +15,15 @@ class Layout:
     """How ``x`` becomes (B, H, L, D): axes in another order, then axes of size 1 inserted.
 
     ``head_axis`` is the axis along which the tables, aligned with ``x``, have size 1; None where
-    they have no such axis.
+    they have no such axis.  With ``per_head`` the tables differ from head to head, which only the
+    matrices of ``ApplyRope`` can say.
     """
 
     rank: int
     order: tuple[int, ...]
     inserted: tuple[int, ...]
     head_axis: int | None
+    per_head: bool = False
 
     @property
     def heads(self) -> int | None:
@@ -41,6 +43,7 @@ class Layout:
 
 
 _BHLD = Layout(4, (0, 1, 2, 3), (), 1)
+_PER_HEAD = Layout(4, (0, 1, 2, 3), (), None, per_head=True)
 _BLHD = Layout(4, (0, 2, 1, 3), (), 2)
 _BLD = Layout(3, (0, 1, 2), (1,), None)
 _LHD = Layout(3, (1, 0, 2), (0,), 1)
@@ -53,7 +56,7 @@ def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> 
     Raises
     ------
     NotRotaryError
-        Where the tables differ by head, or ``x`` has another number of axes.
+        Where ``x`` has another number of axes, or the tables other sizes.
     """
     rank = len(x_shape)
     lead = np.broadcast_shapes(*(tuple(shape) for shape in table_shapes))[:-1]
@@ -67,5 +70,5 @@ def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> 
     if rank == 4 and known[2] == 1 and known[1] == x_shape[1]:
         return _BLHD
     if rank == 4 and 1 not in known[1:3]:
-        raise NotRotaryError("its tables differ from head to head")
+        return _PER_HEAD
     raise NotRotaryError(f"its layout is none that the op knows: data {x_shape}, tables {known}")

@@ -32,11 +32,11 @@ def _are_partners(q: Application, k: Application, places: dict[ir.Node, int]) ->
 
 
 def _sizes_agree(q: Application, k: Application) -> bool:
-    """Say whether all but the heads agree."""
+    """Say whether all but the heads agree; they too where the tables have an axis for them."""
     shapes = q.x.shape, k.x.shape
     if shapes[0] is None or shapes[1] is None:
         return False
-    head = q.layout.heads
+    head = None if q.layout.per_head else q.layout.heads
     rest = [[dim for axis, dim in enumerate(shape) if axis != head] for shape in shapes]
     return rest[0] == rest[1]
 

@@ -10,7 +10,7 @@ from ropeexport.fusion.building import Nodes
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.probe import deep_values
-from ropeexport.fusion.tables import Tables
+from ropeexport.fusion.tables import Tables, has_cos_sin
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import Form
 
@@ -41,7 +41,7 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> s
 def _form(group: Group) -> Form:
     rotary = group[0].rotary
     return Form(
-        tables="cos_sin" if rotary.is_rotation else "matrices",
+        tables="cos_sin" if has_cos_sin(group[0]) else "matrices",
         pairing=rotary.pairing,
         tensors=2 if len(group) == 2 else 1,
     )

@@ -26,15 +26,19 @@ class Tables:
     def of(self, application: Application) -> tuple[ir.Value, ...]:
         """Return cos and sin of an application, or pe where it is no proven rotation."""
         rotary, layout = application.rotary, application.layout
-        if rotary.is_rotation:
+        if has_cos_sin(application):
             return self._entry(rotary.entries[0], layout), self._entry(rotary.entries[2], layout)
         entries = tuple(self._entry(entry, layout) for entry in rotary.entries)
         if entries not in self._matrices:
-            self._matrices[entries] = self._stacked(entries)
+            stacked = self._stacked(entries)
+            head_axis = ints([1])
+            self._matrices[entries] = (
+                stacked if layout.per_head else self.nodes.add("Unsqueeze", stacked, head_axis)
+            )
         return (self._matrices[entries],)
 
     def _entry(self, entry: Entry, layout: Layout) -> ir.Value:
-        """Return an entry as float32 (B or 1, L, P)."""
+        """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
         if (entry, layout) not in self._entries:
             value = self._without_heads(entry, layout)
             if entry.table.dtype != _FLOAT:
@@ -50,7 +54,8 @@ class Tables:
         if layout.head_axis is not None and layout.head_axis >= missing:
             value = self.nodes.add("Squeeze", value, ints([layout.head_axis - missing]))
             rank -= 1
-        return self.nodes.add("Unsqueeze", value, ints(range(3 - rank))) if rank < 3 else value
+        axes = range((4 if layout.per_head else 3) - rank)
+        return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
 
     def _selected(self, entry: Entry) -> ir.Value:
         chosen = entry.selection
@@ -62,10 +67,15 @@ class Tables:
         return entry.table
 
     def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
-        """Return m00, m01, m10, m11 as pe (B or 1, 1, L, P, 2, 2)."""
+        """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
         single = [self.nodes.add("Unsqueeze", entry, ints([-1, -2])) for entry in entries]
         rows = [self.nodes.add("Concat", *single[i : i + 2], axis=-1) for i in (0, 2)]
-        return self.nodes.add("Unsqueeze", self.nodes.add("Concat", *rows, axis=-2), ints([1]))
+        return self.nodes.add("Concat", *rows, axis=-2)
+
+
+def has_cos_sin(application: Application) -> bool:
+    """Say whether an application's op takes cos and sin; else it takes matrices."""
+    return application.rotary.is_rotation and not application.layout.per_head
 
 
 def _rank(entry: Entry) -> int:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from fusion.writings import WRITINGS, Blend, GivenTables
+from fusion.writings import WRITINGS, Blend, ByHead, GivenTables
 
 from ropeexport.example import Example
 from ropeexport.exporter import onnx_model
@@ -65,6 +65,18 @@ def test_tables_without_a_proof_become_matrices() -> None:
     assert ropes(model)[0].op_type == "ApplyRopeHalfSingle"
     expected = GivenTables()(q, cos, sin).numpy()
     np.testing.assert_array_equal(run(model, q, cos, sin)[0], expected)
+
+
+def test_tables_by_head_become_matrices_by_head() -> None:
+    x = torch.randn(2, 6, 3, 8)
+    angle = torch.randn(6, 3, 4)
+    inputs = {"x": x, "cos": angle.cos(), "sin": angle.sin()}
+    axes = {"x": {0: "batch", 1: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
+    model, count, _ = exported(ByHead().eval(), inputs, axes)
+    assert count.replaced == 1
+    assert ropes(model)[0].op_type == "ApplyRopeSingle"
+    expected = ByHead()(*inputs.values()).numpy()
+    np.testing.assert_array_equal(run(model, *inputs.values())[0], expected)
 
 
 def test_what_is_no_rope_is_left_alone() -> None:

@@ -146,6 +146,14 @@ WRITINGS = {
 }  # fmt: skip
 
 
+class ByHead(nn.Module):
+    """Mochi: every head has its own frequencies."""
+
+    def forward(self, x, cos, sin):
+        a, b = x[..., 0::2], x[..., 1::2]
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+
+
 class GivenTables(nn.Module):
     """Tables from outside: nothing proves that their halves agree."""
 
