@@ -1,4 +1,7 @@
-"""``python -m benchmarks.models [NAME ...]``: export every class and write docs/models.md."""
+"""``python -m benchmarks.models [NAME ...]``: export classes and write docs/models.md.
+
+Without names, every class; with names, their rows are measured anew and the others kept.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from benchmarks.models.classes import NAMES
 from ropeexport import atomic
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+RESULTS = Path(__file__).parents[1] / "results" / "models.json"
 _PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "tensorrt-rtx")
 _HEAD = """# Models
 
@@ -29,14 +33,14 @@ An application is one q/k pair, or one tensor rotated alone.
 
 
 def main(names: list[str]) -> int:
-    """Write the page; return 1 where a class that was asked for could not be run at all."""
-    rows = []
+    """Run classes, keep their rows, write the page; return 1 where one could not be exported."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in names:
-        rows.append(_row(name))
-        print(_line(rows[-1]), flush=True)
-    if set(names) == set(NAMES):
-        atomic.write_text(PAGE, _page(rows))
-    return int(any("found" not in row for row in rows))
+        rows[name] = _row(name)
+        print(_line(rows[name]), flush=True)
+        atomic.write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
+        atomic.write_text(PAGE, _page([rows[known] for known in NAMES if known in rows]))
+    return int(any("found" not in rows[name] for name in names))
 
 
 def _row(name: str) -> dict[str, Any]:

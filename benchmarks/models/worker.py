@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -53,7 +54,8 @@ def _tried(row: dict[str, Any], key: str, step: Callable[[], Any]) -> Any:
     try:
         return step()
     except (RopeExportError, RuntimeError, ValueError, TypeError) as error:
-        row[key] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+        text = re.sub(r"/\S*/model.onnx", "model.onnx", str(error).splitlines()[0])
+        row[key] = f"{type(error).__name__}: {text[:160]}"
         return row[key]
 
 
