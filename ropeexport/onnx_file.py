@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
-from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import form_of
 
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -33,13 +33,13 @@ def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
 
 
 def rope_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the ``ropeexport::ApplyRope`` nodes of the main graph, in order."""
+    """Return the nodes of ropeexport's rotary ops in the main graph, in order."""
     return [node for node in model.graph.node if is_rope(node)]
 
 
 def is_rope(node: onnx.NodeProto) -> bool:
-    """Say whether a node is ``ropeexport::ApplyRope``."""
-    return (node.domain, node.op_type) == (names.DOMAIN, names.APPLY_ROPE)
+    """Say whether a node is one of ropeexport's rotary ops."""
+    return form_of(node.domain, node.op_type) is not None
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -98,7 +98,10 @@ def _matrix_inputs(model: onnx.ModelProto) -> set[str]:
     producers = {output: node for node in model.graph.node for output in node.output}
     found = set()
     for node in rope_nodes(model):
-        name = node.input[2]
+        form = form_of(node.domain, node.op_type)
+        if form is None or form.tables != "matrices":
+            continue
+        name = node.input[form.tensors]
         while name in producers and producers[name].op_type in ("Unsqueeze", "Cast", "Reshape"):
             name = producers[name].input[0]
         found.add(name)

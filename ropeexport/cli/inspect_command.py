@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ropeexport.cli.rope_lines import rope_lines
+
 if TYPE_CHECKING:
     from ropeexport.manifest import Profile, TensorSpec
     from ropeexport.trt.inspection import Engine, Inspection, Model
@@ -29,6 +31,8 @@ def command(path: Path, as_json: bool) -> None:
 
 def _lines(found: Inspection) -> Iterator[str]:
     yield from _model_lines(found.model)
+    if found.model.record is not None:
+        yield from rope_lines(found.model.record)
     yield f"rotary ops: {len(found.ropes)}"
     for rope in found.ropes:
         yield f"  {rope.node}  {rope.op}({', '.join(rope.inputs)}) -> {', '.join(rope.outputs)}"

@@ -21,6 +21,7 @@ from ropeexport.parity.running import Listener, Outcome, Silent, run
 from ropeexport.parity.space import space_of
 from ropeexport.parity.verdict import runtime_record, verdict_of
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.weights.integrity import check_weights
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def check(
     """
     options, listener = options or Options(), listener or Silent()
     record = manifest.read(folder)
+    check_weights(folder, record.model.weights)
     digest = _digest(folder, record)
     selection = select(record, options.seed, options.count, options.lengths)
     with ExitStack() as stack:
