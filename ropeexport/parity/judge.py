@@ -16,7 +16,6 @@ from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.floats import float_type, is_float
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.oracle import Oracle, Truth
 from ropeexport.parity.records import (
     CaseRecord,
     Comparison,
@@ -27,6 +26,7 @@ from ropeexport.parity.records import (
 from ropeexport.parity.space import space_of
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.parity.truth import Truth, TruthTeller
 from ropeexport.runners import Arrays, Runner
 
 # Hears each comparison together with the survey of its errors
@@ -43,7 +43,7 @@ class Judge:
     ----------
     manifest : Manifest
         Inputs and outputs.
-    oracle : Oracle
+    oracle : TruthTeller
         The exact outputs.
     eager : Runner
         The yardstick, entered.
@@ -54,7 +54,7 @@ class Judge:
     """
 
     manifest: Manifest
-    oracle: Oracle
+    oracle: TruthTeller
     eager: Runner
     override: Bound | None = None
     surveyed: SurveyListener | None = None
