@@ -10,19 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ropeexport.api import export
+    from ropeexport.example import Example
+    from ropeexport.manifest import Axis
     from ropeexport.modules import attention
     from ropeexport.op import apply_rope, rope
+    from ropeexport.parity.check import check
+    from ropeexport.trt.build import build
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Axis": "ropeexport.manifest",
+    "Example": "ropeexport.example",
+    "build": "ropeexport.trt.build",
+    "check": "ropeexport.parity.check",
     "attention": "ropeexport.modules",
     "apply_rope": "ropeexport.op",
     "export": "ropeexport.api",
     "rope": "ropeexport.op",
 }
 
-__all__ = ["__version__", "apply_rope", "attention", "export", "rope"]
+__all__ = [
+    "Axis",
+    "Example",
+    "__version__",
+    "apply_rope",
+    "attention",
+    "build",
+    "check",
+    "export",
+    "rope",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ropeexport.errors import UsageError
@@ -45,19 +46,38 @@ class Example:
 
 
 def checked(example: Example) -> Example:
-    """Return the example; raise :class:`UsageError` for an axis that no input has."""
+    """Return the example; raise :class:`UsageError` for what cannot be exported as it is given."""
+    _check_types(example)
     for name, axes in example.dynamic_axes.items():
         if name not in example.inputs:
             raise UsageError(
                 f"dynamic axes: no input {name!r}; the example has {', '.join(example.inputs)}"
             )
         rank = example.inputs[name].ndim
-        for axis in axes:
+        for axis, label in axes.items():
+            if not label.isidentifier():
+                raise UsageError(f"dynamic axes: {name}: expected a name like batch, got {label!r}")
             if not 0 <= axis < rank:
                 raise UsageError(
                     f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
                 )
     return example
+
+
+def _check_types(example: Example) -> None:
+    for name, x in example.inputs.items():
+        if not isinstance(x, Tensor):
+            raise UsageError(
+                f"{name}: expected a tensor, got {type(x).__name__}; "
+                "make each tensor an argument of forward of its own"
+            )
+    tensors = {**example.inputs, **dict(example.module.named_parameters())}
+    wide = [name for name, x in tensors.items() if x.dtype is torch.float64]
+    if wide:
+        raise UsageError(
+            f"{wide[0]}: expected float32, float16 or bfloat16, got float64, "
+            "which no production runtime rotates in; call .float() on the module and its inputs"
+        )
 
 
 def all_axes(example: Example) -> dict[str, Axis]:

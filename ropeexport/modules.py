@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ropeexport.checks import check_values
 from ropeexport.op import apply_rope, rope
 
 
@@ -30,8 +31,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
         (B, L, H*D) in the type of ``q``.
     """
     q, k = apply_rope(q, k, pe)
-    if v.ndim != 4:
-        raise ValueError(f"v: expected shape (B, H, L, D), got {tuple(v.shape)}")
+    check_values(q, k, v)
     grouped = q.shape[1] != k.shape[1]
     x = scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     return x.transpose(1, 2).flatten(2)

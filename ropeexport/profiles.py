@@ -51,15 +51,26 @@ def make_profile(
 ) -> Profile:
     """Return the suggested profile with what the user gave in its place, checked."""
     given = {"min": min_shapes or {}, "opt": opt_shapes or {}, "max": max_shapes or {}}
-    suggested = default_profile(manifest).model_dump()
     specs = {spec.name: spec for spec in manifest.model.inputs}
     for point, shapes in given.items():
         for name, shape in shapes.items():
             _check_shape(f"--{point}-shapes", specs, name, shape)
-    profile = Profile(**{point: {**suggested[point], **given[point]} for point in given})
+    profile = Profile(**{point: _completed(manifest, point, given[point]) for point in given})
     _check_order(profile)
     _check_sizes_agree(profile, manifest)
     return profile
+
+
+def _completed(manifest: Manifest, point: str, given: Shapes) -> Shapes:
+    """Return the shapes of every input: those given, and the others at the sizes they imply."""
+    specs = manifest.model.inputs
+    known = [spec for spec in specs if spec.name in given]
+    named = axis_sizes(known, given, f"--{point}-shapes")
+    sizes = {name: int(getattr(axis, point)) for name, axis in manifest.axes.items()} | named
+    for name, axis in manifest.axes.items():
+        if isinstance(axis.broadcasts_to, str) and name not in named and sizes[name] != 1:
+            sizes[name] = sizes[axis.broadcasts_to]
+    return {spec.name: given.get(spec.name) or shape_at(spec, sizes) for spec in specs}
 
 
 def _check_shape(
@@ -86,9 +97,15 @@ def _check_order(profile: Profile) -> None:
 
 
 def _check_sizes_agree(profile: Profile, manifest: Manifest) -> None:
-    """Two inputs that share a dynamic axis must give it one size."""
+    """Hold axes that inputs share to one size, and one that broadcasts to that size or 1."""
     for point in ("min", "opt", "max"):
-        axis_sizes(manifest.model.inputs, getattr(profile, point), f"--{point}-shapes")
+        where = f"--{point}-shapes"
+        sizes = axis_sizes(manifest.model.inputs, getattr(profile, point), where)
+        for name, axis in manifest.axes.items():
+            target = axis.broadcasts_to
+            full = sizes.get(target) if isinstance(target, str) else target
+            if full is not None and sizes.get(name, 1) not in (1, full):
+                raise UsageError(f"{where}: axis {name!r}: expected 1 or {full}, got {sizes[name]}")
 
 
 def axis_sizes(

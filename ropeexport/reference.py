@@ -33,7 +33,7 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
         (B, H, L, D) in the type of ``x``: ``(m00*x0 + m01*x1, m10*x0 + m11*x1)`` of each pair.
     """
     dtype = rotation_dtype(x.dtype, pe.dtype)
-    pairs = x.to(dtype).reshape(*x.shape[:-1], -1, 1, 2)
+    pairs = x.to(dtype).reshape(*x.shape[:-1], x.shape[-1] // 2, 1, 2)
     matrices = pe.to(dtype)
     rotated = matrices[..., 0] * pairs[..., 0] + matrices[..., 1] * pairs[..., 1]
     return rotated.flatten(-2).to(x.dtype)
@@ -47,8 +47,8 @@ def rotate_backward_data(grad: Tensor, pe: Tensor) -> Tensor:
 def rotate_backward_pe(grad: Tensor, x: Tensor, pe: Tensor) -> Tensor:
     """Return the gradient of :func:`rotate` for ``pe``: outer products, summed to its shape."""
     dtype = rotation_dtype(x.dtype, pe.dtype)
-    rows = grad.to(dtype).reshape(*grad.shape[:-1], -1, 2, 1)
-    columns = x.to(dtype).reshape(*x.shape[:-1], -1, 1, 2)
+    rows = grad.to(dtype).reshape(*grad.shape[:-1], grad.shape[-1] // 2, 2, 1)
+    columns = x.to(dtype).reshape(*x.shape[:-1], x.shape[-1] // 2, 1, 2)
     return (rows * columns).sum_to_size(pe.shape).to(pe.dtype)
 
 

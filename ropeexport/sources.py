@@ -6,8 +6,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from ropeexport import onnx_file
 from ropeexport.builtin_models import BUILTINS, Options
-from ropeexport.errors import ParityError, UsageError
+from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.example import Example
 from ropeexport.hub.load import is_library_model, load_example
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
@@ -63,6 +66,10 @@ def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = Non
     A factory of the user's is imported only when ``module_reference`` names it.
     """
     source = manifest.source
+    if source.kind == "builtin" and module_reference is not None:
+        raise UsageError(
+            f"--module: {folder} was exported from the built-in {source.name}, which needs none"
+        )
     if source.kind == "builtin":
         module = BUILTINS[source.name](Options.from_record(source.options)).module
     elif module_reference is None and source.kind != "factory":
@@ -107,8 +114,8 @@ def _tensor(value: Any, like: Tensor) -> Tensor:
 
 
 def _call_factory(reference: str) -> Example:
-    factory = _find_factory(reference)
-    made = factory()
+    with _blaming(reference):
+        made = _find_factory(reference)()
     if isinstance(made, Example):
         return made
     if not isinstance(made, tuple) or len(made) != 3 or not isinstance(made[0], nn.Module):
@@ -117,6 +124,11 @@ def _call_factory(reference: str) -> Example:
             f"or a ropeexport.Example, got {type(made).__name__}"
         )
     module, inputs, dynamic_axes = made
+    if not isinstance(dynamic_axes, Mapping):
+        raise UsageError(
+            f"{reference}: dynamic axes: expected {{input: {{axis: name}}}}, "
+            f"got {type(dynamic_axes).__name__}"
+        )
     return Example(
         module=module.eval(),
         inputs=_named_inputs(reference, module, inputs),
@@ -146,9 +158,30 @@ def _find_factory(reference: str) -> Callable[[], Any]:
     return factory  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _blaming(reference: str) -> Iterator[None]:
+    """Turn what the user's code raises into one line that names its place."""
+    try:
+        yield
+    except (RopeExportError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"{reference}: your code failed: {type(error).__name__}: {error} "
+            f"({place.filename}:{place.lineno})"
+        ) from error
+
+
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
+    path = path.resolve()
+    if (path.parent / "__init__.py").is_file():  # a package's own: relative imports need its name
+        parents = list(takewhile(lambda p: (p / "__init__.py").is_file(), path.parents))
+        _add_to_path(parents[-1].parent)
+        return importlib.import_module(".".join([p.name for p in reversed(parents)] + [path.stem]))
+    _add_to_path(path.parent)  # as Python itself does for a script
     spec = importlib.util.spec_from_file_location(f"_ropeexport_source_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python file")
@@ -159,9 +192,15 @@ def _import_file(path: Path) -> Any:
 
 
 def _import_module(name: str) -> Any:
+    _add_to_path(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
+        if error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"{name}: no such module on the import path") from error
         raise
+
+
+def _add_to_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

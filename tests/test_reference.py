@@ -122,3 +122,36 @@ def test_a_head_axis_needs_equal_heads() -> None:
 def test_rope_refuses(pos, dim, theta, error, words) -> None:
     with pytest.raises(error, match=words):
         ropeexport.rope(pos, dim, theta)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_empty_tensors_stay_empty(axis: int) -> None:
+    shape = [2, 3, 4, 8]
+    shape[axis] = 0
+    x = torch.zeros(shape)
+    pe = torch.zeros(1 if axis else 0, 1, shape[2], 4, 2, 2)
+    q, k = ropeexport.apply_rope(x, x, pe)
+    assert q.shape == k.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("v", "words"),
+    [
+        (torch.zeros(2, 2, 3, 8), r"v: expected shape \(2, 2, 6"),
+        (torch.zeros(1, 2, 6, 8), r"v: expected shape \(2, 2, 6"),
+        (torch.zeros(2, 4, 6, 8), r"v: expected shape \(2, 2, 6"),
+        (torch.zeros(2, 2, 6, 8, dtype=torch.float16), "v: expected torch.float32"),
+    ],
+)
+def test_values_that_do_not_fit_the_keys(v, words: str) -> None:
+    q = torch.zeros(2, 2, 6, 8)
+    with pytest.raises((ValueError, TypeError), match=words):
+        ropeexport.attention(q, q, v, torch.zeros(1, 1, 6, 4, 2, 2))
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    q, pe = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 2, 2, 2)
+    with pytest.raises(TypeError, match=r"xk: expected a torch\.Tensor, got NoneType"):
+        ropeexport.apply_rope(q, None, pe)
+    with pytest.raises(TypeError, match="theta: expected a number, got str"):
+        ropeexport.rope(torch.arange(3), 4, "a")

@@ -50,3 +50,26 @@ class FrozenBatch(TwoLayers):
 
 def frozen_batch():
     return FrozenBatch(), *grouped_attention()[1:]
+
+
+def fails():
+    raise RuntimeError("no such weights")
+
+
+def list_of_axes():
+    return *grouped_attention()[:2], [0, 1]
+
+
+def odd_name():
+    module, example, _ = grouped_attention()
+    return module, example, {"x": {0: "batch size"}}
+
+
+def float64():
+    module, example, axes = grouped_attention()
+    return module.double(), {name: x.double() for name, x in example.items()}, axes
+
+
+def tuple_input():
+    module, example, axes = grouped_attention()
+    return module, {**example, "x": (example["x"],)}, axes

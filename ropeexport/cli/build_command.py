@@ -66,7 +66,7 @@ def _lines(folder: Path, engine: EngineRecord) -> Iterator[str]:
     yield (f"✓ build    {path}: {engine.flavour} {engine.version}, {decimal(path.stat().st_size)}")
     yield f"  rope: {ropes}; attention: {engine.attention}"
     if engine.plugin is not None:
-        where = "embedded" if engine.plugin.embedded else "to be beside the engine"
+        where = "embedded" if engine.plugin.embedded else "beside the engine"
         yield f"  plugin: {engine.plugin.file}, {where}"
     yield f"next: ropeexport check {folder}"
 

@@ -84,7 +84,7 @@ def command(
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:
-    """Exit 1 for a difference, 3 for a required runtime that did not run, 1 for nothing proven."""
+    """Exit 1 for a failure, 3 where what was required, or everything, could not run here."""
     from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
 
     runtimes = {runtime.name: runtime for runtime in report.runtimes}
@@ -92,6 +92,7 @@ def _exit(report: Report, required: tuple[str, ...]) -> None:
     absent = [name for name in required if runtimes[name].status == "SKIPPED"]
     for name in absent:
         click.echo(f"error: {name} was required: SKIPPED: {runtimes[name].reason}", err=True)
-    if absent and not failed:
+    nothing_ran = report.complete and report.verdict == "FAIL" and not failed
+    if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)
     raise SystemExit(EXIT_PASS if report.verdict == "PASS" else EXIT_FAILURE)

@@ -59,6 +59,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe went away: nothing to say, nobody to hear it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
+    except OSError as error:  # a full disk, a folder that may not be written, a file in its place
+        click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(EXIT_FAILURE)
 
 
 if __name__ == "__main__":

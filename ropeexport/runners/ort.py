@@ -52,7 +52,12 @@ class OrtRunner:
 
     def __enter__(self) -> Self:
         require("onnxruntime")
-        import onnxruntime as ort
+        try:
+            import onnxruntime as ort
+        except (ImportError, OSError) as error:
+            raise MissingError(
+                f"onnxruntime cannot be imported ({error}); install it again"
+            ) from error
 
         self.version = ort.__version__
         if isinstance(self._model, Path) and not self._model.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -109,6 +110,8 @@ def build(
         assert isinstance(built, Built)  # what a build returns
         _check_interface(record, built)
         sha256 = atomic.sha256_of(temporary)
+        if library is not None and not options.embed_plugin:
+            _put_beside(library.path, folder)
     engine = EngineRecord(
         file=engine_path.name,
         sha256=sha256,
@@ -125,6 +128,14 @@ def build(
     )
     manifest.write(folder, record.model_copy(update={"engine": engine}))
     return engine
+
+
+def _put_beside(library: Path, folder: Path) -> None:
+    """Copy the library that an engine needs into its folder, so that the folder is whole."""
+    copy = folder / library.name
+    if copy.resolve() != library.resolve():
+        with atomic.replacing(copy) as temporary:
+            shutil.copyfile(library, temporary)
 
 
 def _served_by_plugin(folder: Path, record: Manifest) -> tuple[str, ...]:

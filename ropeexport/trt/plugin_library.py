@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropeexport import atomic
-from ropeexport.errors import PluginError
+from ropeexport.errors import MissingError, PluginError
 from ropeexport.manifest import PluginRecord
 from ropeexport.onnx_ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from ropeexport.trt import child
@@ -71,10 +71,10 @@ def find(explicit: Path | None = None) -> Path | None:
 
 
 def require(explicit: Path | None = None) -> Path:
-    """Return the library to use; raise :class:`PluginError` where there is none."""
+    """Return the library to use; raise :class:`MissingError` where there is none."""
     found = find(explicit)
     if found is None:
-        raise PluginError(f"no plugin library: neither {VARIABLE} nor {cached_library()}; {_CURE}")
+        raise MissingError(f"no plugin library: neither {VARIABLE} nor {cached_library()}; {_CURE}")
     return found
 
 

@@ -57,7 +57,7 @@ def test_shapes_as_trtexec_writes_them(exported) -> None:
         (["--min-shapes", "q:1x2"], 2, "q:"),
         (["--min-shapes", "q:1x2xLx64"], 2, "q:1x2xLx64"),
         (["--opt-shapes", "nope:1x2x3x4"], 2, "nope"),
-        (["--impl", "plugin"], 1, "ropeexport plugin build"),
+        (["--impl", "plugin"], 3, "ropeexport plugin build"),
         (["--impl", "native", "--plugins", "x.so"], 2, "uses no plugin library"),
         (["--plugins", "missing.so"], 1, "missing.so: no such file"),
         (["--flavour", "tensorrt"], 3, "pip install 'ropeexport[gpu]'"),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, ropeexport
+from command_line import ROOT, assert_one_line, ropeexport
 
 SMALL = ["--heads", "2", "--head-dim", "16", "--length", "8"]
 
@@ -44,6 +44,11 @@ def test_a_second_export_needs_force(tmp_path: Path) -> None:
         (["flux-attention", "--opset", "20"], "opset: expected 23"),
         (["flux-attention", "--dtype", "fp8"], "fp8"),
         (["tests/user_models.py:grouped_attention", "--heads", "3"], "--heads: only for"),
+        (["tests/user_models.py:fails"], "your code failed: RuntimeError: no such weights"),
+        (["tests/user_models.py:list_of_axes"], "dynamic axes: expected"),
+        (["tests/user_models.py:odd_name"], "expected a name like batch"),
+        (["tests/user_models.py:float64"], "got float64"),
+        (["tests/user_models.py:tuple_input"], "expected a tensor, got tuple"),
     ],
 )
 def test_usage_errors_are_one_clear_line(tmp_path: Path, arguments, words: str) -> None:
@@ -68,3 +73,24 @@ def test_scripts_are_the_verbs(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert f"ropeexport {script} [OPTIONS]" in done.stdout
+
+
+def test_a_factory_in_a_package_and_one_with_a_sibling(tmp_path: Path) -> None:
+    package = tmp_path / "pk" / "sub"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    source = (ROOT / "tests" / "user_models.py").read_text()
+    (package / "layers.py").write_text(source)
+    (package / "model.py").write_text("from .layers import grouped_attention as factory\n")
+    (tmp_path / "layers2.py").write_text(source)
+    (tmp_path / "alone.py").write_text("from layers2 import grouped_attention as factory\n")
+    for model in ("pk.sub.model:factory", "pk/sub/model.py:factory", "alone.py:factory"):
+        done = ropeexport("export", model, "-o", "out", "--force", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = ropeexport("export", "flux-attention", "-o", tmp_path / "file", *SMALL)
+    assert_one_line(done, 1, str(tmp_path / "file"))

@@ -97,3 +97,15 @@ def test_what_fails_leaves_the_former_engine(built) -> None:
     with pytest.raises(UsageError):
         build(built, Options(opt_shapes=shapes, force=True))
     assert before == ((built / "model.engine").read_bytes(), (built / "manifest.json").read_bytes())
+
+
+def test_shapes_of_some_inputs_imply_those_of_the_others(exported) -> None:
+    folder = exported()
+    engine = build(folder, Options(max_shapes={"q": (8, 2, 96, 64)}))
+    assert engine.profile.max["k"] == (8, 2, 96, 64)
+    assert engine.profile.max["pe"] == (8, 2, 96, 32, 2, 2)
+    with pytest.raises(UsageError, match="'pe_batch': expected 1 or 8, got 3"):
+        build(
+            folder,
+            Options(force=True, max_shapes={"q": (8, 2, 96, 64), "pe": (3, 1, 96, 32, 2, 2)}),
+        )
