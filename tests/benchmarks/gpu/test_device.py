@@ -1,4 +1,4 @@
-"""The order in which CUDA is asked, with stand-ins for the parts of ``torch.cuda`` that need one."""
+"""The order in which CUDA is asked, with stand-ins for what in ``torch.cuda`` needs a GPU."""
 
 from __future__ import annotations
 
