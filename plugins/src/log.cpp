@@ -4,6 +4,8 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "generation.h"
+
 namespace ropeexport {
 namespace {
 
@@ -14,15 +16,21 @@ constexpr std::size_t kPrefixLength = sizeof(kPrefix) - 1;
 
 std::atomic<nvinfer1::ILoggerFinder*> finder{nullptr};
 
+// The finder is TensorRT's own; its logger is the user's, compiled for the same TensorRT.
+bool write_to_logger(Severity severity, const char* message) noexcept {
+  nvinfer1::ILoggerFinder* const known = finder.load();
+  if (!known) return false;
+  const Generation& generation = generation_of_object(known);
+  auto* const logger = call<nvinfer1::ILogger*>(known, generation.finder_find_logger);
+  if (logger) call<void>(logger, generation.logger_log, severity, message);
+  return logger != nullptr;
+}
+
 void write(Severity severity, const char* format, std::va_list arguments) noexcept {
   char message[512];
   std::snprintf(message, sizeof(message), "%s", kPrefix);
   std::vsnprintf(message + kPrefixLength, sizeof(message) - kPrefixLength, format, arguments);
-  nvinfer1::ILoggerFinder* const known = finder.load();
-  nvinfer1::ILogger* const logger = known ? known->findLogger() : nullptr;
-  if (logger) {
-    logger->log(severity, message);
-  } else if (severity <= Severity::kWARNING) {
+  if (!write_to_logger(severity, message) && severity <= Severity::kWARNING) {
     std::fprintf(stderr, "%s\n", message);
   }
 }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "generation.h"
 #include "identity.h"
 #include "log.h"
 
@@ -14,24 +15,6 @@ namespace {
 
 using nvinfer1::IPluginCreatorInterface;
 using Severity = nvinfer1::ILogger::Severity;
-
-// Where IPluginRegistry's virtual functions lie in its table, which is its binary interface (that
-// of C++ on Linux: declaration order, two places for a destructor). TensorRT 11 removed those of
-// IPluginV2 before them. Source: NvInferRuntimeCommon.h of TensorRT 10.14 and 11.1.
-struct Layout {
-  int register_creator;
-  int get_all_creators;
-  int deregister_creator;
-};
-constexpr Layout kLayout10{12, 13, 15};
-constexpr Layout kLayout11{8, 9, 11};
-
-// TensorRT-RTX counts its versions on its own; 1.7 is the first whose layout is known.
-const Layout* layout_of(std::int32_t major, std::int32_t minor) noexcept {
-  if (major == 10) return &kLayout10;
-  if (major == 11 || (major == 1 && minor >= 7)) return &kLayout11;
-  return nullptr;
-}
 
 bool equal(const char* a, const char* b) noexcept { return a && std::strcmp(a, b) == 0; }
 
@@ -46,57 +29,44 @@ bool is_ours(const IPluginCreatorInterface& creator) noexcept {
 
 struct Registry {
   void* object = nullptr;
-  const Layout* layout = nullptr;
+  const Generation* generation = nullptr;
 
-  template <typename Result, typename... Arguments>
-  Result call(int place, Arguments... arguments) const noexcept {
-    using Function = Result (*)(void*, Arguments...);
-    void* const* const table = *static_cast<void* const* const*>(object);
-    return reinterpret_cast<Function>(table[place])(object, arguments...);
-  }
   // Not getCreator, which logs an error where there is none.
   bool has_creator() const noexcept {
     std::int32_t count = 0;
-    auto* const* const creators =
-        call<IPluginCreatorInterface* const*>(layout->get_all_creators, &count);
+    auto* const* const creators = call<IPluginCreatorInterface* const*>(
+        object, generation->registry_get_all_creators, &count);
     for (std::int32_t i = 0; creators && i < count; ++i) {
       if (is_ours(*creators[i])) return true;
     }
     return false;
   }
   bool add(IPluginCreatorInterface* creator) const noexcept {
-    return call<bool>(layout->register_creator, creator, kPluginNamespace);
+    return call<bool>(object, generation->registry_register_creator, creator, kPluginNamespace);
   }
   void remove(IPluginCreatorInterface* creator) const noexcept {
-    call<bool>(layout->deregister_creator, creator);
+    call<bool>(object, generation->registry_deregister_creator, creator);
   }
 };
 
-template <typename F>
-F function(void* library, const char* name) noexcept {
-  return reinterpret_cast<F>(dlsym(library, name));
-}
-
-// The registry of a library of TensorRT's, none where it has none or one of another layout.
+// The registry of a library of TensorRT's, none where it has none or is of an unknown generation.
 Registry registry_of(void* library) noexcept {
-  const auto registry = function<void* (*)()>(library, "getPluginRegistry");
-  const auto major = function<std::int32_t (*)()>(library, "getInferLibMajorVersion");
-  const auto minor = function<std::int32_t (*)()>(library, "getInferLibMinorVersion");
-  if (!registry || !major || !minor) return {};
-  const Layout* const layout = layout_of(major(), minor());
-  if (!layout) {
+  const auto get = reinterpret_cast<void* (*)()>(dlsym(library, "getPluginRegistry"));
+  if (!get) return {};
+  const Generation* const generation = generation_of_library(library);
+  if (!generation) {
     log(Severity::kWARNING,
-        "TensorRT %d.%d has a registry of unknown layout: load this library with "
-        "IPluginRegistry::loadLibrary",
-        static_cast<int>(major()), static_cast<int>(minor()));
+        "this TensorRT is of an unknown generation: load the library with "
+        "IPluginRegistry::loadLibrary");
     return {};
   }
-  return {registry(), layout};
+  return {get(), generation};
 }
 
 constexpr const char* kLibraries[] = {
-    "libnvinfer.so.10",      "libnvinfer.so.11",      "libtensorrt_rtx.so.1",
-    "libnvinfer_lean.so.10", "libnvinfer_lean.so.11",
+    "libnvinfer.so.10",     "libnvinfer_lean.so.10", "libnvinfer_dispatch.so.10",
+    "libnvinfer.so.11",     "libnvinfer_lean.so.11", "libnvinfer_dispatch.so.11",
+    "libtensorrt_rtx.so.1",
 };
 constexpr int kMost = 1 + sizeof(kLibraries) / sizeof(kLibraries[0]);
 

@@ -1,8 +1,7 @@
 // TensorRT's global plugin registries, as far as this process has any, found at run time.
 //
 // A library that needs the symbol getPluginRegistry cannot be loaded where TensorRT's own library
-// is not visible to all, as under Python. So it is looked for, and so are the layouts of
-// IPluginRegistry: TensorRT 11 and TensorRT-RTX have a shorter one than TensorRT 10.
+// is not visible to all, as under Python. So it is looked for.
 #pragma once
 
 #include <NvInferRuntime.h>

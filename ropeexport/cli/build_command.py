@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import EngineRecord
@@ -61,9 +62,7 @@ def command(folder: Path, as_json: bool, plugins: Path | None, **given: Any) -> 
 def _lines(folder: Path, engine: EngineRecord) -> Iterator[str]:
     path = folder / engine.file
     ropes = ", ".join(f"{name} {kind}" for name, kind in engine.ropes.items()) or "no rope"
-    yield (
-        f"✓ build    {path}: {engine.flavour} {engine.version}, {path.stat().st_size / 1e6:.1f} MB"
-    )
+    yield (f"✓ build    {path}: {engine.flavour} {engine.version}, {decimal(path.stat().st_size)}")
     yield f"  rope: {ropes}; attention: {engine.attention}"
     if engine.plugin is not None:
         where = "embedded" if engine.plugin.embedded else "to be beside the engine"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -68,7 +69,7 @@ def _print(manifest: Manifest, output: Path) -> None:
     count = len(model.ropes)
     click.echo(
         f"✓ export   {output / model.file}: opset {model.opset}, {model.dtype}, "
-        f"{count} ropeexport::ApplyRope, {size / 1e6:.1f} MB"
+        f"{count} ropeexport::ApplyRope, {decimal(size)}"
     )
     for spec in model.inputs:
         click.echo(f"  {spec.name:8} {spec.dtype:9} ({', '.join(str(dim) for dim in spec.shape)})")

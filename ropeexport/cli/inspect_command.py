@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Profile, TensorSpec
@@ -54,7 +55,7 @@ def _engine_lines(engine: Engine) -> Iterator[str]:
     state = "as built" if engine.is_built_file else "NOT the engine that was built"
     yield (
         f"engine: {record.file}, {record.flavour} {record.version}, "
-        f"{engine.size_bytes / 1e6:.1f} MB, {state}"
+        f"{decimal(engine.size_bytes)}, {state}"
     )
     yield f"  attention: {record.attention}"
     gpus = ", ".join(record.compute_capabilities) or "any that the flavour supports"

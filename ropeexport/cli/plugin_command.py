@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.filesize import decimal
 
 
 @click.group(name="plugin")
@@ -35,7 +36,7 @@ def build(architectures: tuple[str, ...], tensorrt_include: Path | None, verbose
 
     click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
     path = compile_plugin(architectures, tensorrt_include, show)
-    click.echo(f"✓ plugin   {path}: {path.stat().st_size / 1e6:.1f} MB{_proven(path)}")
+    click.echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
     click.echo("next: ropeexport build DIR --impl plugin")
 
 

@@ -1,6 +1,7 @@
-"""Child process: parse a model with a plugin library loaded and print the types of its layers.
+"""Child process: parse a model with a plugin library loaded and print what became of it.
 
-``python layer_types.py MODEL LIBRARY``; TensorRT-RTX's own names of the types, one JSON list.
+``python layer_types.py MODEL LIBRARY`` prints one JSON object: the types of the layers by
+TensorRT-RTX's own names, and the errors that reached TensorRT's logger.
 """
 
 from __future__ import annotations
@@ -11,16 +12,28 @@ import sys
 import tensorrt_rtx as trt
 
 
+class Logger(trt.ILogger):
+    """Keeps the errors."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.errors: list[str] = []
+
+    def log(self, severity: trt.ILogger.Severity, message: str) -> None:
+        if severity == trt.ILogger.ERROR:
+            self.errors.append(message)
+
+
 def main() -> None:
     model, library = sys.argv[1:]
-    logger = trt.Logger(trt.Logger.ERROR)
+    logger = Logger()
     builder = trt.Builder(logger)
     assert builder.get_plugin_registry().load_library(library) is not None
+    logger.errors.clear()
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(model), parser.get_error(0).desc()
-    layers = (network.get_layer(index) for index in range(network.num_layers))
-    print(json.dumps([layer.type.name for layer in layers]))
+    parsed = trt.OnnxParser(network, logger).parse_from_file(model)
+    layers = [network.get_layer(index).type.name for index in range(network.num_layers)]
+    print(json.dumps({"layers": layers if parsed else None, "errors": logger.errors}))
 
 
 if __name__ == "__main__":

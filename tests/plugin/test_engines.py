@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import ropeexport
+from onnx import TensorProto, helper
 
 from ropeexport import atomic, manifest
+from ropeexport.onnx_ops import names
 from ropeexport.trt import plugin_library
 from ropeexport.trt.flavour import RTX, available_flavours
 from ropeexport.trt.loader import child_environment
@@ -53,17 +56,64 @@ def test_dynamic_batch_and_length(exported, library, dtype) -> None:
     )
 
 
-def test_the_layer_is_a_plugin_layer(exported, library) -> None:
-    """Asked of TensorRT itself, beside the proof that the build made."""
+def parsed(model: Path, library: Path) -> tuple[list[str] | None, list[str]]:
+    """Return the layers and the errors of a model, as TensorRT itself has them."""
     environment = child_environment(RTX, available_flavours()[RTX])
-    command = [sys.executable, HERE / "layer_types.py", exported() / "model.onnx", library]
+    command = [sys.executable, HERE / "layer_types.py", model, library]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    types = json.loads(done.stdout)
-    assert types.count("PLUGIN_V3") == 1
-    assert "ROTARY_EMBEDDING" not in types
+    assert "ropeexport::" not in done.stderr  # messages go to the logger
+    result = json.loads(done.stdout)
+    return result["layers"], result["errors"]
+
+
+def test_the_layer_is_a_plugin_layer(exported, library) -> None:
+    layers, errors = parsed(exported() / "model.onnx", library)
+    assert layers is not None
+    assert layers.count("PLUGIN_V3") == 1
+    assert "ROTARY_EMBEDDING" not in layers
+    assert errors == []
+
+
+def rope_model(path: Path, q: list[int], pe: list[int], pe_type: int = TensorProto.FLOAT) -> Path:
+    """Write a model of one rope, k like q."""
+    half = TensorProto.FLOAT16
+    node = helper.make_node(
+        *("ApplyRope", ["q", "k", "pe"], ["q_out", "k_out"]),
+        name="rope",
+        domain=names.DOMAIN,
+        **names.PLUGIN_ATTRIBUTES,
+    )
+    inputs = [helper.make_tensor_value_info(name, half, q) for name in ("q", "k")]
+    inputs.append(helper.make_tensor_value_info("pe", pe_type, pe))
+    outputs = [helper.make_tensor_value_info(name, half, q) for name in ("q_out", "k_out")]
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(names.DOMAIN, 1)]
+    graph = helper.make_graph([node], "rope", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=opsets), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("q", "pe", "pe_type", "words"),
+    [
+        ([1, 2, 3, 7], [1, 1, 3, 3, 2, 2], TensorProto.FLOAT, "expected an even number, got 7"),
+        ([1, 2, 3, 8], [1, 1, 5, 4, 2, 2], TensorProto.FLOAT, "length of pe, as of q: expected 3"),
+        (
+            [2, 2, 3, 8],
+            [3, 1, 3, 4, 2, 2],
+            TensorProto.FLOAT,
+            "batch of pe: expected 1 or 2, got 3",
+        ),
+        ([1, 2, 3, 8], [1, 1, 3, 4, 2, 2], TensorProto.FLOAT16, "type of pe: expected float32"),
+    ],
+)
+def test_a_refusal_is_in_tensorrts_log(library, tmp_path, q, pe, pe_type, words) -> None:
+    layers, errors = parsed(rope_model(tmp_path / "rope.onnx", q, pe, pe_type), library)
+    assert layers is None
+    assert words in errors[0]
+    assert errors[0].startswith("ropeexport::ApplyRope: ")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_few_columns_get_many_threads(walk) -> None:
     many = assert_same(
         walk, *make((2, 32, 8, 3, 128, 1, 1), torch.float16), tuning=(1 << 30, 1, 12)
     )
-    assert many.heads_per_thread == 11  # 32 heads by at most 12: 11, 11 and 10
+    assert many.heads_per_thread == 12  # 32 heads in batches of four: 12, 12 and 8
 
 
 @pytest.mark.parametrize("most_columns", [1, 16, 40, 100, 1000])
@@ -204,6 +204,14 @@ def test_disagreeing_sizes_are_invalid(walk) -> None:
     wrong += [{"pe__heads": 0}, {"q__heads": -1}, {"q__in_": None}, {"k__out": None}]
     wrong += [{"pe__first": None}, {"type": 9}, {"head_size": 1 << 21}, {"q__heads": 1 << 17}]
     assert [status(**changes) for changes in wrong] == [INVALID_VALUE] * len(wrong)
+
+
+@pytest.mark.parametrize("field", [0, 1, 2])
+def test_unusable_tuning_is_invalid(walk, field) -> None:
+    q, k, pe = make((2, 4, 4, 3, 8, 1, 1), torch.float32)
+    tuning = list(DEFAULT_TUNING)
+    tuning[field] = 0
+    assert walk.status(parameters(q, k, pe, (q, k)), tuning=tuple(tuning))[0] == INVALID_VALUE
 
 
 def test_division_by_multiplication(walk) -> None:

@@ -26,6 +26,10 @@ inline bool sizes_agree(const ApplyRopeParams& p) {
          heads_agree(p.k, p.pe);
 }
 
+inline bool is_usable(const Tuning& t) {
+  return t.most_columns >= 1 && t.enough_blocks >= 1 && t.most_heads_per_thread >= 1;
+}
+
 inline bool is_empty(const ApplyRopeParams& p) {
   return p.batch == 0 || p.length == 0 || p.head_size == 0 || p.q.heads + p.k.heads == 0;
 }
@@ -82,10 +86,9 @@ ApplyRopeParams slice(ApplyRopeParams p, std::int64_t batch, std::int64_t positi
     x->in = static_cast<const T*>(x->in) + move(x->in_strides);
     x->out = static_cast<T*>(x->out) + move(x->out_strides);
   }
-  const std::int64_t row = move(broadcast_strides(p.pe).strides);
+  const std::int64_t row = move(broadcast_batch(p.pe).strides);
   if (p.pe.first) p.pe.first += row;
   if (p.pe.second) p.pe.second += row;
-  if (p.pe.batch != 1) p.pe.batch = batches;
   p.batch = batches;
   p.length = positions;
   return p;
@@ -139,7 +142,7 @@ cudaError_t run_type(const ApplyRopeParams& p, const Tuning& tuning, Executor& e
 template <class Form, class Pairing, bool kPartial, class Executor>
 cudaError_t dispatch(ApplyRopeParams p, const Tuning& tuning, Executor& executor) {
   if (!kPartial || p.rotary_size == 0) p.rotary_size = p.head_size;
-  if (!sizes_agree(p)) return cudaErrorInvalidValue;
+  if (!sizes_agree(p) || !is_usable(tuning)) return cudaErrorInvalidValue;
   if (is_empty(p)) return cudaSuccess;
   if (!has_all_arrays<Form>(p)) return cudaErrorInvalidValue;
   if (p.pe.heads > 1) {

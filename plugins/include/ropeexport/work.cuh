@@ -31,7 +31,7 @@ struct TensorWork {
 
 struct Work {
   TensorWork tensors[2];  // q, k
-  Coefficients pe{};      // a stride of 0 where an axis is broadcast
+  Coefficients pe{};      // a batch stride of 0 where one batch serves all
   std::int64_t rotary_size = 0;
   std::uint32_t rotating_units = 0;  // of a row; the others are copied
   std::uint32_t columns = 0;
@@ -62,38 +62,44 @@ inline std::int64_t heads_per_thread(std::int64_t columns, std::int64_t heads, c
   return std::clamp<std::int64_t>(single / t.enough_blocks, 1, t.most_heads_per_thread);
 }
 
-// Balanced: 32 heads by at most 12 are 11, 11 and 10.
-inline std::int64_t balanced_group(std::int64_t heads, std::int64_t most) {
-  return heads == 0 ? 1 : ceil_div(heads, ceil_div(heads, most));
+// Balanced groups of whole batches of heads: 32 heads by at most 12 in batches of 4 are 12, 12, 8.
+inline std::int64_t heads_per_group(std::int64_t heads, std::int64_t most, std::int64_t batch) {
+  if (heads == 0) return 1;
+  const std::int64_t step = std::min(most, batch);
+  const std::int64_t batches = ceil_div(heads, step);
+  const std::int64_t groups = ceil_div(batches, most / step);
+  return std::min(heads, ceil_div(batches, groups) * step);
 }
 
-inline TensorWork tensor_work(const Rotated& x, std::int64_t most_heads) {
+inline TensorWork tensor_work(const Rotated& x, std::int64_t heads_per_group) {
   return {static_cast<const char*>(x.in),
           static_cast<char*>(x.out),
           x.in_strides,
           x.out_strides,
           static_cast<std::int32_t>(x.heads),
-          static_cast<std::int32_t>(balanced_group(x.heads, most_heads))};
+          static_cast<std::int32_t>(heads_per_group)};
 }
 
-inline Coefficients broadcast_strides(Coefficients pe) {
+// A head axis of 1 needs no such thing: its variants ask for head 0 alone.
+inline Coefficients broadcast_batch(Coefficients pe) {
   if (pe.batch == 1) pe.strides.batch = 0;
-  if (pe.heads == 1) pe.strides.head = 0;
   return pe;
 }
 
-// Cut a launch whose columns are known to fit, see slices.cuh.
+// Cut a launch whose columns are known to fit, see dispatch.cuh.
 template <class V>
 Work make_work(const ApplyRopeParams& p, const Tuning& tuning) {
   const RowShape row = row_shape<V>(p);
   const std::int64_t columns = p.batch * p.length * row.units;
   const std::int64_t most = heads_per_thread(columns, p.q.heads + p.k.heads, tuning);
   Work work;
-  work.tensors[0] = tensor_work(p.q, most);
-  work.tensors[1] = tensor_work(p.k, most);
-  const std::int64_t q_groups = ceil_div(p.q.heads, work.tensors[0].heads_per_group);
-  const std::int64_t k_groups = ceil_div(p.k.heads, work.tensors[1].heads_per_group);
-  work.pe = broadcast_strides(p.pe);
+  const std::int64_t q_heads = heads_per_group(p.q.heads, most, V::kHeadsInFlight);
+  const std::int64_t k_heads = heads_per_group(p.k.heads, most, V::kHeadsInFlight);
+  const std::int64_t q_groups = ceil_div(p.q.heads, q_heads);
+  const std::int64_t k_groups = ceil_div(p.k.heads, k_heads);
+  work.tensors[0] = tensor_work(p.q, q_heads);
+  work.tensors[1] = tensor_work(p.k, k_heads);
+  work.pe = broadcast_batch(p.pe);
   work.rotary_size = p.rotary_size;
   work.rotating_units = static_cast<std::uint32_t>(row.rotating_units);
   work.columns = static_cast<std::uint32_t>(columns);

@@ -36,6 +36,8 @@ class DeviceArray {
   }
   DeviceArray(const Bytes& content, std::size_t offset) : DeviceArray(content.size(), offset) {
     check(cudaMemcpy(data(), content.data(), bytes_, cudaMemcpyHostToDevice), "copy to the GPU");
+    // the copy may still be under way, and the streams here do not wait for it
+    check(cudaDeviceSynchronize(), "copy to the GPU");
   }
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;

@@ -71,4 +71,37 @@ ShapeExpressions::~ShapeExpressions() = default;
 
 nvinfer1::IExprBuilder& ShapeExpressions::builder() { return *builder_; }
 
+std::vector<NamedShapes> wrong_shapes() {
+  const auto changed = [](auto change) {
+    Shapes s = shapes(Sizes{});
+    change(s);
+    return s;
+  };
+  return {
+      {"q without heads", changed([](Shapes& s) { s.q = dims({2, 6, 8}); })},
+      {"pe of five axes", changed([](Shapes& s) { s.pe = dims({1, 6, 4, 2, 2}); })},
+      {"an odd head size", changed([](Shapes& s) { s.q.d[3] = s.k.d[3] = 7; })},
+      {"k of another batch", changed([](Shapes& s) { s.k.d[0] = 3; })},
+      {"k of another length", changed([](Shapes& s) { s.k.d[2] = 5; })},
+      {"k of another head size", changed([](Shapes& s) { s.k.d[3] = 6; })},
+      {"pe of another batch", changed([](Shapes& s) { s.pe.d[0] = 3; })},
+      {"pe of other heads", changed([](Shapes& s) { s.pe.d[1] = 3; })},
+      {"pe of q's heads, not of k's", shapes({2, 4, 2, 6, 8, 1, 4})},
+      {"pe of another length", changed([](Shapes& s) { s.pe.d[2] = 5; })},
+      {"pe of other pairs", changed([](Shapes& s) { s.pe.d[3] = 3; })},
+      {"matrices of three rows", changed([](Shapes& s) { s.pe.d[4] = 3; })},
+      {"matrices of three columns", changed([](Shapes& s) { s.pe.d[5] = 3; })},
+  };
+}
+
+std::vector<NamedShapes> right_shapes() {
+  return {
+      {"one batch of matrices", shapes(Sizes{})},
+      {"matrices of each batch", shapes({2, 4, 4, 6, 8, 2, 1})},
+      {"matrices of each head", shapes({2, 4, 4, 6, 8, 1, 4})},
+      {"grouped heads", shapes({2, 4, 2, 6, 8, 2, 1})},
+      {"length zero", shapes({2, 4, 4, 0, 8, 1, 1})},
+  };
+}
+
 }  // namespace harness

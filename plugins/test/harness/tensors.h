@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace harness {
@@ -27,6 +28,11 @@ struct Shapes {
   nvinfer1::Dims q, k, pe;
 };
 Shapes shapes(const Sizes& sizes);
+
+// Shapes that the op takes, and shapes that it does not, by what is wrong with them.
+using NamedShapes = std::pair<const char*, Shapes>;
+std::vector<NamedShapes> right_shapes();
+std::vector<NamedShapes> wrong_shapes();
 
 // q, k, pe, q', k'.
 using StaticTensors = std::array<nvinfer1::PluginTensorDesc, 5>;

@@ -1,0 +1,45 @@
+#include "generation.h"
+
+#include <NvInferVersion.h>
+#include <dlfcn.h>
+
+#include <cstdint>
+
+namespace ropeexport {
+namespace {
+
+constexpr Generation k10{12, 13, 15, 0, 0};
+constexpr Generation k11{8, 9, 11, 4, 4};
+
+// TensorRT-RTX counts its versions on its own; 1.7 is the first that this was tried with.
+const Generation* generation_of(std::int32_t major, std::int32_t minor) noexcept {
+  if (major == 10) return &k10;
+  if (major == 11 || (major == 1 && minor >= 7)) return &k11;
+  return nullptr;
+}
+
+const Generation& generation_of_headers() noexcept {
+  const Generation* const known = generation_of(NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR);
+  return known ? *known : k11;
+}
+
+}  // namespace
+
+const Generation* generation_of_library(void* library) noexcept {
+  using GetNumber = std::int32_t (*)();
+  const auto major = reinterpret_cast<GetNumber>(dlsym(library, "getInferLibMajorVersion"));
+  const auto minor = reinterpret_cast<GetNumber>(dlsym(library, "getInferLibMinorVersion"));
+  return major && minor ? generation_of(major(), minor()) : nullptr;
+}
+
+const Generation& generation_of_object(const void* object) noexcept {
+  Dl_info origin;
+  if (!dladdr(*static_cast<const void* const*>(object), &origin)) return generation_of_headers();
+  void* const library = dlopen(origin.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+  if (!library) return generation_of_headers();
+  const Generation* const known = generation_of_library(library);
+  dlclose(library);
+  return known ? *known : generation_of_headers();
+}
+
+}  // namespace ropeexport
