@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 CPP := $(shell git ls-files 'plugins/*.cuh' 'plugins/*.h' 'plugins/*.cpp' 'plugins/*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check format test-plugin gpu-test bench clean
+.PHONY: help setup demo test check mutants format test-plugin gpu-test bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ check: setup ## formatters, linters, types, tests
 	$(BIN)/mypy
 	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
 	$(MAKE) test
+
+mutants: setup ## break an export in every known way: check must catch each
+	$(BIN)/python -m mutants
 
 format: setup ## let the formatters write
 	$(BIN)/ruff format .

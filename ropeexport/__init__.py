@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ropeexport.api import export
     from ropeexport.modules import attention
     from ropeexport.op import apply_rope, rope
 
@@ -17,10 +18,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "attention": "ropeexport.modules",
     "apply_rope": "ropeexport.op",
+    "export": "ropeexport.api",
     "rope": "ropeexport.op",
 }
 
-__all__ = ["__version__", "apply_rope", "attention", "rope"]
+__all__ = ["__version__", "apply_rope", "attention", "export", "rope"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +28,11 @@ class Example:
         Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
     outputs : tuple of str
         Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
+    constants : dict of str to Any
+        Further arguments of ``forward`` that are no tensors, or tensors in a list or a dict.
+    weights : Path or None
+        The folder of the safetensors files with the module's weights, where the module itself is
+        a :func:`ropeexport.weights.skeleton.skeleton`.
     """
 
     module: nn.Module
@@ -33,6 +40,8 @@ class Example:
     dynamic_axes: dict[str, dict[int, str]]
     axes: dict[str, Axis] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    constants: dict[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
 
 
 def checked(example: Example) -> Example:

@@ -20,7 +20,7 @@ MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
-Role = Literal["data", "matrices", "positions"]
+Role = Literal["data", "matrices", "positions", "rotated"]
 
 
 class Record(BaseModel):
@@ -35,7 +35,8 @@ class TensorSpec(Record):
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
     shape: tuple[int | str, ...]
-    role: Role = "data"  # matrices: 2x2 matrices of a rope; positions: integer position ids
+    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
+    role: Role = "data"
 
 
 class Axis(Record):
@@ -51,11 +52,47 @@ class Axis(Record):
 
 
 class Source(Record):
-    """What rebuilds the torch module: a built-in with its options, or a factory of the user's."""
+    """What rebuilds the torch module: a built-in with its options, or a factory of the user's.
 
-    kind: Literal["builtin", "factory"]
+    Of ``module`` (an object of Python's), ``config`` (a class of a library) and ``onnx`` (a file)
+    only the name is known.
+    """
+
+    kind: Literal["builtin", "factory", "module", "config", "onnx"]
     name: str
     options: dict[str, Any] = {}
+
+
+class Refusal(Record):
+    """A place that looks like a rotary application and was left as it is."""
+
+    node: str
+    reason: str
+
+
+class RopeCount(Record):
+    """How many rotary applications a graph has; one is a q/k pair, or one tensor rotated alone."""
+
+    found: int = 0
+    replaced: int = 0
+    refused: tuple[Refusal, ...] = ()
+
+
+class WeightFile(Record):
+    """A safetensors file that a model refers to; size and header tell whether it is the same."""
+
+    file: str
+    size: int
+    header_sha256: str
+
+
+class Weights(Record):
+    """Weights outside of the ONNX file, and those that had to be copied into it."""
+
+    files: tuple[WeightFile, ...]
+    referenced_tensors: int
+    referenced_bytes: int
+    copied: tuple[str, ...] = ()  # names of the weights that a layout forced into the ONNX file
 
 
 class ModelRecord(Record):
@@ -67,7 +104,9 @@ class ModelRecord(Record):
     dtype: str  # fp32, fp16 or bf16: the type of the data that is rotated
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    ropes: tuple[str, ...]  # names of the ropeexport::ApplyRope nodes
+    ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
+    recognition: RopeCount = RopeCount()
+    weights: Weights | None = None  # None: all weights are in the file or its own data file
 
 
 class PluginRecord(Record):

@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from ropeexport.errors import ExportError
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import FORMS
 
-_OUTPUTS = {
-    names.APPLY_ROPE: ("q_rotated", "k_rotated"),
-    names.ROPE_TABLE: ("pe",),
+_OUTPUTS = {names.ROPE_TABLE: ("pe",)} | {
+    name: tuple(f"{x}_rotated" for x in form.data_inputs) for name, form in FORMS.items()
 }
 
 
@@ -25,8 +25,12 @@ def name_nodes(model: ir.Model) -> None:
         if node.domain == names.DOMAIN:
             number = counts[node.op_type] = counts.get(node.op_type, -1) + 1
             node.name = f"{node.op_type}_{number}"
+            short = (
+                node.op_type.removeprefix(names.APPLY_ROPE).lower() if node.op_type in FORMS else ""
+            )
             for value, label in zip(node.outputs, _OUTPUTS[node.op_type], strict=True):
-                value.name = f"{label}_{number}"
+                if not value.is_graph_output():  # those are the user's to name
+                    value.name = "_".join(filter(None, (label, short, str(number))))
 
 
 def make_paths_relative(model: ir.Model) -> None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
-from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import form_of
+
+_MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
@@ -31,13 +33,13 @@ def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
 
 
 def rope_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the ``ropeexport::ApplyRope`` nodes of the main graph, in order."""
+    """Return the nodes of ropeexport's rotary ops in the main graph, in order."""
     return [node for node in model.graph.node if is_rope(node)]
 
 
 def is_rope(node: onnx.NodeProto) -> bool:
-    """Say whether a node is ``ropeexport::ApplyRope``."""
-    return (node.domain, node.op_type) == (names.DOMAIN, names.APPLY_ROPE)
+    """Say whether a node is one of ropeexport's rotary ops."""
+    return form_of(node.domain, node.op_type) is not None
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -57,8 +59,11 @@ def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
-    """Return the outputs."""
-    return tuple(_spec(value, "data") for value in model.graph.output)
+    """Return the outputs, with the role that the graph gives each."""
+    rotated = _rotated(model)
+    return tuple(
+        _spec(value, "rotated" if value.name in rotated else "data") for value in model.graph.output
+    )
 
 
 def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -93,10 +98,23 @@ def _matrix_inputs(model: onnx.ModelProto) -> set[str]:
     producers = {output: node for node in model.graph.node for output in node.output}
     found = set()
     for node in rope_nodes(model):
-        name = node.input[2]
+        form = form_of(node.domain, node.op_type)
+        if form is None or form.tables != "matrices":
+            continue
+        name = node.input[form.tensors]
         while name in producers and producers[name].op_type in ("Unsqueeze", "Cast", "Reshape"):
             name = producers[name].input[0]
         found.add(name)
+    return found
+
+
+def _rotated(model: onnx.ModelProto) -> set[str]:
+    """Names of the values that a rope rotated, and of those that only have another shape."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        moved = node.op_type in _MOVERS and not node.domain and node.input[0] in found
+        if is_rope(node) or moved:
+            found.update(node.output)
     return found
 
 

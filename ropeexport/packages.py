@@ -8,10 +8,14 @@ from ropeexport.errors import MissingError
 
 # the set of pyproject.toml that brings each
 _BROUGHT_BY = {
+    "diffusers": "ropeexport[models]",
     "torch": "ropeexport[export]",
+    "transformers": "ropeexport[models]",
     "onnxscript": "ropeexport[export]",
     "onnx_ir": "ropeexport[export]",
     "onnxruntime": "ropeexport[cpu]",
+    "jinja2": "ropeexport[report]",
+    "matplotlib": "ropeexport[report]",
 }
 
 

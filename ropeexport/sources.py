@@ -18,6 +18,7 @@ from ropeexport import onnx_file
 from ropeexport.builtin_models import BUILTINS, Options
 from ropeexport.errors import ParityError, UsageError
 from ropeexport.example import Example
+from ropeexport.hub.load import is_library_model, load_example
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
 
 
@@ -27,6 +28,8 @@ class Request:
 
     model: str
     options: Options = field(default_factory=Options)
+    config: Path | None = None  # of diffusers:CLASS
+    dtype: str | None = None  # of a library's model; a built-in has it among its options
 
 
 def load(request: Request) -> tuple[Example, Source]:
@@ -41,10 +44,14 @@ def load(request: Request) -> tuple[Example, Source]:
         example = BUILTINS[request.model](request.options)
         options = request.options.as_record()
         return example, Source(kind="builtin", name=request.model, options=options)
+    if is_library_model(request.model):
+        example = load_example(request.model, request.config, request.dtype)
+        options = {"config": str(request.config)} if request.config else {}
+        return example, Source(kind="config", name=request.model, options=options)
     if ":" not in request.model:
         raise UsageError(
-            f"MODEL: expected one of {', '.join(BUILTINS)}, path/to/file.py:factory or "
-            f"package.module:factory, got {request.model!r}"
+            f"MODEL: expected one of {', '.join(BUILTINS)}, diffusers:CLASS, transformers:CONFIG, "
+            f"path/to/file.py:factory or package.module:factory, got {request.model!r}"
         )
     example = _call_factory(request.model)
     return example, Source(kind="factory", name=request.model)
@@ -58,6 +65,12 @@ def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = Non
     source = manifest.source
     if source.kind == "builtin":
         module = BUILTINS[source.name](Options.from_record(source.options)).module
+    elif module_reference is None and source.kind != "factory":
+        raise ParityError(
+            f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
+            "write a factory that returns (module, example inputs, dynamic axes), and add "
+            "--module path/to/file.py:factory"
+        )
     elif module_reference is None:
         raise ParityError(
             f"{folder}: exported from {source.name}, which is your code and is imported only when "

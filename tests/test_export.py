@@ -191,7 +191,7 @@ def test_the_op_itself_exports(tmp_path: Path) -> None:
 
 
 def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("ropeexport.exporter._INLINE_LIMIT_BYTES", 1024)
+    monkeypatch.setattr("ropeexport.model_writer._INLINE_LIMIT_BYTES", 1024)
     request = sources.Request("flux-self-attention", Options(**SMALL))
     record = export_model(request, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())

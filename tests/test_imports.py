@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pydantic", "rich", "numpy")
-VERBS = ("export", "build", "check", "inspect", "plugin", "doctor")
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pydantic", "rich", "numpy",
+         "jinja2", "matplotlib")  # fmt: skip
+VERBS = ("export", "fuse", "build", "check", "report", "inspect", "plugin", "doctor")
 
 PROBE = """
 import sys

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.filesize import decimal
 
 if TYPE_CHECKING:
     from ropeexport.manifest import EngineRecord
@@ -60,6 +59,8 @@ def command(folder: Path, as_json: bool, plugins: Path | None, **given: Any) -> 
 
 
 def _lines(folder: Path, engine: EngineRecord) -> Iterator[str]:
+    from rich.filesize import decimal
+
     path = folder / engine.file
     ropes = ", ".join(f"{name} {kind}" for name, kind in engine.ropes.items()) or "no rope"
     yield (f"✓ build    {path}: {engine.flavour} {engine.version}, {decimal(path.stat().st_size)}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
+
 if TYPE_CHECKING:
     from ropeexport.parity.records import Report
 
@@ -42,6 +44,8 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@report_options
+@schema_option
 def command(
     folder: Path, module: str | None, require: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
@@ -54,6 +58,7 @@ def command(
     from ropeexport.packages import require as require_packages
 
     require_packages("torch")
+    require_for(given)
     from ropeexport.parity import report as reports
     from ropeexport.parity.check import Options, check
 
@@ -74,6 +79,7 @@ def command(
     else:
         reports.print_report(report)
         click.echo(f"report: {path}")
+    write_forms(report, given)
     _exit(report, require)
 
 

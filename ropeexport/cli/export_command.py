@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.filesize import decimal
+
+from ropeexport.cli.rope_lines import rope_lines
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -29,48 +30,67 @@ _BUILTINS = "flux-attention, flux-self-attention, flux-self-attention-ids"
     type=click.Choice(["fp32", "fp16", "bf16"]),
     help="Type of the data.  [default: fp32]",
 )
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Config of diffusers:CLASS: a file or folder."
+)
+@click.option(
+    "--copy-weights", is_flag=True, help="Copy safetensors files instead of writing beside them."
+)
+@click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def command(model: str, output: Path, opset: int, force: bool, as_json: bool, **sizes: Any) -> None:
+def command(model: str, output: Path, as_json: bool, config: Path | None, **given: Any) -> None:
     """Trace MODEL to ONNX with the custom rotary op.
 
-    MODEL is flux-attention, flux-self-attention, flux-self-attention-ids, or a factory,
-    path/to/file.py:factory or package.module:factory, that returns (module, example inputs,
-    dynamic axes).  Sizes and type are for the built-in models; batch and length stay dynamic.
+    MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS with its
+    --config, or transformers:CONFIG; or a factory, path/to/file.py:factory or
+    package.module:factory, that returns (module, example inputs, dynamic axes).  Sizes are for the
+    built-in models; batch and length stay dynamic.
+
+    Safetensors files in the folder of a config are its weights: they stay as they are, and the
+    ONNX file is written beside them (-o that folder), or they are copied (--copy-weights).
     """
     from ropeexport.packages import require
 
     require("torch", "onnxscript", "onnx_ir")
     from ropeexport.exporter import export_model
 
-    manifest = export_model(_request(model, sizes), output, opset=opset, force=force)
+    choices = {name: given.pop(name) for name in _CHOICES}
+    manifest = export_model(_request(model, config, given), output, **choices)
     if as_json:
         click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
     else:
         _print(manifest, output)
 
 
-def _request(model: str, sizes: dict[str, Any]) -> Any:
+_CHOICES = ("opset", "force", "copy_weights", "require_rope")
+
+
+def _request(model: str, config: Path | None, sizes: dict[str, Any]) -> Any:
     from ropeexport.builtin_models import BUILTINS, Options
     from ropeexport.errors import UsageError
+    from ropeexport.hub.load import is_library_model
     from ropeexport.sources import Request
 
     given = {name: value for name, value in sizes.items() if value is not None}
+    dtype = given.pop("dtype", None) if is_library_model(model) else None
     if given and model not in BUILTINS:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{options}: only for the built-in models ({_BUILTINS})")
-    return Request(model, Options(**given))
+    return Request(model, Options(**given), config, dtype)
 
 
 def _print(manifest: Manifest, output: Path) -> None:
+    from rich.filesize import decimal
+
     model = manifest.model
     size = (output / model.file).stat().st_size
-    count = len(model.ropes)
     click.echo(
-        f"✓ export   {output / model.file}: opset {model.opset}, {model.dtype}, "
-        f"{count} ropeexport::ApplyRope, {decimal(size)}"
+        f"✓ export   {output / model.file}: opset {model.opset}, {model.dtype}, {decimal(size)}"
     )
+    for line in rope_lines(model):
+        click.echo(f"  {line}")
     for spec in model.inputs:
         click.echo(f"  {spec.name:8} {spec.dtype:9} ({', '.join(str(dim) for dim in spec.shape)})")
     click.echo(f"next: ropeexport build {output}")

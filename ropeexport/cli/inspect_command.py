@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.filesize import decimal
+
+from ropeexport.cli.rope_lines import rope_lines
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Profile, TensorSpec
@@ -30,6 +31,8 @@ def command(path: Path, as_json: bool) -> None:
 
 def _lines(found: Inspection) -> Iterator[str]:
     yield from _model_lines(found.model)
+    if found.model.record is not None:
+        yield from rope_lines(found.model.record)
     yield f"rotary ops: {len(found.ropes)}"
     for rope in found.ropes:
         yield f"  {rope.node}  {rope.op}({', '.join(rope.inputs)}) -> {', '.join(rope.outputs)}"
@@ -51,6 +54,8 @@ def _model_lines(model: Model) -> Iterator[str]:
 
 
 def _engine_lines(engine: Engine) -> Iterator[str]:
+    from rich.filesize import decimal
+
     record = engine.record
     state = "as built" if engine.is_built_file else "NOT the engine that was built"
     yield (

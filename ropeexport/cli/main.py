@@ -13,8 +13,10 @@ from ropeexport.errors import EXIT_FAILURE, RopeExportError
 # verb: where its click command lives, and the line that --help shows without importing it
 _COMMANDS = {
     "export": ("export_command", "Trace a torch module to ONNX with the custom rotary op."),
+    "fuse": ("fuse_command", "Replace the rotary applications of an ONNX file by the custom op."),
     "build": ("build_command", "Compile an exported model into a TensorRT engine."),
     "check": ("check_command", "Prove how far each runtime is from a float64 oracle."),
+    "report": ("report_command", "Write a parity run as HTML, Markdown or JUnit XML."),
     "inspect": ("inspect_command", "Show the rotary ops of a file and what implements them."),
     "plugin": ("plugin_command", "Compile the TensorRT plugin for the rotary op."),
     "doctor": ("doctor_command", "Show versions and what is missing, with the cure."),

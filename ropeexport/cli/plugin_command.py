@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.filesize import decimal
 
 
 @click.group(name="plugin")
@@ -28,6 +27,8 @@ def command() -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show what CMake and nvcc print.")
 def build(architectures: tuple[str, ...], tensorrt_include: Path | None, verbose: bool) -> None:
     """Compile the plugin with nvcc and put it where 'ropeexport build' finds it."""
+    from rich.filesize import decimal
+
     from ropeexport.trt.plugin_build import compile_plugin
 
     def show(line: str) -> None:

@@ -1,8 +1,9 @@
-"""Function bodies of ``ropeexport::ApplyRope``: three ways to compute one contract.
+"""Function bodies of the rotary ops: three ways to compute one contract.
 
 ``adaptive`` decides at run time and is what a file is exported with.  ``general`` (products and a
 sum, right for any matrix, equal to eager bit for bit) and ``rotation`` (``RotaryEmbedding``, right
-for rotations only) are what a TensorRT build swaps in, see :func:`with_body`.
+for rotations only) are what a TensorRT build swaps in, see :func:`with_body`.  Cosine and sine are
+a rotation by contract, so there ``adaptive`` is ``rotation``.
 
 This module needs onnx alone, so that a build imports no torch.
 """
@@ -14,6 +15,7 @@ from typing import Literal
 import onnx
 
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import APPLY_ROPE, Form, Pairing, form_of
 
 Body = Literal["adaptive", "general", "rotation"]
 
@@ -21,11 +23,14 @@ _FLOAT = onnx.TensorProto.FLOAT
 _BOOL = onnx.TensorProto.BOOL
 _INT32 = onnx.TensorProto.INT32
 
-# pe (Bp, Hp, L, P, 2, 2) to its four entries, each (Bp, Hp, L, P).  Gather with a scalar index is
-# the form that onnxruntime fuses into one Split.
-_ENTRIES = """
+_NUMBERS = """
   zero = Constant<value_int = 0>()
   one = Constant<value_int = 1>()
+"""
+
+# pe (Bp, Hp, L, P, 2, 2) to its four entries, each (Bp, Hp, L, P).  Gather with a scalar index is
+# the form that onnxruntime fuses into one Split.
+_MATRIX_ENTRIES = """
   two = Constant<value_int = 2>()
   three = Constant<value_int = 3>()
   rows = Constant<value_ints = [0, 0, 0, 0, 4]>()
@@ -52,97 +57,138 @@ _DECISION = f"""
   use_rotary = And(all_rotations, shared_by_heads)
 """
 
+# cos and sin (Bp, L, P) to the same four entries, each (Bp, 1, L, P)
+_COS_SIN_ENTRIES = """
+  head_axis = Constant<value_ints = [1]>()
+  m00 = Unsqueeze(cos, head_axis)
+  m10 = Unsqueeze(sin, head_axis)
+  m01 = Neg(m10)
+  m11 = Identity(m00)
+"""
+
 # RotaryEmbedding wants tables of the data's batch and without a head axis: (B, L, P).
-_ROTARY = """
+_MATRIX_TABLES = """
   cos_1 = Gather<axis = 1>(m00, zero)
   sin_1 = Gather<axis = 1>(m10, zero)
+"""
+_COS_SIN_TABLES = """
+  cos_1 = Identity(cos)
+  sin_1 = Identity(sin)
+"""
+_EXPANDED = """
   batch = Shape<start = 0, end = 1>(q)
   ones = Constant<value_ints = [1, 1]>()
   table_shape = Concat<axis = 0>(batch, ones)
-  cos = Expand(cos_1, table_shape)
-  sin = Expand(sin_1, table_shape)
+  cos_b = Expand(cos_1, table_shape)
+  sin_b = Expand(sin_1, table_shape)
 """
 
 _ROTARY_EACH = f"""
   {{x}}_wide = Cast<to = {_FLOAT}>({{x}})
-  {{x}}_rotated = RotaryEmbedding<interleaved = 1>({{x}}_wide, cos, sin)
+  {{x}}_rotated = RotaryEmbedding<interleaved = {{interleaved}}>({{x}}_wide, cos_b, sin_b)
 """
 
 _PRODUCTS = """
-  pairs = Constant<value_ints = [0, 0, 0, -1, 2]>()
-  last = Constant<value_ints = [-1]>()
+  pairs = Constant<value_ints = {pair_shape}>()
+  pair_axis = Constant<value_ints = [{axis}]>()
 """
 
 _PRODUCTS_EACH = f"""
   {{x}}_wide = Cast<to = {_FLOAT}>({{x}})
   {{x}}_pairs = Reshape({{x}}_wide, pairs)
-  {{x}}_0 = Gather<axis = -1>({{x}}_pairs, zero)
-  {{x}}_1 = Gather<axis = -1>({{x}}_pairs, one)
+  {{x}}_0 = Gather<axis = {{axis}}>({{x}}_pairs, zero)
+  {{x}}_1 = Gather<axis = {{axis}}>({{x}}_pairs, one)
   {{x}}_00 = Mul(m00, {{x}}_0)
   {{x}}_01 = Mul(m01, {{x}}_1)
   {{x}}_10 = Mul(m10, {{x}}_0)
   {{x}}_11 = Mul(m11, {{x}}_1)
   {{x}}_row0 = Add({{x}}_00, {{x}}_01)
   {{x}}_row1 = Add({{x}}_10, {{x}}_11)
-  {{x}}_col0 = Unsqueeze({{x}}_row0, last)
-  {{x}}_col1 = Unsqueeze({{x}}_row1, last)
-  {{x}}_stacked = Concat<axis = -1>({{x}}_col0, {{x}}_col1)
+  {{x}}_col0 = Unsqueeze({{x}}_row0, pair_axis)
+  {{x}}_col1 = Unsqueeze({{x}}_row1, pair_axis)
+  {{x}}_stacked = Concat<axis = {{axis}}>({{x}}_col0, {{x}}_col1)
   {{x}}_shape = Shape({{x}})
   {{x}}_rotated = Reshape({{x}}_stacked, {{x}}_shape)
 """
 
-_CAST_BACK = """
-  q_out = CastLike(q_rotated, q)
-  k_out = CastLike(k_rotated, k)
+_CAST_BACK_EACH = """
+  {x}_out = CastLike({x}_rotated, {x})
 """
 
+# how the last axis is seen as pairs, and which axis of that view holds the two of a pair
+_PAIR_VIEWS: dict[Pairing, dict[str, str]] = {
+    "interleaved": {"pair_shape": "[0, 0, 0, -1, 2]", "axis": "-1", "interleaved": "1"},
+    "half": {"pair_shape": "[0, 0, 0, 2, -1]", "axis": "-2", "interleaved": "0"},
+}
 
-def _each(template: str, suffix: str = "") -> str:
-    text = "".join(template.format(x=x) for x in ("q", "k"))
+
+def _each(form: Form, template: str, suffix: str = "") -> str:
+    text = "".join(template.format(x=x, **_PAIR_VIEWS[form.pairing]) for x in form.data_inputs)
     return text.replace("_rotated", f"_rotated{suffix}")
 
 
-def _branch(name: str, nodes: str, suffix: str) -> str:
+def _general(form: Form, suffix: str = "") -> str:
+    head = _PRODUCTS.format(**_PAIR_VIEWS[form.pairing])
+    return head + _each(form, _PRODUCTS_EACH, suffix)
+
+
+def _rotation(form: Form, suffix: str = "") -> str:
+    tables = _MATRIX_TABLES if form.tables == "matrices" else _COS_SIN_TABLES
+    return tables + _EXPANDED + _each(form, _ROTARY_EACH, suffix)
+
+
+def _adaptive(form: Form) -> str:
+    rotated = ", ".join(f"{x}_rotated" for x in form.data_inputs)
+    rotations = _branch(form, "rotations", _rotation(form, "_by_rotary"), "_by_rotary")
+    matrices = _branch(form, "matrices", _general(form, "_by_products"), "_by_products")
+    return (
+        f"{_DECISION} {rotated} = If (use_rotary) "
+        f"<then_branch = {rotations}, else_branch = {matrices}>"
+    )
+
+
+def _branch(form: Form, name: str, nodes: str, suffix: str) -> str:
     # The branches cast up, the function casts back: so onnxruntime drops both casts for float32.
-    outputs = ", ".join(f"float[b, h_{x}, l, d] {x}_rotated{suffix}" for x in ("q", "k"))
+    outputs = ", ".join(f"float[b, h_{x}, l, d] {x}_rotated{suffix}" for x in form.data_inputs)
     return f"{name} () => ({outputs}) {{ {nodes} }}"
 
 
-_GENERAL = _PRODUCTS + _each(_PRODUCTS_EACH)
-_ROTATION = _ROTARY + _each(_ROTARY_EACH)
-_ADAPTIVE = (
-    _DECISION
-    + "q_rotated, k_rotated = If (use_rotary) <then_branch = "
-    + _branch("rotations", _ROTARY + _each(_ROTARY_EACH, "_by_rotary"), "_by_rotary")
-    + ", else_branch = "
-    + _branch("matrices", _PRODUCTS + _each(_PRODUCTS_EACH, "_by_products"), "_by_products")
-    + ">"
-)
+def _nodes(form: Form, body: Body) -> str:
+    entries = _MATRIX_ENTRIES if form.tables == "matrices" else _COS_SIN_ENTRIES
+    if body == "general":
+        middle = entries + _general(form)
+    elif form.tables == "cos_sin":
+        middle = _rotation(form)
+    else:
+        middle = entries + (_adaptive(form) if body == "adaptive" else _rotation(form))
+    return _NUMBERS + middle + _each(form, _CAST_BACK_EACH)
 
-_NODES: dict[Body, str] = {
-    "adaptive": _ENTRIES + _ADAPTIVE + _CAST_BACK,
-    "general": _ENTRIES + _GENERAL + _CAST_BACK,
-    "rotation": _ENTRIES + _ROTATION + _CAST_BACK,
-}
+
+def rope_function(form: Form, opset: int, body: Body = "adaptive") -> onnx.FunctionProto:
+    """Return the model-local function of a rotary op for a model of ``opset``."""
+    inputs = ", ".join((*form.data_inputs, *form.table_inputs))
+    outputs = ", ".join(f"{x}_out" for x in form.data_inputs)
+    function = onnx.parser.parse_function(
+        f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
+        f"{form.op_type} <{', '.join(form.attributes)}> ({inputs}) => ({outputs}) "
+        f"{{ {_nodes(form, body)} }}"
+    )
+    function.doc_string = form.contract
+    return function
 
 
 def apply_rope_function(opset: int, body: Body = "adaptive") -> onnx.FunctionProto:
     """Return the model-local function ``ropeexport::ApplyRope`` for a model of ``opset``."""
-    attributes = ", ".join(names.PLUGIN_ATTRIBUTES)
-    function = onnx.parser.parse_function(
-        f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
-        f"{names.APPLY_ROPE} <{attributes}> (q, k, pe) => (q_out, k_out) {{ {_NODES[body]} }}"
-    )
-    function.doc_string = names.CONTRACT
-    return function
+    return rope_function(APPLY_ROPE, opset, body)
 
 
 def with_body(model: onnx.ModelProto, body: Body) -> onnx.ModelProto:
-    """Return a copy of ``model`` in which ApplyRope has another body; weights are shared files."""
+    """Return a copy of ``model`` whose rotary ops have another body; weights are shared files."""
     swapped = onnx.ModelProto()
     swapped.CopyFrom(model)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     for function in swapped.functions:
-        if (function.domain, function.name) == (names.DOMAIN, names.APPLY_ROPE):
-            function.CopyFrom(apply_rope_function(opset, body))
+        form = form_of(function.domain, function.name)
+        if form is not None:
+            function.CopyFrom(rope_function(form, opset, body))
     return swapped

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
+import ropeexport.op  # noqa: F401  (registers the ops that the table names)
 from ropeexport.onnx_ops import names, rope_table
 from ropeexport.reference import frequencies
 

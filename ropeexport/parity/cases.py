@@ -66,7 +66,8 @@ def select(
     seed : int
         The same seed gives the same cases.
     count : int, optional
-        How many cases: the first of the designed ones, then random sizes within the profile.
+        How many cases: the first of the designed ones, then random sizes within the profile; with
+        ``lengths``, the same sizes again with other numbers.
     lengths : sequence of int, optional
         Lengths in place of the designed ones, whatever they cost.
     """
@@ -74,7 +75,7 @@ def select(
     if lengths:
         _check_lengths(space, lengths)
         chosen = _unique(_at_lengths(space, lengths))
-        return Selection(tuple(_case(seed, *one) for one in chosen[:count]))
+        return Selection(tuple(_again_and_again(seed, chosen, count or len(chosen))))
     designed = _unique(_designed(space))
     taken, left_out = _within_budget(space, designed)
     if count is None:
@@ -136,6 +137,13 @@ def _at_lengths(space: Space, lengths: Sequence[int]) -> Iterator[_Choice]:
                 options = space.broadcasts(sizes)
                 if options:
                     yield kind, options[(turn + step) % len(options)]
+
+
+def _again_and_again(seed: int, choices: Sequence[_Choice], count: int) -> Iterator[Case]:
+    """Yield ``count`` cases of the choices in turn, each time from another seed."""
+    for number in range(count):
+        again, place = divmod(number, len(choices))
+        yield _case(seed, *choices[place], f" #{again}" if again else "")
 
 
 def _check_lengths(space: Space, lengths: Sequence[int]) -> None:

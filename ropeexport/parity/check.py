@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ropeexport import atomic, manifest, sources
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Manifest
 from ropeexport.parity import tolerance
-from ropeexport.parity.cases import Case, Selection, select
+from ropeexport.parity.cases import Selection, select
 from ropeexport.parity.contenders import Contender, open_contenders
 from ropeexport.parity.environment import describe
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
-from ropeexport.parity.records import Comparison, Report
+from ropeexport.parity.records import Comparison, Report, survey_of
+from ropeexport.parity.running import Listener, Outcome, Silent, run
+from ropeexport.parity.space import space_of
 from ropeexport.parity.verdict import runtime_record, verdict_of
 from ropeexport.runners.eager import EagerRunner
-
-
-class Listener(Protocol):
-    """Hears how far a run is; the command line prints it."""
-
-    def stage(self, name: str, text: str, ok: bool = True) -> None:
-        """Hear that a stage is done."""
-        ...
-
-    def case(self, done: int, total: int, name: str) -> None:
-        """Hear that a case begins, after ``done`` of ``total``."""
-        ...
-
-
-class Silent:
-    """A listener that says nothing."""
-
-    def stage(self, name: str, text: str, ok: bool = True) -> None:
-        """Do nothing."""
-
-    def case(self, done: int, total: int, name: str) -> None:
-        """Do nothing."""
+from ropeexport.weights.integrity import check_weights
 
 
 @dataclass(frozen=True)
@@ -60,6 +40,21 @@ class Options:
         if self.atol is None and self.rtol is None:
             return None
         return tolerance.override(self.atol or 0.0, self.rtol or 0.0)
+
+    def command(self, folder: Path, module_reference: str | None = None) -> str:
+        """Return the command line that makes the report again."""
+        given = {
+            "module": module_reference,
+            "seed": self.seed,
+            "cases": self.count,
+            "lengths": ",".join(map(str, self.lengths)) or None,
+            "atol": self.atol,
+            "rtol": self.rtol,
+        }
+        words = ["ropeexport", "check", str(folder)]
+        for name, value in given.items():
+            words += [] if value is None else [f"--{name}", str(value)]
+        return shlex.join(words)
 
 
 def check(
@@ -93,6 +88,7 @@ def check(
     """
     options, listener = options or Options(), listener or Silent()
     record = manifest.read(folder)
+    check_weights(folder, record.model.weights)
     digest = _digest(folder, record)
     selection = select(record, options.seed, options.count, options.lengths)
     with ExitStack() as stack:
@@ -101,9 +97,10 @@ def check(
         contenders = open_contenders(folder, record, stack)
         for contender in contenders:
             _announce(contender, listener)
-        comparisons, complete = _run(judge, selection.cases, contenders, listener)
+        outcome = run(judge, selection.cases, contenders, listener)
+        command = options.command(folder, module_reference)
         return _report(
-            _Run(record, options, digest, selection, judge, contenders), comparisons, complete
+            _Run(record, options, command, digest, selection, judge, contenders), outcome
         )
 
 
@@ -111,6 +108,7 @@ def check(
 class _Run:
     manifest: Manifest
     options: Options
+    command: str
     digest: str
     selection: Selection
     judge: Judge
@@ -140,41 +138,29 @@ def _announce(contender: Contender, listener: Listener) -> None:
     listener.stage(contender.name, text, ok=ran)
 
 
-def _run(
-    judge: Judge, cases: Sequence[Case], contenders: list[Contender], listener: Listener
-) -> tuple[list[Comparison], bool]:
-    """Judge case by case; an interruption keeps what is done."""
-    comparisons: list[Comparison] = []
-    try:
-        for done, case in enumerate(cases):
-            listener.case(done, len(cases), case.name)
-            comparisons.extend(list(judge.judge(case, contenders)))
-        listener.case(len(cases), len(cases), "")
-    except KeyboardInterrupt:
-        return comparisons, False
-    return comparisons, True
-
-
-def _report(run: _Run, judged: list[Comparison], complete: bool) -> Report:
+def _report(run: _Run, outcome: Outcome) -> Report:
     absent = [c for contender in run.contenders for c in _absent(contender, run.manifest)]
-    comparisons = (*judged, *absent)
-    verdict, reason = verdict_of(comparisons, complete)
+    comparisons = (*outcome.comparisons, *absent)
+    verdict, reason = verdict_of(comparisons, outcome.complete)
     eager = Contender("eager", run.judge.eager)
     model = run.manifest.model
     return Report(
         verdict=verdict,
         reason=reason,
-        complete=complete,
+        complete=outcome.complete,
         model=model.file,
         model_sha256=run.digest,
         dtype=model.dtype,
         source=run.manifest.source.name,
         seed=run.options.seed,
+        command=run.command,
+        lengths=space_of(run.manifest).lengths,
         notes=_notes(run.manifest, run.digest),
         left_out=run.selection.left_out,
         environment=describe(),
         runtimes=tuple(runtime_record(c, comparisons) for c in (eager, *run.contenders)),
         comparisons=comparisons,
+        surveys=tuple(survey_of(*key, survey) for key, survey in outcome.surveys.items()),
     )
 
 

@@ -8,7 +8,7 @@ can forgive.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from ropeexport.parity.floats import Float64s, FloatType, float_type
 
-_CHUNK = 1 << 20  # elements; some ten float64 temporaries of it stay under 100 MB
+_CHUNK = 1 << 15  # elements; float64 temporaries of it stay in the cache and in the heap
+
+# Hears the place of each chunk's first element, the absolute errors (infinite where an element is
+# not finite) and the sizes of what was expected
+Observer = Callable[[int, Float64s, Float64s], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,11 @@ class Difference:
 
 
 def compare(
-    got: NDArray[np.generic] | None, expected: NDArray[np.generic], dtype: str, rtol: float = 0.0
+    got: NDArray[np.generic] | None,
+    expected: NDArray[np.generic],
+    dtype: str,
+    rtol: float = 0.0,
+    observer: Observer | None = None,
 ) -> Difference:
     """Measure how far ``got`` is from ``expected``.
 
@@ -66,6 +74,8 @@ def compare(
         NumPy's name of the type that ``got`` must have; ULPs are of this type.
     rtol : float
         What ``excess`` forgives of each element, relative to the expected one.
+    observer : callable, optional
+        Called with each chunk of errors in turn, where there are elements to compare.
 
     Returns
     -------
@@ -81,7 +91,7 @@ def compare(
         return Difference(faults=(*faults, "empty: no elements to compare"))
     if not all(np.isfinite(part).all() for part in _chunks(expected)):
         faults = (*faults, "the oracle itself is not finite here: nothing to compare with")
-    return _measure(got, expected, _Sums(float_type(dtype), rtol), faults)
+    return _measure(got, expected, _Sums(float_type(dtype), rtol, observer), faults)
 
 
 @dataclass
@@ -90,6 +100,7 @@ class _Sums:
 
     kind: FloatType
     rtol: float
+    observer: Observer | None = None
     error2: float = 0.0
     got2: float = 0.0
     expected2: float = 0.0
@@ -105,23 +116,37 @@ class _Sums:
 
     def add(self, start: int, got: Float64s, expected: Float64s) -> None:
         finite = np.isfinite(got)
-        if not finite.all():
+        sound = bool(finite.all())
+        if not sound:
             self._add_not_finite(start, got, finite)
-        finite &= np.isfinite(expected)
-        got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
-        error = np.abs(got - expected)
+        if not sound or not np.isfinite(expected).all():
+            finite &= np.isfinite(expected)
+            got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
+        error, size = np.abs(got - expected), np.abs(expected)
+        self._add_largest(start, error, size)
+        self.error2 += _dot(error, error)
+        self.got2 += _dot(got, got)
+        self.expected2 += _dot(expected, expected)
+        self.product += _dot(got, expected)
+        if self.observer is not None:
+            self.observer(start, error if sound else np.where(finite, error, np.inf), size)
+
+    def _add_largest(self, start: int, error: Float64s, size: Float64s) -> None:
         place = int(error.argmax())
-        if error[place] > self.max_abs:
-            self.max_abs, self.worst = float(error[place]), start + place
-        size = np.abs(expected)
-        self.excess = max(self.excess, float((error - self.rtol * size).max()))
+        largest = float(error[place])
+        if largest > self.max_abs:
+            self.max_abs, self.worst = largest, start + place
+        excess = float((error - self.rtol * size).max()) if self.rtol else largest
+        self.excess = max(self.excess, excess)
         relative = error / np.maximum(size, self.kind.smallest_normal)
-        self.max_rel = max(self.max_rel, float(relative.max()))
-        self.max_ulps = max(self.max_ulps, float((error / self.kind.spacing(size)).max()))
-        self.error2 += float(error @ error)
-        self.got2 += float(got @ got)
-        self.expected2 += float(expected @ expected)
-        self.product += float(got @ expected)
+        most = float(relative.max())
+        self.max_rel = max(self.max_rel, most)
+        # an ULP is one to two unit roundoffs of its element (never less below the smallest normal),
+        # so the largest error in ULPs is among relative errors of at least half the largest
+        near = relative >= 0.5 * most
+        self.max_ulps = max(
+            self.max_ulps, float((error[near] / self.kind.spacing(size[near])).max())
+        )
 
     def _add_not_finite(self, start: int, got: Float64s, finite: NDArray[np.bool_]) -> None:
         if self.first_not_finite < 0:
@@ -153,6 +178,11 @@ def _measure(
         cosine=_cosine(sums),
         worst=_worst(got, expected, place),
     )
+
+
+def _dot(a: Float64s, b: Float64s) -> float:
+    # not through BLAS, whose threads would spin against those of the runtimes
+    return float(np.einsum("i,i->", a, b))
 
 
 def _chunks(x: NDArray[np.generic]) -> Iterator[Float64s]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.manifest import Manifest
@@ -13,6 +14,7 @@ from ropeexport.parity.records import Status
 from ropeexport.runners import Runner
 
 RUNTIMES = ("onnxruntime", "tensorrt")
+EMULATED = "EMULATED"  # where onnxruntime has no kernels for a bfloat16 model
 NATIVE = "native"  # right for rotations only
 
 
@@ -25,6 +27,7 @@ class Contender:
     rotations_only: bool = False
     status: Status = "SKIPPED"
     reason: str = ""
+    turn: AbstractContextManager[object] = field(default_factory=Lock)  # one run at a time
 
     @property
     def implementation(self) -> str:
@@ -38,7 +41,10 @@ def open_contenders(folder: Path, manifest: Manifest, stack: ExitStack) -> list[
         "onnxruntime": lambda: _onnxruntime(folder, manifest),
         "tensorrt": lambda: _tensorrt(folder, manifest),
     }
-    return [_open(name, makers[name], stack) for name in RUNTIMES]
+    contenders = [_open(name, makers[name], stack) for name in RUNTIMES]
+    if _is_bfloat16(manifest) and contenders[0].status == "SKIPPED" and not contenders[0].runner:
+        contenders.append(_open(EMULATED, lambda: _emulated(folder, manifest), stack))
+    return contenders
 
 
 def _open(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
@@ -48,13 +54,25 @@ def _open(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
         return Contender(name, reason=str(error))
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))
-    return Contender(name, runner, rotations_only=NATIVE in runner.implementation)
+    turn = nullcontext() if getattr(runner, "reentrant", False) else Lock()
+    return Contender(name, runner, rotations_only=NATIVE in runner.implementation, turn=turn)
 
 
 def _onnxruntime(folder: Path, manifest: Manifest) -> Runner:
     from ropeexport.runners.ort import OrtRunner
 
     return OrtRunner(folder / manifest.model.file)
+
+
+def _emulated(folder: Path, manifest: Manifest) -> Runner:
+    from ropeexport.runners.emulated import EmulatedRunner
+
+    return EmulatedRunner(folder / manifest.model.file)
+
+
+def _is_bfloat16(manifest: Manifest) -> bool:
+    specs = (*manifest.model.inputs, *manifest.model.outputs)
+    return any(spec.dtype == "bfloat16" for spec in specs)
 
 
 def _tensorrt(folder: Path, manifest: Manifest) -> Runner:

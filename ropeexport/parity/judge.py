@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.floats import float_type, is_float
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.oracle import Oracle, Truth, rms_of_data
 from ropeexport.parity.records import (
     CaseRecord,
     Comparison,
@@ -24,8 +23,14 @@ from ropeexport.parity.records import (
     bound_of,
     numbers_of,
 )
+from ropeexport.parity.space import space_of
+from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.parity.truth import Truth, TruthTeller
 from ropeexport.runners import Arrays, Runner
+
+# Hears each comparison together with the survey of its errors
+SurveyListener = Callable[[Comparison, CaseSurvey], None]
 
 _NOT_SUPPORTED = "right for rotations only; the matrices of this case are none"
 
@@ -38,18 +43,21 @@ class Judge:
     ----------
     manifest : Manifest
         Inputs and outputs.
-    oracle : Oracle
+    oracle : TruthTeller
         The exact outputs.
     eager : Runner
         The yardstick, entered.
     override : Bound or None
         The user's own bound in place of the derived ones.
+    surveyed : callable, optional
+        Hears where the errors of each comparison lie.
     """
 
     manifest: Manifest
-    oracle: Oracle
+    oracle: TruthTeller
     eager: Runner
     override: Bound | None = None
+    surveyed: SurveyListener | None = None
 
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
@@ -58,7 +66,8 @@ class Judge:
         yardsticks = {
             spec.name: self._yardstick(spec, inputs, truth) for spec in self.manifest.model.outputs
         }
-        hearing = _Hearing(case, truth, self.manifest.model.outputs, self.override)
+        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
+        hearing = _Hearing(case, record, truth, self.manifest, inputs, self.override, self.surveyed)
         errors = {}
         for spec in hearing.outputs:
             bound = tolerance.eager_bound(yardsticks[spec.name])
@@ -72,7 +81,7 @@ class Judge:
         }
         for contender in contenders:
             if contender.runner is not None:
-                yield from hearing.hear(contender, contender.runner, inputs, bounds)
+                yield from hearing.hear(contender, contender.runner, bounds)
 
     def _references(
         self, case: Case, inputs: Arrays
@@ -88,13 +97,16 @@ class Judge:
     def _yardstick(self, spec: TensorSpec, inputs: Arrays, truth: Truth) -> Yardstick:
         data = [s.dtype for s in self.manifest.model.inputs if s.role == "data"]
         types = [dtype for dtype in (spec.dtype, *data) if is_float(dtype)]
+        rotated = spec.role == "rotated"
+        sizes = (size for x in inputs.values() for size in x.shape)
         return Yardstick(
             dtype=spec.dtype,
             working_roundoff=max(float_type(dtype).unit_roundoff for dtype in types),
-            terms=max([self.oracle.widest, *(size for x in inputs.values() for size in x.shape)]),
+            terms=1 if rotated else max([self.oracle.widest, *sizes]),
             output=truth.sizes[spec.name],
             sensitivity=truth.sensitivity[spec.name],
-            data_rms=rms_of_data(inputs),
+            data_rms=truth.data_rms,
+            rotated=rotated,
         )
 
 
@@ -103,19 +115,28 @@ class _Hearing:
     """The truth of one case, to which one runtime after the other is held."""
 
     case: Case
+    record: CaseRecord
     truth: Truth
-    outputs: tuple[TensorSpec, ...]
+    manifest: Manifest
+    inputs: Arrays
     override: Bound | None
+    surveyed: SurveyListener | None
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model returns."""
+        return self.manifest.model.outputs
 
     def hear(
-        self, contender: Contender, runner: Runner, inputs: Arrays, bounds: dict[str, Bound]
+        self, contender: Contender, runner: Runner, bounds: dict[str, Bound]
     ) -> Iterator[Comparison]:
         if contender.rotations_only and not self.case.rotations_only:
             for spec in self.outputs:
                 yield self._record(runner, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
             return
         try:
-            results = runner.run(inputs)
+            with contender.turn:
+                results = runner.run(self.inputs)
         except RopeExportError as error:
             status: Status = "SKIPPED" if isinstance(error, MissingError) else "FAIL"
             for spec in self.outputs:
@@ -129,19 +150,34 @@ class _Hearing:
     ) -> tuple[Difference, Comparison]:
         """Compare one output and hold it to its bound."""
         bound = self.override or derived
-        difference = compare(got, self.truth.outputs[spec.name], spec.dtype, bound.rtol)
+        survey = self._survey(spec, bound)
+        expected = self.truth.outputs[spec.name]
+        difference = compare(got, expected, spec.dtype, bound.rtol, survey)
         broken = bound.broken_by(difference)
-        record = self._record(runner, spec, "FAIL" if broken else "PASS", broken or "")
+        passed: Status = "EMULATED" if getattr(runner, "emulated", False) else "PASS"
+        record = self._record(runner, spec, "FAIL" if broken else passed, broken or "")
         numbers, held_to = numbers_of(difference), bound_of(bound)
-        return difference, record.model_copy(update={"numbers": numbers, "bound": held_to})
+        record = record.model_copy(update={"numbers": numbers, "bound": held_to})
+        if self.surveyed is not None and survey is not None and difference.elements:
+            self.surveyed(record, survey)
+        return difference, record
+
+    def _survey(self, spec: TensorSpec, bound: Bound) -> CaseSurvey | None:
+        if self.surveyed is None:
+            return None
+        lengths = space_of(self.manifest).lengths
+        layout = layout_of(spec, self.truth.outputs[spec.name].shape, lengths)
+        if layout is None:
+            return None
+        positions = token_positions(self.inputs, self.manifest.model.inputs, layout)
+        return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)
 
     def _record(self, runner: Runner, spec: TensorSpec, status: Status, reason: str) -> Comparison:
-        case = self.case
         return Comparison(
             runtime=runner.name,
             implementation=runner.implementation,
             output=spec.name,
-            case=CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed),
+            case=self.record,
             status=status,
             reason=reason,
         )

@@ -8,28 +8,17 @@ Matrices ``pe`` are such an input.  Where a module makes them itself from intege
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from ropeexport.parity.floats import Float64s, float_type, is_float
-from ropeexport.parity.tolerance import Size, samples_for
+from ropeexport.parity.floats import Float64s
+from ropeexport.parity.truth import Truth, truth_of
 from ropeexport.runners import Arrays
 from ropeexport.runners.torch_arrays import call, tensor_from
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The exact outputs of a case and how they move when its inputs are rounded anew."""
-
-    outputs: dict[str, Float64s]
-    sizes: dict[str, Size]
-    sensitivity: dict[str, Size]
 
 
 class Oracle:
@@ -48,61 +37,12 @@ class Oracle:
         self._output_names = tuple(output_names)
         self.widest = max((max(p.shape, default=1) for p in module.parameters()), default=1)
 
-    @torch.no_grad()
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
-        exact = self._run({name: _widened(x) for name, x in inputs.items()})
-        smallest = min((x.numel() for x in exact.values()), default=0)
-        moves: dict[str, list[Size]] = {name: [] for name in exact}
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(samples_for(smallest)):
-            moved = self._run({n: _perturbed(x, generator) for n, x in inputs.items()})
-            for name, x in moved.items():
-                moves[name].append(size_of(x - exact[name]))
-        return Truth(
-            outputs={name: x.numpy() for name, x in exact.items()},
-            sizes={name: size_of(x) for name, x in exact.items()},
-            sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
-        )
+        return truth_of(self._run, inputs, seed)
 
-    def _run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = call(self._module, inputs, self._output_names)
-        return {name: x.to(torch.float64) for name, x in outputs.items()}
-
-
-def size_of(x: Tensor) -> Size:
-    """Return root mean square and largest absolute value of a float64 tensor."""
-    if x.numel() == 0:
-        return Size(0.0, 0.0)
-    flat = x.flatten()
-    low, high = torch.aminmax(flat)
-    return Size(float(flat.norm()) / math.sqrt(flat.numel()), max(-float(low), float(high)))
-
-
-def rms_of_data(inputs: Arrays) -> float:
-    """Return the root mean square of the largest floating input."""
-    sizes = [_rms(x) for x in inputs.values() if is_float(str(x.dtype))]
-    return max(sizes, default=1.0)
-
-
-def _rms(x: NDArray[np.generic]) -> float:
-    return size_of(_widened(x)).rms
-
-
-def _widened(x: NDArray[np.generic]) -> Tensor:
-    return tensor_from(x.astype(np.float64)) if is_float(str(x.dtype)) else tensor_from(x)
-
-
-def _perturbed(x: NDArray[np.generic], generator: torch.Generator) -> Tensor:
-    """Return ``x`` with random relative errors of up to its type's unit roundoff."""
-    wide = _widened(x)
-    if not is_float(str(x.dtype)):
-        return wide
-    noise = torch.rand(wide.shape, generator=generator, dtype=torch.float32)
-    step = 2.0 * float_type(str(x.dtype)).unit_roundoff
-    return wide.addcmul_(wide, noise.sub_(0.5).mul_(step).double())
-
-
-def _joined(sizes: list[Size]) -> Size:
-    mean = sum(size.rms**2 for size in sizes) / max(1, len(sizes))
-    return Size(math.sqrt(mean), max((size.largest for size in sizes), default=0.0))
+    @torch.no_grad()
+    def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
+        tensors = {name: tensor_from(x) for name, x in inputs.items()}
+        outputs = call(self._module, tensors, self._output_names)
+        return {name: x.to(torch.float64).numpy() for name, x in outputs.items()}

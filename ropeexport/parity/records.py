@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
 from ropeexport.manifest import Record
 from ropeexport.parity.compare import Difference
+from ropeexport.parity.survey import Survey, first_of_bin
 from ropeexport.parity.tolerance import Bound
 
 SCHEMA_VERSION = 1
 FILE_NAME = "parity.json"
 
-Status = Literal["PASS", "FAIL", "SKIPPED", "NOT_SUPPORTED"]
+# EMULATED: within its bounds, in a stand-in for a runtime that this machine lacks
+Status = Literal["PASS", "FAIL", "EMULATED", "SKIPPED", "NOT_SUPPORTED"]
 Verdict = Literal["PASS", "FAIL"]
 
 
@@ -39,6 +42,9 @@ class Numbers(Record):
 
     elements: int
     max_abs: Number
+    excess: Number = (
+        None  # the largest error beyond what the bound forgives relative to its element
+    )
     max_rel: Number
     max_ulps: Number
     ulps_at_rms: Number
@@ -53,7 +59,7 @@ class BoundRecord(Record):
 
     max_abs: Number
     rms: Number
-    rule: Literal["rounding", "eager", "override"]
+    rule: Literal["rounding", "eager", "rotation", "override"]
     rtol: float
 
 
@@ -90,6 +96,43 @@ class RuntimeRecord(Record):
     reason: str = ""
 
 
+class PositionBin(Record):
+    """Errors at the positions from ``first`` to the next bin's, as shares of the bound."""
+
+    first: int
+    elements: int
+    rms: Number
+    largest: Number
+
+
+class HeatMap(Record):
+    """The worst case of one output of one runtime: the largest share of the bound of each cell.
+
+    ``rows`` run over the positions 0 to ``length``, each row over the heads (as many groups of
+    columns) and the elements that a position holds; a null is not finite.
+    """
+
+    case: str
+    length: int
+    heads: int
+    inner: int
+    rows: tuple[tuple[Number, ...], ...]
+
+
+class SurveyRecord(Record):
+    """Where the errors of one output of one runtime lie, over all its cases.
+
+    ``shares`` counts elements by their error's share of the bound of its case: exact ones, then
+    those of at most 2^-20, 2^-19 and so on to 2^3, and beyond; large outputs are sampled.
+    """
+
+    runtime: str
+    output: str
+    shares: tuple[int, ...]
+    positions: tuple[PositionBin, ...]
+    worst: HeatMap | None
+
+
 class Environment(Record):
     """The machine and the packages of a run."""
 
@@ -112,11 +155,14 @@ class Report(Record):
     dtype: str
     source: str
     seed: int
+    command: str = ""  # what makes this report again
+    lengths: tuple[str, ...] = ()  # names of the sizes that are lengths
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     environment: Environment
     runtimes: tuple[RuntimeRecord, ...]
     comparisons: tuple[Comparison, ...]
+    surveys: tuple[SurveyRecord, ...] = ()
 
 
 def numbers_of(difference: Difference) -> Numbers | None:
@@ -127,6 +173,7 @@ def numbers_of(difference: Difference) -> Numbers | None:
     return Numbers(
         elements=difference.elements,
         max_abs=difference.max_abs,
+        excess=difference.excess,
         max_rel=difference.max_rel,
         max_ulps=difference.max_ulps,
         ulps_at_rms=difference.ulps_at_rms,
@@ -140,3 +187,42 @@ def numbers_of(difference: Difference) -> Numbers | None:
 def bound_of(bound: Bound) -> BoundRecord:
     """Return a bound as a record."""
     return BoundRecord(max_abs=bound.max_abs, rms=bound.rms, rule=bound.rule, rtol=bound.rtol)
+
+
+def survey_of(runtime: str, output: str, survey: Survey) -> SurveyRecord:
+    """Return a survey as a record; numbers are kept to four digits."""
+    return SurveyRecord(
+        runtime=runtime,
+        output=output,
+        shares=tuple(int(count) for count in survey.shares),
+        positions=tuple(_position_bins(survey)),
+        worst=_heat_map(survey),
+    )
+
+
+def _position_bins(survey: Survey) -> Iterator[PositionBin]:
+    for number, elements in enumerate(survey.elements):
+        if elements:
+            yield PositionBin(
+                first=first_of_bin(number),
+                elements=int(elements),
+                rms=_short(math.sqrt(survey.squares[number] / elements)),
+                largest=_short(survey.largest[number]),
+            )
+
+
+def _heat_map(survey: Survey) -> HeatMap | None:
+    layout = survey.worst_layout
+    if layout is None:
+        return None
+    return HeatMap(
+        case=survey.worst_case,
+        length=layout.length,
+        heads=layout.heads,
+        inner=layout.inner,
+        rows=tuple(tuple(_short(share) for share in row) for row in survey.worst_map),
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

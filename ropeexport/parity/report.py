@@ -11,11 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from ropeexport import atomic
-from ropeexport.parity.records import FILE_NAME, Comparison, Number, Report, RuntimeRecord, Status
+from ropeexport.parity.records import (
+    FILE_NAME,
+    BoundRecord,
+    Comparison,
+    Number,
+    Report,
+    RuntimeRecord,
+    Status,
+)
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "PASS": ("✓", "green"),
     "FAIL": ("✗", "red"),
+    "EMULATED": ("~", "yellow"),
     "SKIPPED": ("-", "yellow"),
     "NOT_SUPPORTED": ("-", "yellow"),
 }
@@ -33,8 +42,8 @@ class Row:
 
     @property
     def passed(self) -> int:
-        """How many cases passed."""
-        return sum(comparison.status == "PASS" for comparison in self.compared)
+        """How many cases are within their bounds."""
+        return sum(comparison.status in ("PASS", "EMULATED") for comparison in self.compared)
 
     @property
     def tightest(self) -> Comparison:
@@ -51,10 +60,19 @@ class Row:
 def share_of(comparison: Comparison) -> float:
     """Return the share of its bound that an output uses, by its largest error or its RMS."""
     numbers, bound = comparison.numbers, comparison.bound
-    if numbers is None or bound is None or bound.rtol:
+    if numbers is None or bound is None:
         return 0.0
-    pairs = ((numbers.max_abs, bound.max_abs), (numbers.rms, bound.rms))
+    largest = numbers.max_abs if numbers.excess is None else max(0.0, numbers.excess)
+    pairs = ((largest, bound.max_abs), (numbers.rms, bound.rms))
     return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
+
+
+def bound_text(bound: BoundRecord | None) -> str:
+    """Return what the largest error was held to: a number, and what each element forgives."""
+    if bound is None:
+        return "-"
+    relative = f"+{bound.rtol:.2g}y" if bound.rtol else ""
+    return f"{_number(bound.max_abs)}{relative}"
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
@@ -112,7 +130,6 @@ def _table(rows: Sequence[Row]) -> Table:
 
 def _cells(row: Row) -> tuple[str, ...]:
     largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
-    allowed = largest.bound.max_abs if largest.bound else None
     cosine = row.worst("cosine")
     return (
         row.runtime,
@@ -123,7 +140,7 @@ def _cells(row: Row) -> tuple[str, ...]:
             for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")
         ),
         "-" if cosine is None else f"{cosine:.7f}",
-        _number(allowed),
+        bound_text(largest.bound),
         f"{share_of(row.tightest):.0%}",
     )
 

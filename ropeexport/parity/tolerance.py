@@ -19,6 +19,13 @@ eager is held itself), so that a broken eager is not a licence for the others.
 A bound is the larger of a multiple of each, once for the root mean square of the error, which
 concentrates and so sees what touches many elements a little, and once for the largest error, which
 sees one wrong element.  The multiples are in :class:`Allowance`.
+
+*Rotation.*  Where an output is a rope's own, in a half type, far less is forgiven.  The contract
+rotates in float32 and rounds once, so each element is within ``u |y|`` of exact, beyond float32's
+own noise: three roundings of ``2^-24`` of ``|m0 x0| + |m1 x1|``, which ``S`` scales (the inputs'
+perturbation by u moves that very sum), and 2^-23 for matrices made from positions.  The same
+elements are rounded the same way in eager, so the root mean square error is eager's own, but for
+that noise: a table or a product in half precision adds to it at least a factor of sqrt(2).
 """
 
 from __future__ import annotations
@@ -34,8 +41,8 @@ from ropeexport.parity.floats import float_type
 _ACCUMULATION_ROUNDOFF = float_type("float32").unit_roundoff
 _GROWTH = 0.5
 
-_FEWEST_SAMPLES, _MOST_SAMPLES = 2, 16
-_ENOUGH_ELEMENTS = 1 << 14
+_MOST_SAMPLES = 16
+_ENOUGH_ELEMENTS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,14 @@ class Yardstick:
     working_roundoff : float
         Unit roundoff of the coarsest type among the inputs and the output.
     terms : int
-        Length of the longest sum: the largest of L, D and the model's widths.
+        Length of the longest sum: the largest of L, D and the model's widths; 1 for a rotation,
+        which sums two products.
     output, sensitivity : Size
         Of the oracle's output, and of its change on perturbed inputs.
     data_rms : float
         Of the data that is summed.
+    rotated : bool
+        Whether the output is a rope's own: rotated in float32 and rounded to its type once.
     eager : Size or None
         Of eager's error; None where eager is what is judged, or returned nothing comparable.
     """
@@ -73,6 +83,7 @@ class Yardstick:
     sensitivity: Size
     data_rms: float
     eager: Size | None = None
+    rotated: bool = False
 
     def with_eager(self, error: Size | None) -> Yardstick:
         """Return the yardstick with eager's error known."""
@@ -92,6 +103,8 @@ class Allowance:
     eager_rms: float = 3.0
     eager_max: float = 4.0
     eager_cap: float = 4.0
+    rotation_rms: float = 1.1
+    rotation_noise: float = 16.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ class Bound:
 
     max_abs: float
     rms: float
-    rule: Literal["rounding", "eager", "override"]
+    rule: Literal["rounding", "eager", "rotation", "override"]
     rtol: float = 0.0
 
     def broken_by(self, difference: Difference) -> str | None:
@@ -123,7 +136,7 @@ def samples_for(elements: int) -> int:
     The error of a few elements is a handful of random numbers (for L = 2 a row is one), and one
     draw of them may be small by luck.  Thousands of elements average that out in one run.
     """
-    return max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _ENOUGH_ELEMENTS // max(1, elements)))
+    return max(1, min(_MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
 
 
 def rounding(yardstick: Yardstick) -> Size:
@@ -146,6 +159,8 @@ def rounding(yardstick: Yardstick) -> Size:
 def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     """Return what a runtime's output is held to."""
     allowed = allowance or Allowance()
+    if _is_rounded_once(yardstick):
+        return _rotation(yardstick, allowed)
     own = rounding(yardstick)
     eager = _capped(yardstick.eager, own, allowed)
     by_rounding = allowed.rounding_max * own.largest, allowed.rounding_rms * own.rms
@@ -160,6 +175,8 @@ def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
 def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     """Return what eager itself is held to: rounding alone, with room for a module's stages."""
     allowed = allowance or Allowance()
+    if _is_rounded_once(yardstick):
+        return _rotation(replace(yardstick, eager=None), allowed)
     own = rounding(yardstick)
     return Bound(
         max_abs=allowed.eager_cap * allowed.rounding_max * own.largest,
@@ -171,6 +188,28 @@ def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bou
 def override(atol: float, rtol: float) -> Bound:
     """Return a bound of the user's own: each error at most ``atol + rtol * |expected|``."""
     return Bound(max_abs=atol, rms=math.inf, rule="override", rtol=rtol)
+
+
+def _is_rounded_once(yardstick: Yardstick) -> bool:
+    """Say whether rounding to the output's type is all that a rotation may lose."""
+    own = float_type(yardstick.dtype).unit_roundoff
+    return yardstick.rotated and own > _ACCUMULATION_ROUNDOFF
+
+
+def _rotation(yardstick: Yardstick, allowed: Allowance) -> Bound:
+    """Return the bound of a rope's own output in a half type, see the module's docstring."""
+    kind = float_type(yardstick.dtype)
+    ratio = _ACCUMULATION_ROUNDOFF / yardstick.working_roundoff
+    noise = allowed.rotation_noise * ratio * yardstick.sensitivity.largest + kind.underflow
+    rms = kind.unit_roundoff * yardstick.output.rms
+    if yardstick.eager is not None and yardstick.eager.rms < math.inf:
+        rms = min(rms, allowed.rotation_rms * yardstick.eager.rms)
+    return Bound(
+        max_abs=noise,
+        rms=rms + noise,
+        rule="rotation",
+        rtol=kind.unit_roundoff,
+    )
 
 
 def _capped(eager: Size | None, own: Size, allowed: Allowance) -> Size:

@@ -8,12 +8,13 @@ from ropeexport.parity.contenders import Contender
 from ropeexport.parity.records import Comparison, RuntimeRecord, Status, Verdict
 
 _EAGER = "eager"
+_NOTHING_RAN = "no runtime besides eager torch ran"
 
 
 def status_of(comparisons: Sequence[Comparison]) -> Status:
     """Return the status of comparisons together: one failure fails, and PASS needs a comparison."""
     found = {comparison.status for comparison in comparisons}
-    order: tuple[Status, ...] = ("FAIL", "PASS", "NOT_SUPPORTED")
+    order: tuple[Status, ...] = ("FAIL", "PASS", "EMULATED", "NOT_SUPPORTED")
     return next((status for status in order if status in found), "SKIPPED")
 
 
@@ -28,7 +29,7 @@ def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> R
         version=str(getattr(runner, "version", "")),
         device=str(getattr(runner, "device", "")),
         status=status,
-        reason="" if status == "PASS" else _first_reason(mine, status),
+        reason="" if status in ("PASS", "EMULATED") else _first_reason(mine, status),
     )
 
 
@@ -44,8 +45,15 @@ def verdict_of(comparisons: Sequence[Comparison], complete: bool) -> tuple[Verdi
     if not complete:
         return "FAIL", "interrupted: the cases that were left have not been compared"
     if not any(c.status == "PASS" and c.runtime != _EAGER for c in comparisons):
-        return "FAIL", "nothing was compared: no runtime besides eager torch ran"
+        return "FAIL", f"nothing was compared: {_NOTHING_RAN}{_emulated(comparisons)}"
     return "PASS", ""
+
+
+def _emulated(comparisons: Sequence[Comparison]) -> str:
+    """Say that a stand-in was within its bounds, which proves the graph and no runtime."""
+    if not any(comparison.status == "EMULATED" for comparison in comparisons):
+        return ""
+    return "; the EMULATED twin is within every bound, which is no runtime's own PASS"
 
 
 def _first_reason(comparisons: Sequence[Comparison], status: Status) -> str:

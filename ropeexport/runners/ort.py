@@ -38,6 +38,7 @@ class OrtRunner:
 
     name = "onnxruntime"
     implementation = "function body"
+    reentrant = True  # a session may be run from several threads at once
 
     def __init__(
         self, model: Path | bytes, *, threads: int = 0, providers: tuple[str, ...] | None = None

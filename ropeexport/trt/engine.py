@@ -79,10 +79,11 @@ def _require_implementation(flavour: Flavour, parsed: Parsed, request: BuildRequ
     """Raise unless every rope became what was asked for: TensorRT falls back without a word."""
     found = networks.implementations(flavour, parsed.network, request.ropes)
     for rope in request.ropes:
-        if found.get(rope) != request.implementation:
-            error = PluginError if request.implementation == "plugin" else BuildError
+        expected = "decomposed" if rope in request.without_plugin else request.implementation
+        if found.get(rope) != expected:
+            error = PluginError if expected == "plugin" else BuildError
             raise error(
-                f"{request.model}: {rope}: asked for {request.implementation}, but {flavour.name} "
+                f"{request.model}: {rope}: asked for {expected}, but {flavour.name} "
                 f"{flavour.version} made it {found.get(rope, 'no layer at all')}"
             )
 

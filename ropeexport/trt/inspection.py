@@ -8,7 +8,15 @@ import onnx
 
 from ropeexport import atomic, manifest, onnx_file
 from ropeexport.errors import ManifestError, ModelFileError
-from ropeexport.manifest import EngineRecord, Implementation, Manifest, Record, TensorSpec
+from ropeexport.manifest import (
+    EngineRecord,
+    Implementation,
+    Manifest,
+    ModelRecord,
+    Record,
+    TensorSpec,
+)
+from ropeexport.weights.integrity import check_weights
 
 
 class Rope(Record):
@@ -32,6 +40,7 @@ class Model(Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str]
+    record: ModelRecord | None  # what the export said of it; None: it is not the exported file
 
 
 class Engine(Record):
@@ -85,6 +94,7 @@ def _inspect_engine(path: Path) -> Inspection:
 
 
 def _inspect(path: Path, folder: Path, record: Manifest | None) -> Inspection:
+    check_weights(folder, record.model.weights if record is not None else None)
     proto = onnx_file.load(path, external_data=False)
     model = _model(path, proto, record)
     engine = _engine(folder, record)
@@ -105,6 +115,7 @@ def _model(path: Path, proto: onnx.ModelProto, record: Manifest | None) -> Model
         inputs=onnx_file.input_specs(proto),
         outputs=onnx_file.output_specs(proto),
         metadata=onnx_file.metadata(proto),
+        record=record.model if record is not None and sha256 == record.model.sha256 else None,
     )
 
 

@@ -10,8 +10,10 @@ import onnx
 from ropeexport import atomic, onnx_file
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
+from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
+from ropeexport.weights.integrity import check_weights
 
 _DOUBLE = onnx.TensorProto.DOUBLE
 _NAMED = 5  # how many nodes an error names
@@ -20,7 +22,8 @@ _HEAD_AXIS = 1
 
 
 def check_unchanged(path: Path, manifest: Manifest) -> None:
-    """Raise unless a file is the one that the manifest describes."""
+    """Raise unless a file, and the weight files it refers to, are those of the manifest."""
+    check_weights(path.parent, manifest.model.weights)
     found = atomic.sha256_of(path)
     if found != manifest.model.sha256:
         raise ModelFileError(
@@ -43,9 +46,9 @@ def check_types(path: Path, model: onnx.ModelProto) -> None:
 
 
 def check_plugin_attributes(path: Path, model: onnx.ModelProto, library: PluginLibrary) -> None:
-    """Raise unless each rope carries the attributes by which TensorRT finds the plugin."""
+    """Raise unless each rope that the plugin serves carries what TensorRT finds it by."""
     expected = dict(zip(PLUGIN_ATTRIBUTES, (library.version, library.namespace), strict=True))
-    for node in onnx_file.rope_nodes(model):
+    for node in served_by_plugin(model):
         found = {a.name: a.s.decode(errors="replace") for a in node.attribute}
         for name, value in expected.items():
             if found.get(name) != value:
@@ -55,6 +58,12 @@ def check_plugin_attributes(path: Path, model: onnx.ModelProto, library: PluginL
                     f"registers, got {got}; export again, or compile the plugin of this version "
                     "with 'ropeexport plugin build'"
                 )
+
+
+def served_by_plugin(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the ropes for whose form there is a plugin; TensorRT builds the others from layers."""
+    ropes = onnx_file.rope_nodes(model)
+    return [node for node in ropes if FORMS[node.op_type].has_plugin]
 
 
 def native_axes(manifest: Manifest) -> dict[str, Axis]:

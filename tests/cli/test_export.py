@@ -57,7 +57,7 @@ def test_usage_errors_are_one_clear_line(tmp_path: Path, arguments, words: str) 
 def test_a_factory_of_the_users(tmp_path: Path) -> None:
     done = ropeexport("export", "tests/user_models.py:grouped_attention", "-o", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "2 ropeexport::ApplyRope" in done.stdout
+    assert "2 found, 2 replaced, 0 refused" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["export", "build", "check"])

@@ -1,0 +1,108 @@
+"""Small configs of the classes in the table: every kind of layer once or twice, random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_FLUX = {
+    "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+    "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (4, 4, 8),
+}  # fmt: skip
+
+DIFFUSERS: dict[str, dict[str, Any]] = {
+    "FluxTransformer2DModel": {**_FLUX, "pooled_projection_dim": 32},
+    "Flux2Transformer2DModel": {
+        **_FLUX, "axes_dims_rope": (4, 4, 4, 4), "timestep_guidance_channels": 32,
+    },
+    "BriaTransformer2DModel": {**_FLUX, "pooled_projection_dim": None},
+    "ChromaTransformer2DModel": {
+        **_FLUX, "approximator_num_channels": 8, "approximator_hidden_dim": 32,
+        "approximator_layers": 1,
+    },
+    "QwenImageTransformer2DModel": {
+        "in_channels": 16, "out_channels": 4, "num_layers": 2, "attention_head_dim": 16,
+        "num_attention_heads": 3, "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4),
+    },
+    "WanTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
+        "text_dim": 16, "freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+    },
+    "HunyuanVideoTransformer3DModel": {
+        "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 10,
+        "num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1, "text_embed_dim": 16,
+        "pooled_projection_dim": 8, "rope_axes_dim": (2, 4, 4),
+    },
+    "LTXVideoTransformer3DModel": {
+        "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8,
+        "cross_attention_dim": 32, "num_layers": 1, "caption_channels": 16,
+    },
+    "Lumina2Transformer2DModel": {
+        "sample_size": 16, "in_channels": 4, "hidden_size": 24, "num_layers": 2,
+        "num_refiner_layers": 1, "num_attention_heads": 3, "num_kv_heads": 1, "multiple_of": 2,
+        "axes_dim_rope": (4, 2, 2), "axes_lens": (128, 128, 128), "cap_feat_dim": 32,
+        "scaling_factor": 1.0,
+    },
+    "MochiTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2,
+        "pooled_projection_dim": 16, "in_channels": 12, "text_embed_dim": 16, "time_embed_dim": 4,
+        "max_sequence_length": 16,
+    },
+    "CogView4Transformer2DModel": {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 8,
+        "num_attention_heads": 4, "text_embed_dim": 32, "time_embed_dim": 8, "condition_dim": 4,
+        "rope_axes_dim": (16, 16), "sample_size": 8,
+    },
+    "SanaVideoTransformer3DModel": {
+        "in_channels": 16, "out_channels": 16, "num_attention_heads": 2, "attention_head_dim": 12,
+        "num_layers": 2, "num_cross_attention_heads": 2, "cross_attention_head_dim": 12,
+        "cross_attention_dim": 24, "caption_channels": 8, "sample_size": 8,
+    },
+}  # fmt: skip
+
+_TEXT = {
+    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_GLM = {**_TEXT, "head_dim": 16}
+_GPT = {
+    "vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128,
+    "rotary_dim": 8, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "llama": _TEXT,
+    "qwen2": _TEXT,
+    "qwen3": _GLM,
+    "mistral": _TEXT,
+    "gemma3_text": {
+        **_GLM, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "phi3": _TEXT,
+    "gpt_neox": _TEXT,
+    "gptj": _GPT,
+    "cohere": _TEXT,
+    "glm": _GLM,
+    "qwen2_vl_text": {
+        **_TEXT, "rope_parameters": {
+            "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6,
+        },
+    },
+    "modernbert": {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2,
+        "local_attention": 8, "reference_compile": False,
+    },
+    "dinov3_vit": {
+        "image_size": 32, "patch_size": 8, "hidden_size": 64, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4,
+    },
+    "phi": _TEXT,
+    "stablelm": _TEXT,
+    "olmo2": _TEXT,
+    "gemma2": _GLM,
+    "granite": _TEXT,
+    "starcoder2": _TEXT,
+    "ernie4_5": _GLM,
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Export of a model at full size from files that nobody reads."""

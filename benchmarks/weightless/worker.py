@@ -1,0 +1,58 @@
+"""One export in a process of its own, so that its peak memory is its own.  Prints JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.weightless.sparse import write_sparse
+from ropeexport.example import Example
+from ropeexport.exporter import export_example
+from ropeexport.hub.load import diffusers_example, skeleton_of
+from ropeexport.manifest import Source
+
+CLASS = "FluxTransformer2DModel"
+
+
+def main(how: str, folder: Path, config: dict[str, Any]) -> None:
+    """Export by ``ours`` or ``plain`` and print seconds, peak megabytes and sizes."""
+    warnings.simplefilter("ignore")
+    if how == "prepare":
+        module = diffusers_example(CLASS, config, torch.float16, skeleton_of).module
+        print(json.dumps({"weights_bytes": write_sparse(module, folder / "model.safetensors")}))
+        return
+    start = time.perf_counter()
+    (_ours if how == "ours" else _plain)(folder, config)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    size = (folder / "model.onnx").stat().st_size
+    row = {"seconds": time.perf_counter() - start, "peak_mb": peak, "onnx_bytes": size}
+    print(json.dumps(row))
+
+
+def _ours(folder: Path, config: dict[str, Any]) -> None:
+    made = diffusers_example(CLASS, config, torch.float16, skeleton_of)
+    example = Example(
+        made.module, made.inputs, made.dynamic_axes, constants=made.constants, weights=folder
+    )
+    export_example(example, Source(kind="config", name=CLASS), folder, force=True)
+
+
+def _plain(folder: Path, config: dict[str, Any]) -> None:
+    made = diffusers_example(CLASS, config, torch.float16)
+    program = torch.onnx.export(
+        made.module, kwargs=made.inputs | made.constants, dynamo=True, verbose=False
+    )
+    assert program is not None  # only the old exporter returns None
+    program.save(folder / "model.onnx", external_data=True)
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

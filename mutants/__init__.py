@@ -1,0 +1,1 @@
+"""Seeded faults: exports broken on purpose, each to be caught by ``ropeexport check``."""

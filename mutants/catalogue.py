@@ -1,0 +1,13 @@
+"""Every seeded fault, and what only looks like one."""
+
+from __future__ import annotations
+
+from mutants.attention import ATTENTION
+from mutants.equivalent import EQUIVALENTS
+from mutants.mutant import Equivalent, Mutant
+from mutants.precision import PRECISION
+from mutants.rotation import ROTATION
+
+MUTANTS: tuple[Mutant, ...] = (*ROTATION, *PRECISION, *ATTENTION)
+
+__all__ = ["EQUIVALENTS", "MUTANTS", "Equivalent", "Mutant"]

@@ -1,0 +1,110 @@
+"""One mutant on trial: exported, broken, and judged by ``ropeexport check`` itself."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import onnx
+
+from mutants import models
+from mutants.catalogue import Equivalent, Mutant
+from mutants.edits import Edit
+from ropeexport import sources
+from ropeexport.exporter import export_model
+from ropeexport.parity.check import Options, check
+from ropeexport.parity.records import Comparison, Report
+from ropeexport.report.view import number
+
+RUNTIMES = ("onnxruntime", "EMULATED")
+_FACTORIES = Path(models.__file__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``check`` said of a mutant in one type.
+
+    Parameters
+    ----------
+    subject : Mutant or Equivalent
+        What was tried.
+    dtype : str
+        Of the model.
+    as_expected : bool
+        A mutant failed wherever it must be seen; an equivalent failed nowhere it must not be.
+    where : str
+        The output, case and reason of the first failure, or what is amiss.
+    """
+
+    subject: Mutant | Equivalent
+    dtype: str
+    as_expected: bool
+    where: str
+
+
+class Court:
+    """Exports each kind of model once, and tries what is broken in copies of it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._stack = ExitStack()
+        self._folders: dict[tuple[str, str], Path] = {}
+
+    def __enter__(self) -> Self:
+        self._place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def control(self, kind: str, dtype: str) -> str:
+        """Return what fails in a model that nobody broke; empty where nothing does."""
+        report = self._check(kind, dtype, lambda _: None, Options(seed=self._seed, count=40))
+        return "; ".join(sorted({c.reason for c in report.comparisons if c.status == "FAIL"}))
+
+    def trials(self, subject: Mutant | Equivalent) -> Iterator[Outcome]:
+        """Try a mutant or an equivalent in each of its types."""
+        options = Options(seed=self._seed, lengths=subject.lengths, count=subject.count)
+        for dtype in subject.dtypes:
+            report = self._check(subject.kind, dtype, subject.edit, options)
+            judged = [c for c in report.comparisons if c.runtime in RUNTIMES]
+            yield _caught(subject, dtype, judged)
+
+    def _check(self, kind: str, dtype: str, edit: Edit, options: Options) -> Report:
+        reference = f"{_FACTORIES}:{kind}_{dtype}"
+        if (kind, dtype) not in self._folders:
+            folder = self._folders[kind, dtype] = self._place / f"{kind}_{dtype}"
+            export_model(sources.Request(reference), folder)
+        copy = self._place / "broken"
+        shutil.copytree(self._folders[kind, dtype], copy, dirs_exist_ok=True)
+        model = onnx.load(copy / "model.onnx")
+        edit(model)
+        onnx.save(model, copy / "model.onnx")
+        return check(copy, reference, options)
+
+
+def _caught(subject: Mutant | Equivalent, dtype: str, judged: list[Comparison]) -> Outcome:
+    failed = [c for c in judged if c.status == "FAIL"]
+    broken = next((c for c in failed if c.case is None or c.numbers is c.bound is None), None)
+    if broken is not None:  # a file that no runtime loads is no seeded fault
+        return Outcome(subject, dtype, False, f"does not run: {broken.reason}")
+    seen = {c.output: c for c in reversed(failed)}
+    if isinstance(subject, Equivalent):
+        wrong = [name for name in subject.unseen_at if name in seen]
+        where = _where(seen[wrong[0]]) if wrong else "not seen, as proven"
+        ran = any(c.case is not None for c in judged)
+        return Outcome(subject, dtype, ran and not wrong, where if ran else "nothing ran")
+    missed = [name for name in subject.seen_at if name not in seen]
+    where = f"NOT SEEN at {', '.join(missed)}" if missed else _where(seen[subject.seen_at[0]])
+    return Outcome(subject, dtype, not missed, where)
+
+
+def _where(comparison: Comparison) -> str:
+    numbers, case = comparison.numbers, comparison.case
+    size = f" (largest {number(numbers.max_abs)})" if numbers else ""
+    return f"{comparison.output}, {case.name if case else '-'}: {comparison.reason}{size}"

@@ -1,0 +1,39 @@
+"""``ropeexport fuse IN.onnx -o DIR``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ropeexport.cli.rope_lines import count_lines, rope_lines
+
+
+@click.command(name="fuse")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
+)
+@click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@click.option("--force", is_flag=True, help="Overwrite an existing export.")
+def command(path: Path, output: Path, require_rope: int | None, force: bool) -> None:
+    """Replace the rotary applications of an ONNX file by the custom op.
+
+    PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
+    position embedding is left as it is, and nothing is written.
+    """
+    from ropeexport.packages import require
+
+    require("onnxscript", "onnx_ir")
+    from ropeexport.fuse_file import fuse_file
+
+    record, count = fuse_file(path, output, force=force, require_rope=require_rope)
+    if record is None:
+        click.echo(f"- fuse     {path}: nothing to replace, nothing written")
+        for line in count_lines(count):
+            click.echo(f"  {line}")
+        return
+    click.echo(f"✓ fuse     {output / record.model.file}: opset {record.model.opset}")
+    for line in rope_lines(record.model):
+        click.echo(f"  {line}")
+    click.echo(f"next: ropeexport build {output}")

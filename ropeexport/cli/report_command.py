@@ -1,0 +1,29 @@
+"""``ropeexport report PATH``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
+
+
+@click.command(name="report")
+@click.argument("path", type=click.Path(path_type=Path))
+@report_options
+@schema_option
+def command(path: Path, **given: Any) -> None:
+    """Show a parity run again, and write it as HTML, Markdown or JUnit XML.
+
+    PATH is a parity.json, or the output folder that holds it.  Nothing is run: a report made on a
+    GPU server can be read anywhere.
+    """
+    require_for(given)
+    from ropeexport.parity import report as reports
+    from ropeexport.report import view
+
+    report = view.read(path)
+    reports.print_report(report)
+    write_forms(report, given)

@@ -1,0 +1,111 @@
+"""``ropeexport fuse``: an ONNX file of anyone's, its rotary applications as ops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import onnxscript.version_converter
+from onnx_ir.passes import common as passes
+
+import ropeexport
+from ropeexport import atomic, manifest, model_writer, onnx_file
+from ropeexport.errors import ModelFileError
+from ropeexport.exporter import annotate, attach_functions, check_count
+from ropeexport.fusion.angles import make_exact
+from ropeexport.fusion.fuse import fuse
+from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
+from ropeexport.onnx_ops import names
+from ropeexport.simplify import clean
+
+OLDEST_OPSET = 17
+# sizes that a dynamic axis of a foreign file is meant for, until a build is told others
+_AXIS = Axis(min=1, opt=16, max=64)
+
+
+def fuse_file(
+    path: Path, folder: Path, *, force: bool = False, require_rope: int | None = None
+) -> tuple[Manifest | None, RopeCount]:
+    """Write an ONNX file again with its rotary applications replaced by ops.
+
+    Parameters
+    ----------
+    path : Path
+        An ONNX file of opset 17 or later; its external data lies beside it.
+    folder : Path
+        The output folder.
+    force : bool
+        Overwrite what is there.
+    require_rope : int or None
+        How many rotary applications must be replaced.
+
+    Returns
+    -------
+    manifest : Manifest or None
+        What was written; None where there was nothing to replace and nothing was written.
+    count : RopeCount
+        What was found, replaced and refused.
+
+    Raises
+    ------
+    ModelFileError, ExportError, UsageError
+        With what was expected, what was found and the next step.
+    """
+    target = folder / manifest.MODEL_NAME
+    atomic.refuse_existing(target, force)
+    onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
+    model = _at_opset(ir.load(path), path)
+    _name_dimensions(model)
+    passes.ShapeInferencePass()(model)
+    count = fuse(model)
+    check_count(count, require_rope)
+    if not count.replaced:
+        return None, count
+    clean(model)
+    make_exact(model)
+    clean(model)
+    attach_functions(model)
+    source = Source(kind="onnx", name=path.name)
+    annotate(model, source, path.stem)
+    model_writer.save(model, target)
+    record = Manifest(
+        ropeexport=ropeexport.__version__,
+        source=source,
+        model=(written := model_writer.record_of(target, count)),
+        axes=_axes(written.inputs),
+    )
+    manifest.write(folder, record)
+    return record, count
+
+
+def _at_opset(model: ir.Model, path: Path) -> ir.Model:
+    """Bring a model to the first opset with the operators that the ops' bodies need."""
+    opset = model.opset_imports.get("", 0)
+    if opset < OLDEST_OPSET:
+        raise ModelFileError(
+            f"{path}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
+        )
+    if opset < names.MIN_OPSET:
+        onnxscript.version_converter.convert_version(model, target_version=names.MIN_OPSET)
+    reached = model.opset_imports.get("", 0)
+    if reached < names.MIN_OPSET:
+        raise ModelFileError(
+            f"{path}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
+            "the ops need; export it with opset 23"
+        )
+    return model
+
+
+def _name_dimensions(model: ir.Model) -> None:
+    """Name the inputs' dimensions that have no name, so that each is a symbol."""
+    for value in model.graph.inputs:
+        if value.shape is not None and not value.is_initializer():
+            dims = [
+                f"{value.name}_{axis}" if not isinstance(dim, int) and dim.value is None else dim
+                for axis, dim in enumerate(value.shape)
+            ]
+            value.shape = ir.Shape(dims)
+
+
+def _axes(inputs: tuple[TensorSpec, ...]) -> dict[str, Axis]:
+    return {dim: _AXIS for spec in inputs for dim in spec.shape if isinstance(dim, str)}

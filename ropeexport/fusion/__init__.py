@@ -1,0 +1,1 @@
+"""Recognition: rotary applications found in a graph by their algebra, proven, and replaced."""

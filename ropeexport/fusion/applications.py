@@ -1,0 +1,100 @@
+"""The rotary applications of a graph: found, proven, and paired; nothing is changed here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
+from ropeexport.fusion.layout import Layout, layout_of
+from ropeexport.fusion.movement import Movement
+from ropeexport.fusion.probe import NotRotaryError, Rotary, deep_values, probe
+from ropeexport.fusion.regions import Regions
+from ropeexport.fusion.twins import Twins
+from ropeexport.manifest import Refusal
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class Application:
+    """One rotated tensor: from ``x`` to ``root``, casts to float32 and back left out of it."""
+
+    rotary: Rotary
+    layout: Layout
+    x: ir.Value
+    root: ir.Value
+
+
+def find(
+    graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins
+) -> tuple[list[Application], list[Refusal]]:
+    """Return the applications in the graph's order, and what was refused."""
+    regions = Regions(graph, movement)
+    found: list[Application] = []
+    refused: list[Refusal] = []
+    done: set[ir.Node] = set()
+    for seed in regions.seeds:
+        products = regions.products(seed.outputs[0])
+        if products & done:
+            continue
+        application, reason = _at(seed, regions, trial, movement)
+        if application is not None:
+            found.append(_with_shared_tables(application, twins))
+            done |= regions.products(application.rotary.region.root)
+        elif reason is not None:
+            refused.append(Refusal(node=str(seed.name or seed.outputs[0].name), reason=reason))
+            done |= products
+    return found, refused
+
+
+def _with_shared_tables(application: Application, twins: Twins) -> Application:
+    rotary = application.rotary
+    entries = tuple(replace(e, table=twins.first_of(e.table)) for e in rotary.entries)
+    return replace(application, rotary=replace(rotary, entries=entries))
+
+
+def _at(
+    seed: ir.Node, regions: Regions, trial: Trial, movement: Movement
+) -> tuple[Application | None, str | None]:
+    """Try the roots of a seed; of the reasons to refuse, the last is that of the widest region."""
+    reason = None
+    for root in regions.roots(seed):
+        for region in regions.around(root):
+            try:
+                rotary = probe(region, trial, movement)
+                if rotary is not None:
+                    return _application(rotary, trial, movement), None
+            except NotRotaryError as error:
+                reason = str(error)
+            except UnevaluableError:
+                continue  # not a reason: nothing says that it is a rope
+    return None, reason
+
+
+def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Application:
+    region = rotary.region
+    for value in (region.x, region.root):
+        if value.dtype not in _FLOATS:
+            raise NotRotaryError(f"{value.name} is {value.dtype}, for which there is no op")
+    tables = {e.table for e in rotary.entries}
+    given = deep_values(tables, trial, movement)
+    shapes = [e.of(evaluate(e.table, given, trial, {})).shape for e in rotary.entries]
+    layout = layout_of(trial.shape(region.x), shapes)
+    x, root = _without_casts(region.x, region.root)
+    return Application(rotary, layout, x, root)
+
+
+def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Widen to the casts around a rotation in float32: the op has them inside."""
+    before, after = x.producer(), root.consumers()
+    narrow = x
+    if before is not None and before.op_type == "Cast" and x.dtype == root.dtype:
+        narrow = before.inputs[0] or x
+    if narrow.dtype not in _FLOATS or root.is_graph_output():
+        return x, root
+    casts_back = [
+        node.op_type == "Cast" and node.outputs[0].dtype == narrow.dtype for node in after
+    ]
+    return (narrow, after[0].outputs[0]) if casts_back == [True] else (x, root)

@@ -1,0 +1,113 @@
+"""Which nodes only move, negate or scale data: the paths on which a value stays linear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+# operator -> which inputs are data (None: all of them); the others say how it moves
+_DATA_INPUTS: dict[str, tuple[int, ...] | None] = {
+    "Cast": (0,), "Concat": None, "Expand": (0,), "Flatten": (0,), "Gather": (0,),
+    "Identity": (0,), "Neg": (0,), "Pad": (0,), "Reshape": (0,), "ScatterElements": (0, 2),
+    "ScatterND": (0, 2), "Slice": (0,), "Split": (0,), "Squeeze": (0,), "Tile": (0,),
+    "Transpose": (0,), "Unsqueeze": (0,),
+}  # fmt: skip
+_SHAPE_OPS = {
+    "Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
+    "Flatten", "Floor", "Gather", "GatherND", "Identity", "Max", "Min", "Mod", "Mul", "Neg",
+    "Range", "Reshape", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Tile",
+    "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+
+
+class Movement:
+    """Answers about one graph, remembered."""
+
+    def __init__(self) -> None:
+        self._computable: dict[ir.Value, bool] = {}
+        self._sources: dict[ir.Value, tuple[ir.Value, ...] | None] = {}
+
+    def is_computable(self, value: ir.Value | None) -> bool:
+        """Say whether a value follows from constants and shapes alone."""
+        if value is None:
+            return True
+        if value not in self._computable:
+            self._computable[value] = False  # a cycle cannot be; this ends a deep recursion
+            self._computable[value] = self._follows(value)
+        return self._computable[value]
+
+    def _follows(self, value: ir.Value) -> bool:
+        node = value.producer()
+        if node is None:
+            return value.const_value is not None
+        if node.op_type == "Shape":
+            return True
+        return (
+            node.domain in ("", "ai.onnx")
+            and node.op_type in _SHAPE_OPS
+            and all(map(self.is_computable, node.inputs))
+        )
+
+    def sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
+        """Return the data that a value is moved, negated or scaled from; None where it is new."""
+        if value not in self._sources:
+            self._sources[value] = self._find_sources(value)
+        return self._sources[value]
+
+    def _find_sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
+        node = value.producer()
+        if node is None or node.domain not in ("", "ai.onnx") or not is_float(value):
+            return None
+        if node.op_type in ("Mul", "Div"):
+            return self._scaled(node)
+        if node.op_type not in _DATA_INPUTS:
+            return None
+        chosen = _DATA_INPUTS[node.op_type]
+        data = [x for i, x in enumerate(node.inputs) if x and (chosen is None or i in chosen)]
+        others = [x for x in node.inputs if x is not None and x not in data]
+        moves = all(map(self.is_computable, others)) and all(map(is_float, data))
+        return tuple(data) if moves else None
+
+    def _scaled(self, node: ir.Node) -> tuple[ir.Value, ...] | None:
+        left, right = node.inputs
+        assert left is not None
+        assert right is not None
+        if is_scalar(right):
+            return (left,)
+        return (right,) if node.op_type == "Mul" and is_scalar(left) else None
+
+    def leaves(self, value: ir.Value, stop: ir.Value | None = None) -> set[ir.Value]:
+        """Return where a value comes from by movement alone, constants left out."""
+        found: set[ir.Value] = set()
+        seen: set[ir.Value] = set()
+        pending = [value]
+        while pending:
+            x = pending.pop()
+            if x in seen:
+                continue
+            seen.add(x)
+            sources = None if x is stop else self.sources(x)
+            if sources is not None:
+                pending.extend(sources)
+            elif x is stop or not self.is_computable(x):
+                found.add(x)
+        return found
+
+    def ancestors(self, value: ir.Value) -> Iterator[ir.Value]:
+        """Yield a value and all that it is moved from, the nearest first."""
+        seen = [value]
+        for x in seen:
+            yield x
+            seen.extend(y for y in self.sources(x) or () if y not in seen)
+
+
+def is_float(value: ir.Value) -> bool:
+    """Say whether a value is known to be of a floating type."""
+    return value.dtype is not None and value.dtype.is_floating_point()
+
+
+def is_scalar(value: ir.Value) -> bool:
+    """Say whether a value is one constant number."""
+    tensor = value.const_value
+    return tensor is not None and tensor.size == 1

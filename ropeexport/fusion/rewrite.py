@@ -1,0 +1,96 @@
+"""Put the op in an application's place: build it, prove it against what it replaces, swap it in."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ropeexport.fusion.applications import Application
+from ropeexport.fusion.building import Nodes
+from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
+from ropeexport.fusion.movement import Movement
+from ropeexport.fusion.probe import deep_values
+from ropeexport.fusion.tables import Tables, has_cos_sin
+from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import Form
+
+# the few float64 operations of a rotation, on numbers of unit size
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)
+
+Group = tuple[Application, ...]
+
+
+def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> str | None:
+    """Replace an application, or two that share their tables, by one op; a reason if it may not.
+
+    The graph is left as it was unless the op computes the same from the same random numbers.
+    """
+    nodes = Nodes()
+    shared = tables.of(group[0])
+    op = _op(_form(group), [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group], shared)
+    _describe(op, group)
+    nodes.made.append(op)
+    results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
+    reason = _difference(group, results, trial, movement)
+    if reason is None:
+        _replace(group, results, [*tables.nodes.made, *nodes.made])
+        tables.nodes.made.clear()
+    return reason
+
+
+def _form(group: Group) -> Form:
+    rotary = group[0].rotary
+    return Form(
+        tables="cos_sin" if has_cos_sin(group[0]) else "matrices",
+        pairing=rotary.pairing,
+        tensors=2 if len(group) == 2 else 1,
+    )
+
+
+def _op(form: Form, data: list[ir.Value], tables: tuple[ir.Value, ...]) -> ir.Node:
+    attributes = ir.convenience.convert_attributes(form.attributes)
+    inputs = [*data, *tables]
+    return ir.Node(names.DOMAIN, form.op_type, inputs, attributes, num_outputs=len(data), version=1)
+
+
+def _describe(op: ir.Node, group: Group) -> None:
+    """Give the op's outputs their types and shapes, which are those of its data."""
+    for output, application in zip(op.outputs, group, strict=True):
+        shape, layout = application.x.shape, application.layout
+        assert shape is not None  # it was evaluated at its shape
+        dims = [shape[axis] for axis in layout.order]
+        for axis in layout.inserted:
+            dims.insert(axis, 1)
+        output.dtype, output.shape = application.root.dtype, ir.Shape(dims)
+
+
+def _difference(
+    group: Group, results: list[ir.Value], trial: Trial, movement: Movement
+) -> str | None:
+    """Compare what is and what would be; None where they agree."""
+    given = deep_values((e.table for a in group for e in a.rotary.entries), trial, movement)
+    rng = np.random.default_rng(2)
+    given |= {a.x: rng.standard_normal(trial.shape(a.x)) for a in group}
+    for application, result in zip(group, results, strict=True):
+        try:
+            old = evaluate(application.root, given, trial, {})
+            new = evaluate(result, given, trial, {})
+        except UnevaluableError as error:
+            return f"cannot be compared with the op: {error}"
+        if old.shape != new.shape:
+            return f"the op would give shape {new.shape}, the graph gives {old.shape}"
+        worst = np.abs(old - new).max(initial=0.0)
+        if not worst <= _ROUNDING * np.abs(old).max(initial=1.0):
+            return f"the op would differ by {worst:.3g}"
+    return None
+
+
+def _replace(group: Group, results: list[ir.Value], nodes: list[ir.Node]) -> None:
+    producer = group[0].root.producer()
+    assert producer is not None  # a root is computed
+    assert producer.graph is not None
+    producer.graph.extend(nodes)
+    for application, result in zip(group, results, strict=True):
+        old = application.root
+        result.dtype, result.shape = old.dtype, old.shape
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)

@@ -1,0 +1,106 @@
+"""The exact outputs of a case, and how they move when its inputs are rounded anew; NumPy only.
+
+Whatever computes in float64 can be an oracle: a torch module, an ONNX graph, a user's function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.parity.floats import Float64s, float_type, is_float
+from ropeexport.parity.tolerance import Size, samples_for
+from ropeexport.runners import Arrays
+
+# Takes inputs whose floating arrays are float64, returns outputs in float64
+Exact = Callable[[Mapping[str, NDArray[np.generic]]], Mapping[str, Float64s]]
+
+_STEPS = 128
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The exact outputs of a case and how they move when its inputs are rounded anew.
+
+    ``data_rms`` is the root mean square of the largest floating input.
+    """
+
+    outputs: Mapping[str, Float64s]
+    sizes: dict[str, Size]
+    sensitivity: dict[str, Size]
+    data_rms: float = 1.0
+
+
+class TruthTeller(Protocol):
+    """What a judge asks for the exact outputs; ``widest`` is the longest axis of its weights."""
+
+    widest: int
+
+    def truth(self, inputs: Arrays, seed: int) -> Truth:
+        """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
+        ...
+
+
+def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
+    """Return what an exact function makes of a case.
+
+    Parameters
+    ----------
+    exact : callable
+        Computes in float64.
+    inputs : mapping
+        The arrays of the case, in their own types.
+    seed : int
+        Of the perturbations.
+    """
+    floats = {name: x for name, x in inputs.items() if is_float(str(x.dtype))}
+    wide = {name: x.astype(np.float64) for name, x in floats.items()}
+    roundoffs = {n: float_type(str(x.dtype)).unit_roundoff for n, x in floats.items()}
+    outputs = exact({**inputs, **wide})
+    smallest = min((x.size for x in outputs.values()), default=0)
+    moves: dict[str, list[Size]] = {name: [] for name in outputs}
+    rng = np.random.Generator(np.random.SFC64(seed))
+    for _ in range(samples_for(smallest)):
+        noisy = {name: _perturbed(x, roundoffs[name], rng) for name, x in wide.items()}
+        for name, x in exact({**inputs, **noisy}).items():
+            moves[name].append(size_of(x - outputs[name]))
+    return Truth(
+        outputs=outputs,
+        sizes={name: size_of(x) for name, x in outputs.items()},
+        sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
+        data_rms=max((size_of(x).rms for x in wide.values()), default=1.0),
+    )
+
+
+def size_of(x: Float64s) -> Size:
+    """Return root mean square and largest absolute value of a float64 array."""
+    if x.size == 0:
+        return Size(0.0, 0.0)
+    flat = x.reshape(-1)
+    # not through BLAS, whose threads would spin against those of the runtimes
+    squares = float(np.einsum("i,i->", flat, flat))
+    return Size(math.sqrt(squares / flat.size), float(max(-flat.min(), flat.max())))
+
+
+def _perturbed(wide: Float64s, roundoff: float, rng: np.random.Generator) -> Float64s:
+    """Return values with random relative errors of up to ``roundoff``, in steps of a 128th.
+
+    Bytes are the cheapest random numbers there are, and the noise is much of what an oracle costs
+    at small sizes.
+    """
+    factors: Float64s = rng.integers(-_STEPS, _STEPS, wide.shape, dtype=np.int8).astype(np.float64)
+    factors += 0.5
+    factors *= roundoff / _STEPS
+    factors += 1.0
+    factors *= wide
+    return factors
+
+
+def _joined(sizes: list[Size]) -> Size:
+    mean = sum(size.rms**2 for size in sizes) / max(1, len(sizes))
+    return Size(math.sqrt(mean), max((size.largest for size in sizes), default=0.0))

@@ -1,0 +1,108 @@
+"""A report as Markdown, for a pull request's comment or a CI job's summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
+from ropeexport.report import view
+
+_MARKS: dict[Status, str] = {
+    "PASS": "✅",
+    "FAIL": "❌",
+    "EMULATED": "🟡",
+    "SKIPPED": "⚪",
+    "NOT_SUPPORTED": "⚪",
+}
+_MOST_FAILURES = 10  # a comment may hold 65,536 characters
+
+
+def render(report: Report) -> str:
+    """Return a report as GitHub-flavoured Markdown."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"## {_MARKS[report.verdict]} Parity {report.verdict}: {_text(view.headline(report))}"
+    yield ""
+    yield f"{_text(report.source)}, {report.dtype}, `{report.model}` {report.model_sha256[:12]}"
+    yield ""
+    yield from _table(("", "runtime", "status", "what ran"), map(_runtime, report.runtimes))
+    yield ""
+    rows = list(view.summary(report))
+    if rows:
+        yield "Distance to the float64 oracle, the worst of all cases:"
+        yield ""
+        yield from _table(view.SUMMARY_HEADINGS, rows, numbers_from=2)
+        yield ""
+    yield from _failures(view.failures(report))
+    for note in report.notes:
+        yield from (f"> **Note:** {_text(note)}", "")
+    yield from _details("Environment and command", _environment(report))
+    yield ""
+    yield f"<sub>The method: {view.score()}.</sub>"
+
+
+def _runtime(runtime: RuntimeRecord) -> tuple[str, ...]:
+    facts = (runtime.version, runtime.device, runtime.implementation, runtime.reason)
+    return (
+        _MARKS[runtime.status],
+        runtime.name,
+        view.WORDS[runtime.status],
+        ", ".join(fact for fact in facts if fact),
+    )
+
+
+def _failures(failed: Sequence[Comparison]) -> Iterator[str]:
+    if not failed:
+        return
+    shown = failed[:_MOST_FAILURES]
+    rows = ((c.runtime, c.output, c.case.name if c.case else "-", c.reason) for c in shown)
+    more = f", the worst {len(shown)} of them" if len(shown) < len(failed) else ""
+    yield f"### {view.plural(len(failed), 'failure')}{more}"
+    yield ""
+    yield from _table(("runtime", "output", "case", "reason"), rows)
+    yield ""
+
+
+def _environment(report: Report) -> Iterator[str]:
+    environment = report.environment
+    yield "```console"
+    yield report.command
+    yield "```"
+    yield ""
+    facts = {
+        "ropeexport": environment.ropeexport,
+        "python": environment.python,
+        "platform": environment.platform,
+        **environment.packages,
+    }
+    yield from _table(("", "version"), facts.items())
+
+
+def _details(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield f"<details><summary>{title}</summary>"
+    yield ""
+    yield from lines
+    yield ""
+    yield "</details>"
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Iterable[tuple[str, ...]],
+    numbers_from: int | None = None,
+) -> Iterator[str]:
+    right = len(headings) if numbers_from is None else numbers_from
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "|".join(" ---: " if i >= right else " --- " for i in range(len(headings))) + "|"
+    for row in rows:
+        yield f"| {' | '.join(_text(cell) for cell in row)} |"
+
+
+def _text(text: str) -> str:
+    """Return text that Markdown and a table's cell take literally."""
+    escaped = text.replace("\\", "\\\\").replace("|", "\\|")
+    for character in "<>*_`[]":
+        escaped = escaped.replace(character, f"\\{character}")
+    return " ".join(escaped.split())

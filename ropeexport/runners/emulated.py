@@ -1,0 +1,84 @@
+"""The EMULATED bfloat16 twin: float32 arithmetic with the graph's own roundings, in onnxruntime.
+
+It stands in where no runtime has bfloat16 kernels, and is never a runtime's own PASS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport import onnx_file
+from ropeexport.errors import MissingError
+from ropeexport.onnx_emulation import float32_twin, has_bfloat16
+from ropeexport.packages import require
+from ropeexport.runners import Arrays
+from ropeexport.runners.ort import OrtRunner
+
+_LIMIT_BYTES = 1 << 30  # weights double in float32, and a serialized model ends at 2 GiB
+
+
+class EmulatedRunner:
+    """Runs the float32 twin of a bfloat16 ONNX file.
+
+    Parameters
+    ----------
+    path : Path
+        The ONNX file.
+    """
+
+    name = "EMULATED"
+    implementation = "EMULATED: float32 rounded to bfloat16 between operators"
+    emulated = True
+    reentrant = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._runner: OrtRunner | None = None
+        self._outputs: frozenset[str] = frozenset()
+        self.version = ""
+        self.device = ""
+
+    def __enter__(self) -> Self:
+        require("onnxruntime")
+        model = onnx_file.load(self._path)
+        if not has_bfloat16(model):
+            raise MissingError(f"{self._path}: no bfloat16 to emulate")
+        if model.ByteSize() > _LIMIT_BYTES:
+            raise MissingError(
+                f"{self._path}: too large to emulate in memory ({model.ByteSize() >> 20} MiB)"
+            )
+        specs = onnx_file.output_specs(model)
+        self._outputs = frozenset(spec.name for spec in specs if spec.dtype == "bfloat16")
+        twin = float32_twin(model).SerializeToString()
+        self._runner = OrtRunner(twin, providers=("CPUExecutionProvider",)).__enter__()
+        self.version = f"onnxruntime {self._runner.version}"
+        self.device = self._runner.device
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner = None
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Run the twin once, see :class:`ropeexport.runners.Runner`."""
+        if self._runner is None:
+            raise MissingError(f"{self._path}: enter the runner before running it")
+        results = self._runner.run({name: _widened(x) for name, x in inputs.items()})
+        return {
+            name: x.astype(ml_dtypes.bfloat16) if name in self._outputs else x
+            for name, x in results.items()
+        }
+
+
+def _widened(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array

@@ -1,0 +1,61 @@
+"""Fold constants and drop what is unused, and leave every weight as it is.
+
+Source of the folding rules: onnxscript's optimiser would fold a weight's Transpose into a copy;
+:func:`_may_fold` refuses that, so every weight keeps its parameter's name and layout in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common as passes
+
+_FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
+_FOLD_OUTPUT_LIMIT = 262144
+
+
+def simplify(model: ir.Model, weights: Container[str]) -> None:
+    """Fold constants and drop what is unused.
+
+    ``weights`` are the names of the module's parameters, which keep their layout and type.
+    Neither rewriting rules (their matching is quadratic in a large graph) nor a merge of equal
+    initializers (two norms both full of ones are two parameters) belong here.
+    """
+    onnxscript.optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=_FOLD_INPUT_LIMIT,
+        output_size_limit=_FOLD_OUTPUT_LIMIT,
+        should_fold=lambda node: _may_fold(node, weights),
+    )
+    clean(model)
+
+
+def clean(model: ir.Model) -> None:
+    """Drop what is unused, merge what is computed twice, keep constants as initializers."""
+    ir.passes.Sequential(
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    )(model)
+
+
+def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
+    """Refuse to fold what stands for a weight in another layout or type; else the usual rules."""
+    if any(value is not None and _is_elsewhere(value) for value in node.inputs):
+        return False
+    reads_weight = any(
+        x is not None and x.is_initializer() and x.name in weights for x in node.inputs
+    )
+    return False if reads_weight and node.op_type in ("Transpose", "Cast", "Reshape") else None
+
+
+def _is_elsewhere(value: ir.Value) -> bool:
+    """Say whether a value lies in a file, which no folding may read."""
+    return isinstance(value.const_value, ir.ExternalTensor)

@@ -1,0 +1,129 @@
+"""From a torch module to an unoptimised ONNX model, all its weights by their own names."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ropeexport.complex_numbers import without_complex
+from ropeexport.errors import ExportError, UsageError
+from ropeexport.example import Example, traceable_inputs
+from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.translation import translation_table
+
+
+def trace(example: Example, opset: int) -> ir.Model:
+    """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
+    inputs, shapes = traceable_inputs(example), _dynamic_shapes(example)
+    with _quiet(), torch.no_grad():
+        try:
+            exported = torch.export.export(
+                example.module,
+                (),
+                inputs | example.constants,
+                dynamic_shapes=shapes,
+                strict=False,
+            )
+            program = torch.onnx.export(
+                without_complex(exported),
+                dynamo=True,
+                opset_version=opset,
+                optimize=False,
+                verbose=False,
+                output_names=list(example.outputs) or None,
+                custom_translation_table=translation_table(),
+            )
+        except ExportError:
+            raise
+        except Exception as error:  # torch's tracer lets errors of the module's own code through
+            raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
+    assert program is not None  # only the old exporter returns None
+    written = program.model.opset_imports[""]
+    if written != opset:
+        raise UsageError(
+            f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
+            f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
+        )
+    _name_axes(program.model, example.dynamic_axes)
+    return program.model
+
+
+def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Give torch's symbols (s0, s44) the names that the example has for them."""
+    shapes = {value.name: value.shape for value in model.graph.inputs}
+    names_of: dict[str, str] = {}
+    for name, axes in dynamic_axes.items():
+        for axis, label in axes.items():
+            symbol = shapes[name][axis] if shapes.get(name) else None
+            if isinstance(symbol, ir.SymbolicDim) and str(symbol).isidentifier():
+                names_of.setdefault(str(symbol), label)
+    if names_of:
+        pattern = re.compile(rf"\b({'|'.join(map(re.escape, names_of))})\b")
+        for value in _values(model.graph):
+            _rename(value, lambda text: pattern.sub(lambda m: names_of[m[0]], text))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
+    if value.shape is not None:
+        dims = [
+            dim if isinstance(dim, int) or dim.value is None else renamed(dim.value)
+            for dim in value.shape
+        ]
+        value.shape = ir.Shape(dims)
+
+
+def _dynamic_shapes(example: Example) -> dict[str, Any]:
+    shapes: dict[str, Any] = {
+        name: {
+            axis: torch.export.Dim(label)
+            for axis, label in example.dynamic_axes.get(name, {}).items()
+        }
+        for name in example.inputs
+    }
+    return shapes | {name: _static(value) for name, value in example.constants.items()}
+
+
+def _static(value: Any) -> Any:
+    """Return the dynamic shapes of what is not dynamic: as deep as the value itself."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_static(item) for item in value)
+    return (
+        {name: _static(item) for name, item in value.items()} if isinstance(value, dict) else None
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes to its own developers; its errors are raised, not logged."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of the error at the root, which names what torch could not trace."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines: list[Any] = str(error).strip().splitlines()
+    return f"cannot be traced: {lines[0] if lines else type(error).__name__}"

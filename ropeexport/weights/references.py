@@ -1,0 +1,131 @@
+"""Let a model's initializers refer to tensors in safetensors files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ropeexport.errors import ExportError, UsageError
+from ropeexport.manifest import WeightFile, Weights
+from ropeexport.weights.safetensors_files import Place, find, read_header
+from ropeexport.weights.skeleton import is_fake
+
+_TYPES = {
+    "F64": ir.DataType.DOUBLE, "F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16, "I64": ir.DataType.INT64, "I32": ir.DataType.INT32,
+    "I8": ir.DataType.INT8, "U8": ir.DataType.UINT8, "BOOL": ir.DataType.BOOL,
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN, "F8_E5M2": ir.DataType.FLOAT8E5M2,
+}  # fmt: skip
+_SHOWN = 3
+
+
+def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: str = "") -> Weights:
+    """Replace every initializer that has no values by a reference into a file.
+
+    Parameters
+    ----------
+    model : ir.Model
+        Traced from a :func:`ropeexport.weights.skeleton.skeleton`.
+    places : dict
+        Where the tensors lie, see :mod:`ropeexport.weights.safetensors_files`.
+    folder : Path
+        The folder of those files, in which the ONNX file will lie too.
+    prefix : str
+        What the files' names have before the module's, such as ``model.``.
+
+    Returns
+    -------
+    Weights
+        The files and the tensors that could not be referred to.
+
+    Raises
+    ------
+    ExportError
+        Where a weight is in no file, or has another shape there.
+    """
+    weights = [value for value in model.graph.initializers.values() if _has_no_values(value)]
+    missing = []
+    for value in weights:
+        place = places.get(str(value.name)) or places.get(f"{prefix}{value.name}")
+        if place is None:
+            missing.append(str(value.name))
+        else:
+            _point(value, place, folder)
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ExportError(
+            f"{folder}: no tensor for the weights {', '.join(missing[:_SHOWN])}{more}: the files "
+            "are of another class or config"
+        )
+    tensors = [v.const_value for v in weights if isinstance(v.const_value, ir.ExternalTensor)]
+    files = sorted({str(tensor.location) for tensor in tensors})
+    return Weights(
+        files=tuple(_record(folder / name) for name in files),
+        referenced_tensors=len(tensors),
+        referenced_bytes=sum(tensor.nbytes for tensor in tensors),
+    )
+
+
+def _has_no_values(value: ir.Value) -> bool:
+    return is_fake(getattr(value.const_value, "raw", None))
+
+
+def _point(value: ir.Value, place: Place, folder: Path) -> None:
+    """Let an initializer be a stretch of a file; where the file has another type, cast it."""
+    dtype = _TYPES.get(place.dtype)
+    if dtype is None:
+        raise ExportError(f"{place.file}: {value.name}: no ONNX type for {place.dtype}")
+    expected = tuple(value.shape.numpy()) if value.shape is not None else place.shape
+    if place.shape != expected:
+        raise ExportError(
+            f"{place.file}: {value.name}: expected shape {expected}, got {place.shape}: the file "
+            "is of another config"
+        )
+    if place.length * 8 != math.prod(place.shape) * dtype.bitwidth:
+        raise ExportError(f"{place.file}: {value.name}: its length is not that of its shape")
+    wanted = value.dtype
+    value.const_value = ir.ExternalTensor(
+        place.file, place.offset, place.length, dtype,
+        shape=ir.Shape(place.shape), name=str(value.name), base_dir=folder,
+    )  # fmt: skip
+    value.dtype = dtype
+    if wanted is not None and wanted != dtype:
+        _cast(value, wanted)
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> None:
+    """Cast a weight in the graph, where it is used: the file stays as it is."""
+    users = list(value.uses())
+    node = ir.node("Cast", [value], {"to": dtype})
+    node.outputs[0].dtype, node.outputs[0].shape = dtype, value.shape
+    assert value.graph is not None  # an initializer belongs to a graph
+    value.graph.insert_before(value.graph[0], node)
+    for user, index in users:
+        user.replace_input_with(index, node.outputs[0])
+
+
+def _record(path: Path) -> WeightFile:
+    header = read_header(path)
+    return WeightFile(file=path.name, size=header.size, header_sha256=header.sha256)
+
+
+def check_reachable(weights: Path, output: Path) -> None:
+    """Raise unless an ONNX file in ``output`` may refer to the files in ``weights``.
+
+    onnx and onnxruntime refuse references behind ``..``, absolute paths, symbolic and hard links.
+    """
+    cure = "add --copy-weights to copy them beside the ONNX file"
+    if weights.resolve() != output.resolve():
+        raise UsageError(
+            f"{output}: an ONNX file can refer only to weights of its own folder, {weights}: "
+            f"write there with -o {weights}, or {cure}"
+        )
+    for path in find(weights):
+        if path.is_symlink() or (path.exists() and os.stat(path).st_nlink > 1):
+            raise UsageError(
+                f"{path}: a link, as in hub caches, which onnx and onnxruntime refuse: {cure}"
+            )

@@ -1,0 +1,109 @@
+"""Where each tensor of a folder's safetensors files lies; no tensor is read.
+
+A safetensors file is 8 bytes (the header's length, little endian), the header (JSON: name to type,
+shape and offsets), and the raw tensors.  Source: huggingface/safetensors, README "Format".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropeexport.errors import ModelFileError
+
+_LENGTH_BYTES = 8
+_LARGEST_HEADER = 100_000_000  # the format's own limit
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: the file's name, the first byte and their number."""
+
+    file: str
+    dtype: str  # the format's name: F32, F16, BF16, ...
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's header and what proves that the file is the same: its size and the header's hash."""
+
+    size: int
+    sha256: str
+    places: dict[str, Place]
+
+
+def find(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files of a folder, those that an index names where there is one."""
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if not indexes:
+        return tuple(sorted(folder.glob("*.safetensors")))
+    try:
+        files = set(json.loads(indexes[0].read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelFileError(f"{indexes[0]}: not an index of safetensors files: {error}") from error
+    return tuple(folder / name for name in sorted(files))
+
+
+def read_places(folder: Path) -> dict[str, Place]:
+    """Return the place of every tensor of a folder by name.
+
+    Raises
+    ------
+    ModelFileError
+        For a file that is missing, truncated, or none of the format.
+    """
+    places: dict[str, Place] = {}
+    for path in find(folder):
+        for name, place in read_header(path).places.items():
+            if name in places:
+                raise ModelFileError(
+                    f"{folder}: {name} lies in {places[name].file} and in {place.file}; keep the "
+                    "files of one variant in the folder, or their index"
+                )
+            places[name] = place
+    return places
+
+
+def commonest_type(places: Mapping[str, Place]) -> str:
+    """Return the type, by the format's name, that most bytes have."""
+    sizes: Counter[str] = Counter()
+    for place in places.values():
+        sizes[place.dtype] += place.length
+    return sizes.most_common(1)[0][0]
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header and check it against the file's size."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file: weights are read from it; bring it back")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        text = file.read(length) if length <= _LARGEST_HEADER else b""
+    start = _LENGTH_BYTES + length
+    try:
+        entries = json.loads(text)
+        entries.pop("__metadata__", None)
+        places = {name: _place(path.name, start, entry) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path}: not a safetensors file: its header is no JSON") from error
+    end = max((place.offset + place.length for place in places.values()), default=start)
+    if end != size:
+        raise ModelFileError(
+            f"{path}: expected {end} bytes, as its header says, got {size}: the file is truncated "
+            "or altered; fetch it again"
+        )
+    return Header(size, hashlib.sha256(text).hexdigest(), places)
+
+
+def _place(file: str, start: int, entry: dict[str, Any]) -> Place:
+    begin, end = entry["data_offsets"]
+    return Place(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)

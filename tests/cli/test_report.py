@@ -1,0 +1,79 @@
+"""The forms of a report on the command line, and an interruption that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+from click.testing import CliRunner
+from command_line import ROOT, assert_one_line, ropeexport
+
+from ropeexport import packages
+from ropeexport.cli.main import cli
+
+
+def test_check_writes_every_form_and_report_writes_the_same_again(exported, tmp_path) -> None:
+    folder = exported(dtype="fp32")
+    forms = ("html", "markdown", "junit")
+
+    def paths(where: str) -> list[str]:
+        return [word for form in forms for word in (f"--{form}", str(tmp_path / where / form))]
+
+    assert ropeexport("check", folder, "--cases", "3", *paths("a")).returncode == 0
+    assert ropeexport("report", folder, *paths("b")).returncode == 0
+    for form in forms:
+        written = (tmp_path / "a" / form).read_text(encoding="utf-8")
+        assert written == (tmp_path / "b" / form).read_text(encoding="utf-8")
+    assert (tmp_path / "a" / "html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert ElementTree.parse(tmp_path / "a" / "junit").getroot().attrib["failures"] == "0"
+
+
+def test_forms_leave_the_json_on_standard_output_alone(exported, tmp_path) -> None:
+    done = ropeexport("check", exported(), "--cases", "1", "--json", "--junit", tmp_path / "j.xml")
+    assert json.loads(done.stdout)["verdict"] == "PASS"
+    assert "junit: " in done.stderr
+
+
+def test_a_missing_package_is_said_before_the_run(exported, tmp_path, monkeypatch) -> None:
+    find = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda n: None if n == "matplotlib" else find(n))
+    folder = exported()
+    done = CliRunner().invoke(cli, ["check", str(folder), "--html", str(tmp_path / "a.html")])
+    assert done.exception is not None
+    assert "pip install 'ropeexport[report]'" in str(done.exception)
+    assert not (folder / "parity.json").exists()
+
+
+def test_the_schema_is_printed(tmp_path) -> None:
+    published = (ROOT / "docs/parity.schema.json").read_text(encoding="utf-8")
+    assert ropeexport("check", "--schema").stdout == published
+
+
+def test_a_folder_without_a_report_is_one_line(tmp_path) -> None:
+    assert_one_line(ropeexport("report", tmp_path), 1, "run 'ropeexport check DIR' first")
+
+
+def test_ctrl_c_leaves_the_finished_cases_in_the_report(exported) -> None:
+    folder = exported()
+    command = [sys.executable, "-m", "ropeexport", "check", str(folder), "--cases", "100000"]
+    with subprocess.Popen(
+        [*command, "--lengths", "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # the runtimes are announced before the first case
+            if "tensorrt" in line:
+                break
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "FAIL: interrupted" in output
+    report = json.loads((folder / "parity.json").read_text())
+    assert report["complete"] is False
+    cases = {c["case"]["name"] for c in report["comparisons"] if c["case"]}
+    assert 0 < len(cases) < 100_000
+    assert {c["status"] for c in report["comparisons"] if c["case"]} == {"PASS"}

@@ -1,0 +1,61 @@
+"""``diffusers:CLASS`` and ``transformers:CONFIG`` on the command line's road."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ropeexport import sources
+from ropeexport.errors import UsageError
+from ropeexport.exporter import export_model
+
+FLUX = {
+    "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+    "num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 32,
+    "axes_dims_rope": [4, 4, 8],
+}  # fmt: skip
+LLAMA = {
+    "model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def config(folder: Path, values: dict) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_a_class_of_diffusers(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    request = sources.Request("diffusers:FluxTransformer2DModel", config=config(tmp_path, FLUX))
+    record = export_model(request, tmp_path / "out", require_rope=2)
+    assert record.model.recognition.refused == ()
+    assert {"batch", "length", "text_length"} == set(record.axes)
+
+
+def test_a_config_of_transformers(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    config(tmp_path, LLAMA)
+    request = sources.Request(f"transformers:{tmp_path}", dtype="fp16")
+    record = export_model(request, tmp_path / "out", require_rope=2)
+    assert record.model.dtype == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("diffusers:FluxTransformer2DModel", "add --config"),
+        ("diffusers:NoSuchModel", "has no such model"),
+        ("diffusers:AutoencoderKL", "no sample inputs are known"),
+        ("transformers:no/such/folder", "no such file or folder"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, model: str, words: str) -> None:
+    pytest.importorskip(model.partition(":")[0])
+    path = None if "add" in words else config(tmp_path, FLUX)
+    given = None if model.startswith("transformers") else path
+    with pytest.raises(UsageError, match=words):
+        export_model(sources.Request(model, config=given), tmp_path / "out")

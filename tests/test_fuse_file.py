@@ -1,0 +1,79 @@
+"""``ropeexport fuse``: files of others, their opsets, their weights, and files without RoPE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from fusion.writings import WRITINGS
+
+from ropeexport import manifest
+from ropeexport.errors import ExportError, ModelFileError, UsageError
+from ropeexport.fuse_file import fuse_file
+
+
+def write_foreign(path: Path, name: str, opset: int, *, external: bool = False) -> None:
+    axes = {0: torch.export.Dim("b"), 1: torch.export.Dim("l")}
+    with torch.no_grad():
+        program = torch.onnx.export(
+            WRITINGS[name]().eval(),
+            kwargs={"x": torch.randn(2, 6, 16), "pos": torch.arange(6).repeat(2, 1)},
+            dynamo=True,
+            opset_version=opset,
+            verbose=False,
+            dynamic_shapes={"x": axes, "pos": axes},
+        )
+    program.save(path, external_data=external)
+
+
+def run(path: Path) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 9, 16)).astype(np.float32)
+    pos = np.arange(9)[None].repeat(3, 0)
+    return onnxruntime.InferenceSession(path).run(None, {"x": x, "pos": pos})
+
+
+@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize("name", ["Half", "Interleaved", "Matrices"])
+def test_a_foreign_file_is_fused(tmp_path: Path, name: str, opset: int) -> None:
+    write_foreign(tmp_path / "in.onnx", name, opset, external=opset == 20)
+    record, count = fuse_file(tmp_path / "in.onnx", tmp_path / "out", require_rope=1)
+    assert (count.found, count.replaced) == (1, 1)
+    assert record == manifest.read(tmp_path / "out")
+    assert record.model.opset == 23
+    for ours, theirs in zip(
+        run(tmp_path / "out" / "model.onnx"), run(tmp_path / "in.onnx"), strict=True
+    ):
+        bound = 16 * np.finfo(np.float32).eps * np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+
+
+def test_a_file_without_rope_is_left_alone(tmp_path: Path) -> None:
+    graph = """<ir_version: 10, opset_import: ["" : 17]>
+    g (float[b, 4] x, float[b, 4] y) => (float[b, 4] z) { a = Mul(x, y) z = Add(a, x) }"""
+    onnx.save(onnx.parser.parse_model(graph), tmp_path / "in.onnx")
+    record, count = fuse_file(tmp_path / "in.onnx", tmp_path / "out")
+    assert record is None
+    assert count.replaced == 0
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ExportError, match="expected 1 rotary applications, replaced 0"):
+        fuse_file(tmp_path / "in.onnx", tmp_path / "out", require_rope=1)
+
+
+def test_an_old_opset_is_refused(tmp_path: Path) -> None:
+    graph = """<ir_version: 7, opset_import: ["" : 13]>
+    g (float[b, 4] x) => (float[b, 4] z) { z = Neg(x) }"""
+    onnx.save(onnx.parser.parse_model(graph), tmp_path / "in.onnx")
+    with pytest.raises(ModelFileError, match="opset 13: expected 17 or later"):
+        fuse_file(tmp_path / "in.onnx", tmp_path / "out")
+
+
+def test_an_output_is_kept_without_force(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "in.onnx", "Half", 23)
+    fuse_file(tmp_path / "in.onnx", tmp_path)
+    with pytest.raises(UsageError, match="--force"):
+        fuse_file(tmp_path / "in.onnx", tmp_path)
