@@ -47,17 +47,17 @@ class Placed:
 
 def place(case: Case, device: torch.device, in_place: bool = False) -> Placed:
     """Copy a case to a device; ``in_place``: its outputs are its inputs."""
-    rooms = tuple(_room(x, case, device) for x in (case.q, case.k))
-    inputs = tuple(_input(x, case, device) for x in (case.q, case.k))
+    q_room, k_room = (_room(x, case, device) for x in (case.q, case.k))
+    q, k = (_input(x, case, device) for x in (case.q, case.k))
+    out = (q_room.inside, k_room.inside)
+    placed = Placed(
+        Launch(*(out if in_place else (q, k)), _shifted(case.pe, case, device), out),
+        (q_room, k_room),
+    )
+    placed.clear()
     if in_place:
-        for room, x in zip(rooms, inputs, strict=True):
-            room.clear()
-            room.inside.copy_(x)
-        inputs = tuple(room.inside for room in rooms)
-    launch = Launch(*inputs, _shifted(case.pe, case, device), tuple(room.inside for room in rooms))
-    placed = Placed(launch, rooms)
-    if not in_place:
-        placed.clear()
+        for room, x in zip(out, (q, k), strict=True):
+            room.copy_(x)
     return placed
 
 

@@ -70,7 +70,8 @@ def _set_up(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan:
     except Skipped as error:
         entrant.out(SKIPPED, str(error))
     except Exception as error:  # another project's code may raise anything
-        entrant.out(ERROR, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+        first_line = next(iter(str(error).splitlines()), "")
+        entrant.out(ERROR, f"{type(error).__name__}: {first_line[:300]}")
     finally:
         device.release()
 
@@ -96,7 +97,7 @@ def _work(
     run = device.capture(all_passes) if contender.captured else all_passes
     run()
     repeats = repeats_of(device.elapsed_us(run, 1), plan)
-    return Work(run, passes * len(calls), repeats), last
+    return Work(run, passes * len(calls), repeats, held=(calls, last)), last
 
 
 def _wrong_again(

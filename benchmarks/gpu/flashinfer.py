@@ -42,8 +42,7 @@ class FlashinferTensor(Structure):
 
 def find_headers(named: Path | None) -> Path:
     """Return the folder that holds ``include/flashinfer``: named, or the installed package's."""
-    spec = None if named else find_spec("flashinfer")
-    places = [named] if named else [Path(p) / "data" for p in spec_places(spec)]
+    places = [named] if named else _installed()
     found = next((place for place in places if (place / _HEADER).is_file()), None)
     if found is None:
         where = f"{named} holds no {_HEADER}" if named else "it is not installed"
@@ -51,9 +50,10 @@ def find_headers(named: Path | None) -> Path:
     return found.absolute()
 
 
-def spec_places(spec: object) -> list[str]:
-    """Return the folders of an installed package without importing it."""
-    return list(getattr(spec, "submodule_search_locations", None) or ())
+def _installed() -> list[Path]:
+    """Return where an installed package keeps its headers, without importing it."""
+    spec = find_spec("flashinfer")
+    return [Path(place) / "data" for place in (spec and spec.submodule_search_locations) or ()]
 
 
 def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> list[Contender]:
@@ -72,11 +72,12 @@ def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> li
 
 def load(path: Path) -> Callable[..., int]:
     """Return the library's one function."""
-    function: Callable[..., int] = ctypes.CDLL(str(path)).ropeexport_flashinfer
+    library = ctypes.CDLL(str(path))
     tensor = POINTER(FlashinferTensor)
-    function.argtypes = [
+    library.ropeexport_flashinfer.argtypes = [
         *(c_int32, tensor, tensor, c_void_p, c_void_p, c_uint32, c_uint32, c_int32, c_void_p)
     ]
+    function: Callable[..., int] = library.ropeexport_flashinfer
     return function
 
 
@@ -84,8 +85,8 @@ def _call(
     device: CudaDevice, rotate: Callable[..., int], interleaved: bool, problem: Problem
 ) -> Call:
     if problem.q.dtype not in _TYPES or problem.q.shape[-1] not in _HEAD_SIZES:
-        kind = f"{problem.q.dtype} with heads of {problem.q.shape[-1]}"
-        raise Skipped(f"FlashInfer takes float16 and bfloat16 with heads of 64 to 512, not {kind}")
+        given = f"{problem.q.dtype} with heads of {problem.q.shape[-1]}"
+        raise Skipped(f"FlashInfer takes float16 and bfloat16 with heads of 64 to 512, not {given}")
     inputs = tuple(by_token(x) for x in (problem.q, problem.k))
     outputs = tuple(torch.empty_like(x) for x in inputs)
     q, k = (_described(x, out) for x, out in zip(inputs, outputs, strict=True))

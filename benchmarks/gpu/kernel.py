@@ -131,8 +131,8 @@ class Kernel:
         library.ropeexport_error_text.argtypes = [c_int]
         library.ropeexport_error_text.restype = c_char_p
         self._text: Callable[[int], bytes] = library.ropeexport_error_text
+        library.ropeexport_launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
         self._launch: Callable[..., int] = library.ropeexport_launch
-        self._launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
 
     def call(self, launch: Launch, tuning: Tuning | None = None) -> Callable[[int], None]:
         """Return a function that enqueues the launch on a stream, given as CUDA's handle."""

@@ -42,11 +42,10 @@ def large_check(device: CudaDevice, kernel: Kernel, length: int = LENGTH) -> Che
 
 def _launch(device: CudaDevice, length: int) -> Launch:
     generator = torch.Generator(device.torch).manual_seed(0)
-    kind = {"device": device.torch, "dtype": torch.float16}
-    q = torch.empty((1, HEADS, length, HEAD_SIZE), **kind)
+    q = torch.empty((1, HEADS, length, HEAD_SIZE), device=device.torch, dtype=torch.float16)
     for head in range(HEADS):  # a head at a time: its float32 numbers are gone before the next
         q[:, head].normal_(generator=generator)
-    k = torch.empty((1, 1, length, HEAD_SIZE), **kind).normal_(generator=generator)
+    k = torch.empty_like(q[:, :1]).normal_(generator=generator)
     pe = torch.empty((1, 1, length, HEAD_SIZE // 2, 2, 2), device=device.torch)
     out = (torch.full_like(q, -7.0), torch.full_like(k, -7.0))
     return Launch(q, k, pe.normal_(generator=generator), out)

@@ -46,7 +46,10 @@ class Machine:
 
 def describe(gpu: Gpu, nvcc: Path | None = None) -> Machine:
     """Return the machine of a GPU."""
-    versions = {"python": platform.python_version(), "system": platform.platform()}
+    versions = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     versions |= {name: found for name in _PACKAGES if (found := _version(name))}
     versions["cuda of the driver"] = gpu.driver_cuda
     toolkit = _nvcc_version(nvcc)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.gpu.cases import Case, extreme_case, random_case
@@ -117,8 +118,6 @@ def _line(name: str, case: Case, offset: int) -> str:
 
 
 def _raw(tensor: Tensor) -> bytes:
-    import torch
-
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 

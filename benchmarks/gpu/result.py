@@ -22,6 +22,8 @@ from ropeexport.errors import UsageError
 
 SCHEMA_VERSION = 1
 
+_ROOT = Path(__file__).parents[2]
+
 Document = dict[str, Any]
 
 
@@ -95,5 +97,9 @@ def with_verdict(document: Document, part: Check) -> Document:
 
 
 def write(path: Path, document: Document) -> None:
-    """Write the document in one step; NaN and infinity, which JSON has not, are refused."""
-    atomic.write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    """Write the document in one step; NaN and infinity, which JSON has not, are refused.
+
+    Messages name files: those of this checkout are written relative to it.
+    """
+    text = json.dumps(document, indent=1, allow_nan=False).replace(f"{_ROOT}/", "")
+    atomic.write_text(path, text + "\n")

@@ -18,7 +18,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 _OPTIONS = {"memcheck": ("--leak-check", "full")}
 _EXIT_CODE = 99  # of a run with findings: none of the programs' own
-_TIMEOUT_S = 240
+_TIMEOUT_S = 120
 # every tool ends with a summary; a run without one proves nothing
 _SUMMARIES = {
     "memcheck": re.compile(r"ERROR SUMMARY: (\d+) errors?"),

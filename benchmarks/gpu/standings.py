@@ -18,11 +18,16 @@ ERROR = "ERROR"  # it raised
 
 @dataclass(frozen=True)
 class Work:
-    """A contender ready to be timed: its passes over the sets of inputs, and how many calls."""
+    """A contender ready to be timed: its passes over the sets of inputs, and how many calls.
+
+    ``held`` keeps the arrays of every call: a CUDA graph knows their addresses but does not own
+    them, and memory that is free goes to the next contender.
+    """
 
     run: Callable[[], object]
     calls: int
     repeats: int
+    held: object
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -117,9 +118,51 @@ def test_one_that_overwrites_its_inputs_is_checked_once(device) -> None:
     assert found["in place"]["status"] == "TIMED"
 
 
+def test_arrays_live_as_long_as_their_graph(device, monkeypatch) -> None:
+    """A graph owns none of them: freed ones would be another contender's when it is replayed."""
+    arrays: list[weakref.ref] = []
+
+    def prepare(problem):
+        out = tuple(torch.empty_like(x) for x in (problem.q, problem.k))
+        arrays.extend(weakref.ref(x) for x in out)
+
+        def run():
+            for x, rotated in zip(out, eager(problem), strict=True):
+                x.copy_(rotated)
+            return out
+
+        return Call(run, 100)
+
+    alive: list[bool] = []
+
+    def capture(self, work):
+        work()
+
+        def replay() -> None:
+            alive.append(all(array() is not None for array in arrays))
+            if alive[-1]:
+                work_again()
+
+        def work_again() -> None:
+            for array, source in zip(arrays, sources, strict=True):
+                array().copy_(source)
+
+        sources = [array().clone() for array in arrays]
+        return replay
+
+    monkeypatch.setattr(type(device), "capture", capture)
+    found = measured(device, replace(contender("graph", eager), prepare=prepare))
+    assert found["graph"]["status"] == "TIMED", found["graph"]["reason"]
+    assert alive
+    assert all(alive)
+
+
 def test_one_that_raises_is_out_alone(device) -> None:
     def broken(problem):
         raise RuntimeError("no kernel image\nand a long trace")
+
+    def silent(problem):
+        raise RuntimeError
 
     def absent(problem):
         raise Skipped("MISSING: liger-kernel")
@@ -127,6 +170,7 @@ def test_one_that_raises_is_out_alone(device) -> None:
     found = measured(
         device,
         contender("broken", broken),
+        contender("silent", silent),
         replace(contender("absent", eager), prepare=absent),
         contender("eager", eager),
     )
@@ -134,6 +178,7 @@ def test_one_that_raises_is_out_alone(device) -> None:
         "ERROR",
         "RuntimeError: no kernel image",
     )
+    assert found["silent"]["status"] == "ERROR"
     assert (found["absent"]["status"], found["absent"]["reason"]) == (
         "SKIPPED",
         "MISSING: liger-kernel",

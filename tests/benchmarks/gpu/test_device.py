@@ -1,4 +1,4 @@
-"""The order in which CUDA is asked; stand-ins for what of ``torch.cuda`` needs one."""
+"""The order in which CUDA is asked, with stand-ins for what in ``torch.cuda`` needs a GPU."""
 
 from __future__ import annotations
 

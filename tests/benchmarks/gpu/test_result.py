@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks.gpu import result
+from benchmarks.gpu.compiler import ROOT
 from benchmarks.gpu.machine import Machine, driver_version, slug
 from benchmarks.gpu.verdict import FAIL, PASS, Check
 from ropeexport.errors import UsageError
@@ -54,6 +55,12 @@ def test_numbers_that_json_has_not_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         result.write(tmp_path / "gpu.json", {"time_us": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_the_checkout_are_named_from_its_root(tmp_path) -> None:
+    path = tmp_path / "gpu.json"
+    result.write(path, {"message": f"{ROOT}/build/gpu/model.engine: cannot be loaded"})
+    assert json.loads(path.read_text()) == {"message": "build/gpu/model.engine: cannot be loaded"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"schema_version": 0})])

@@ -6,8 +6,9 @@ import json
 from datetime import date
 
 import pytest
+import torch
 
-from benchmarks.gpu import contenders, parts, run, session, table
+from benchmarks.gpu import bench_part, contenders, parts, run, session, table
 from benchmarks.gpu.compiler import CompileError
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.parts import PARTS
@@ -34,8 +35,6 @@ class EagerKernel:
         return enqueue
 
     def _by_tables(self, x, launch):
-        import torch
-
         half = launch.pairing == "half"
         first, second = x.float().chunk(2, -1) if half else (x[..., 0::2], x[..., 1::2])
         cos, sin = launch.pe, launch.sin
@@ -60,8 +59,8 @@ def without_gpu(monkeypatch, device, tmp_path):
     monkeypatch.setattr(parts, "find_sanitizer", missing("compute-sanitizer"))
     monkeypatch.setattr(parts, "find_flavours", missing("tensorrt-rtx"))
     for name in ("liger", "flash_attention", "flashinfer"):
-        monkeypatch.setattr(parts, name, missing(name))
-    monkeypatch.setattr(parts, "SHAPES", (Shape("flux", 1, 2, 2, 3, 16),))
+        monkeypatch.setattr(bench_part, name, missing(name))
+    monkeypatch.setattr(bench_part, "SHAPES", (Shape("flux", 1, 2, 2, 3, 16),))
     monkeypatch.setattr(contenders, "Compiled", lambda mode: contenders._eager_call)
     return Options(out=tmp_path, quick=True, dtypes=("fp16",))
 
@@ -179,3 +178,28 @@ def test_columns_stand_one_below_the_other() -> None:
         "  a    bb",
         "  ccc  d   e",
     ]
+
+
+def opened(tmp_path) -> session.Session:
+    return run._open(Options(out=tmp_path), GPU)
+
+
+def test_a_torch_that_sees_no_gpu_is_named(tmp_path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this torch sees a GPU")
+    with pytest.raises(Skipped, match=r"MISSING: torch .* sees no GPU"):
+        opened(tmp_path).device()
+
+
+def test_the_plugin_is_compiled_once_or_fails_once(tmp_path, monkeypatch, capsys) -> None:
+    opening = opened(tmp_path)
+    monkeypatch.setattr(opening, "compiler", object)
+
+    def broken(_: object) -> None:
+        raise CompileError("cmake failed")
+
+    monkeypatch.setattr(session, "compile_plugin", broken)
+    for _ in range(2):
+        with pytest.raises(CompileError, match="cmake failed"):
+            opening.plugin()
+    assert capsys.readouterr().out.count("compiling the plugin") == 1
