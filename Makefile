@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
-CPP := $(shell git ls-files 'plugins/*.cuh' 'plugins/*.h' 'plugins/*.cpp' 'plugins/*.cu' 2>/dev/null)
+CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin gpu-test bench clean
 

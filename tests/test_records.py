@@ -95,7 +95,10 @@ def test_given_shapes_take_the_place_of_suggested_ones() -> None:
         ({"q": (1, 5, 64, 8)}, "q: expected batchx4xlengthx8, got 1x5x64x8"),
         ({"q": (1, 4, 64)}, "q: expected batchx4xlengthx8"),
         ({"q": (1, 4, 1, 8), "pe": (1, 1, 1, 4, 2, 2)}, "expected min <= opt <= max"),
-        ({"q": (8, 4, 64, 8), "pe": (1, 1, 32, 4, 2, 2)}, "axis 'length' is 64 in one input and 32 in pe"),
+        (
+            {"q": (8, 4, 64, 8), "pe": (1, 1, 32, 4, 2, 2)},
+            "axis 'length' is 64 in one input and 32 in pe",
+        ),
     ],
 )
 def test_profiles_that_do_not_fit(given, words: str) -> None:

@@ -50,7 +50,9 @@ def write(folder: Path, cases: Iterable[Case]) -> None:
     """Write cases and what the seed's function makes of them."""
     lines = []
     for case in cases:
-        outputs = seed_apply_rope(case.q, case.k, case.pe)
+        # the seed's function takes no empty tensors
+        empty = case.q.numel() == 0
+        outputs = (case.q, case.k) if empty else seed_apply_rope(case.q, case.k, case.pe)
         arrays = {"q": case.q, "k": case.k, "pe": case.pe, "q_out": outputs[0], "k_out": outputs[1]}
         for name, tensor in arrays.items():
             (folder / f"{case.name}.{name}").write_bytes(_raw(tensor))
