@@ -25,7 +25,8 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 
 
 @click.command(name="check")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
 @click.option("--cases", type=click.IntRange(min=1), help="Number of cases.  [default: designed]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
@@ -46,21 +47,37 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @report_options
 @schema_option
-def command(
-    folder: Path, module: str | None, require: tuple[str, ...], as_json: bool, **given: Any
-) -> None:
+def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> None:
     """Prove how far each runtime is from a float64 oracle.
 
     Compares eager torch, onnxruntime and the engine with the exact result over the corners of the
     profile, lengths off the optimum and both ways to broadcast, each with FLUX's positions, random
     rotations and random matrices.  Writes DIR/parity.json.
-    """
-    from ropeexport.packages import require as require_packages
 
-    require_packages("torch")
+    With a CANDIDATE, an .onnx file or an .npz of saved inputs and outputs, compares it with the
+    .onnx file (or the folder) in front of it instead; that needs no torch and writes nothing by
+    itself.
+    """
     require_for(given)
     from ropeexport.parity import report as reports
-    from ropeexport.parity.check import Options, check
+
+    report = _run(path, candidate, given)
+    written = reports.write(path, report) if candidate is None else None
+    if as_json:
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        reports.print_report(report)
+        if written is not None:
+            click.echo(f"report: {written}")
+    write_forms(report, given)
+    _exit(report, given["require"])
+
+
+def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
+    """Check an output folder, or a candidate against a reference."""
+    from ropeexport.cli.check_progress import CheckProgress
+    from ropeexport.packages import require
+    from ropeexport.parity.options import Options
 
     options = Options(
         seed=given["seed"],
@@ -69,18 +86,25 @@ def command(
         atol=given["atol"],
         rtol=given["rtol"],
     )
-    from ropeexport.cli.check_progress import CheckProgress
+    if candidate is not None:
+        _refuse(given, "module", "require")
+        from ropeexport.parity.check_files import check_files
+
+        with CheckProgress() as progress:
+            return check_files(path, candidate, options, progress)
+    if path.suffix == ".onnx":
+        raise click.UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
+    require("torch")
+    from ropeexport.parity.check import check
 
     with CheckProgress() as progress:
-        report = check(folder, module, options, progress)
-    path = reports.write(folder, report)
-    if as_json:
-        click.echo(report.model_dump_json(indent=1))
-    else:
-        reports.print_report(report)
-        click.echo(f"report: {path}")
-    write_forms(report, given)
-    _exit(report, require)
+        return check(path, given["module"], options, progress)
+
+
+def _refuse(given: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if given[name]:
+            raise click.UsageError(f"--{name}: not for a comparison of files")
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:

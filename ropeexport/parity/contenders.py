@@ -41,13 +41,14 @@ def open_contenders(folder: Path, manifest: Manifest, stack: ExitStack) -> list[
         "onnxruntime": lambda: _onnxruntime(folder, manifest),
         "tensorrt": lambda: _tensorrt(folder, manifest),
     }
-    contenders = [_open(name, makers[name], stack) for name in RUNTIMES]
-    if _is_bfloat16(manifest) and contenders[0].status == "SKIPPED" and not contenders[0].runner:
-        contenders.append(_open(EMULATED, lambda: _emulated(folder, manifest), stack))
+    contenders = [open_runner(name, makers[name], stack) for name in RUNTIMES]
+    if is_bfloat16(manifest) and contenders[0].status == "SKIPPED" and not contenders[0].runner:
+        contenders.append(open_runner(EMULATED, lambda: _emulated(folder, manifest), stack))
     return contenders
 
 
-def _open(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
+def open_runner(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
+    """Enter a runtime, or keep the reason why it cannot be."""
     try:
         runner = stack.enter_context(make())
     except MissingError as error:
@@ -70,7 +71,8 @@ def _emulated(folder: Path, manifest: Manifest) -> Runner:
     return EmulatedRunner(folder / manifest.model.file)
 
 
-def _is_bfloat16(manifest: Manifest) -> bool:
+def is_bfloat16(manifest: Manifest) -> bool:
+    """Say whether an input or output of a model is bfloat16."""
     specs = (*manifest.model.inputs, *manifest.model.outputs)
     return any(spec.dtype == "bfloat16" for spec in specs)
 

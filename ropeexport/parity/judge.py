@@ -49,6 +49,8 @@ class Judge:
         The yardstick, entered.
     override : Bound or None
         The user's own bound in place of the derived ones.
+    inputs : mapping, optional
+        Arrays in place of those that a case's seed makes.
     surveyed : callable, optional
         Hears where the errors of each comparison lie.
     """
@@ -58,10 +60,12 @@ class Judge:
     eager: Runner
     override: Bound | None = None
     surveyed: SurveyListener | None = None
+    inputs: Arrays | None = None
 
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
-        inputs = make_inputs(case, self.manifest.model.inputs)
+        given = self.inputs
+        inputs = make_inputs(case, self.manifest.model.inputs) if given is None else given
         truth, eager = self._references(case, inputs)
         yardsticks = {
             spec.name: self._yardstick(spec, inputs, truth) for spec in self.manifest.model.outputs
@@ -90,7 +94,7 @@ class Judge:
             return self.oracle.truth(inputs, case.seed), self.eager.run(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ParityError(
-                f"case {case.name!r}: the torch module itself failed: {error}; "
+                f"case {case.name!r}: {self.eager.name} itself failed: {error}; "
                 "--lengths chooses other lengths"
             ) from error
 

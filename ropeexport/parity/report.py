@@ -71,8 +71,9 @@ def bound_text(bound: BoundRecord | None) -> str:
     """Return what the largest error was held to: a number, and what each element forgives."""
     if bound is None:
         return "-"
-    relative = f"+{bound.rtol:.2g}y" if bound.rtol else ""
-    return f"{_number(bound.max_abs)}{relative}"
+    if not bound.rtol:
+        return _number(bound.max_abs)
+    return f"{bound.max_abs or 0.0:.0e}+{bound.rtol:.2%}"
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:

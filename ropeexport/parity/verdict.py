@@ -8,7 +8,6 @@ from ropeexport.parity.contenders import Contender
 from ropeexport.parity.records import Comparison, RuntimeRecord, Status, Verdict
 
 _EAGER = "eager"
-_NOTHING_RAN = "no runtime besides eager torch ran"
 
 
 def status_of(comparisons: Sequence[Comparison]) -> Status:
@@ -33,10 +32,13 @@ def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> R
     )
 
 
-def verdict_of(comparisons: Sequence[Comparison], complete: bool) -> tuple[Verdict, str]:
+def verdict_of(
+    comparisons: Sequence[Comparison], complete: bool, yardstick: str = _EAGER
+) -> tuple[Verdict, str]:
     """Return the verdict of a run and, for a failure, its reason in one line.
 
-    Eager is a yardstick: where it alone was compared, nothing was proven.
+    Eager, or what stands in its place, is a yardstick: where it alone was compared, nothing was
+    proven.
     """
     failed = [comparison for comparison in comparisons if comparison.status == "FAIL"]
     if failed:
@@ -44,8 +46,10 @@ def verdict_of(comparisons: Sequence[Comparison], complete: bool) -> tuple[Verdi
         return "FAIL", f"{runtimes}: {len(failed)} of {len(comparisons)} comparisons failed"
     if not complete:
         return "FAIL", "interrupted: the cases that were left have not been compared"
-    if not any(c.status == "PASS" and c.runtime != _EAGER for c in comparisons):
-        return "FAIL", f"nothing was compared: {_NOTHING_RAN}{_emulated(comparisons)}"
+    if not any(c.status == "PASS" and c.runtime != yardstick for c in comparisons):
+        alone = "eager torch" if yardstick == _EAGER else f"the {yardstick}"
+        ran = f"no runtime besides {alone} ran"
+        return "FAIL", f"nothing was compared: {ran}{_emulated(comparisons)}"
     return "PASS", ""
 
 

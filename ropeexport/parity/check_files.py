@@ -1,0 +1,137 @@
+"""``check`` of files alone: an ONNX file against another, or against saved arrays; no torch.
+
+The first file is the reference: its graph in float64 is the oracle, and the file itself, run in its
+own types, is the yardstick that eager torch is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ropeexport import atomic, manifest
+from ropeexport.errors import MissingError, ModelFileError, UsageError
+from ropeexport.manifest import Manifest
+from ropeexport.onnx_file import input_specs, load
+from ropeexport.parity.bare import manifest_of
+from ropeexport.parity.cases import Case, Selection, select
+from ropeexport.parity.contenders import Contender, is_bfloat16, open_runner
+from ropeexport.parity.judge import Judge
+from ropeexport.parity.onnx_oracle import OnnxOracle
+from ropeexport.parity.options import Options
+from ropeexport.parity.records import Report
+from ropeexport.parity.running import Listener, Silent, run
+from ropeexport.parity.space import space_of
+from ropeexport.parity.summary import Run, report_of
+from ropeexport.profiles import axis_sizes
+from ropeexport.runners import Arrays, Runner, saved
+from ropeexport.runners.emulated import EmulatedRunner
+from ropeexport.runners.ort import OrtRunner
+
+REFERENCE, CANDIDATE = "reference", "candidate"
+Make = Callable[[Path], OrtRunner | EmulatedRunner]
+
+
+def check_files(
+    reference: Path,
+    candidate: Path,
+    options: Options | None = None,
+    listener: Listener | None = None,
+) -> Report:
+    """Compare an ONNX file, or saved arrays, with a reference.
+
+    Parameters
+    ----------
+    reference : Path
+        An ONNX file, or an output folder that holds one.
+    candidate : Path
+        An ONNX file of the same inputs and outputs, or an ``.npz`` of one run's inputs and outputs.
+    options, listener : optional
+        As for :func:`ropeexport.parity.check.check`.
+
+    Returns
+    -------
+    Report
+        Its runtimes are ``reference`` and ``candidate``.
+
+    Raises
+    ------
+    RopeExportError
+        Where no run can be set up.
+    """
+    options, listener = options or Options(), listener or Silent()
+    path = reference / manifest.read(reference).model.file if reference.is_dir() else reference
+    record = manifest_of(path)
+    with ExitStack() as stack:
+        oracle = OnnxOracle(path)
+        yardstick, make = _yardstick(path, record, stack)
+        selection, inputs, contender = _candidate(record, candidate, options, make, stack)
+        listener.stage("oracle", f"{path.name} in float64, {len(selection.cases)} cases")
+        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
+        ran = contender.runner is not None
+        text = contender.implementation if ran else f"{contender.status}: {contender.reason}"
+        listener.stage(CANDIDATE, text, ok=ran)
+        outcome = run(judge, selection.cases, [contender], listener)
+        command = options.command(reference, candidate)
+        digest = atomic.sha256_of(path)
+        made = Run(record, options.seed, command, digest, selection, judge, [contender])
+        return report_of(made, outcome)
+
+
+def _candidate(
+    record: Manifest, path: Path, options: Options, make: Make, stack: ExitStack
+) -> tuple[Selection, Arrays | None, Contender]:
+    """Return the cases, the inputs where they were saved, and who is held to the reference."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    if path.suffix == ".npz":
+        inputs, outputs = saved.load(path, record.model.inputs, record.model.outputs)
+        contender = Contender(CANDIDATE, saved.SavedRunner(outputs))
+        return Selection((_saved_case(record, inputs, options),)), inputs, contender
+    _check_same_inputs(record, path)
+    selection = select(record, options.seed, options.count, options.lengths)
+    return selection, None, open_runner(CANDIDATE, lambda: _named(make(path), CANDIDATE), stack)
+
+
+def _check_same_inputs(record: Manifest, path: Path) -> None:
+    expected = {spec.name: spec.dtype for spec in record.model.inputs}
+    found = {spec.name: spec.dtype for spec in input_specs(load(path, external_data=False))}
+    if found != expected:
+        raise UsageError(f"{path}: expected the inputs {_text(expected)}, got {_text(found)}")
+
+
+def _text(types: dict[str, str]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in types.items())
+
+
+def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:
+    shapes = {name: x.shape for name, x in inputs.items()}
+    for spec in record.model.inputs:
+        if len(spec.shape) != len(shapes[spec.name]):
+            raise UsageError(
+                f"{spec.name}: expected an array of shape {spec.shape}, got {shapes[spec.name]}"
+            )
+    sizes = axis_sizes(record.model.inputs, shapes, "saved arrays")
+    kind = space_of(record).kinds[-1]
+    return Case("saved arrays", kind, sizes, options.seed)
+
+
+def _yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[Runner, Make]:
+    """Enter the reference, and return how the candidate is to be run: as the reference is."""
+    make: Make = OrtRunner
+    try:
+        return stack.enter_context(_named(make(path), REFERENCE)), make
+    except MissingError:
+        if not is_bfloat16(record):
+            raise
+    make = EmulatedRunner
+    return stack.enter_context(_named(make(path), REFERENCE)), make
+
+
+def _named(runner: OrtRunner | EmulatedRunner, name: str) -> Runner:
+    """Return a runner under its name in the report."""
+    runner.name = name
+    if isinstance(runner, OrtRunner):
+        runner.implementation = "onnxruntime"
+    return runner

@@ -1,0 +1,60 @@
+"""An ONNX file as the oracle: its graph in float64, through onnx's own reference evaluator.
+
+No torch and no runtime is needed.  What the graph rounds on purpose (a cast to half, a table in
+float32) is part of a tensor's type and is exact here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport import onnx_file
+from ropeexport.errors import ParityError
+from ropeexport.onnx_retype import float64_twin
+from ropeexport.parity.floats import Float64s
+from ropeexport.parity.truth import Truth, truth_of
+from ropeexport.runners import Arrays
+
+
+class OnnxOracle:
+    """Computes exact outputs with the float64 twin of an ONNX file.
+
+    Parameters
+    ----------
+    path : Path
+        The ONNX file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        model = onnx_file.load(path)
+        self._names = [value.name for value in model.graph.output]
+        self._path = path
+        self.widest = max((max(t.dims, default=1) for t in model.graph.initializer), default=1)
+        with self._explained():
+            self._evaluator = ReferenceEvaluator(float64_twin(model))
+
+    def truth(self, inputs: Arrays, seed: int) -> Truth:
+        """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
+        return truth_of(self._run, inputs, seed)
+
+    def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
+        with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
+            outputs = self._evaluator.run(None, dict(inputs))
+        named = zip(self._names, outputs, strict=True)
+        return {name: np.asarray(x, dtype=np.float64) for name, x in named}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # an operator of onnx's reference may raise anything
+            raise ParityError(
+                f"{self._path}: onnx's reference evaluator cannot run its graph in float64: "
+                f"{type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,42 @@
+"""What a parity run is asked for, and the command line that asks the same."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeexport.parity import tolerance
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for, see :func:`ropeexport.parity.check.check`."""
+
+    seed: int = 0
+    count: int | None = None
+    lengths: tuple[int, ...] = ()
+    atol: float | None = None
+    rtol: float | None = None
+
+    @property
+    def override(self) -> tolerance.Bound | None:
+        """The user's own bound, if one was given."""
+        if self.atol is None and self.rtol is None:
+            return None
+        return tolerance.override(self.atol or 0.0, self.rtol or 0.0)
+
+    def command(self, *paths: Path, module: str | None = None) -> str:
+        """Return the command line that makes the report again."""
+        given = {
+            "module": module,
+            "seed": self.seed,
+            "cases": self.count,
+            "lengths": ",".join(map(str, self.lengths)) or None,
+            "atol": self.atol,
+            "rtol": self.rtol,
+        }
+        words = ["ropeexport", "check", *map(str, paths)]
+        for name, value in given.items():
+            words += [] if value is None else [f"--{name}", str(value)]
+        return shlex.join(words)
