@@ -14,6 +14,7 @@ from ropeexport.example import Example, all_axes, checked
 from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Manifest, RopeCount, Source, Weights
+from ropeexport.norms import fuse_norms
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
@@ -125,6 +126,7 @@ def onnx_model(
     parameters = example.module.named_parameters(remove_duplicate=False)
     simplify(model, {name for name, _ in parameters})
     count = fuse(model)
+    fuse_norms(model)
     clean(model)
     make_exact(model)
     make_portable(model)
