@@ -1,0 +1,190 @@
+"""``assert_parity``: arrays against a float64 reference, within a derived bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.parity import tolerance
+from ropeexport.parity.compare import Difference, compare
+from ropeexport.parity.floats import Float64s, float_type, is_float
+from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.parity.truth import Truth, size_of, truth_of
+from ropeexport.testing import log
+from ropeexport.testing.convert import Arrays, array, named_arrays
+
+_SEED = 0
+
+
+def assert_parity(
+    got: Any,
+    expected: Any,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    eager: Any = None,
+    terms: int | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
+    name: str = "out",
+) -> None:
+    """Assert that ``got`` is as near to the exact result as its type allows.
+
+    The bound is that of ``docs/parity.md``.  NaN, infinity, another shape or type, a missing or an
+    unexpected output, and nothing to compare fail, whatever the bound.
+
+    Parameters
+    ----------
+    got : array, tensor, or mapping or sequence of them
+        What the implementation under test returned.
+    expected : the same, or callable
+        The exact result, in float64; or the function that computes it, which is called with
+        ``inputs`` as float64 NumPy arrays by keyword.  The function is the better choice: called
+        again on perturbed inputs, it tells how much rounding alone moves the result.
+    inputs : mapping of str to array or tensor
+        The very inputs that the implementation had; needed with a function.
+    eager : like ``got``
+        What a trusted implementation returned in the same type; its own error is a second
+        yardstick.
+    terms : int
+        Length of the longest sum; by default the longest axis of any input or output.
+    atol, rtol : float
+        The test's own bound in place of the derived one: ``|got - expected| <= atol + rtol *
+        |expected|`` for every element.
+    name : str
+        Of a single output, in messages.
+
+    Raises
+    ------
+    AssertionError
+        With the worst element, ULPs, relative L2 error and cosine.
+    TypeError
+        Where ``expected`` is a function and ``inputs`` are missing.
+    """
+    mine = named_arrays(got, name)
+    truth = _truth(expected, inputs, name, mine)
+    bounds = _bounds(truth, mine, inputs, named_arrays(eager, name), terms)
+    if atol is not None or rtol is not None:
+        bounds = dict.fromkeys(bounds, tolerance.override(atol or 0.0, rtol or 0.0))
+    problems = [f"{extra}: not an expected output" for extra in mine if extra not in truth.outputs]
+    if not truth.outputs:
+        problems.append("nothing to compare: no output is expected")
+    for output, exact in truth.outputs.items():
+        difference = compare(mine.get(output), exact, _type_of(mine, output), bounds[output].rtol)
+        problems += _held(output, difference, bounds[output])
+    if problems:
+        raise AssertionError("\n".join(problems))
+
+
+def _held(name: str, difference: Difference, bound: Bound) -> list[str]:
+    """Keep a note of one output; return what is wrong with it."""
+    broken = bound.broken_by(difference)
+    text = broken or f"largest error {difference.max_abs:.3g}, bound {bound.max_abs:.3g}"
+    share = _share(difference, bound)
+    log.add(log.Note(name, "FAIL" if broken else "PASS", share, text))
+    return [f"{name}: {broken}{_details(name, difference)}"] if broken else []
+
+
+def _details(name: str, difference: Difference) -> str:
+    if not difference.elements:
+        return ""
+    lines = []
+    if (worst := difference.worst) is not None:
+        place = ", ".join(map(str, worst.index))
+        lines.append(f"worst: {name}[{place}]: got {worst.got:.8g}, expected {worst.expected:.8g}")
+    lines.append(
+        f"errors of {difference.elements} elements: rms {difference.rms:.3g}, "
+        f"relative L2 {difference.relative_l2:.3g}, cosine {difference.cosine:.9f}, "
+        f"{difference.ulps_at_rms:.3g} ULP of an element of the root mean square"
+    )
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def _share(difference: Difference, bound: Bound) -> float:
+    """Return the error over its bound; infinite where no bound could forgive it."""
+    if difference.faults:
+        return float("inf")
+    return max(_ratio(difference.rms, bound.rms), _ratio(difference.excess, bound.max_abs))
+
+
+def _ratio(error: float, bound: float) -> float:
+    if error <= 0.0:
+        return 0.0
+    return error / bound if bound > 0.0 else float("inf")
+
+
+def _truth(expected: Any, inputs: Mapping[str, Any] | None, name: str, got: Arrays) -> Truth:
+    if callable(expected):
+        if inputs is None:
+            raise TypeError("inputs: expected those of the implementation, to call `expected` with")
+        return truth_of(_exact(expected, name), _as_arrays(inputs), _SEED)
+    exact = {key: x.astype(np.float64) for key, x in named_arrays(expected, name).items()}
+    sizes = {key: size_of(x) for key, x in exact.items()}
+    data = [size_of(array(x).astype(np.float64)).rms for x in (inputs or {}).values()]
+    return Truth(
+        outputs=exact,
+        sizes=sizes,
+        sensitivity={key: _well_conditioned(sizes[key], _type_of(got, key)) for key in exact},
+        data_rms=max([1.0, *data]),
+    )
+
+
+def _exact(
+    function: Callable[..., Any], name: str
+) -> Callable[[Mapping[str, NDArray[np.generic]]], dict[str, Float64s]]:
+    def exact(inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
+        found = named_arrays(function(**inputs), name)
+        return {key: x.astype(np.float64) for key, x in found.items()}
+
+    return exact
+
+
+def _well_conditioned(size: Size, dtype: str) -> Size:
+    """Without a function, rounding an input is taken to move the output by as much, relative."""
+    roundoff = float_type(dtype).unit_roundoff
+    return Size(roundoff * size.rms, roundoff * size.largest)
+
+
+def _bounds(
+    truth: Truth,
+    got: Arrays,
+    inputs: Mapping[str, Any] | None,
+    eager: Arrays,
+    terms: int | None,
+) -> dict[str, Bound]:
+    given = _as_arrays(inputs or {})
+    arrays = (*given.values(), *truth.outputs.values())
+    longest = terms or max((size for x in arrays for size in x.shape), default=1)
+    types = [str(x.dtype) for x in given.values() if is_float(str(x.dtype))]
+    bounds = {}
+    for output, exact in truth.outputs.items():
+        dtype = _type_of(got, output)
+        coarsest = max(float_type(kind).unit_roundoff for kind in (dtype, *types))
+        yardstick = Yardstick(
+            dtype=dtype,
+            working_roundoff=coarsest,
+            terms=longest,
+            output=truth.sizes[output],
+            sensitivity=truth.sensitivity[output],
+            data_rms=truth.data_rms,
+            eager=_error(eager.get(output), exact, dtype),
+        )
+        bounds[output] = tolerance.bound(yardstick)
+    return bounds
+
+
+def _error(eager: NDArray[np.generic] | None, exact: Float64s, dtype: str) -> Size | None:
+    if eager is None:
+        return None
+    difference = compare(eager, exact, dtype)
+    return None if difference.faults else Size(difference.rms, difference.max_abs)
+
+
+def _type_of(got: Arrays, name: str) -> str:
+    return str(got[name].dtype) if name in got else "float64"
+
+
+def _as_arrays(inputs: Mapping[str, Any]) -> Arrays:
+    return {name: array(x) for name, x in inputs.items()}

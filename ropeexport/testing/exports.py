@@ -1,0 +1,114 @@
+"""``assert_export_parity``: what ``ropeexport check`` proves, as an assertion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ropeexport.testing import log
+
+if TYPE_CHECKING:
+    from ropeexport.parity.records import Comparison, Report
+
+_MOST_LINES = 5
+
+
+def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
+    path: str | Path,
+    candidate: str | Path | None = None,
+    *,
+    module: str | None = None,
+    cases: int | None = None,
+    lengths: Sequence[int] = (),
+    seed: int = 0,
+    atol: float | None = None,
+    rtol: float | None = None,
+    require: Sequence[str] = (),
+) -> Report:
+    """Assert that every runtime of an export is within its bounds in every case.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of ``ropeexport export``; with ``candidate``, also an ONNX file.
+    candidate : path
+        An ONNX file, or an ``.npz`` of saved inputs and outputs, to compare with ``path`` instead;
+        this needs no torch.
+    module : str
+        The factory to import (``FILE.py:NAME``) where the model is the user's own code.
+    cases, lengths, seed, atol, rtol
+        As for ``ropeexport check``.
+    require : sequence of str
+        Runtimes (``onnxruntime``, ``tensorrt``) that must have run; a runtime that could not run
+        is otherwise SKIPPED, which the summary of the pytest plugin says.
+
+    Returns
+    -------
+    Report
+        For a test that asserts more.
+
+    Raises
+    ------
+    AssertionError
+        With the first failures and the command that makes the report again.
+    RopeExportError
+        Where no run can be set up.
+    """
+    from ropeexport.parity.check import Options, check
+    from ropeexport.parity.check_files import check_files
+
+    options = Options(seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol)
+    if candidate is not None:
+        report = check_files(Path(path), Path(candidate), options)
+    else:
+        report = check(Path(path), module, options)
+    log.add(*_notes(report))
+    absent = [r for r in report.runtimes if r.name in require and r.status == "SKIPPED"]
+    problems = [f"{r.name} was required: SKIPPED: {r.reason}" for r in absent]
+    if report.verdict != "PASS":
+        problems = [report.reason, *_failures(report), *problems]
+    if problems:
+        raise AssertionError("\n".join([*problems, f"again: {report.command}"]))
+    return report
+
+
+def _notes(report: Report) -> list[log.Note]:
+    ran: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in report.comparisons:
+        ran.setdefault((comparison.runtime, comparison.output), []).append(comparison)
+    return [_note(f"{runtime} {output}", found) for (runtime, output), found in ran.items()]
+
+
+def _note(name: str, found: list[Comparison]) -> log.Note:
+    """Return the note of one output of one runtime: its worst case."""
+    from ropeexport.parity.verdict import status_of
+
+    status = status_of(found)
+    first = next(c for c in found if c.status == status)
+    shares = [_share(c) for c in found]
+    share = max(shares)
+    if first.reason:
+        return log.Note(name, status, share, first.reason)
+    worst = found[shares.index(share)]
+    where = f", worst in {worst.case.name!r}" if worst.case else ""
+    return log.Note(name, status, share, f"{len(found)} cases{where}")
+
+
+def _share(comparison: Comparison) -> float:
+    """Return the larger of both errors as shares of their bounds, null ones as none."""
+    numbers, bound = comparison.numbers, comparison.bound
+    if numbers is None or bound is None:
+        return 0.0
+    pairs = ((numbers.rms, bound.rms), (numbers.excess, bound.max_abs))
+    return max((e / b for e, b in pairs if e is not None and b), default=0.0)
+
+
+def _failures(report: Report) -> list[str]:
+    failed = [c for c in report.comparisons if c.status == "FAIL"]
+    lines = [
+        f"{c.runtime} {c.output}, {c.case.name if c.case else '-'}: {c.reason}"
+        for c in failed[:_MOST_LINES]
+    ]
+    more = len(failed) - len(lines)
+    return [*lines, f"and {more} more"] if more > 0 else lines
