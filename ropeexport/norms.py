@@ -8,11 +8,31 @@ in a large graph.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
+from onnxscript.rewriter import pattern
+from onnxscript.rewriter.rules.fusion import _rms_normalization
 
 
 def fuse_norms(model: ir.Model) -> int:
     """Put ``RMSNormalization`` in place of what computes it, in place; return how many."""
-    from onnxscript.rewriter.rules.fusion import _rms_normalization
+    rules = [
+        _OneType.rule(f"RMSNormalization {order}", mul_order=order == "scale last")
+        for order in ("scale last", "scale first")
+    ]
+    return int(pattern.RewriteRuleSet(rules).apply_to_model(model))
 
-    return int(_rms_normalization.rms_normalization_ruleset.apply_to_model(model))
+
+class _OneType(_rms_normalization.RmsNormFusion):  # type: ignore[misc]
+    """onnxscript's rule, for data and scale of one type.
+
+    A float32 scale of half data (Gemma's) would make the output float32, which neither onnx's
+    inference nor onnxruntime expects of the operator.
+    """
+
+    def check(self, context: Any, x: Any, scale: Any, **given: Any) -> pattern.MatchResult:
+        """Refuse what onnxscript's rule refuses, and a scale of another type."""
+        if x.dtype != scale.dtype:
+            return pattern.MatchResult().fail("Data and scale are of different types.", scale)
+        return super().check(context, x, scale, **given)

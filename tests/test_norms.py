@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -28,6 +29,19 @@ class LlamaNorm(nn.Module):
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)
         return self.weight * wide.to(x.dtype)
+
+
+class GemmaNorm(nn.Module):
+    """Scaled in float32, before the cast back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(64))
+
+    def forward(self, x):
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)
+        return (wide * (1.0 + self.weight.float())).type_as(x)
 
 
 class NormOverTheLength(nn.Module):
@@ -59,6 +73,14 @@ def test_a_norm_is_one_node(make, dtype: torch.dtype) -> None:
     with torch.no_grad():
         eager = module(x).numpy()
     assert np.abs(ours - eager).max() <= 4 * torch.finfo(dtype).eps * np.abs(eager).max()
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float32, 1), (torch.float16, 0)])
+def test_a_scale_of_another_type_stays(dtype: torch.dtype, count: int) -> None:
+    module = GemmaNorm().to(dtype)
+    model = exported(module, dtype)
+    assert len(norms(model)) == count
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
 def test_a_norm_of_another_axis_stays() -> None:
