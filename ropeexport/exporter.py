@@ -121,7 +121,13 @@ def onnx_model(
             f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) "
             f"to {newest} (the newest of onnx {onnx.__version__}), got {opset}"
         )
-    model = trace(checked(example), opset)
+    return finished(trace(checked(example), opset).model, example, source)
+
+
+def finished(
+    model: ir.Model, example: Example, source: Source
+) -> tuple[ir.Model, RopeCount, Weights | None]:
+    """Make a traced model what is written: weights referred to, ropes found, angles exact."""
     weights = _referred(model, example)
     parameters = example.module.named_parameters(remove_duplicate=False)
     simplify(model, {name for name, _ in parameters})

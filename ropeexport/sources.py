@@ -61,7 +61,14 @@ def load(request: Request) -> tuple[Example, Source]:
 
 
 def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = None) -> nn.Module:
-    """Return the exported module in evaluation mode, its weights taken from the ONNX file.
+    """Return the exported module in evaluation mode, see :func:`rebuild_example`."""
+    return rebuild_example(manifest, folder, module_reference).module
+
+
+def rebuild_example(
+    manifest: Manifest, folder: Path, module_reference: str | None = None
+) -> Example:
+    """Return what was exported, in evaluation mode, its weights taken from the ONNX file.
 
     A factory of the user's is imported only when ``module_reference`` names it.
     """
@@ -71,7 +78,7 @@ def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = Non
             f"--module: {folder} was exported from the built-in {source.name}, which needs none"
         )
     if source.kind == "builtin":
-        module = BUILTINS[source.name](Options.from_record(source.options)).module
+        example = BUILTINS[source.name](Options.from_record(source.options))
     elif module_reference is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -84,9 +91,10 @@ def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = Non
             f"you name it: add --module {source.name}"
         )
     else:
-        module = _call_factory(module_reference).module
-    _load_weights(module, folder / MODEL_NAME)
-    return module.eval()
+        example = _call_factory(module_reference)
+    _load_weights(example.module, folder / MODEL_NAME)
+    example.module.eval()
+    return example
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -19,7 +20,15 @@ from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.translation import translation_table
 
 
-def trace(example: Example, opset: int) -> ir.Model:
+@dataclass(frozen=True)
+class Traced:
+    """An ONNX model and the torch program that it was lowered from."""
+
+    model: ir.Model
+    program: torch.export.ExportedProgram
+
+
+def trace(example: Example, opset: int) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     inputs, shapes = traceable_inputs(example), _dynamic_shapes(example)
     with _quiet(), torch.no_grad():
@@ -52,7 +61,8 @@ def trace(example: Example, opset: int) -> ir.Model:
             f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
         )
     _name_axes(program.model, example.dynamic_axes)
-    return program.model
+    assert program.exported_program is not None  # what it was lowered from
+    return Traced(program.model, program.exported_program)
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:

@@ -44,6 +44,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 )
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
+@click.option("--locate", is_flag=True, help="On a failure, find the first tensor that departs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @report_options
 @schema_option
@@ -87,7 +88,7 @@ def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
         rtol=given["rtol"],
     )
     if candidate is not None:
-        _refuse(given, "module", "require")
+        _refuse(given, "module", "require", "locate")
         from ropeexport.parity.check_files import check_files
 
         with CheckProgress() as progress:
@@ -98,7 +99,15 @@ def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
     from ropeexport.parity.check import check
 
     with CheckProgress() as progress:
-        return check(path, given["module"], options, progress)
+        report = check(path, given["module"], options, progress)
+        if given["locate"] and report.verdict == "FAIL":
+            from ropeexport.locate.locate import locate
+
+            report = locate(path, report, given["module"])
+            progress.stage(
+                "locate", f"{len(report.locations)} runtimes run again, tensor by tensor"
+            )
+    return report
 
 
 def _refuse(given: dict[str, Any], *names: str) -> None:

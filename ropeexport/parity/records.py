@@ -133,6 +133,25 @@ class SurveyRecord(Record):
     worst: HeatMap | None
 
 
+class LocationRecord(Record):
+    """Where a runtime departs first in a failing case; without ``tensor``, why that is unknown.
+
+    ``sound`` are the inputs of its node that are within their bounds, ``not_compared`` those with
+    no counterpart in the torch program.
+    """
+
+    runtime: str
+    case: str
+    tensor: str = ""
+    node: str = ""
+    op: str = ""
+    source: str = ""  # file:line: code
+    reason: str = ""
+    sound: tuple[str, ...] = ()
+    not_compared: tuple[str, ...] = ()
+    compared: int = 0  # tensors
+
+
 class Environment(Record):
     """The machine and the packages of a run."""
 
@@ -163,6 +182,7 @@ class Report(Record):
     runtimes: tuple[RuntimeRecord, ...]
     comparisons: tuple[Comparison, ...]
     surveys: tuple[SurveyRecord, ...] = ()
+    locations: tuple[LocationRecord, ...] = ()
 
 
 def numbers_of(difference: Difference) -> Numbers | None:

@@ -15,6 +15,7 @@ from ropeexport.parity.records import (
     FILE_NAME,
     BoundRecord,
     Comparison,
+    LocationRecord,
     Number,
     Report,
     RuntimeRecord,
@@ -76,6 +77,22 @@ def bound_text(bound: BoundRecord | None) -> str:
     return f"{bound.max_abs or 0.0:.0e}+{bound.rtol:.2%}"
 
 
+def location_lines(location: LocationRecord) -> list[str]:
+    """Say where a runtime departs first, or why that is unknown."""
+    if not location.tensor:
+        return [f"  {location.runtime}: not located in {location.case!r}: {location.reason}"]
+    lines = [
+        f"  {location.runtime}: departs first at {location.tensor} ({location.op} {location.node}) "
+        f"in {location.case!r}: {location.reason}",
+        f"    made by {location.source or 'a line of torch code that the file does not name'}",
+    ]
+    if location.sound:
+        lines.append(f"    its inputs within their bounds: {', '.join(location.sound)}")
+    if location.not_compared:
+        lines.append(f"    its inputs without a counterpart: {', '.join(location.not_compared)}")
+    return lines
+
+
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
     """Group what was compared by runtime and output."""
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
@@ -107,6 +124,7 @@ def render(report: Report) -> RenderableType:
     parts: list[RenderableType] = [_table(rows)] if rows else []
     parts += [_runtime_line(runtime, report) for runtime in report.runtimes]
     parts += [_where_line(row) for row in rows]
+    parts += [Text(line) for location in report.locations for line in location_lines(location)]
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     if report.left_out:
         parts.append(

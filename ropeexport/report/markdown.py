@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
+from ropeexport.parity.report import location_lines
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {
@@ -36,6 +37,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _table(view.SUMMARY_HEADINGS, rows, numbers_from=2)
         yield ""
     yield from _failures(view.failures(report))
+    yield from _locations(report)
     for note in report.notes:
         yield from (f"> **Note:** {_text(note)}", "")
     yield from _details("Environment and command", _environment(report))
@@ -62,6 +64,16 @@ def _failures(failed: Sequence[Comparison]) -> Iterator[str]:
     yield f"### {view.plural(len(failed), 'failure')}{more}"
     yield ""
     yield from _table(("runtime", "output", "case", "reason"), rows)
+    yield ""
+
+
+def _locations(report: Report) -> Iterator[str]:
+    if not report.locations:
+        return
+    yield "### Where it departs first"
+    yield ""
+    for location in report.locations:
+        yield f"- {'; '.join(_text(line) for line in location_lines(location))}"
     yield ""
 
 

@@ -1,0 +1,1 @@
+"""Which tensor departs first: a failing case once more, tensor by tensor."""
