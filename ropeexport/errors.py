@@ -52,3 +52,8 @@ class PluginError(RopeExportError):
 
 class ParityError(RopeExportError):
     """A parity run could not be set up; a difference that it found is a verdict, not an error."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

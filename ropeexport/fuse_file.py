@@ -53,11 +53,7 @@ def fuse_file(
     """
     target = folder / manifest.MODEL_NAME
     atomic.refuse_existing(target, force)
-    onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
-    model = _at_opset(ir.load(path), path)
-    _name_dimensions(model)
-    passes.ShapeInferencePass()(model)
-    count = fuse(model)
+    model, count = fused(path)
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
@@ -76,6 +72,15 @@ def fuse_file(
     )
     manifest.write(folder, record)
     return record, count
+
+
+def fused(path: Path) -> tuple[ir.Model, RopeCount]:
+    """Load an ONNX file and replace what is proven to be a rotary application, in memory."""
+    onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
+    model = _at_opset(ir.load(path), path)
+    _name_dimensions(model)
+    passes.ShapeInferencePass()(model)
+    return model, fuse(model)
 
 
 def _at_opset(model: ir.Model, path: Path) -> ir.Model:

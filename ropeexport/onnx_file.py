@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from ropeexport.errors import ModelFileError
+from ropeexport.errors import ModelFileError, first_line
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops.forms import form_of
 
@@ -25,7 +25,7 @@ def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=external_data)
     except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
         raise ModelFileError(
-            f"{path}: not a readable ONNX file ({_first_line(error)}); export it again"
+            f"{path}: not a readable ONNX file ({first_line(error)}); export it again"
         ) from error
     if not model.graph.node or not model.opset_import:
         raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
@@ -116,7 +116,3 @@ def _rotated(model: onnx.ModelProto) -> set[str]:
         if is_rope(node) or moved:
             found.update(node.output)
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,22 +11,54 @@ import click
 from ropeexport.cli.rope_lines import rope_lines
 
 if TYPE_CHECKING:
+    from ropeexport.inspection import Engine, Inspection, Model
+    from ropeexport.lint.rule import Finding
     from ropeexport.manifest import Profile, TensorSpec
-    from ropeexport.trt.inspection import Engine, Inspection, Model
 
 
 @click.command(name="inspect")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--lint", is_flag=True, help="Hold the file to the rules of docs/lint.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path, lint: bool, as_json: bool) -> None:
     """Show the rotary ops of PATH, and what implements each in the engine.
 
-    PATH is an output folder, an .onnx file, or an engine with its manifest beside it.
+    PATH is an output folder, an .onnx file, or an engine with its manifest beside it.  With --lint,
+    what costs accuracy or speed is said with its mend, and errors exit with 1.
     """
-    from ropeexport.trt.inspection import inspect
+    if lint:
+        _lint(path, as_json)
+        return
+    from ropeexport.inspection import inspect
 
     found = inspect(path)
     click.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))
+
+
+def _lint(path: Path, as_json: bool) -> None:
+    import json
+
+    from ropeexport.errors import EXIT_FAILURE
+    from ropeexport.lint.lint import lint
+
+    found, findings = lint(path)
+    if as_json:
+        records = [finding.model_dump() for finding in findings]
+        click.echo(json.dumps(found.model_dump(mode="json") | {"findings": records}, indent=2))
+    else:
+        click.echo("\n".join(_finding_lines(findings)))
+    if any(finding.severity == "error" for finding in findings):
+        raise SystemExit(EXIT_FAILURE)
+
+
+def _finding_lines(findings: tuple[Finding, ...]) -> Iterator[str]:
+    marks = {"error": "✗", "warning": "!", "note": "-"}
+    for finding in findings:
+        yield f"{marks[finding.severity]} {finding.severity:8} {finding.rule}: {finding.text}"
+        if finding.mend:
+            yield f"  mend: {finding.mend}"
+    errors, warnings = (sum(f.severity == s for f in findings) for s in ("error", "warning"))
+    yield f"lint: {errors} errors, {warnings} warnings"
 
 
 def _lines(found: Inspection) -> Iterator[str]:

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError
+from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
 
@@ -89,7 +89,7 @@ class OrtRunner:
         except _ort_errors() as error:
             if type(error).__name__ == "NotImplemented":
                 raise self._missing(error) from error
-            raise ParityError(f"onnxruntime: the run failed: {_first_line(error)}") from error
+            raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
         return {name: _array_from(x) for name, x in zip(names, outputs, strict=True)}
 
     def _options(self, ort: Any) -> Any:
@@ -113,13 +113,13 @@ class OrtRunner:
         if type(error).__name__ == "NotImplemented" and self._has_bfloat16():
             return self._missing(error)
         return ModelFileError(
-            f"{where}: onnxruntime cannot load it ({_first_line(error)}); export it again"
+            f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
         )
 
     def _missing(self, error: Exception) -> MissingError:
         return MissingError(
             f"onnxruntime {self.version} has no kernel for a type of this model here: "
-            f"{_first_line(error)}"
+            f"{_cause(error)}"
         )
 
     def _has_bfloat16(self) -> bool:
@@ -164,6 +164,6 @@ def _array_from(value: Any) -> NDArray[np.generic]:
     return np.frombuffer(bits, dtype=ml_dtypes.bfloat16).reshape(shape).copy()
 
 
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return text.rpartition(" : ")[2]
+def _cause(error: Exception) -> str:
+    """Return what went wrong, without onnxruntime's code and class in front of it."""
+    return first_line(error).rpartition(" : ")[2]

@@ -1,0 +1,41 @@
+"""``inspect --lint``: every rule over a folder or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ropeexport import onnx_file
+from ropeexport.errors import ModelFileError
+from ropeexport.inspection import Inspection, inspect
+from ropeexport.lint.file_rules import FILE_RULES
+from ropeexport.lint.graph import Graph
+from ropeexport.lint.graph_rules import GRAPH_RULES
+from ropeexport.lint.rule import Finding, Rule, Severity
+from ropeexport.lint.written_out import WRITTEN_OUT
+
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, WRITTEN_OUT, *FILE_RULES)
+
+
+def lint(path: Path) -> tuple[Inspection, tuple[Finding, ...]]:
+    """Inspect a folder or a file and return what every rule finds, errors first.
+
+    Raises
+    ------
+    ManifestError, ModelFileError
+        As :func:`ropeexport.inspection.inspect`.
+    """
+    found = inspect(path)
+    file = Path(found.model.file)
+    graph = Graph(onnx_file.load(file, external_data=False))
+    findings = [f for rule in GRAPH_RULES for f in rule.findings(graph)]
+    if found.model.record is None:  # an export of ours has been through the recognition
+        try:
+            findings += WRITTEN_OUT.findings(file)
+        except (ImportError, OSError) as error:
+            raise ModelFileError(
+                f"{file}: its rotary applications cannot be sought: {error}"
+            ) from error
+    findings += [f for rule in FILE_RULES for f in rule.findings(found)]
+    return found, tuple(sorted(findings, key=lambda f: _ORDER.index(f.severity)))
