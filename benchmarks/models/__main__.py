@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.models.causes import lines, news
 from benchmarks.models.classes import NAMES
 from ropeexport import atomic
 
@@ -33,14 +34,16 @@ An application is one q/k pair, or one tensor rotated alone.
 
 
 def main(names: list[str]) -> int:
-    """Run classes, keep their rows, write the page; return 1 where one could not be exported."""
+    """Run classes, keep their rows, write the page; return 1 for a failure of unknown cause."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in names:
         rows[name] = _row(name)
         print(_line(rows[name]), flush=True)
         atomic.write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
         atomic.write_text(PAGE, _page([rows[known] for known in NAMES if known in rows]))
-    return int(any("found" not in rows[name] for name in names))
+    unexpected = [line for name in names for line in news(rows[name])]
+    print("\n".join(unexpected) or "nothing that is not known", flush=True)
+    return int(bool(unexpected))
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def _page(rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     refused = [f"- {row['name']}: {reason}." for row in rows for reason in row.get("refused", ())]
     tail = "\nRefused, with the reason:\n\n" + "\n".join(refused) + "\n" if refused else ""
-    return _HEAD.format(versions=versions) + "\n".join(map(_line, rows)) + "\n" + tail
+    causes = lines([row["name"] for row in rows])
+    return _HEAD.format(versions=versions) + "\n".join(map(_line, rows)) + "\n" + causes + tail
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ what it was made of has not.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -70,7 +71,9 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
     taps = taps_of(
         model, returned_by(program), program.graph_signature.user_outputs, record.model.outputs
     )
-    with TemporaryDirectory() as place, ExitStack() as stack:
+    with TemporaryDirectory() as place, ExitStack() as stack, warnings.catch_warnings():
+        # torch copies a program by a method that it calls deprecated itself
+        warnings.simplefilter("ignore", FutureWarning)
         copy = tapped_file.write(folder, record, [tap.tensor for tap in taps], Path(place))
         producers = tapped_file.producers(folder / record.model.file)
         taps = _in_order(copy, taps, list(producers))

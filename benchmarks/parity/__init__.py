@@ -1,0 +1,1 @@
+"""What a parity run costs, and whether a correct export passes ten thousand random cases."""

@@ -1,0 +1,105 @@
+"""``python -m benchmarks.parity``: print the readings and write ``results/parity.json``.
+
+Exits with 1 where a correct export fails a case, 3,000 cases of the FLUX attention at L=64 take two
+minutes, or a case leaves more behind than its records (its arrays are 10 MB).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks import machine
+from ropeexport import atomic
+
+RESULTS = Path(__file__).parents[1] / "results" / "parity.json"
+MOST_SECONDS, MOST_KB_A_CASE = 120.0, 32.0
+_FLUX = ("--heads", "24", "--head-dim", "128")
+# every shape and broadcast of the profile at random, so of a size at which ten thousand are cheap
+_SMALL = ("--heads", "4", "--head-dim", "40", "--length", "128")
+READINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "300 cases at L=64": (_FLUX, ("--lengths", "64", "--cases", "300")),
+    "3,000 cases at L=64": (_FLUX, ("--lengths", "64", "--cases", "3000")),
+    "10,000 random cases, fp32": (_SMALL, ("--cases", "10000")),
+    "10,000 random cases, fp16": ((*_SMALL, "--dtype", "fp16"), ("--cases", "10000")),
+}
+
+
+def main() -> int:
+    """Take every reading; return 1 where a promise is broken."""
+    rows = {}
+    for name, (model, options) in READINGS.items():
+        rows[name] = row = _reading(model, options)
+        print(
+            f"{name}: {row['passed']} of {row['compared']} comparisons within their bounds, "
+            f"at most {row['largest_share']:.0%} of it, {row['seconds']:.0f} s, "
+            f"peak {row['peak_mb']:.0f} MB",
+            flush=True,
+        )
+    few, many = rows["300 cases at L=64"], rows["3,000 cases at L=64"]
+    kept = 1e3 * (many["peak_mb"] - few["peak_mb"]) / (many["compared"] - few["compared"])
+    print(f"what a further case adds to the peak: {kept:.0f} kB")
+    record = {
+        "machine": machine.describe(),
+        "date": date.today().isoformat(),
+        "readings": rows,
+        "kb_a_case": kept,
+    }
+    atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+    whole = all(row["passed"] == row["compared"] for row in rows.values())
+    return int(not (whole and many["seconds"] < MOST_SECONDS and kept <= MOST_KB_A_CASE))
+
+
+def _reading(model: Sequence[str], options: Sequence[str]) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        _run("export", "flux-attention", "-o", folder, *model)
+        start = time.perf_counter()
+        peak_mb = _run("check", folder, *options)
+        seconds = time.perf_counter() - start
+        report = json.loads((Path(folder) / "parity.json").read_text())
+    judged = [c for c in report["comparisons"] if c["runtime"] == "onnxruntime" and c["case"]]
+    return {
+        "command": " ".join(["ropeexport export flux-attention", *model, "; check", *options]),
+        "seconds": seconds,
+        "peak_mb": peak_mb,
+        "compared": len(judged),
+        "passed": sum(c["status"] == "PASS" for c in judged),
+        "largest_share": max(_share(c) for c in judged),
+    }
+
+
+def _share(comparison: dict[str, Any]) -> float:
+    numbers, bound = comparison["numbers"], comparison["bound"]
+    return float(max(numbers["rms"] / bound["rms"], max(0.0, numbers["excess"]) / bound["max_abs"]))
+
+
+def _run(*arguments: str) -> float:
+    """Run the command line; return the peak of its resident memory in megabytes."""
+    command = [sys.executable, "-m", "ropeexport", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    text = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):  # 1: a verdict, which is counted
+        raise SystemExit(
+            f"ropeexport {' '.join(arguments)}: exit code {process.returncode}\n{text}"
+        )
+    return _megabytes(usage)
+
+
+def _megabytes(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
