@@ -14,6 +14,7 @@ _BROUGHT_BY = {
     "onnxscript": "ropeexport[export]",
     "onnx_ir": "ropeexport[export]",
     "onnxruntime": "ropeexport[cpu]",
+    "openvino": "ropeexport[bench]",
     "jinja2": "ropeexport[report]",
     "matplotlib": "ropeexport[report]",
 }

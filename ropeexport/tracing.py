@@ -30,8 +30,8 @@ class Traced:
 
 def trace(example: Example, opset: int) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
-    inputs, shapes = traceable_inputs(example), _dynamic_shapes(example)
-    with _quiet(), torch.no_grad():
+    inputs, shapes = traceable_inputs(example), dynamic_shapes(example)
+    with quiet(), torch.no_grad():
         try:
             exported = torch.export.export(
                 example.module,
@@ -95,7 +95,8 @@ def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
         value.shape = ir.Shape(dims)
 
 
-def _dynamic_shapes(example: Example) -> dict[str, Any]:
+def dynamic_shapes(example: Example) -> dict[str, Any]:
+    """Return torch.export's ``dynamic_shapes`` of an example."""
     shapes: dict[str, Any] = {
         name: {
             axis: torch.export.Dim(label)
@@ -116,7 +117,7 @@ def _static(value: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter's notes to its own developers; its errors are raised, not logged."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -37,7 +37,7 @@ def news(row: dict[str, Any]) -> list[str]:
         if text.startswith(good):
             if key == part:
                 found.append(f"{row['name']}: {key} works now: take it out of causes.py")
-        elif key != part and not (part == "fp32"):
+        elif part not in (key, "fp32"):
             found.append(f"{row['name']}: {key}: {text or 'nothing'}")
         elif key == part and words not in text:
             found.append(f"{row['name']}: {key}: another failure than the known one: {text}")

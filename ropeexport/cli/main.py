@@ -16,6 +16,7 @@ _COMMANDS = {
     "fuse": ("fuse_command", "Replace the rotary applications of an ONNX file by the custom op."),
     "build": ("build_command", "Compile an exported model into a TensorRT engine."),
     "check": ("check_command", "Prove how far each runtime is from a float64 oracle."),
+    "bench": ("bench_command", "Measure an export against what you would run instead."),
     "report": ("report_command", "Write a parity run as HTML, Markdown or JUnit XML."),
     "inspect": ("inspect_command", "Show the rotary ops of a file and what implements them."),
     "plugin": ("plugin_command", "Compile the TensorRT plugin for the rotary op."),

@@ -1,0 +1,48 @@
+"""What a benchmark is asked for, and the command line that asks the same."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ropeexport.bench.contenders import BY_NAME, CONTENDERS
+from ropeexport.errors import UsageError
+
+ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is measured
+
+
+@dataclass(frozen=True)
+class Options:
+    """Contenders by name, lengths (none: the profile's optimum), turns and runs in a turn."""
+
+    against: tuple[str, ...] = tuple(contender.name for contender in CONTENDERS)
+    lengths: tuple[int, ...] = ()
+    rounds: int = 7
+    repeats: int = 5
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    seed: int = 0
+    module: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.against if name not in BY_NAME]
+        if unknown:
+            raise UsageError(
+                f"--against: expected names among {', '.join(BY_NAME)}, got {', '.join(unknown)}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders in the order of the table."""
+        return [name for name in BY_NAME if name in (*ALWAYS, *self.against)]
+
+    def command(self, folder: Path) -> str:
+        """Return the command line that runs the benchmark again."""
+        words = ["ropeexport", "bench", str(folder), "--against", ",".join(self.against)]
+        if self.lengths:
+            words += ["--lengths", ",".join(map(str, self.lengths))]
+        for name in ("rounds", "repeats", "threads", "seed", "module"):
+            value = getattr(self, name)
+            words += [] if value is None else [f"--{name}", str(value)]
+        return shlex.join(words)

@@ -1,0 +1,114 @@
+"""The same module without ropeexport: what plain torch operations, or no rope at all, would do.
+
+ropeexport's ops are replaced, in the exported program, by the reference maths (or by nothing), so
+that torch.compile and a plain ``torch.onnx.export`` see what a user without ropeexport has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ropeexport.op  # noqa: F401  (registers the ops that are replaced)
+from ropeexport.errors import MissingError
+from ropeexport.example import Example, all_axes, traceable_inputs
+from ropeexport.reference import rope_matrices, rotate
+from ropeexport.tracing import dynamic_shapes, quiet
+
+_OPSET = 23
+
+
+def export_plain(example: Example, path: Path) -> None:
+    """Write what plain ``torch.onnx.export`` makes of a module."""
+    _export(plain_program(example), path)
+
+
+def export_without_rope(example: Example, path: Path) -> None:
+    """Write the module without its rotations: what the rope costs is the distance to it.
+
+    Raises
+    ------
+    MissingError
+        Where the module calls no ``ropeexport.apply_rope`` that could be left out.
+    """
+    program = _exported(example)
+    if not any(node.target is _APPLY for node in program.graph.nodes):
+        raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
+    _export(_decomposed(program, _left_alone), path)
+
+
+def plain_program(example: Example) -> torch.export.ExportedProgram:
+    """Return a module's program in plain torch operations."""
+    return _decomposed(_exported(example), _rotated)
+
+
+_APPLY = torch.ops.ropeexport.apply_rope.default
+_TABLE = torch.ops.ropeexport.rope_table.default
+
+
+def _exported(example: Example) -> torch.export.ExportedProgram:
+    plain = _without_broadcasts(example)
+    with quiet(), torch.no_grad():
+        return torch.export.export(
+            plain.module,
+            (),
+            traceable_inputs(plain) | plain.constants,
+            dynamic_shapes=dynamic_shapes(plain),
+            strict=False,
+        )
+
+
+def _decomposed(
+    program: torch.export.ExportedProgram, rotation: Callable[..., Any]
+) -> torch.export.ExportedProgram:
+    with quiet():
+        decomposed: torch.export.ExportedProgram = program.run_decompositions(
+            {_APPLY: rotation, _TABLE: rope_matrices}
+        )
+    return decomposed
+
+
+def _rotated(q: Tensor, k: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    return rotate(q, pe), rotate(k, pe)
+
+
+def _left_alone(q: Tensor, k: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    return q.clone(), k.clone()
+
+
+def _export(program: torch.export.ExportedProgram, path: Path) -> None:
+    with quiet():
+        torch.onnx.export(
+            program,
+            f=str(path),
+            dynamo=True,
+            opset_version=_OPSET,
+            verbose=False,
+            external_data=True,
+        )
+
+
+def _without_broadcasts(example: Example) -> Example:
+    """Return the example with axes that broadcast tied to what they broadcast to.
+
+    Plain operations compare the sizes while they are traced: an axis that is either 1 or as large
+    as another cannot stay open, so it is as large, or 1 where it broadcasts to a number.
+    """
+    axes = all_axes(example)
+    inputs = dict(example.inputs)
+    dynamic = {}
+    for name, labels in example.dynamic_axes.items():
+        kept = {}
+        for axis, label in labels.items():
+            target = axes[label].broadcasts_to
+            if isinstance(target, int):
+                inputs[name] = inputs[name].narrow(axis, 0, 1).contiguous()
+            else:
+                kept[axis] = target or label
+        dynamic[name] = kept
+    return dataclasses.replace(example, inputs=inputs, dynamic_axes=dynamic)

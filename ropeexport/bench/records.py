@@ -1,0 +1,83 @@
+"""``bench.json``: the records of a benchmark and their schema."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Literal
+
+from ropeexport.manifest import Record
+from ropeexport.parity.records import Environment
+
+SCHEMA_VERSION = 1
+FILE_NAME = "bench.json"
+
+# WRONG: outside its parity bound, so it is not timed
+Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
+
+
+class Timing(Record):
+    """One contender at one size: the median of each of its turns, in milliseconds."""
+
+    contender: str
+    turns_ms: tuple[float, ...]
+    peak_mb: float  # the process's largest resident memory so far
+
+    @property
+    def median(self) -> float:
+        """The median over the turns, in milliseconds."""
+        return statistics.median(self.turns_ms)
+
+    @property
+    def best(self) -> float:
+        """The fastest turn, in milliseconds: what the machine does when nothing disturbs it."""
+        return min(self.turns_ms)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles over the median."""
+        if len(self.turns_ms) < 3:
+            return (max(self.turns_ms) - min(self.turns_ms)) / self.median / 2
+        low, _, high = statistics.quantiles(self.turns_ms, n=4, method="inclusive")
+        return (high - low) / self.median / 2
+
+
+class ContenderRecord(Record):
+    """A contender of the run, or why it is none."""
+
+    name: str
+    label: str
+    status: Status
+    reason: str = ""
+    version: str = ""
+    load_seconds: float | None = None  # loading, compiling and the first run
+    prepare_seconds: float | None = None  # the export of its own file
+    file_mb: float | None = None  # its model file with its weights
+
+
+class Group(Record):
+    """All contenders at one size."""
+
+    sizes: dict[str, int]
+    timings: tuple[Timing, ...]
+
+
+class Bench(Record):
+    """A whole benchmark."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    source: str
+    dtype: str
+    model_sha256: str
+    code_sha256: str  # of ropeexport's sources: an older result is known by it
+    date: str
+    command: str
+    seed: int
+    threads: int
+    rounds: int
+    repeats: int
+    processor: str
+    cores: int
+    environment: Environment
+    contenders: tuple[ContenderRecord, ...]
+    groups: tuple[Group, ...]

@@ -1,0 +1,122 @@
+"""A benchmark as a table for people and as a bar chart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ropeexport.bench.records import Bench, ContenderRecord, Group, Timing
+
+_OURS = "ropeexport"
+_FIRST_AXES = ("batch",)
+
+
+def render(found: Bench) -> RenderableType:
+    """Return a table for each size, and a line for each contender that was not timed."""
+    parts: list[RenderableType] = [_table(found, group) for group in found.groups]
+    for record in found.contenders:
+        if record.status != "TIMED":
+            parts.append(Text(f"- {record.label}: {record.status}: {record.reason}"))
+    parts.append(
+        Text(f"{found.processor}, {found.threads} threads, {found.rounds} turns of {found.repeats}")
+    )
+    return Lines(*parts)
+
+
+def _table(found: Bench, group: Group) -> Table:
+    table = Table(title=f"{found.source}, {found.dtype}, {size_text(group)}", title_justify="left")
+    table.add_column("contender")
+    for name in ("best ms", "median ms", "±", "tokens/s", "peak MB", "load s", "to ropeexport"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows(found, group):
+        table.add_row(*row)
+    return table
+
+
+def rows(found: Bench, group: Group) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each contender, the fastest first; floors last."""
+    records = {record.name: record for record in found.contenders}
+    ours = next((t.median for t in group.timings if t.contender == _OURS), None)
+    for timing in sorted(group.timings, key=lambda t: (is_floor(t), t.median)):
+        record = records[timing.contender]
+        yield (
+            record.label,
+            f"{timing.best:.1f}",
+            f"{timing.median:.1f}",
+            f"{timing.spread:.0%}",
+            f"{1e3 * tokens(group) / timing.median:,.0f}",
+            f"{timing.peak_mb:,.0f}",
+            _seconds(record),
+            "-" if ours is None else f"{timing.median / ours:.2f}",
+        )
+
+
+def is_floor(timing: Timing) -> bool:
+    """Say whether a contender computes less on purpose."""
+    from ropeexport.bench.contenders import BY_NAME
+
+    return BY_NAME[timing.contender].floor
+
+
+def size_text(group: Group) -> str:
+    """Return the sizes in words, those that only broadcast left out."""
+    return ", ".join(f"{name} {n}" for name, n in group.sizes.items() if not name.startswith("pe_"))
+
+
+def tokens(group: Group) -> int:
+    """Return how many positions a run handles: the batch times the lengths that are not 1."""
+    count = 1
+    for name, size in group.sizes.items():
+        count *= 1 if name.startswith("pe_") else size
+    return count
+
+
+def chart(found: Bench) -> bytes:
+    """Return a PNG: the median of each contender at each size, with the quartiles' spread."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    groups = [group for group in found.groups if group.timings]
+    labels = {record.name: record.label for record in found.contenders}
+    heights = [0.6 + 0.34 * len(group.timings) for group in groups]
+    figure, axes = pyplot.subplots(
+        len(groups), 1, figsize=(8, 0.6 + sum(heights)), squeeze=False, height_ratios=heights
+    )
+    for axis, group in zip(axes[:, 0], groups, strict=True):
+        timings = sorted(group.timings, key=lambda t: (is_floor(t), t.median), reverse=True)
+        medians = [timing.median for timing in timings]
+        bars = axis.barh(
+            [labels[timing.contender] for timing in timings],
+            medians,
+            xerr=[timing.spread * timing.median for timing in timings],
+            color=[_colour(timing) for timing in timings],
+        )
+        axis.bar_label(bars, [f" {median:.1f}" for median in medians], fontsize=8)
+        axis.set_title(f"{found.dtype}, {size_text(group)}", loc="left", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.margins(x=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel("ms, median; lower is better", fontsize=8)
+    figure.suptitle(f"{found.source} on {found.processor}, {found.threads} threads", fontsize=10)
+    figure.tight_layout()
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=144)
+    pyplot.close(figure)
+    return written.getvalue()
+
+
+def _colour(timing: Timing) -> str:
+    if timing.contender == _OURS:
+        return "#0969da"
+    return "#c9d1d9" if is_floor(timing) else "#8c959f"
+
+
+def _seconds(record: ContenderRecord) -> str:
+    return "-" if record.load_seconds is None else f"{record.load_seconds:.2f}"

@@ -1,0 +1,94 @@
+"""One contender in a process of its own, driven by :mod:`ropeexport.bench.processes`.
+
+It takes its setting as JSON, sets up, saves its outputs of the first sizes for the parity check,
+and then runs as often as each line of its input asks, over inputs that rotate.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropeexport import manifest
+from ropeexport.bench.contenders import BY_NAME, Arrays, Run, Setting
+from ropeexport.errors import MissingError, first_line
+from ropeexport.manifest import Manifest
+from ropeexport.parity.cases import Case
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.space import space_of
+
+_CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
+_MOST_BUFFERS = 8
+
+
+def main(order: dict[str, Any], answers: Any) -> None:
+    """Set up, say so, then run as often as each line of the input asks."""
+    setting = Setting(
+        Path(order["folder"]), Path(order["prepared"]), order["module"], order["threads"]
+    )
+    record = manifest.read(setting.folder)
+    inputs = cache(lambda size, number: _inputs(record, json.loads(size), order["seed"] + number))
+    start = time.perf_counter()
+    try:
+        run = BY_NAME[order["contender"]].set_up(setting)
+        outputs = run(inputs(json.dumps(order["check"]), 0))
+    except MissingError as error:
+        return _answer(answers, {"missing": str(error)})
+    except Exception as error:  # a peer's own failure is a line of the table, not ours
+        return _answer(answers, {"error": f"{type(error).__name__}: {first_line(error)}"})
+    seconds = time.perf_counter() - start
+    saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
+    np.savez(order["outputs"], **saved)
+    _answer(answers, {"load_seconds": seconds})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        size = json.dumps(asked["sizes"])
+        buffers = _buffers(inputs(size, 0))
+        try:
+            turns = [
+                _seconds(run, inputs(size, number % buffers)) for number in range(asked["repeats"])
+            ]
+        except Exception as error:
+            return _answer(answers, {"error": f"{type(error).__name__}: {first_line(error)}"})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        _answer(answers, {"seconds": turns, "peak_mb": peak})
+    return None
+
+
+def _inputs(record: Manifest, sizes: dict[str, int], seed: int) -> Arrays:
+    kind = space_of(record).kinds[0]
+    return make_inputs(Case("bench", kind, sizes, seed), record.model.inputs)
+
+
+def _buffers(inputs: Arrays) -> int:
+    """Return how many sets of inputs it takes that none is still in the cache at its turn."""
+    size = sum(x.nbytes for x in inputs.values())
+    return max(1, min(_MOST_BUFFERS, -(-_CACHE_BYTES // max(1, size))))
+
+
+def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # NumPy's files know no bfloat16
+    return x.view(np.uint16) if str(x.dtype) == "bfloat16" else x
+
+
+def _seconds(run: Run, inputs: Arrays) -> float:
+    start = time.perf_counter()
+    run(inputs)
+    return time.perf_counter() - start
+
+
+def _answer(answers: Any, value: object) -> None:
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    said, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not break the talk
+    main(json.loads(sys.argv[1]), said)

@@ -1,0 +1,100 @@
+"""``ropeexport bench DIR``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"expected lengths as 256,1024, got {text!r}") from None
+    if any(length < 1 for length in lengths):
+        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
+    return lengths
+
+
+def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ropeexport.bench.schema import render
+
+        click.echo(render(), nl=False)
+        ctx.exit()
+
+
+@click.command(name="bench")
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    metavar="NAME[,NAME...]",
+    callback=_words,
+    help="Contenders: eager, plain, ort-optimizer, compile, openvino, openvino-plain, tensorrt, "
+    "without-rope.  [default: all]",
+)
+@click.option(
+    "--lengths", metavar="L[,L...]", callback=_lengths, help="[default: the profile's optimum]"
+)
+@click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Runs in a turn."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="[default: the number of cores]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of bench.json and exit.",
+)
+def command(
+    path: Path, against: tuple[str, ...], threads: int | None, as_json: bool, **given: object
+) -> None:
+    """Measure an export against what you would run instead, side by side.
+
+    Each contender has a process of its own, is held to the parity bound before it is timed, and
+    takes turns with the others.  Writes DIR/bench.json and DIR/bench.png.  One that is missing here
+    is SKIPPED with its reason; one that computes something else is WRONG and not timed.
+    """
+    from rich.console import Console
+
+    from ropeexport import atomic
+    from ropeexport.bench import show
+    from ropeexport.bench.bench import bench
+    from ropeexport.bench.options import Options
+    from ropeexport.bench.records import FILE_NAME
+    from ropeexport.errors import EXIT_FAILURE
+    from ropeexport.packages import require
+
+    require("torch", "onnxruntime", "matplotlib")
+    chosen: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    chosen |= {"against": against} if against else {}
+    chosen |= {"threads": threads} if threads else {}
+    options = Options(**chosen)  # type: ignore[arg-type]  # click has checked each
+
+    def say(name: str, text: str, ok: bool) -> None:
+        click.echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
+
+    found = bench(path, options, say)
+    atomic.write_text(path / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+    atomic.write_bytes(path / "bench.png", show.chart(found))
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = max(console.width, 120)
+        console.print(show.render(found))
+        click.echo(f"report: {path / FILE_NAME}, {path / 'bench.png'}")
+    if any(record.name == "ropeexport" and record.status != "TIMED" for record in found.contenders):
+        raise SystemExit(EXIT_FAILURE)
