@@ -105,3 +105,20 @@ def _widened(x: Tensor, axes: dict[int, str]) -> Tensor:
         if x.shape[axis] == 1:
             x = x.repeat_interleave(2, dim=axis)
     return x
+
+
+class _Bound(nn.Module):
+    """A module with the constant arguments of its example."""
+
+    def __init__(self, module: nn.Module, constants: dict[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+        self._constants = constants
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.module(**inputs, **self._constants)
+
+
+def bound(example: Example) -> nn.Module:
+    """Return a module that takes the example's inputs alone."""
+    return _Bound(example.module, example.constants) if example.constants else example.module

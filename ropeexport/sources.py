@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ropeexport import onnx_file
 from ropeexport.builtin_models import BUILTINS, Options
 from ropeexport.errors import ParityError, RopeExportError, UsageError
-from ropeexport.example import Example
+from ropeexport.example import Example, bound
 from ropeexport.hub.load import is_library_model, load_example
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
 
@@ -61,8 +61,11 @@ def load(request: Request) -> tuple[Example, Source]:
 
 
 def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = None) -> nn.Module:
-    """Return the exported module in evaluation mode, see :func:`rebuild_example`."""
-    return rebuild_example(manifest, folder, module_reference).module
+    """Return the exported module in evaluation mode, see :func:`rebuild_example`.
+
+    It takes the inputs of the file; arguments that were fixed at export are bound to it.
+    """
+    return bound(rebuild_example(manifest, folder, module_reference))
 
 
 def rebuild_example(

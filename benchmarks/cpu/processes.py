@@ -9,34 +9,37 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Timing
-
 _EXPORT = """
 import sys, tempfile, time
 from pathlib import Path
-from benchmarks.cpu import contenders
+from ropeexport import sources
+from ropeexport.bench.plain import export_plain
+from ropeexport.builtin_models import Options
+from ropeexport.exporter import export_example
+example, source = sources.load(sources.Request("flux-attention", Options()))
 with tempfile.TemporaryDirectory() as folder:
-    work = getattr(contenders, sys.argv[1])(Path(folder), heads=24, head_dim=128, length=1024)
     start = time.perf_counter()
-    work()
+    if sys.argv[1] == "plain":
+        export_plain(example, Path(folder, "model.onnx"))
+    else:
+        export_example(example, source, Path(folder))
     print("seconds", time.perf_counter() - start)
 """
 
 
-def exports(rounds: int) -> list[Timing]:
-    """Time the export of FLUX attention, ours and plain, a fresh process for each."""
-    seconds: dict[str, list[float]] = {"export_plain": [], "export_ours": []}
+def exports(rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each export of FLUX attention, a fresh process for each."""
+    seconds: dict[str, list[float]] = {"plain": [], "ropeexport": []}
     for _ in range(rounds):
         for name, values in seconds.items():
             command = [sys.executable, "-c", _EXPORT, name]
             run = subprocess.run(command, capture_output=True, text=True, check=True)
             values.append(float(run.stdout.rsplit("seconds", 1)[1]))
-    names = {"export_plain": "plain torch.onnx.export", "export_ours": "ropeexport"}
-    return [Timing(names[name], tuple(values)) for name, values in seconds.items()]
+    return seconds
 
 
-def starts(rounds: int, repeats: int = 5) -> list[Timing]:
-    """Time the start of the command line beside a bare interpreter."""
+def starts(rounds: int, repeats: int = 5) -> dict[str, list[float]]:
+    """Return the seconds that the command line and a bare interpreter take to start."""
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "ropeexport --help": [str(Path(sys.executable).with_name("ropeexport")), "--help"],
@@ -45,7 +48,7 @@ def starts(rounds: int, repeats: int = 5) -> list[Timing]:
     for _ in range(rounds):
         for name, command in commands.items():
             seconds[name].append(statistics.median(_wall(command) for _ in range(repeats)))
-    return [Timing(name, tuple(values)) for name, values in seconds.items()]
+    return seconds
 
 
 def _wall(command: Sequence[str]) -> float:

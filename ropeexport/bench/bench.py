@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -31,6 +32,11 @@ from ropeexport.weights.integrity import check_weights
 Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
 _CHECK_LENGTH = 64
 _WARM_UP = 2
+_MEASURED = (
+    "onnx_ops/*.py", "fusion/*.py", "modules.py", "op.py", "reference.py", "tracing.py",
+    "complex_numbers.py", "simplify.py", "norms.py", "portable.py", "exporter.py",
+    "bench/contenders.py", "bench/plain.py", "bench/worker.py",
+)  # fmt: skip
 
 
 def bench(
@@ -65,7 +71,7 @@ def bench(
         run = _Setup(folder, record, options, Path(place), _checked_sizes(record))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
-        groups = [_group(running, each, options, say) for each in sizes]
+        groups = [_group(running, each, _tokens(record, each), options, say) for each in sizes]
         contenders = tuple(entrant.record for entrant in found)
     return Bench(
         model=record.model.file,
@@ -88,10 +94,10 @@ def bench(
 
 
 def code_hash() -> str:
-    """Return a hash of the sources that an export and a benchmark are made by."""
+    """Return a hash of the sources that shape an exported file and its contenders' runs."""
     root = Path(ropeexport.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for pattern in _MEASURED for path in root.glob(pattern)):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -174,12 +180,15 @@ class _Setup:
         lines = done.stdout.strip().splitlines()
         answer = json.loads(lines[-1]) if lines else {"error": f"exit code {done.returncode}"}
         if "error" in answer:
-            raise ContenderError(f"{kind} cannot be made: {answer['error']}")
+            text = f"{kind} cannot be made: {answer['error']}"
+            raise ContenderError(text, missing=bool(answer.get("missing")))
         self._seconds[kind] = float(answer["seconds"])
         return self._seconds[kind]
 
 
-def _group(entrants: list[_Entrant], sizes: Sizes, options: Options, say: Say) -> Group:
+def _group(
+    entrants: list[_Entrant], sizes: Sizes, tokens: int, options: Options, say: Say
+) -> Group:
     """Let the contenders take turns at one size."""
     turns: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
@@ -199,14 +208,21 @@ def _group(entrants: list[_Entrant], sizes: Sizes, options: Options, say: Say) -
             if number >= 0:
                 turns.setdefault(name, []).append(1e3 * statistics.median(seconds))
     timings = (Timing(contender=n, turns_ms=tuple(t), peak_mb=peaks[n]) for n, t in turns.items())
-    return Group(sizes=sizes, timings=tuple(timings))
+    return Group(sizes=sizes, tokens=tokens, timings=tuple(timings))
 
 
 def _sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:
     """Return the sizes that are timed: batch 1, every axis that broadcasts at 1."""
     space = space_of(record)
-    base = space.broadcasts(space.at("opt"))[0]
+    smallest = {name: record.axes[name].min for name in space.batches}
+    base = space.broadcasts({**space.at("opt"), **smallest})[0]
     return [{**base, **dict.fromkeys(space.lengths, n)} for n in lengths] or [base]
+
+
+def _tokens(record: Manifest, sizes: Sizes) -> int:
+    space = space_of(record)
+    batch = math.prod(sizes[name] for name in space.batches)
+    return batch * (sum(sizes[name] for name in space.lengths) or 1)
 
 
 def _checked_sizes(record: Manifest) -> Sizes:

@@ -6,6 +6,7 @@ pays once already paid.  What is missing here raises :class:`MissingError` and i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,25 +88,26 @@ def compiled(setting: Setting) -> Run:
 
     from ropeexport import sources
     from ropeexport.bench.plain import plain_program
+    from ropeexport.example import bound
 
     if shutil.which("g++") is None and shutil.which("c++") is None:
         raise MissingError("torch.compile needs a C++ compiler; install g++")
     torch.set_num_threads(setting.threads)
     example = sources.rebuild_example(manifest.read(setting.folder), setting.folder, setting.module)
     program: Any = plain_program(example).module(check_guards=False)
-    return _torch_run(torch.compile(program, dynamic=False), setting.outputs)
+    example = dataclasses.replace(example, module=program)
+    return _torch_run(torch.compile(bound(example), dynamic=False), setting.outputs)
 
 
 def _torch_run(module: Any, names: list[str]) -> Run:
     import torch
 
-    from ropeexport.runners.torch_arrays import array_from, tensor_from
+    from ropeexport.runners.torch_arrays import array_from, call, tensor_from
 
     def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode():
-            result = module(**{name: tensor_from(x) for name, x in inputs.items()})
-        tensors = result if isinstance(result, (tuple, list)) else (result,)
-        return {name: array_from(x) for name, x in zip(names, tensors, strict=False)}
+            found = call(module, {name: tensor_from(x) for name, x in inputs.items()}, names)
+        return {name: array_from(x) for name, x in found.items()}
 
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ropeexport import manifest, onnx_file, sources
 from ropeexport.bench.contenders import INLINED, OPTIMISED, PLAIN, WITHOUT_ROPE
-from ropeexport.errors import RopeExportError
+from ropeexport.errors import MissingError, RopeExportError
 
 
 def main(kind: str, folder: Path, prepared: Path, module: str | None) -> float:
@@ -47,7 +47,7 @@ if __name__ == "__main__":
         seconds = main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] or None)
         answer: dict[str, object] = {"seconds": seconds}
     except RopeExportError as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "missing": isinstance(error, MissingError)}
     except Exception as error:  # a peer's own failure is a line of the table, not ours
         answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     said.write(json.dumps(answer) + "\n")

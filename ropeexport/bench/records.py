@@ -58,6 +58,7 @@ class Group(Record):
     """All contenders at one size."""
 
     sizes: dict[str, int]
+    tokens: int  # positions of a run: the batch times the lengths
     timings: tuple[Timing, ...]
 
 

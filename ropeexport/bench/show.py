@@ -13,7 +13,6 @@ from rich.text import Text
 from ropeexport.bench.records import Bench, ContenderRecord, Group, Timing
 
 _OURS = "ropeexport"
-_FIRST_AXES = ("batch",)
 
 
 def render(found: Bench) -> RenderableType:
@@ -49,7 +48,7 @@ def rows(found: Bench, group: Group) -> Iterator[tuple[str, ...]]:
             f"{timing.best:.1f}",
             f"{timing.median:.1f}",
             f"{timing.spread:.0%}",
-            f"{1e3 * tokens(group) / timing.median:,.0f}",
+            f"{1e3 * group.tokens / timing.median:,.0f}",
             f"{timing.peak_mb:,.0f}",
             _seconds(record),
             "-" if ours is None else f"{timing.median / ours:.2f}",
@@ -66,14 +65,6 @@ def is_floor(timing: Timing) -> bool:
 def size_text(group: Group) -> str:
     """Return the sizes in words, those that only broadcast left out."""
     return ", ".join(f"{name} {n}" for name, n in group.sizes.items() if not name.startswith("pe_"))
-
-
-def tokens(group: Group) -> int:
-    """Return how many positions a run handles: the batch times the lengths that are not 1."""
-    count = 1
-    for name, size in group.sizes.items():
-        count *= 1 if name.startswith("pe_") else size
-    return count
 
 
 def chart(found: Bench) -> bytes:

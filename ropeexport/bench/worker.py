@@ -7,7 +7,6 @@ and then runs as often as each line of its input asks, over inputs that rotate.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from functools import cache
@@ -18,7 +17,7 @@ import numpy as np
 
 from ropeexport import manifest
 from ropeexport.bench.contenders import BY_NAME, Arrays, Run, Setting
-from ropeexport.errors import MissingError, first_line
+from ropeexport.errors import MissingError
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -26,6 +25,8 @@ from ropeexport.parity.space import space_of
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
 _MOST_BUFFERS = 8
+_MOST_LINES = 4  # of a failure's text
+_PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own sources
 
 
 def main(order: dict[str, Any], answers: Any) -> None:
@@ -42,7 +43,7 @@ def main(order: dict[str, Any], answers: Any) -> None:
     except MissingError as error:
         return _answer(answers, {"missing": str(error)})
     except Exception as error:  # a peer's own failure is a line of the table, not ours
-        return _answer(answers, {"error": f"{type(error).__name__}: {first_line(error)}"})
+        return _answer(answers, {"error": _cause(error)})
     seconds = time.perf_counter() - start
     saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
     np.savez(order["outputs"], **saved)
@@ -56,10 +57,24 @@ def main(order: dict[str, Any], answers: Any) -> None:
                 _seconds(run, inputs(size, number % buffers)) for number in range(asked["repeats"])
             ]
         except Exception as error:
-            return _answer(answers, {"error": f"{type(error).__name__}: {first_line(error)}"})
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        _answer(answers, {"seconds": turns, "peak_mb": peak})
+            return _answer(answers, {"error": _cause(error)})
+        _answer(answers, {"seconds": turns, "peak_mb": _peak_mb()})
     return None
+
+
+def _cause(error: Exception) -> str:
+    """Return a failure in one line: its class and the first lines of its text."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_PLACES)]
+    return f"{type(error).__name__}: {'; '.join(lines[:_MOST_LINES])}"
+
+
+def _peak_mb() -> float:
+    """Return the largest resident memory of this process; getrusage would count its parent's."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
 
 
 def _inputs(record: Manifest, sizes: dict[str, int], seed: int) -> Arrays:

@@ -9,7 +9,7 @@ import ropeexport
 from ropeexport.parity.records import Environment
 
 _PACKAGES = (
-    "numpy", "ml_dtypes", "onnx", "torch", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+    "numpy", "ml_dtypes", "onnx", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
     "tensorrt-rtx",
 )  # fmt: skip
 

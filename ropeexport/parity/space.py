@@ -34,9 +34,14 @@ class Space:
 
     @property
     def batches(self) -> tuple[str, ...]:
-        """Free axes that some input has in front."""
-        fronts = {spec.shape[0] for spec in self.specs if spec.shape and spec.role != "matrices"}
-        return tuple(name for name in self._free if name in fronts)
+        """Free axes that some input has in front, and none behind another axis.
+
+        Position ids without a batch, (length, axes), have a length in front.
+        """
+        specs = [spec for spec in self.specs if spec.shape and spec.role != "matrices"]
+        fronts = {spec.shape[0] for spec in specs}
+        behind = {dim for spec in specs for dim in spec.shape[1:]}
+        return tuple(name for name in self._free if name in fronts and name not in behind)
 
     @property
     def lengths(self) -> tuple[str, ...]:

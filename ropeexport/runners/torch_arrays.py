@@ -36,7 +36,8 @@ def call(
 ) -> dict[str, Tensor]:
     """Call a module on inputs by the names of ``forward``'s arguments, and name its outputs."""
     names = inspect.signature(module.forward).parameters
-    by_name = all(name in names for name in inputs)
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names.values())
+    by_name = takes_any or all(name in names for name in inputs)
     result = module(**inputs) if by_name else module(*inputs.values())
     outputs = _flat(result)
     if len(outputs) != len(output_names):

@@ -1,0 +1,79 @@
+"""The parts of the CPU's measurements: what is exported, and at which lengths it is timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_MODELS = "benchmarks.cpu.models"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model and its lengths; a built-in's options, or the name of a factory."""
+
+    model: tuple[str, ...]
+    lengths: tuple[int, ...]
+    text: str
+
+    @property
+    def reference(self) -> str | None:
+        """The factory, where the model is none of the built-ins."""
+        return self.model[0] if ":" in self.model[0] else None
+
+
+def _factory(name: str) -> tuple[str, ...]:
+    return (f"{_MODELS}:{name}",)
+
+
+_ATTENTION = ("flux-attention", "--heads", "24", "--head-dim", "128", "--length", "1024")
+PARTS: dict[str, Part] = {
+    "rope": Part(
+        _factory("rope_fp32"), (256, 1024, 4096, 8192), "rotating q and k, 24 heads of 128"
+    ),
+    "attention": Part(_ATTENTION, (256, 1024, 4096), "FLUX attention, 24 heads of 128"),
+    "attention-fp16": Part(
+        (*_ATTENTION, "--dtype", "fp16"), (256, 1024), "FLUX attention, 24 heads of 128"
+    ),
+    "flux-block": Part(
+        _factory("flux_block_fp32"), (512,), "one single-stream FLUX block, 12 heads of 128"
+    ),
+    "small-flux": Part(
+        _factory("small_flux_fp32"), (256, 512), "FLUX of 1+2 blocks, 8 heads of 128"
+    ),
+    "small-llama": Part(
+        _factory("small_llama_fp32"), (256, 1024), "Llama of 4 layers, 1,024 wide, prefill"
+    ),
+    "small-llama-fp16": Part(
+        _factory("small_llama_fp16"), (256,), "Llama of 4 layers, 1,024 wide, prefill"
+    ),
+}
+
+
+def measure(part: Part, rounds: int, repeats: int, threads: int) -> dict[str, Any]:
+    """Export a part's model and run ``ropeexport bench`` on it, both as a user would."""
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        _run("export", *part.model, "-o", folder)
+        seconds = time.perf_counter() - start
+        options = ["--lengths", ",".join(map(str, part.lengths)), "--rounds", str(rounds)]
+        options += ["--repeats", str(repeats), "--threads", str(threads)]
+        if part.reference:
+            options += ["--module", part.reference]
+        _run("bench", folder, *options)
+        found: dict[str, Any] = json.loads((Path(folder) / "bench.json").read_text())
+    found["command"] = found["command"].replace(folder, "out")
+    return {"text": part.text, "export_wall_seconds": seconds, "bench": found}
+
+
+def _run(*arguments: str) -> None:
+    command = [sys.executable, "-m", "ropeexport", *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise SystemExit(f"ropeexport {' '.join(arguments)}: exit code {done.returncode}")
