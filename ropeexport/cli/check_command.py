@@ -70,7 +70,7 @@ def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> 
         reports.print_report(report)
         if written is not None:
             click.echo(f"report: {written}")
-    write_forms(report, given)
+    write_forms(report, given, path if path.is_dir() else path.parent)
     _exit(report, given["require"])
 
 

@@ -26,4 +26,4 @@ def command(path: Path, **given: Any) -> None:
 
     report = view.read(path)
     reports.print_report(report)
-    write_forms(report, given)
+    write_forms(report, given, path if path.is_dir() else path.parent)

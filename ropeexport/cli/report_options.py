@@ -52,8 +52,8 @@ def require_for(given: dict[str, Any]) -> None:
         require("jinja2", "matplotlib")
 
 
-def write_forms(report: Report, given: dict[str, Any]) -> None:
-    """Write every form that was asked for, and say where."""
+def write_forms(report: Report, given: dict[str, Any], folder: Path) -> None:
+    """Write every form that was asked for, with the benchmark of ``folder``, and say where."""
     from importlib import import_module
 
     from ropeexport import atomic
@@ -61,5 +61,17 @@ def write_forms(report: Report, given: dict[str, Any]) -> None:
     for name in _FORMS:
         if given.get(name):
             render = import_module(f"ropeexport.report.{name}").render
-            atomic.write_text(given[name], render(report))
+            text = render(report, _speed(folder)) if name == "html" else render(report)
+            atomic.write_text(given[name], text)
             click.echo(f"{name}: {given[name]}", err=True)
+
+
+def _speed(folder: Path) -> bytes | None:
+    """Return the chart of the benchmark of a folder, where there is one."""
+    from ropeexport.bench import show
+    from ropeexport.bench.records import FILE_NAME, Bench
+
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    return show.chart(Bench.model_validate_json(path.read_bytes()))

@@ -56,7 +56,9 @@ def open_runner(name: str, make: Callable[[], Runner], stack: ExitStack) -> Cont
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))
     turn = nullcontext() if getattr(runner, "reentrant", False) else Lock()
-    return Contender(name, runner, rotations_only=NATIVE in runner.implementation, turn=turn)
+    return Contender(
+        name, runner, rotations_only=NATIVE in runner.implementation.split("+"), turn=turn
+    )
 
 
 def _onnxruntime(folder: Path, manifest: Manifest) -> Runner:

@@ -10,7 +10,7 @@ how a 2x2 matrix amplifies logits, whatever the module.  Rounding the output add
 sum of n terms in float32 adds random errors that grow as the square root of n (Higham and Mary,
 2019), half of ``sqrt(n) 2^-24`` for each perturbed factor:
 
-    P = sqrt(S^2 + (u |y|)^2) * sqrt(1 + n (2^-24 / u)^2 / 4) + sqrt(n) * underflow * |x|
+    P = sqrt(S^2 + (u |y|)^2) * sqrt(1 + n (2^-24 / u)^2 / 4) + underflow * max(1, sqrt(n) |x|)
 
 *Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
 stages cost, which the first yardstick does not see.  It is capped at ``eager_cap * P`` (to which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Card:
         return round(100 * min(1.0, self.share or 0.0))
 
 
-def render(report: Report) -> str:
-    """Return a report as a self-contained HTML page."""
+def render(report: Report, speed: bytes | None = None) -> str:
+    """Return a report as a self-contained HTML page; ``speed`` is the PNG of a benchmark."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"share": _share, "worst": _worst, "again": _again}
     template = environment.from_string(_page_file("page.html.j2"))
@@ -73,6 +74,7 @@ def render(report: Report) -> str:
         size_names=list(dict.fromkeys(name for row in rows for name in row.case.sizes)),
         environment=list(_environment(report)),
         score=view.score(),
+        speed=base64.b64encode(speed).decode() if speed else "",
     )
 
 

@@ -95,3 +95,16 @@ def test_flux_ids_are_text_then_a_grid() -> None:
     assert (ids[:512] == 0).all()
     assert (ids[512:, 0] == 0).all()
     assert ids[512:, 1:].tolist() == [[row, column] for row in range(64) for column in range(64)]
+
+
+def test_ids_without_a_batch_have_a_length_in_front() -> None:
+    from ropeexport.manifest import Axis, TensorSpec
+    from ropeexport.parity.space import Space
+
+    specs = (
+        TensorSpec(name="x", dtype="float32", shape=("batch", "length", 64)),
+        TensorSpec(name="ids", dtype="int64", shape=("length", 3), role="positions"),
+    )
+    axes = {name: Axis(min=1, opt=2, max=4) for name in ("batch", "length")}
+    space = Space(specs, axes, ("random data",))
+    assert (space.batches, space.lengths) == (("batch",), ("length",))

@@ -1,0 +1,158 @@
+"""``bench`` on a small export: who is timed, who is wrong, who is missing and who fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from command_line import ropeexport
+
+from ropeexport.bench import show
+from ropeexport.bench.bench import bench
+from ropeexport.bench.options import Options
+from ropeexport.bench.records import Bench, Timing
+from ropeexport.bench.schema import render
+from ropeexport.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"rounds": 2, "repeats": 1, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def found(export_once) -> Bench:
+    against = ("plain", "without-rope", "tensorrt")
+    return bench(export_once(), Options(against=against, lengths=(8, 16), **QUICK))
+
+
+def status(found: Bench) -> dict[str, str]:
+    return {record.name: record.status for record in found.contenders}
+
+
+def test_every_contender_is_timed_at_every_length_or_says_why(found: Bench) -> None:
+    timed = ["eager", "ropeexport", "plain", "without-rope"]
+    assert status(found) == dict.fromkeys(timed, "TIMED") | {"tensorrt": "SKIPPED"}
+    reason = next(r.reason for r in found.contenders if r.name == "tensorrt")
+    assert "no engine; run 'ropeexport build" in reason
+    assert [group.sizes["length"] for group in found.groups] == [8, 16]
+    assert [group.tokens for group in found.groups] == [8, 16]
+    for group in found.groups:
+        assert [timing.contender for timing in group.timings] == timed
+        for timing in group.timings:
+            assert len(timing.turns_ms) == QUICK["rounds"]
+            assert min(timing.turns_ms) > 0
+            assert timing.peak_mb > 10
+    by_name = {record.name: record for record in found.contenders}
+    assert by_name["plain"].prepare_seconds > 0
+    assert by_name["ropeexport"].file_mb > 0
+
+
+def test_what_computes_something_else_is_not_timed(exported) -> None:
+    folder = exported()
+    model = onnx.load(folder / "model.onnx")
+    node = next(n for n in model.graph.node if n.op_type == "Attention")
+    next(a for a in node.attribute if a.name == "is_causal").i = 1
+    onnx.save(model, folder / "model.onnx")
+    made = bench(folder, Options(against=("eager",), **QUICK))
+    assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
+    assert [t.contender for t in made.groups[0].timings] == ["eager"]
+    assert "bound" in next(r.reason for r in made.contenders if r.name == "ropeexport")
+
+
+def test_a_contender_that_fails_leaves_the_others(exported) -> None:
+    folder = exported()
+    (folder / "model.onnx").write_bytes(b"no model")
+    done = ropeexport("bench", folder, "--against", "eager", "--rounds", "1", "--repeats", "1")
+    assert done.returncode == 1
+    assert "ropeexport, onnxruntime: InvalidProtobuf" in done.stderr
+    written = Bench.model_validate_json((folder / "bench.json").read_text())
+    assert status(written) == {"eager": "TIMED", "ropeexport": "FAILED"}
+
+
+def test_a_module_without_our_op_has_no_floor(tmp_path) -> None:
+    import torch
+
+    import ropeexport as package
+
+    class Double(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    package.export(Double(), {"x": torch.ones(2, 4)}, tmp_path)
+    factory = tmp_path / "made.py"
+    factory.write_text(
+        "import torch\n"
+        "class Double(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return 2 * x\n"
+        "def make():\n    return Double(), {'x': torch.ones(2, 4)}, {}\n"
+    )
+    options = Options(against=("without-rope",), module=f"{factory}:make", **QUICK)
+    assert status(bench(tmp_path, options))["without-rope"] == "SKIPPED"
+
+
+def test_the_command_writes_records_and_a_chart(exported) -> None:
+    folder = exported()
+    done = ropeexport(
+        "bench", folder, "--against", "plain", "--rounds", "2", "--repeats", "1", "--lengths", "8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "plain torch.onnx.export, onnxruntime" in done.stdout
+    assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((folder / "bench.json").read_text())
+    jsonschema.validate(record, json.loads(render()))
+    assert record["command"].endswith("--against plain --lengths 8 --rounds 2 --repeats 1 "
+                                      f"--threads {record['threads']} --seed 0")  # fmt: skip
+    assert ropeexport("check", folder, "--cases", "4").returncode == 0
+    page = folder / "page.html"
+    assert ropeexport("report", folder, "--html", page).returncode == 0
+    assert "data:image/png;base64," in page.read_text()
+
+
+def test_an_unknown_contender_is_a_usage_error(export_once) -> None:
+    done = ropeexport("bench", export_once(), "--against", "nobody")
+    assert done.returncode == 2
+    assert "--against: expected names among eager, ropeexport" in done.stderr
+    with pytest.raises(UsageError, match="nobody"):
+        Options(against=("nobody",))
+
+
+def test_the_published_schema_is_current() -> None:
+    published = (ROOT / "docs/bench.schema.json").read_text()
+    assert published == render(), "ropeexport bench --schema > docs/bench.schema.json"
+
+
+def test_statistics_of_turns() -> None:
+    timing = Timing(contender="eager", turns_ms=(4.0, 1.0, 2.0, 3.0, 5.0), peak_mb=1.0)
+    assert (timing.best, timing.median) == (1.0, 3.0)
+    assert timing.spread == pytest.approx((4.0 - 2.0) / 3.0 / 2)
+    pair = Timing(contender="eager", turns_ms=(1.0, 3.0), peak_mb=1.0)
+    assert pair.spread == pytest.approx(0.5)
+
+
+def test_the_fastest_comes_first_and_the_floor_last(found: Bench) -> None:
+    group = found.groups[0]
+    quick = group.timings[0].model_copy(update={"turns_ms": (1e-3, 1e-3)})
+    changed = group.model_copy(update={"timings": (*group.timings[1:], quick)})
+    rows = list(show.rows(found, changed))
+    assert rows[0][0] == "eager torch"
+    assert rows[-1][0] == "without any rope, onnxruntime"
+    assert next(row for row in rows if row[0].startswith("ropeexport"))[-1] == "1.00"
+
+
+def test_plain_programs_compute_the_same(export_once) -> None:
+    import torch
+
+    from ropeexport import manifest, sources
+    from ropeexport.bench.plain import plain_program
+
+    folder = export_once("flux-self-attention-ids", "fp32")
+    example = sources.rebuild_example(manifest.read(folder), folder)
+    program = plain_program(example)
+    assert "ropeexport" not in str(program.graph)
+    inputs = {n: x.repeat_interleave(2, 0)[:2] for n, x in example.inputs.items()}
+    with torch.no_grad():
+        ours, plain = example.module(**inputs), program.module()(**inputs)
+    assert np.abs((ours - plain).numpy()).max() < 1e-5
