@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ropeexport.errors import UsageError
-from ropeexport.example import Example
+from ropeexport.example import Example, unchanged
 from ropeexport.exporter import DEFAULT_OPSET, export_example
 from ropeexport.manifest import Axis, Manifest, Refusal, Source
 from ropeexport.weights.safetensors_files import find
@@ -100,10 +100,11 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         weights=place,
     )
     source = Source(kind="module", name=f"{type(made).__module__}.{type(made).__qualname__}")
-    manifest = export_example(
-        example, source, Path(out), opset=opset, force=force, require_rope=require_rope,
-        copy_weights=copy_weights,
-    )  # fmt: skip
+    with unchanged(made):
+        manifest = export_example(
+            example, source, Path(out), opset=opset, force=force, require_rope=require_rope,
+            copy_weights=copy_weights,
+        )  # fmt: skip
     return Export(Path(out), manifest)
 
 

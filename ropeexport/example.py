@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,21 @@ class _Bound(nn.Module):
 def bound(example: Example) -> nn.Module:
     """Return a module that takes the example's inputs alone."""
     return _Bound(example.module, example.constants) if example.constants else example.module
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Give every submodule its attributes and buffers back, whatever a trace has left in them.
+
+    A forward that stores a tensor in its module (transformers' longrope) stores a fake one while it
+    is traced, and would compute with that afterwards.
+    """
+    kept = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, attributes, buffers in kept:
+            vars(part).clear()
+            vars(part).update(attributes)
+            part._buffers.clear()
+            part._buffers.update(buffers)
