@@ -37,6 +37,7 @@ class TensorSpec(Record):
     shape: tuple[int | str, ...]
     # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
     role: Role = "data"
+    below: int | None = None  # integers that index a table: the rows that it has
 
 
 class Axis(Record):

@@ -50,9 +50,11 @@ def opset(model: onnx.ModelProto) -> int:
 def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """Return the inputs that a caller feeds, with the role that the graph gives each."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    matrices = _matrix_inputs(model)
+    matrices, rows = _matrix_inputs(model), _indices(model)
     return tuple(
-        _spec(value, _role(value, matrices))
+        _index(value, rows[value.name])
+        if value.name in rows
+        else _spec(value, _role(value, matrices))
         for value in model.graph.input
         if value.name not in weights
     )
@@ -91,6 +93,27 @@ def _role(value: onnx.ValueInfoProto, matrices: set[str]) -> Role:
         return "matrices"
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     return "positions" if np.issubdtype(dtype, np.integer) else "data"
+
+
+def _index(value: onnx.ValueInfoProto, rows: int) -> TensorSpec:
+    """Return the spec of an input that indexes a table: token ids, not positions."""
+    return _spec(value, "data").model_copy(update={"below": rows})
+
+
+def _indices(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the inputs that look rows up in a weight, and how many rows it has."""
+    tables = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        if node.op_type != "Gather" or axis != 0 or node.input[0] not in tables:
+            continue
+        name = node.input[1]
+        while name in producers and producers[name].op_type in ("Cast", "Reshape", "Unsqueeze"):
+            name = producers[name].input[0]
+        found[name] = min(found.get(name, tables[node.input[0]]), tables[node.input[0]])
+    return found
 
 
 def _matrix_inputs(model: onnx.ModelProto) -> set[str]:

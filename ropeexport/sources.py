@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ropeexport import onnx_file
-from ropeexport.builtin_models import BUILTINS, Options
+from ropeexport.builtin_models import BUILTINS, DTYPES, Options
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.example import Example, bound
 from ropeexport.hub.load import is_library_model, load_example
@@ -82,6 +82,8 @@ def rebuild_example(
         )
     if source.kind == "builtin":
         example = BUILTINS[source.name](Options.from_record(source.options))
+    elif module_reference is None and source.kind == "config":
+        example = _from_config(manifest)
     elif module_reference is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -98,6 +100,14 @@ def rebuild_example(
     _load_weights(example.module, folder / MODEL_NAME)
     example.module.eval()
     return example
+
+
+def _from_config(manifest: Manifest) -> Example:
+    """Make a library's model again, its weights still to be loaded."""
+    config, dtype = manifest.source.options.get("config"), manifest.model.dtype
+    place = Path(config) if config else None
+    known = dtype if dtype in DTYPES else None
+    return load_example(manifest.source.name, place, known, values=True)
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

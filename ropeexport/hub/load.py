@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ropeexport.builtin_models import DTYPES
-from ropeexport.errors import UsageError
+from ropeexport.errors import UsageError, first_line
 from ropeexport.example import Example
 from ropeexport.hub.diffusers_samples import SAMPLES
 from ropeexport.hub.samples import SIZES, Samples
@@ -32,7 +32,9 @@ def is_library_model(model: str) -> bool:
     return model.partition(":")[0] in LIBRARIES and ":" in model
 
 
-def load_example(model: str, config: Path | None, dtype: str | None) -> Example:
+def load_example(
+    model: str, config: Path | None, dtype: str | None, *, values: bool = False
+) -> Example:
     """Return the example of ``diffusers:CLASS`` or ``transformers:CONFIG``.
 
     Parameters
@@ -44,6 +46,8 @@ def load_example(model: str, config: Path | None, dtype: str | None) -> Example:
         the weights, and none of them is read; without such files the weights are random.
     dtype : str or None
         fp32, fp16 or bf16; None: as the weights' files have it, else fp32.
+    values : bool
+        Whether the module is to hold values, random ones, even where there are weights' files.
     """
     library, _, name = model.partition(":")
     require(library)
@@ -54,7 +58,7 @@ def load_example(model: str, config: Path | None, dtype: str | None) -> Example:
         raise UsageError(f"{model}: add --config with its config.json, or the folder that holds it")
     if not place.exists():
         raise UsageError(f"{place}: no such file or folder")
-    weights = place if place.is_dir() and find(place) else None
+    weights = place if place.is_dir() and find(place) and not values else None
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
     make = skeleton_of if weights else _seeded
     if library == "diffusers":
@@ -86,7 +90,13 @@ def transformers_example(path: Path, dtype: torch.dtype, make: Maker | None = No
     """Return the example of a config of transformers."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"transformers:{path}: expected a config.json of a model that transformers knows, or "
+            f"its folder: {first_line(error)}"
+        ) from error
     module = _made(
         lambda: AutoModel.from_config(config),
         dtype,

@@ -31,12 +31,15 @@ def _make(case: Case, spec: TensorSpec) -> NDArray[np.generic]:
         return _matrices(case.kind, shape, rng).astype(numpy_type(spec.dtype))
     if spec.role == "positions":
         return _positions(case.kind, shape, spec, rng).astype(numpy_type(spec.dtype))
-    return _data(shape, spec.dtype, rng)
+    return _data(shape, spec, rng)
 
 
-def _data(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> NDArray[np.generic]:
+def _data(
+    shape: tuple[int, ...], spec: TensorSpec, rng: np.random.Generator
+) -> NDArray[np.generic]:
+    dtype = spec.dtype
     if not is_float(dtype):
-        return rng.integers(0, 2, shape).astype(numpy_type(dtype))
+        return rng.integers(0, spec.below or 2, shape).astype(numpy_type(dtype))
     if dtype == "float64":
         return rng.standard_normal(shape)
     return rng.standard_normal(shape, dtype=np.float32).astype(numpy_type(dtype), copy=False)

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import ropeexport
 
-from ropeexport import sources
+from ropeexport import manifest, sources
 from ropeexport.errors import UsageError
 from ropeexport.exporter import export_model
 
@@ -59,3 +60,25 @@ def test_what_is_wrong_is_said(tmp_path: Path, model: str, words: str) -> None:
     given = None if model.startswith("transformers") else path
     with pytest.raises(UsageError, match=words):
         export_model(sources.Request(model, config=given), tmp_path / "out")
+
+
+@pytest.mark.parametrize("model", ["diffusers:FluxTransformer2DModel", "transformers:"])
+def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) -> None:
+    pytest.importorskip(model.partition(":")[0])
+    of_flux = model.startswith("diffusers")
+    path = config(tmp_path, FLUX if of_flux else LLAMA)
+    words = [model, "--config", path] if of_flux else [f"{model}{tmp_path}"]
+    out = tmp_path / "out"
+    done = ropeexport("export", *words, "-o", out, "--require-rope", "2")
+    assert done.returncode == 0, done.stderr
+    done = ropeexport("check", out, "--cases", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    specs = {spec.name: spec for spec in manifest.read(out).model.inputs}
+    if not of_flux:
+        assert (specs["input_ids"].role, specs["input_ids"].below) == ("data", LLAMA["vocab_size"])
+        assert (specs["position_ids"].role, specs["position_ids"].below) == ("positions", None)
+    path.unlink()
+    done = ropeexport("check", out, "--cases", "4")
+    words = "no such file or folder" if of_flux else "expected a config.json of a model"
+    assert done.returncode == 2
+    assert words in done.stderr
