@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin gpu-test bench clean
+.PHONY: help setup demo test check mutants format test-plugin gpu-test bench optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,11 @@ gpu-test: setup ## on a machine with an NVIDIA GPU: exactness, sanitizer, engine
 
 bench: setup ## the CPU's side-by-side measurements, into benchmarks/results
 	$(BIN)/python -m benchmarks.cpu
+
+optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
+	$(PYTHON) -m venv build/optimum
+	build/optimum/bin/python -m pip install --quiet 'torch==2.13.0'
+	build/optimum/bin/python -m pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0'
 
 clean: ## what the targets above made
 	rm -rf $(VENV) build out

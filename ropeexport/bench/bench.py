@@ -35,7 +35,6 @@ _WARM_UP = 2
 _MEASURED = (
     "onnx_ops/*.py", "fusion/*.py", "modules.py", "op.py", "reference.py", "tracing.py",
     "complex_numbers.py", "simplify.py", "norms.py", "portable.py", "exporter.py",
-    "bench/contenders.py", "bench/plain.py", "bench/worker.py",
 )  # fmt: skip
 
 
@@ -94,7 +93,7 @@ def bench(
 
 
 def code_hash() -> str:
-    """Return a hash of the sources that shape an exported file and its contenders' runs."""
+    """Return a hash of the sources that shape an exported file: what a result measures."""
     root = Path(ropeexport.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(path for pattern in _MEASURED for path in root.glob(pattern)):

@@ -22,8 +22,8 @@ from ropeexport.packages import require
 Arrays = dict[str, NDArray[np.generic]]
 Run = Callable[[Arrays], Arrays]
 
-PLAIN, WITHOUT_ROPE, OPTIMISED, INLINED = (
-    "plain.onnx", "without_rope.onnx", "optimised.onnx", "inlined.onnx",
+PLAIN, WITHOUT_ROPE, OPTIMISED, INLINED, OPTIMUM = (
+    "plain.onnx", "without_rope.onnx", "optimised.onnx", "inlined.onnx", "optimum.onnx",
 )  # fmt: skip
 
 
@@ -128,6 +128,17 @@ def optimised(setting: Setting) -> Run:
     return _onnxruntime(setting.prepared / OPTIMISED, setting)
 
 
+def optimum(setting: Setting) -> Run:
+    """Run optimum-onnx's file; it wants a mask of its own, which keeps every token."""
+    run = _onnxruntime(setting.prepared / OPTIMUM, setting)
+
+    def masked(inputs: Arrays) -> Arrays:
+        tokens = inputs["input_ids"]
+        return run({"attention_mask": np.ones_like(tokens), **inputs})
+
+    return masked
+
+
 def without_rope(setting: Setting) -> Run:
     """Run the module without its rotations in onnxruntime."""
     return _onnxruntime(setting.prepared / WITHOUT_ROPE, setting)
@@ -197,6 +208,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("ropeexport", "ropeexport, onnxruntime", ours),
     Contender("plain", "plain torch.onnx.export, onnxruntime", plain, PLAIN),
     Contender("ort-optimizer", "plain, onnxruntime's transformer optimiser", optimised, OPTIMISED),
+    Contender("optimum", "optimum-onnx, onnxruntime", optimum, OPTIMUM),
     Contender("compile", "torch.compile", compiled),
     Contender("openvino", "ropeexport inlined, OpenVINO", openvino, INLINED, "openvino"),
     Contender("openvino-plain", "plain, OpenVINO", openvino_plain, PLAIN, "openvino"),

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from ropeexport import manifest, onnx_file, sources
-from ropeexport.bench.contenders import INLINED, OPTIMISED, PLAIN, WITHOUT_ROPE
+from ropeexport.bench.contenders import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
 from ropeexport.errors import MissingError, RopeExportError
 
 
@@ -37,6 +37,11 @@ def main(kind: str, folder: Path, prepared: Path, module: str | None) -> float:
 
     example = sources.rebuild_example(record, folder, module)
     start = time.perf_counter()
+    if kind == OPTIMUM:
+        from ropeexport.bench.optimum import export_with_optimum
+
+        export_with_optimum(example.module, target)
+        return time.perf_counter() - start
     {PLAIN: export_plain, WITHOUT_ROPE: export_without_rope}[kind](example, target)
     return time.perf_counter() - start
 

@@ -35,8 +35,8 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--against",
     metavar="NAME[,NAME...]",
     callback=_words,
-    help="Contenders: eager, plain, ort-optimizer, compile, openvino, openvino-plain, tensorrt, "
-    "without-rope.  [default: all]",
+    help="Contenders: eager, plain, ort-optimizer, optimum, compile, openvino, openvino-plain, "
+    "tensorrt, without-rope.  [default: all]",
 )
 @click.option(
     "--lengths", metavar="L[,L...]", callback=_lengths, help="[default: the profile's optimum]"

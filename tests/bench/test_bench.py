@@ -24,7 +24,7 @@ QUICK = {"rounds": 2, "repeats": 1, "threads": 1}
 
 @pytest.fixture(scope="module")
 def found(export_once) -> Bench:
-    against = ("plain", "without-rope", "tensorrt")
+    against = ("plain", "without-rope", "tensorrt", "optimum")
     return bench(export_once(), Options(against=against, lengths=(8, 16), **QUICK))
 
 
@@ -34,7 +34,10 @@ def status(found: Bench) -> dict[str, str]:
 
 def test_every_contender_is_timed_at_every_length_or_says_why(found: Bench) -> None:
     timed = ["eager", "ropeexport", "plain", "without-rope"]
-    assert status(found) == dict.fromkeys(timed, "TIMED") | {"tensorrt": "SKIPPED"}
+    skipped = dict.fromkeys(("tensorrt", "optimum"), "SKIPPED")
+    assert status(found) == dict.fromkeys(timed, "TIMED") | skipped
+    peer = next(r.reason for r in found.contenders if r.name == "optimum")
+    assert "make optimum" in peer or "whole models of transformers" in peer
     reason = next(r.reason for r in found.contenders if r.name == "tensorrt")
     assert "no engine; run 'ropeexport build" in reason
     assert [group.sizes["length"] for group in found.groups] == [8, 16]
