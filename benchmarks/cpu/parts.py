@@ -67,8 +67,8 @@ def measure(part: Part, rounds: int, repeats: int, threads: int) -> dict[str, An
         if part.reference:
             options += ["--module", part.reference]
         _run("bench", folder, *options)
-        found: dict[str, Any] = json.loads((Path(folder) / "bench.json").read_text())
-    found["command"] = found["command"].replace(folder, "out")
+        text = (Path(folder) / "bench.json").read_text()
+    found: dict[str, Any] = json.loads(text.replace(folder, "out"))
     return {"text": part.text, "export_wall_seconds": seconds, "bench": found}
 
 
