@@ -1,6 +1,8 @@
 #include "creator.h"
 
+#include <cstddef>
 #include <new>
+#include <utility>
 
 #include "identity.h"
 #include "log.h"
@@ -8,29 +10,37 @@
 
 namespace ropeexport {
 
-nvinfer1::IPluginV3* ApplyRopeCreator::createPlugin(const char*,
+nvinfer1::IPluginV3* RopeCreator::createPlugin(const char*,
                                                     const nvinfer1::PluginFieldCollection* fields,
                                                     nvinfer1::TensorRTPhase phase) noexcept {
   const auto parameters = read_parameters(fields, phase);
   if (!parameters) return nullptr;
-  auto* const plugin = new (std::nothrow) ApplyRopePlugin(*parameters);
+  auto* const plugin = new (std::nothrow) RopePlugin(form_, *parameters);
   if (!plugin) refuse("no memory for the plugin");
   return plugin;
 }
 
-// None: an ONNX node has nothing to say to the plugin beyond its version and namespace.
-const nvinfer1::PluginFieldCollection* ApplyRopeCreator::getFieldNames() noexcept {
+// None: the name says all, and the sizes say what is rotated.
+const nvinfer1::PluginFieldCollection* RopeCreator::getFieldNames() noexcept {
   static const nvinfer1::PluginFieldCollection none{0, nullptr};
   return &none;
 }
 
-const char* ApplyRopeCreator::getPluginName() const noexcept { return kPluginName; }
-const char* ApplyRopeCreator::getPluginVersion() const noexcept { return kPluginVersion; }
-const char* ApplyRopeCreator::getPluginNamespace() const noexcept { return kPluginNamespace; }
+const char* RopeCreator::getPluginName() const noexcept { return form_.name; }
+const char* RopeCreator::getPluginVersion() const noexcept { return kPluginVersion; }
+const char* RopeCreator::getPluginNamespace() const noexcept { return kPluginNamespace; }
 
-ApplyRopeCreator& creator() noexcept {
-  static ApplyRopeCreator only;
-  return only;
+namespace {
+
+template <std::size_t... kIndices>
+const Creators& make_creators(std::index_sequence<kIndices...>) noexcept {
+  static RopeCreator all[] = {RopeCreator(kForms[kIndices])...};
+  static const Creators pointers = {&all[kIndices]...};
+  return pointers;
 }
+
+}  // namespace
+
+const Creators& creators() noexcept { return make_creators(std::make_index_sequence<kFormCount>()); }
 
 }  // namespace ropeexport

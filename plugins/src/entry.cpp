@@ -9,7 +9,7 @@
 namespace {
 
 __attribute__((constructor)) void register_when_loaded() {
-  ropeexport::register_everywhere(ropeexport::creator());
+  ropeexport::register_everywhere(ropeexport::creators());
 }
 
 }  // namespace
@@ -20,10 +20,9 @@ __attribute__((constructor)) void register_when_loaded() {
 // here on the registration is its own.
 ROPEEXPORT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(
     std::int32_t& count) noexcept {
-  ropeexport::deregister_everywhere(ropeexport::creator());
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {&ropeexport::creator()};
-  count = 1;
-  return creators;
+  ropeexport::deregister_everywhere();
+  count = ropeexport::kFormCount;
+  return ropeexport::creators().data();
 }
 
 ROPEEXPORT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {

@@ -1,7 +1,8 @@
 // By what TensorRT finds the plugin; ropeexport/onnx_ops/names.py writes the same into ONNX nodes.
 #pragma once
 
-// Tests compile libraries of another name or version.
+// The first form's name, and the beginning of every other's, see form.h. Tests compile libraries of
+// another name or version.
 #ifndef ROPEEXPORT_PLUGIN_NAME
 #define ROPEEXPORT_PLUGIN_NAME "ApplyRope"
 #endif
@@ -11,7 +12,6 @@
 
 namespace ropeexport {
 
-constexpr char kPluginName[] = ROPEEXPORT_PLUGIN_NAME;
 constexpr char kPluginVersion[] = ROPEEXPORT_PLUGIN_VERSION;
 constexpr char kPluginNamespace[] = "ropeexport";
 

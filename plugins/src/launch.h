@@ -1,12 +1,26 @@
-// The one thing that nvcc compiles for the plugin.
+// What nvcc compiles for the plugin.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include "form.h"
 #include "ropeexport/params.cuh"
 
 namespace ropeexport {
 
-cudaError_t enqueue_apply_rope(const ApplyRopeParams& params, cudaStream_t stream) noexcept;
+// A source file each, so that they compile side by side.
+cudaError_t enqueue_matrices(const Form& form, const ApplyRopeParams& params,
+                             cudaStream_t stream) noexcept;
+cudaError_t enqueue_neighbours(const Form& form, const ApplyRopeParams& params,
+                               cudaStream_t stream) noexcept;
+cudaError_t enqueue_halves(const Form& form, const ApplyRopeParams& params,
+                           cudaStream_t stream) noexcept;
+
+inline cudaError_t enqueue_rope(const Form& form, const ApplyRopeParams& params,
+                                cudaStream_t stream) noexcept {
+  if (!form.tables) return enqueue_matrices(form, params, stream);
+  return form.halves ? enqueue_halves(form, params, stream)
+                     : enqueue_neighbours(form, params, stream);
+}
 
 }  // namespace ropeexport

@@ -1,5 +1,6 @@
 #include "plugin.h"
 
+#include <array>
 #include <new>
 
 #include "identity.h"
@@ -18,7 +19,7 @@ using nvinfer1::PluginCapabilityType;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
-enum { kQ, kK, kPe };  // inputs; the outputs are q and k again
+enum { kQ, kK };  // the data among the inputs, and the outputs
 
 constexpr std::int32_t kDone = 0;
 constexpr std::int32_t kRefused = -1;
@@ -34,6 +35,14 @@ Dims known_sizes(const DimsExprs& shape) noexcept {
   return dims;
 }
 
+// The shapes, or the types, of a form's inputs.
+template <class Get>
+auto of_inputs(const Form& form, Get get) noexcept {
+  std::array<decltype(get(0)), kMostInputs> all{};
+  for (std::int32_t i = 0; i < form.inputs(); ++i) all[i] = get(i);
+  return all;
+}
+
 DataType data_type(nvinfer1::DataType type) noexcept {
   if (type == nvinfer1::DataType::kHALF) return DataType::kFloat16;
   return type == nvinfer1::DataType::kBF16 ? DataType::kBFloat16 : DataType::kFloat32;
@@ -45,15 +54,22 @@ Rotated rotated(const Dims& dims, const void* in, void* out) noexcept {
   return {in, out, dims.d[1], strides, strides};
 }
 
-Coefficients coefficients(const Dims& dims, const void* data) noexcept {
+// pe (B or 1, H or 1, L, D/2, 2, 2).
+Coefficients matrices(const Dims& dims, const void* pe) noexcept {
   const std::int64_t row = dims.d[3] * dims.d[4] * dims.d[5];
-  return {static_cast<const float*>(data), nullptr, dims.d[0], dims.d[1],
+  return {static_cast<const float*>(pe), nullptr, dims.d[0], dims.d[1],
           dense_strides(dims.d[1], dims.d[2], row)};
+}
+
+// cos and sin (B or 1, L, P).
+Coefficients tables(const Dims& dims, const void* cos, const void* sin) noexcept {
+  return {static_cast<const float*>(cos), static_cast<const float*>(sin), dims.d[0], 1,
+          dense_strides(1, dims.d[1], dims.d[2])};
 }
 
 }  // namespace
 
-nvinfer1::IPluginCapability* ApplyRopePlugin::getCapabilityInterface(
+nvinfer1::IPluginCapability* RopePlugin::getCapabilityInterface(
     PluginCapabilityType type) noexcept {
   switch (type) {
     case PluginCapabilityType::kCORE:
@@ -67,78 +83,79 @@ nvinfer1::IPluginCapability* ApplyRopePlugin::getCapabilityInterface(
   return nullptr;
 }
 
-nvinfer1::IPluginV3* ApplyRopePlugin::clone() noexcept {
-  auto* const copy = new (std::nothrow) ApplyRopePlugin(parameters_);
+nvinfer1::IPluginV3* RopePlugin::clone() noexcept {
+  auto* const copy = new (std::nothrow) RopePlugin(form_, parameters_);
   if (!copy) refuse("no memory for a copy of the plugin");
   return copy;
 }
 
-const char* ApplyRopePlugin::getPluginName() const noexcept { return kPluginName; }
-const char* ApplyRopePlugin::getPluginVersion() const noexcept { return kPluginVersion; }
-const char* ApplyRopePlugin::getPluginNamespace() const noexcept { return kPluginNamespace; }
+const char* RopePlugin::getPluginName() const noexcept { return form_.name; }
+const char* RopePlugin::getPluginVersion() const noexcept { return kPluginVersion; }
+const char* RopePlugin::getPluginNamespace() const noexcept { return kPluginNamespace; }
 
-std::int32_t ApplyRopePlugin::getNbOutputs() const noexcept { return kOutputs; }
+std::int32_t RopePlugin::getNbOutputs() const noexcept { return form_.outputs(); }
 
-std::int32_t ApplyRopePlugin::getOutputDataTypes(nvinfer1::DataType* outputs,
+std::int32_t RopePlugin::getOutputDataTypes(nvinfer1::DataType* outputs,
                                                  std::int32_t output_count,
                                                  const nvinfer1::DataType* inputs,
                                                  std::int32_t input_count) const noexcept {
-  if (!check_counts(input_count, output_count)) return kRefused;
-  outputs[kQ] = inputs[kQ];
-  outputs[kK] = inputs[kK];
-  return status_of(check_types(inputs[kQ], inputs[kK], inputs[kPe]));
+  if (!check_counts(form_, input_count, output_count)) return kRefused;
+  for (std::int32_t i = 0; i < form_.outputs(); ++i) outputs[i] = inputs[i];
+  return status_of(check_types(form_, inputs));
 }
 
-std::int32_t ApplyRopePlugin::getOutputShapes(const DimsExprs* inputs, std::int32_t input_count,
+std::int32_t RopePlugin::getOutputShapes(const DimsExprs* inputs, std::int32_t input_count,
                                               const DimsExprs*, std::int32_t, DimsExprs* outputs,
                                               std::int32_t output_count,
                                               nvinfer1::IExprBuilder&) noexcept {
-  if (!check_counts(input_count, output_count)) return kRefused;
-  outputs[kQ] = inputs[kQ];
-  outputs[kK] = inputs[kK];
-  return status_of(
-      check_shapes(known_sizes(inputs[kQ]), known_sizes(inputs[kK]), known_sizes(inputs[kPe])));
+  if (!check_counts(form_, input_count, output_count)) return kRefused;
+  for (std::int32_t i = 0; i < form_.outputs(); ++i) outputs[i] = inputs[i];
+  const auto shapes = of_inputs(form_, [&](std::int32_t i) { return known_sizes(inputs[i]); });
+  return status_of(check_shapes(form_, shapes.data()));
 }
 
 // TensorRT asks for many combinations to find one: a "no" is no fault and is not logged.
-bool ApplyRopePlugin::supportsFormatCombination(std::int32_t position,
+bool RopePlugin::supportsFormatCombination(std::int32_t position,
                                                 const DynamicPluginTensorDesc* tensors,
                                                 std::int32_t input_count,
                                                 std::int32_t output_count) noexcept {
-  if (!check_counts(input_count, output_count)) return false;
+  if (!check_counts(form_, input_count, output_count)) return false;
   const PluginTensorDesc& tensor = tensors[position].desc;
   if (tensor.format != TensorFormat::kLINEAR) return false;
   if (position == kQ) return is_data_type(tensor.type);
-  return tensor.type == (position == kPe ? nvinfer1::DataType::kFLOAT : tensors[kQ].desc.type);
+  const bool is_coefficient = position >= form_.coefficients() && position < form_.inputs();
+  return tensor.type == (is_coefficient ? nvinfer1::DataType::kFLOAT : tensors[kQ].desc.type);
 }
 
-std::int32_t ApplyRopePlugin::configurePlugin(const DynamicPluginTensorDesc* inputs,
+std::int32_t RopePlugin::configurePlugin(const DynamicPluginTensorDesc* inputs,
                                               std::int32_t input_count,
                                               const DynamicPluginTensorDesc*,
                                               std::int32_t output_count) noexcept {
-  if (!check_counts(input_count, output_count)) return kRefused;
-  return status_of(
-      check_types(inputs[kQ].desc.type, inputs[kK].desc.type, inputs[kPe].desc.type) &&
-      check_shapes(inputs[kQ].desc.dims, inputs[kK].desc.dims, inputs[kPe].desc.dims) &&
-      check_shapes(inputs[kQ].min, inputs[kK].min, inputs[kPe].min) &&
-      check_shapes(inputs[kQ].max, inputs[kK].max, inputs[kPe].max));
+  if (!check_counts(form_, input_count, output_count)) return kRefused;
+  const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.type; });
+  const auto known = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.dims; });
+  const auto least = of_inputs(form_, [&](std::int32_t i) { return inputs[i].min; });
+  const auto most = of_inputs(form_, [&](std::int32_t i) { return inputs[i].max; });
+  return status_of(check_types(form_, types.data()) && check_shapes(form_, known.data()) &&
+                   check_shapes(form_, least.data()) && check_shapes(form_, most.data()));
 }
 
-std::size_t ApplyRopePlugin::getWorkspaceSize(const DynamicPluginTensorDesc*, std::int32_t,
+std::size_t RopePlugin::getWorkspaceSize(const DynamicPluginTensorDesc*, std::int32_t,
                                               const DynamicPluginTensorDesc*,
                                               std::int32_t) const noexcept {
   return 0;
 }
 
-std::int32_t ApplyRopePlugin::onShapeChange(const PluginTensorDesc* inputs,
+std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs,
                                             std::int32_t input_count, const PluginTensorDesc*,
                                             std::int32_t output_count) noexcept {
-  if (!check_counts(input_count, output_count)) return kRefused;
-  return status_of(check_types(inputs[kQ].type, inputs[kK].type, inputs[kPe].type) &&
-                   check_shapes(inputs[kQ].dims, inputs[kK].dims, inputs[kPe].dims));
+  if (!check_counts(form_, input_count, output_count)) return kRefused;
+  const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].type; });
+  const auto shapes = of_inputs(form_, [&](std::int32_t i) { return inputs[i].dims; });
+  return status_of(check_types(form_, types.data()) && check_shapes(form_, shapes.data()));
 }
 
-std::int32_t ApplyRopePlugin::enqueue(const PluginTensorDesc* input_descs, const PluginTensorDesc*,
+std::int32_t RopePlugin::enqueue(const PluginTensorDesc* input_descs, const PluginTensorDesc*,
                                       const void* const* inputs, void* const* outputs, void*,
                                       cudaStream_t stream) noexcept {
   const Dims& q = input_descs[kQ].dims;
@@ -148,18 +165,22 @@ std::int32_t ApplyRopePlugin::enqueue(const PluginTensorDesc* input_descs, const
   params.length = q.d[2];
   params.head_size = q.d[3];
   params.q = rotated(q, inputs[kQ], outputs[kQ]);
-  params.k = rotated(input_descs[kK].dims, inputs[kK], outputs[kK]);
-  params.pe = coefficients(input_descs[kPe].dims, inputs[kPe]);
-  const cudaError_t status = enqueue_apply_rope(params, stream);
+  if (form_.rotated == 2) params.k = rotated(input_descs[kK].dims, inputs[kK], outputs[kK]);
+  const std::int32_t first = form_.coefficients();
+  const Dims& pairs = input_descs[first].dims;
+  params.pe = form_.tables ? tables(pairs, inputs[first], inputs[first + 1])
+                           : matrices(pairs, inputs[first]);
+  if (form_.partial) params.rotary_size = 2 * pairs.d[2];
+  const cudaError_t status = enqueue_rope(form_, params, stream);
   return status_of(status == cudaSuccess ||
                    refuse("the launch failed: %s", cudaGetErrorString(status)));
 }
 
-nvinfer1::IPluginV3* ApplyRopePlugin::attachToContext(nvinfer1::IPluginResourceContext*) noexcept {
+nvinfer1::IPluginV3* RopePlugin::attachToContext(nvinfer1::IPluginResourceContext*) noexcept {
   return clone();
 }
 
-const nvinfer1::PluginFieldCollection* ApplyRopePlugin::getFieldsToSerialize() noexcept {
+const nvinfer1::PluginFieldCollection* RopePlugin::getFieldsToSerialize() noexcept {
   return serialized_.fields();
 }
 

@@ -4,17 +4,18 @@
 
 #include <NvInferRuntime.h>
 
+#include "form.h"
 #include "parameters.h"
 
 namespace ropeexport {
 
-class ApplyRopePlugin final : public nvinfer1::IPluginV3,
-                              public nvinfer1::IPluginV3OneCore,
-                              public nvinfer1::IPluginV3OneBuild,
-                              public nvinfer1::IPluginV3OneRuntime {
+class RopePlugin final : public nvinfer1::IPluginV3,
+                         public nvinfer1::IPluginV3OneCore,
+                         public nvinfer1::IPluginV3OneBuild,
+                         public nvinfer1::IPluginV3OneRuntime {
  public:
-  explicit ApplyRopePlugin(const Parameters& parameters) noexcept
-      : parameters_(parameters), serialized_(parameters_) {}
+  RopePlugin(const Form& form, const Parameters& parameters) noexcept
+      : form_(form), parameters_(parameters), serialized_(parameters_) {}
 
   // IPluginV3
   nvinfer1::IPluginCapability* getCapabilityInterface(
@@ -61,6 +62,7 @@ class ApplyRopePlugin final : public nvinfer1::IPluginV3,
   const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override;
 
  private:
+  const Form& form_;
   const Parameters parameters_;
   const SerializedParameters serialized_;  // points into parameters_: of this object alone
 };

@@ -18,11 +18,11 @@ using Severity = nvinfer1::ILogger::Severity;
 
 bool equal(const char* a, const char* b) noexcept { return a && std::strcmp(a, b) == 0; }
 
-// Of our name, version and namespace; creators of another generation are of another class.
-bool is_ours(const IPluginCreatorInterface& creator) noexcept {
+// Of a name, and of our version and namespace; creators of another generation are of another class.
+bool is_ours(const IPluginCreatorInterface& creator, const char* name) noexcept {
   if (!equal(creator.getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE")) return false;
   const auto& known = static_cast<const nvinfer1::IPluginCreatorV3One&>(creator);
-  return equal(known.getPluginName(), kPluginName) &&
+  return equal(known.getPluginName(), name) &&
          equal(known.getPluginVersion(), kPluginVersion) &&
          equal(known.getPluginNamespace(), kPluginNamespace);
 }
@@ -32,12 +32,12 @@ struct Registry {
   const Generation* generation = nullptr;
 
   // Not getCreator, which logs an error where there is none.
-  bool has_creator() const noexcept {
+  bool has_creator(const char* name) const noexcept {
     std::int32_t count = 0;
     auto* const* const creators = call<IPluginCreatorInterface* const*>(
         object, generation->registry_get_all_creators, &count);
     for (std::int32_t i = 0; creators && i < count; ++i) {
-      if (is_ours(*creators[i])) return true;
+      if (is_ours(*creators[i], name)) return true;
     }
     return false;
   }
@@ -70,15 +70,22 @@ constexpr const char* kLibraries[] = {
 };
 constexpr int kMost = 1 + sizeof(kLibraries) / sizeof(kLibraries[0]);
 
-// Where register_everywhere registered. Loading libraries is serial, by the loader.
-Registry registered[kMost];
+// What register_everywhere registered, and where. Loading libraries is serial, by the loader.
+struct Registration {
+  Registry registry;
+  IPluginCreatorInterface* creator = nullptr;
+};
+Registration registered[kMost * kFormCount];
 int registered_count = 0;
 void* held = nullptr;  // a reference to this library
 
-void add_to(void* library, IPluginCreatorInterface& creator) noexcept {
+void add_to(void* library, const Creators& creators) noexcept {
   const Registry registry = registry_of(library);
-  if (registry.object && !registry.has_creator() && registry.add(&creator)) {
-    registered[registered_count++] = registry;
+  if (!registry.object) return;
+  for (int i = 0; i < kFormCount; ++i) {
+    if (!registry.has_creator(kForms[i].name) && registry.add(creators[i])) {
+      registered[registered_count++] = {registry, creators[i]};
+    }
   }
 }
 
@@ -91,18 +98,21 @@ void* hold_this_library() noexcept {
 
 }  // namespace
 
-void register_everywhere(IPluginCreatorInterface& creator) noexcept {
-  add_to(RTLD_DEFAULT, creator);
+void register_everywhere(const Creators& creators) noexcept {
+  add_to(RTLD_DEFAULT, creators);
   for (const char* const name : kLibraries) {
     // only a library that is loaded already; held from now on, so that it outlives this one
     void* const library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (library) add_to(library, creator);
+    if (library) add_to(library, creators);
   }
   if (registered_count > 0) held = hold_this_library();
 }
 
-void deregister_everywhere(IPluginCreatorInterface& creator) noexcept {
-  while (registered_count > 0) registered[--registered_count].remove(&creator);
+void deregister_everywhere() noexcept {
+  while (registered_count > 0) {
+    const Registration& last = registered[--registered_count];
+    last.registry.remove(last.creator);
+  }
   if (held) dlclose(std::exchange(held, nullptr));
 }
 

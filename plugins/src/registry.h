@@ -4,16 +4,16 @@
 // is not visible to all, as under Python. So it is looked for.
 #pragma once
 
-#include <NvInferRuntime.h>
+#include "creator.h"
 
 namespace ropeexport {
 
-// Register the creator in every registry of this process that has none of its name. Where one took
-// it, this library stays loaded. Nothing is undone when the process ends: TensorRT would report it
+// Register the creators in every registry of this process that has none of their name. Where one
+// took them, this library stays loaded. Nothing is undone when the process ends: TensorRT would report it
 // to a logger that may be gone by then.
-void register_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+void register_everywhere(const Creators& creators) noexcept;
 
 // Undo what register_everywhere did; the caller must hold the library.
-void deregister_everywhere(nvinfer1::IPluginCreatorInterface& creator) noexcept;
+void deregister_everywhere() noexcept;
 
 }  // namespace ropeexport

@@ -8,8 +8,9 @@ namespace {
 using nvinfer1::DataType;
 using nvinfer1::Dims;
 
-// Axes of q and k, and of pe.
+// Axes of q and k, of pe, and of cos and sin.
 enum { kBatch, kHeads, kLength, kSize, kRow, kColumn };
+enum { kTableLength = 1, kTablePairs = 2 };
 
 bool check_rank(const char* name, const Dims& dims, std::int32_t rank) noexcept {
   if (dims.nbDims == rank) return true;
@@ -31,56 +32,96 @@ bool check_broadcast(const char* what, std::int64_t expected, std::int64_t got) 
                 static_cast<long long>(got));
 }
 
-bool check_data(const Dims& q, const Dims& k) noexcept {
+bool check_data(const Form& form, const Dims* inputs) noexcept {
+  const Dims& q = inputs[0];
+  if (!check_rank("q", q, 4)) return false;
   if (q.d[kSize] >= 0 && q.d[kSize] % 2 != 0) {
     return refuse("head size of q: expected an even number, got %lld",
                   static_cast<long long>(q.d[kSize]));
   }
-  return check_size("batch of k, as of q", q.d[kBatch], k.d[kBatch]) &&
+  if (form.rotated == 1) return true;
+  const Dims& k = inputs[1];
+  return check_rank("k", k, 4) && check_size("batch of k, as of q", q.d[kBatch], k.d[kBatch]) &&
          check_size("length of k, as of q", q.d[kLength], k.d[kLength]) &&
          check_size("head size of k, as of q", q.d[kSize], k.d[kSize]);
 }
 
-bool check_matrices(const Dims& q, const Dims& k, const Dims& pe) noexcept {
-  const std::int64_t pairs = q.d[kSize] < 0 ? -1 : q.d[kSize] / 2;
+std::int64_t pairs_of(const Dims& q) noexcept { return q.d[kSize] < 0 ? -1 : q.d[kSize] / 2; }
+
+bool check_matrices(const Form& form, const Dims* inputs) noexcept {
+  const Dims& q = inputs[0];
+  const Dims& pe = inputs[form.coefficients()];
+  if (!check_rank("pe", pe, 6)) return false;
+  if (form.rotated == 2 &&
+      !check_broadcast("heads of pe, as of k", inputs[1].d[kHeads], pe.d[kHeads])) {
+    return false;
+  }
   return check_broadcast("batch of pe", q.d[kBatch], pe.d[kBatch]) &&
          check_broadcast("heads of pe, as of q", q.d[kHeads], pe.d[kHeads]) &&
-         check_broadcast("heads of pe, as of k", k.d[kHeads], pe.d[kHeads]) &&
          check_size("length of pe, as of q", q.d[kLength], pe.d[kLength]) &&
-         check_size("pairs of pe, half the head size", pairs, pe.d[kSize]) &&
+         check_size("pairs of pe, half the head size", pairs_of(q), pe.d[kSize]) &&
          check_size("rows of pe's matrices", 2, pe.d[kRow]) &&
          check_size("columns of pe's matrices", 2, pe.d[kColumn]);
 }
 
-}  // namespace
-
-bool check_counts(std::int32_t inputs, std::int32_t outputs) noexcept {
-  if (inputs == kInputs && outputs == kOutputs) return true;
-  return refuse("expected %d inputs (q, k, pe) and %d outputs, got %d and %d",
-                static_cast<int>(kInputs), static_cast<int>(kOutputs), static_cast<int>(inputs),
-                static_cast<int>(outputs));
+bool check_pairs(const Form& form, const Dims& q, const Dims& cos) noexcept {
+  const std::int64_t pairs = pairs_of(q);
+  if (!form.partial) {
+    return check_size("pairs of cos, half the head size", pairs, cos.d[kTablePairs]);
+  }
+  if (pairs < 0 || cos.d[kTablePairs] <= pairs) return true;
+  return refuse("pairs of cos: expected at most %lld, half the head size, got %lld",
+                static_cast<long long>(pairs), static_cast<long long>(cos.d[kTablePairs]));
 }
 
-bool check_shapes(const Dims& q, const Dims& k, const Dims& pe) noexcept {
-  return check_rank("q", q, 4) && check_rank("k", k, 4) && check_rank("pe", pe, 6) &&
-         check_data(q, k) && check_matrices(q, k, pe);
+bool check_tables(const Form& form, const Dims* inputs) noexcept {
+  const Dims& q = inputs[0];
+  const Dims& cos = inputs[form.coefficients()];
+  const Dims& sin = inputs[form.coefficients() + 1];
+  return check_rank("cos", cos, 3) && check_rank("sin", sin, 3) &&
+         check_broadcast("batch of cos", q.d[kBatch], cos.d[kBatch]) &&
+         check_size("length of cos, as of q", q.d[kLength], cos.d[kTableLength]) &&
+         check_pairs(form, q, cos) &&
+         check_size("batch of sin, as of cos", cos.d[kBatch], sin.d[kBatch]) &&
+         check_size("length of sin, as of cos", cos.d[kTableLength], sin.d[kTableLength]) &&
+         check_size("pairs of sin, as of cos", cos.d[kTablePairs], sin.d[kTablePairs]);
+}
+
+}  // namespace
+
+bool check_counts(const Form& form, std::int32_t inputs, std::int32_t outputs) noexcept {
+  if (inputs == form.inputs() && outputs == form.outputs()) return true;
+  return refuse("expected %d inputs (%s, %s) and %d outputs, got %d and %d",
+                static_cast<int>(form.inputs()), form.rotated == 2 ? "q, k" : "q",
+                form.tables ? "cos, sin" : "pe", static_cast<int>(form.outputs()),
+                static_cast<int>(inputs), static_cast<int>(outputs));
+}
+
+bool check_shapes(const Form& form, const Dims* inputs) noexcept {
+  return check_data(form, inputs) &&
+         (form.tables ? check_tables(form, inputs) : check_matrices(form, inputs));
 }
 
 bool is_data_type(DataType type) noexcept {
   return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
 }
 
-bool check_types(DataType q, DataType k, DataType pe) noexcept {
-  if (!is_data_type(q)) {
+bool check_types(const Form& form, const DataType* inputs) noexcept {
+  if (!is_data_type(inputs[0])) {
     return refuse("type of q: expected float32, float16 or bfloat16, got TensorRT's type %d",
-                  static_cast<int>(q));
+                  static_cast<int>(inputs[0]));
   }
-  if (k != q) {
-    return refuse("type of k: expected that of q, TensorRT's type %d, got %d", static_cast<int>(q),
-                  static_cast<int>(k));
+  if (form.rotated == 2 && inputs[1] != inputs[0]) {
+    return refuse("type of k: expected that of q, TensorRT's type %d, got %d",
+                  static_cast<int>(inputs[0]), static_cast<int>(inputs[1]));
   }
-  return pe == DataType::kFLOAT ||
-         refuse("type of pe: expected float32, got TensorRT's type %d", static_cast<int>(pe));
+  for (std::int32_t i = form.coefficients(); i < form.inputs(); ++i) {
+    if (inputs[i] == DataType::kFLOAT) continue;
+    const char* const name = !form.tables ? "pe" : i == form.coefficients() ? "cos" : "sin";
+    return refuse("type of %s: expected float32, got TensorRT's type %d", name,
+                  static_cast<int>(inputs[i]));
+  }
+  return true;
 }
 
 }  // namespace ropeexport

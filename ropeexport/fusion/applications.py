@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
@@ -19,12 +20,16 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class Application:
-    """One rotated tensor: from ``x`` to ``root``, casts to float32 and back left out of it."""
+    """One rotated tensor: from ``x`` to ``root``, casts to float32 and back left out of it.
+
+    With a ``rotary_size`` the first so many elements of the last axis are rotated, the rest passes.
+    """
 
     rotary: Rotary
     layout: Layout
     x: ir.Value
     root: ir.Value
+    rotary_size: int | None = None
 
 
 def find(
@@ -83,7 +88,13 @@ def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Applicatio
     shapes = [e.of(evaluate(e.table, given, trial, {})).shape for e in rotary.entries]
     layout = layout_of(trial.shape(region.x), shapes)
     x, root = _without_casts(region.x, region.root)
-    return Application(rotary, layout, x, root)
+    application = Application(rotary, layout, x, root)
+    return _with_rest(application, trial) if has_cos_sin(application) else application
+
+
+def has_cos_sin(application: Application) -> bool:
+    """Say whether an application's op takes cos and sin; else it takes matrices."""
+    return application.rotary.is_rotation and not application.layout.per_head
 
 
 def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -98,3 +109,33 @@ def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
         node.op_type == "Cast" and node.outputs[0].dtype == narrow.dtype for node in after
     ]
     return (narrow, after[0].outputs[0]) if casts_back == [True] else (x, root)
+
+
+def _with_rest(application: Application, trial: Trial) -> Application:
+    """Widen to the whole head where its first part is rotated and the rest is appended."""
+    x, root = application.x, application.root
+    cut, joint = x.producer(), root.consumers()
+    if cut is None or cut.op_type not in ("Slice", "Split") or root.is_graph_output():
+        return application
+    whole = cut.inputs[0]
+    if whole is None or len(joint) != 1 or not _appends(joint[0], root):
+        return application
+    rest, size = joint[0].inputs[1], trial.shape(x)[-1]
+    assert rest is not None  # a Concat has no empty inputs
+    try:
+        values = np.random.default_rng(3).standard_normal(trial.shape(whole))
+        part, passed = (evaluate(value, {whole: values}, trial, {}) for value in (x, rest))
+    except UnevaluableError:
+        return application
+    first, others = values[..., :size], values[..., size:]
+    if not (np.array_equal(part, first) and np.array_equal(passed, others)):
+        return application
+    return replace(application, x=whole, root=joint[0].outputs[0], rotary_size=size)
+
+
+def _appends(node: ir.Node, first: ir.Value) -> bool:
+    """Say whether a node joins a value and another, in this order, along the last axis."""
+    if node.op_type != "Concat" or len(node.inputs) != 2 or node.inputs[0] is not first:
+        return False
+    axis, shape = node.attributes["axis"].as_int(), first.shape
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)

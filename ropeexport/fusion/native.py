@@ -10,6 +10,7 @@ from ropeexport.fusion.probe import Entry, Rotary, Selection
 from ropeexport.fusion.regions import Region
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
+from ropeexport.onnx_ops.forms import ROTARY_SIZE
 
 # its tables are (B, L, P) and know no heads, as the op's
 _LAYOUT = Layout(4, (0, 1, 2, 3), (), None)
@@ -35,8 +36,6 @@ def _reason_against(node: ir.Node) -> str | None:
         return "with position ids, which index its tables"
     if x is None or x.shape is None or len(x.shape) != 4:
         return "on data that is not known to be (B, H, L, D)"
-    if node.attributes.get_int("rotary_embedding_dim", 0) not in (0, x.shape[3]):
-        return "of a part of the head size"
     known = all(table is not None and table.shape is not None for table in (cos, sin))
     return None if known else "with tables of unknown shape"
 
@@ -59,4 +58,11 @@ def _application(node: ir.Node, twins: Twins) -> Application:
     rotary = Rotary(
         Region(root, x, (cos, sin)), "interleaved" if interleaved else "half", entries, True
     )
-    return Application(rotary, _LAYOUT, x, root)
+    return Application(rotary, _LAYOUT, x, root, _rotary_size(node, x))
+
+
+def _rotary_size(node: ir.Node, x: ir.Value) -> int | None:
+    """Return the part of a head that is rotated; None: all of it."""
+    size = node.attributes.get_int(ROTARY_SIZE, 0)
+    assert x.shape is not None  # asked before
+    return size if size not in (0, x.shape[3]) else None

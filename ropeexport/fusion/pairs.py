@@ -25,10 +25,15 @@ def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application
 
 
 def _are_partners(q: Application, k: Application, places: dict[ir.Node, int]) -> bool:
-    same = (q.rotary.pairing, q.rotary.entries, q.layout, q.x.dtype, q.rotary.is_rotation) == (
-        k.rotary.pairing, k.rotary.entries, k.layout, k.x.dtype, k.rotary.is_rotation,
-    )  # fmt: skip
+    same = _likeness(q) == _likeness(k)
     return same and _sizes_agree(q, k) and not _needs(k.x, q.root, places)
+
+
+def _likeness(a: Application) -> tuple[object, ...]:
+    rotary = a.rotary
+    return (
+        rotary.pairing, rotary.entries, rotary.is_rotation, a.rotary_size, a.layout, a.x.dtype,
+    )  # fmt: skip
 
 
 def _sizes_agree(q: Application, k: Application) -> bool:

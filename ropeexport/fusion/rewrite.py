@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application
+from ropeexport.fusion.applications import Application, has_cos_sin
 from ropeexport.fusion.building import Nodes
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.probe import deep_values
-from ropeexport.fusion.tables import Tables, has_cos_sin
+from ropeexport.fusion.tables import Tables
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import Form
+from ropeexport.onnx_ops.forms import ROTARY_SIZE, Form
 
 # the few float64 operations of a rotation, on numbers of unit size
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -27,7 +27,7 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> s
     """
     nodes = Nodes()
     shared = tables.of(group[0])
-    op = _op(_form(group), [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group], shared)
+    op = _op(group, [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group], shared)
     _describe(op, group)
     nodes.made.append(op)
     results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
@@ -44,11 +44,14 @@ def _form(group: Group) -> Form:
         tables="cos_sin" if has_cos_sin(group[0]) else "matrices",
         pairing=rotary.pairing,
         tensors=2 if len(group) == 2 else 1,
+        partial=group[0].rotary_size is not None,
     )
 
 
-def _op(form: Form, data: list[ir.Value], tables: tuple[ir.Value, ...]) -> ir.Node:
-    attributes = ir.convenience.convert_attributes(form.attributes)
+def _op(group: Group, data: list[ir.Value], tables: tuple[ir.Value, ...]) -> ir.Node:
+    form = _form(group)
+    part = {ROTARY_SIZE: group[0].rotary_size} if form.partial else {}
+    attributes = ir.convenience.convert_attributes(form.attributes | part)
     inputs = [*data, *tables]
     return ir.Node(names.DOMAIN, form.op_type, inputs, attributes, num_outputs=len(data), version=1)
 

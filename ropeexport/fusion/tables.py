@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application
+from ropeexport.fusion.applications import Application, has_cos_sin
 from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.layout import Layout
 from ropeexport.fusion.probe import Entry
@@ -71,11 +71,6 @@ class Tables:
         single = [self.nodes.add("Unsqueeze", entry, ints([-1, -2])) for entry in entries]
         rows = [self.nodes.add("Concat", *single[i : i + 2], axis=-1) for i in (0, 2)]
         return self.nodes.add("Concat", *rows, axis=-2)
-
-
-def has_cos_sin(application: Application) -> bool:
-    """Say whether an application's op takes cos and sin; else it takes matrices."""
-    return application.rotary.is_rotation and not application.layout.per_head
 
 
 def _rank(entry: Entry) -> int:

@@ -121,7 +121,7 @@ def _attention_written_out(graph: Graph) -> Iterator[str]:
 def _without_plugin_attributes(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         form = form_of(node.domain, node.op_type)
-        needed = set(form.attributes) if form else set()
+        needed = set(form.attribute_names) if form else set()
         if not needed <= {attribute.name for attribute in node.attribute}:
             yield label(node)
 

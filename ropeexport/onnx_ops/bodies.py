@@ -15,7 +15,7 @@ from typing import Literal
 import onnx
 
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import APPLY_ROPE, Form, Pairing, form_of
+from ropeexport.onnx_ops.forms import APPLY_ROPE, ROTARY_SIZE, Form, Pairing, form_of
 
 Body = Literal["adaptive", "general", "rotation"]
 
@@ -85,7 +85,7 @@ _EXPANDED = """
 
 _ROTARY_EACH = f"""
   {{x}}_wide = Cast<to = {_FLOAT}>({{x}})
-  {{x}}_rotated = RotaryEmbedding<interleaved = {{interleaved}}>({{x}}_wide, cos_b, sin_b)
+  {{x}}_rotated = RotaryEmbedding<interleaved = {{interleaved}}{{part}}>({{x}}_wide, cos_b, sin_b)
 """
 
 _PRODUCTS = """
@@ -111,6 +111,23 @@ _PRODUCTS_EACH = f"""
   {{x}}_rotated = Reshape({{x}}_stacked, {{x}}_shape)
 """
 
+# the part of a head that is rotated, and the rest, which passes
+_PARTS = """
+  last = Constant<value_ints = [3]>()
+  start = Constant<value_ints = [0]>()
+  end = Constant<value_ints = [9223372036854775807]>()
+  cos_pairs = Shape<start = 2, end = 3>(cos)
+  rotary_size = Add(cos_pairs, cos_pairs)
+"""
+_PARTS_EACH = """
+  {x}_part = Slice({x}, start, rotary_size, last)
+  {x}_rest = Slice({x}, rotary_size, end, last)
+"""
+_JOINED_EACH = """
+  {x}_part_out = CastLike({x}_rotated, {x})
+  {x}_out = Concat<axis = 3>({x}_part_out, {x}_rest)
+"""
+
 _CAST_BACK_EACH = """
   {x}_out = CastLike({x}_rotated, {x})
 """
@@ -122,14 +139,22 @@ _PAIR_VIEWS: dict[Pairing, dict[str, str]] = {
 }
 
 
-def _each(form: Form, template: str, suffix: str = "") -> str:
-    text = "".join(template.format(x=x, **_PAIR_VIEWS[form.pairing]) for x in form.data_inputs)
+def _each(form: Form, template: str, suffix: str = "", of: str = "") -> str:
+    part = f", {ROTARY_SIZE}: int = @{ROTARY_SIZE}" if form.partial else ""
+    views = _PAIR_VIEWS[form.pairing]
+    text = "".join(template.format(x=f"{x}{of}", part=part, **views) for x in form.data_inputs)
     return text.replace("_rotated", f"_rotated{suffix}")
 
 
 def _general(form: Form, suffix: str = "") -> str:
     head = _PRODUCTS.format(**_PAIR_VIEWS[form.pairing])
     return head + _each(form, _PRODUCTS_EACH, suffix)
+
+
+def _general_part(form: Form) -> str:
+    head = _PARTS + _each(form, _PARTS_EACH) + _PRODUCTS.format(**_PAIR_VIEWS[form.pairing])
+    products = _each(form, _PRODUCTS_EACH, of="_part").replace("_part_rotated", "_rotated")
+    return head + products + _each(form, _JOINED_EACH)
 
 
 def _rotation(form: Form, suffix: str = "") -> str:
@@ -155,6 +180,8 @@ def _branch(form: Form, name: str, nodes: str, suffix: str) -> str:
 
 def _nodes(form: Form, body: Body) -> str:
     entries = _MATRIX_ENTRIES if form.tables == "matrices" else _COS_SIN_ENTRIES
+    if body == "general" and form.partial:
+        return _NUMBERS + entries + _general_part(form)
     if body == "general":
         middle = entries + _general(form)
     elif form.tables == "cos_sin":
@@ -170,7 +197,7 @@ def rope_function(form: Form, opset: int, body: Body = "adaptive") -> onnx.Funct
     outputs = ", ".join(f"{x}_out" for x in form.data_inputs)
     function = onnx.parser.parse_function(
         f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
-        f"{form.op_type} <{', '.join(form.attributes)}> ({inputs}) => ({outputs}) "
+        f"{form.op_type} <{', '.join(form.attribute_names)}> ({inputs}) => ({outputs}) "
         f"{{ {_nodes(form, body)} }}"
     )
     function.doc_string = form.contract

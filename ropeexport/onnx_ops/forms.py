@@ -1,4 +1,4 @@
-"""The family of rotary ops: which tables, which pairing, one tensor or two.
+"""The family of rotary ops: which tables and pairing, of a head or a part, one tensor or two.
 
 An ONNX function cannot choose its nodes by an attribute, so every form is an op type of its own;
 its name, inputs and attributes follow from the form, and every stage asks the form.
@@ -14,6 +14,8 @@ from ropeexport.onnx_ops import names
 Tables = Literal["matrices", "cos_sin"]
 Pairing = Literal["interleaved", "half"]
 
+ROTARY_SIZE = "rotary_embedding_dim"  # the name that RotaryEmbedding has for it
+
 TABLE_INPUTS: dict[Tables, tuple[str, ...]] = {"matrices": ("pe",), "cos_sin": ("cos", "sin")}
 
 
@@ -28,14 +30,16 @@ class Form:
         ``cos_sin``: two inputs (B or 1, L, P), a rotation ``[[cos, -sin], [sin, cos]]`` each.
     pairing : str
         ``interleaved``: elements 2i and 2i+1 are a pair.  ``half``: elements i and i + P are.
-        With P < D/2 (cos_sin only) the first 2P elements are rotated and the rest passes.
     tensors : int
         2: q and k; 1: one tensor.
+    partial : bool
+        P < D/2 (cos_sin only): the first 2P elements are rotated and the rest passes.
     """
 
     tables: Tables
     pairing: Pairing
     tensors: Literal[1, 2]
+    partial: bool = False
 
     @property
     def op_type(self) -> str:
@@ -44,6 +48,7 @@ class Form:
             names.APPLY_ROPE
             + ("CosSin" if self.tables == "cos_sin" else "")
             + ("Half" if self.pairing == "half" else "")
+            + ("Partial" if self.partial else "")
             + ("Single" if self.tensors == 1 else "")
         )
 
@@ -58,15 +63,15 @@ class Form:
         return TABLE_INPUTS[self.tables]
 
     @property
-    def has_plugin(self) -> bool:
-        """Say whether the TensorRT plugin serves this form; the node then carries its name."""
-        return self == APPLY_ROPE
+    def attributes(self) -> dict[str, str]:
+        """The attributes that every node of this form has, by which TensorRT finds its plugin."""
+        pairing = {} if self == APPLY_ROPE else {"pairing": self.pairing}
+        return names.PLUGIN_ATTRIBUTES | pairing
 
     @property
-    def attributes(self) -> dict[str, str]:
-        """The node's attributes."""
-        plugin = names.PLUGIN_ATTRIBUTES if self.has_plugin else {}
-        return plugin if self == APPLY_ROPE else plugin | {"pairing": self.pairing}
+    def attribute_names(self) -> tuple[str, ...]:
+        """The names of all attributes: of a part of a head, its size, 2P, too."""
+        return (*self.attributes, *([ROTARY_SIZE] if self.partial else []))
 
     @property
     def contract(self) -> str:
@@ -74,12 +79,14 @@ class Form:
         if self == APPLY_ROPE:
             return names.CONTRACT
         data = ", ".join(f"{x} (B, H, L, D)" for x in self.data_inputs)
-        return f"{self.op_type}: {data}; {_TABLES_TEXT[self.tables]}; {_PAIRS_TEXT[self.pairing]}"
+        pairs = _PAIRS_TEXT[self.pairing]
+        return f"{self.op_type}: {data}; {_TABLES_TEXT[self.tables, self.partial]}; {pairs}"
 
 
-_TABLES_TEXT: dict[Tables, str] = {
-    "matrices": "pe float32 (B or 1, H or 1, L, D/2, 2, 2), general matrices",
-    "cos_sin": "cos and sin float32 (B or 1, L, P), P at most D/2, the rest of D passes",
+_TABLES_TEXT: dict[tuple[Tables, bool], str] = {
+    ("matrices", False): "pe float32 (B or 1, H or 1, L, D/2, 2, 2), general matrices",
+    ("cos_sin", False): "cos and sin float32 (B or 1, L, P), P = D/2",
+    ("cos_sin", True): "cos and sin float32 (B or 1, L, P), P at most D/2, the rest of D passes",
 }
 _PAIRS_TEXT: dict[Pairing, str] = {
     "interleaved": "elements 2i and 2i+1 are rotated in float32 and cast back",
@@ -94,7 +101,8 @@ FORMS: dict[str, Form] = {
     for tables in TABLE_INPUTS
     for pairing in _PAIRS_TEXT
     for tensors in _TENSORS
-    for form in (Form(tables, pairing, tensors),)
+    for partial in (False, True)[: 2 if tables == "cos_sin" else 1]
+    for form in (Form(tables, pairing, tensors, partial),)
 }
 
 

@@ -89,8 +89,7 @@ def build(
     engine_path = folder / manifest.ENGINE_NAME
     atomic.refuse_existing(engine_path, options.force)
     flavour = pick_flavour(options.flavour)
-    served = _served_by_plugin(folder, record)
-    implementation, library = _implementation(record, options, flavour, served)
+    implementation, library = _implementation(record, options, flavour)
     profile = _profile(record, options, implementation)
     _check_model(folder, record, library)
     with _ended_cleanly(), atomic.replacing(engine_path) as temporary:
@@ -101,7 +100,6 @@ def build(
             implementation=implementation,
             profile=profile,
             ropes=record.model.ropes,
-            without_plugin=tuple(r for r in record.model.ropes if library and r not in served),
             plugin=library.path.absolute() if library else None,
             embed_plugin=options.embed_plugin,
             timing_cache=(folder / TIMING_CACHE_NAME).absolute(),
@@ -138,14 +136,8 @@ def _put_beside(library: Path, folder: Path) -> None:
             shutil.copyfile(library, temporary)
 
 
-def _served_by_plugin(folder: Path, record: Manifest) -> tuple[str, ...]:
-    """Return the names of the ropes whose form the plugin computes."""
-    model = onnx_file.load(folder / record.model.file, external_data=False)
-    return tuple(node.name for node in preflight.served_by_plugin(model))
-
-
 def _implementation(
-    record: Manifest, options: Options, flavour: str, served: tuple[str, ...]
+    record: Manifest, options: Options, flavour: str
 ) -> tuple[Implementation, PluginLibrary | None]:
     """Return what the ropes become, and the library where that is the plugin."""
     if options.impl in ("native", "decomposed"):
@@ -153,13 +145,13 @@ def _implementation(
             raise UsageError(f"--plugins: --impl {options.impl} uses no plugin library")
         return options.impl, None
     if options.impl == "plugin":
-        if not served:
+        if not record.model.ropes:
             raise BuildError(
-                f"--impl plugin: {record.model.file} has no ropeexport::ApplyRope, the one op "
-                "that the plugin serves; use --impl native or decomposed"
+                f"--impl plugin: {record.model.file} has no rotary op of ropeexport's, which "
+                "the plugin serves; use --impl native or decomposed"
             )
         return "plugin", validate(require(options.plugin_library), flavour)
-    found = find(options.plugin_library) if served else None
+    found = find(options.plugin_library) if record.model.ropes else None
     return ("plugin", validate(found, flavour)) if found else ("decomposed", None)
 
 

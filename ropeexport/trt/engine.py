@@ -79,7 +79,7 @@ def _require_implementation(flavour: Flavour, parsed: Parsed, request: BuildRequ
     """Raise unless every rope became what was asked for: TensorRT falls back without a word."""
     found = networks.implementations(flavour, parsed.network, request.ropes)
     for rope in request.ropes:
-        expected = "decomposed" if rope in request.without_plugin else request.implementation
+        expected = request.implementation
         if found.get(rope) != expected:
             error = PluginError if expected == "plugin" else BuildError
             raise error(

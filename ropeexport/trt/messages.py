@@ -22,7 +22,6 @@ class BuildRequest(Record):
     implementation: Implementation
     profile: Profile
     ropes: tuple[str, ...]
-    without_plugin: tuple[str, ...] = ()  # ropes of a form that no plugin serves
     plugin: Path | None
     embed_plugin: bool
     timing_cache: Path

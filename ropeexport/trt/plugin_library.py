@@ -11,6 +11,7 @@ from pathlib import Path
 from ropeexport import atomic
 from ropeexport.errors import MissingError, PluginError
 from ropeexport.manifest import PluginRecord
+from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.onnx_ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from ropeexport.trt import child
 from ropeexport.trt.cache import cache_folder
@@ -115,9 +116,17 @@ def check_elf(path: Path) -> None:
 
 
 def _choose(path: Path, creators: Sequence[Creator]) -> Creator:
-    wanted = Creator(name=APPLY_ROPE, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE)
-    if wanted in creators:
+    wanted, *others = (
+        Creator(name=name, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE) for name in FORMS
+    )
+    missing = [_text(creator) for creator in others if creator not in creators]
+    if wanted in creators and not missing:
         return wanted
+    if wanted in creators:
+        raise PluginError(
+            f"{path}: of an older ropeexport: it lacks {missing[0]} and {len(missing) - 1} more; "
+            f"{_CURE}"
+        )
     found = ", ".join(_text(creator) for creator in creators)
     same_name = [creator for creator in creators if creator.name == APPLY_ROPE]
     kind = "of another version" if same_name else "a library of other plugins"

@@ -10,7 +10,6 @@ import onnx
 from ropeexport import atomic, onnx_file
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
-from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
 from ropeexport.weights.integrity import check_weights
@@ -46,9 +45,9 @@ def check_types(path: Path, model: onnx.ModelProto) -> None:
 
 
 def check_plugin_attributes(path: Path, model: onnx.ModelProto, library: PluginLibrary) -> None:
-    """Raise unless each rope that the plugin serves carries what TensorRT finds it by."""
+    """Raise unless each rope carries what TensorRT finds it by."""
     expected = dict(zip(PLUGIN_ATTRIBUTES, (library.version, library.namespace), strict=True))
-    for node in served_by_plugin(model):
+    for node in onnx_file.rope_nodes(model):
         found = {a.name: a.s.decode(errors="replace") for a in node.attribute}
         for name, value in expected.items():
             if found.get(name) != value:
@@ -58,12 +57,6 @@ def check_plugin_attributes(path: Path, model: onnx.ModelProto, library: PluginL
                     f"registers, got {got}; export again, or compile the plugin of this version "
                     "with 'ropeexport plugin build'"
                 )
-
-
-def served_by_plugin(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the ropes for whose form there is a plugin; TensorRT builds the others from layers."""
-    ropes = onnx_file.rope_nodes(model)
-    return [node for node in ropes if FORMS[node.op_type].has_plugin]
 
 
 def native_axes(manifest: Manifest) -> dict[str, Axis]:

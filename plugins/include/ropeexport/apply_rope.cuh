@@ -30,7 +30,8 @@ struct DeviceExecutor {
 };
 
 // Enqueue x' = rotate(x) for q and k, for any form of coefficients and either pairing, of all of a
-// row or of its leading part (kPartial, rotary_size), the rest of which is copied.
+// row or of its leading part (kPartial, rotary_size), the rest of which is copied. Without kPerHead
+// no kernel is compiled for coefficients of each head's own, and such are an invalid value.
 //
 // Arithmetic is float32, both products and the sum rounded one by one, then rounded to the type of
 // the tensor. Empty tensors launch nothing. Neither synchronises nor allocates, keeps no state, and
@@ -38,11 +39,12 @@ struct DeviceExecutor {
 //
 // Returns cudaErrorInvalidValue for sizes that contradict one another or a missing pointer, else
 // what the launch returned.
-template <class Form = Matrices, class Pairing = Interleaved, bool kPartial = false>
+template <class Form = Matrices, class Pairing = Interleaved, bool kPartial = false,
+          bool kPerHead = true>
 cudaError_t launch_rope(const ApplyRopeParams& params, cudaStream_t stream,
                         const Tuning& tuning = Tuning{}) {
   DeviceExecutor executor{stream};
-  return dispatch<Form, Pairing, kPartial>(params, tuning, executor);
+  return dispatch<Form, Pairing, kPartial, kPerHead>(params, tuning, executor);
 }
 
 // FLUX's apply_rope: x0' = m00 * x0 + m01 * x1, x1' = m10 * x0 + m11 * x1, of neighbours.

@@ -139,14 +139,15 @@ cudaError_t run_type(const ApplyRopeParams& p, const Tuning& tuning, Executor& e
 }
 
 // Check, choose the variant, and hand its work to `executor.run<V>(work)`.
-template <class Form, class Pairing, bool kPartial, class Executor>
+template <class Form, class Pairing, bool kPartial, bool kPerHead = true, class Executor>
 cudaError_t dispatch(ApplyRopeParams p, const Tuning& tuning, Executor& executor) {
   if (!kPartial || p.rotary_size == 0) p.rotary_size = p.head_size;
   if (!sizes_agree(p) || !is_usable(tuning)) return cudaErrorInvalidValue;
   if (is_empty(p)) return cudaSuccess;
   if (!has_all_arrays<Form>(p)) return cudaErrorInvalidValue;
   if (p.pe.heads > 1) {
-    return run_type<Form, Pairing, true, kPartial>(p, tuning, executor);
+    if constexpr (kPerHead) return run_type<Form, Pairing, true, kPartial>(p, tuning, executor);
+    return cudaErrorInvalidValue;
   }
   return run_type<Form, Pairing, false, kPartial>(p, tuning, executor);
 }

@@ -1,0 +1,13 @@
+#include "launch.h"
+#include "ropeexport/apply_rope.cuh"
+
+namespace ropeexport {
+
+cudaError_t enqueue_halves(const Form& form, const ApplyRopeParams& params,
+                       cudaStream_t stream) noexcept {
+  // cosines and sines know no heads
+  return form.partial ? launch_rope<Tables, Half, true, false>(params, stream)
+                      : launch_rope<Tables, Half, false, false>(params, stream);
+}
+
+}  // namespace ropeexport

@@ -1,0 +1,12 @@
+#include "launch.h"
+#include "ropeexport/apply_rope.cuh"
+
+namespace ropeexport {
+
+cudaError_t enqueue_matrices(const Form& form, const ApplyRopeParams& params,
+                             cudaStream_t stream) noexcept {
+  return form.halves ? launch_rope<Matrices, Half>(params, stream)
+                     : launch_rope<Matrices, Interleaved>(params, stream);
+}
+
+}  // namespace ropeexport
