@@ -11,8 +11,8 @@
 namespace ropeexport {
 
 nvinfer1::IPluginV3* RopeCreator::createPlugin(const char*,
-                                                    const nvinfer1::PluginFieldCollection* fields,
-                                                    nvinfer1::TensorRTPhase phase) noexcept {
+                                               const nvinfer1::PluginFieldCollection* fields,
+                                               nvinfer1::TensorRTPhase phase) noexcept {
   const auto parameters = read_parameters(fields, phase);
   if (!parameters) return nullptr;
   auto* const plugin = new (std::nothrow) RopePlugin(form_, *parameters);
@@ -41,6 +41,8 @@ const Creators& make_creators(std::index_sequence<kIndices...>) noexcept {
 
 }  // namespace
 
-const Creators& creators() noexcept { return make_creators(std::make_index_sequence<kFormCount>()); }
+const Creators& creators() noexcept {
+  return make_creators(std::make_index_sequence<kFormCount>());
+}
 
 }  // namespace ropeexport

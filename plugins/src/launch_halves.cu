@@ -4,7 +4,7 @@
 namespace ropeexport {
 
 cudaError_t enqueue_halves(const Form& form, const ApplyRopeParams& params,
-                       cudaStream_t stream) noexcept {
+                           cudaStream_t stream) noexcept {
   // cosines and sines know no heads
   return form.partial ? launch_rope<Tables, Half, true, false>(params, stream)
                       : launch_rope<Tables, Half, false, false>(params, stream);

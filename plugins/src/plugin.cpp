@@ -95,19 +95,18 @@ const char* RopePlugin::getPluginNamespace() const noexcept { return kPluginName
 
 std::int32_t RopePlugin::getNbOutputs() const noexcept { return form_.outputs(); }
 
-std::int32_t RopePlugin::getOutputDataTypes(nvinfer1::DataType* outputs,
-                                                 std::int32_t output_count,
-                                                 const nvinfer1::DataType* inputs,
-                                                 std::int32_t input_count) const noexcept {
+std::int32_t RopePlugin::getOutputDataTypes(nvinfer1::DataType* outputs, std::int32_t output_count,
+                                            const nvinfer1::DataType* inputs,
+                                            std::int32_t input_count) const noexcept {
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   for (std::int32_t i = 0; i < form_.outputs(); ++i) outputs[i] = inputs[i];
   return status_of(check_types(form_, inputs));
 }
 
 std::int32_t RopePlugin::getOutputShapes(const DimsExprs* inputs, std::int32_t input_count,
-                                              const DimsExprs*, std::int32_t, DimsExprs* outputs,
-                                              std::int32_t output_count,
-                                              nvinfer1::IExprBuilder&) noexcept {
+                                         const DimsExprs*, std::int32_t, DimsExprs* outputs,
+                                         std::int32_t output_count,
+                                         nvinfer1::IExprBuilder&) noexcept {
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   for (std::int32_t i = 0; i < form_.outputs(); ++i) outputs[i] = inputs[i];
   const auto shapes = of_inputs(form_, [&](std::int32_t i) { return known_sizes(inputs[i]); });
@@ -116,9 +115,9 @@ std::int32_t RopePlugin::getOutputShapes(const DimsExprs* inputs, std::int32_t i
 
 // TensorRT asks for many combinations to find one: a "no" is no fault and is not logged.
 bool RopePlugin::supportsFormatCombination(std::int32_t position,
-                                                const DynamicPluginTensorDesc* tensors,
-                                                std::int32_t input_count,
-                                                std::int32_t output_count) noexcept {
+                                           const DynamicPluginTensorDesc* tensors,
+                                           std::int32_t input_count,
+                                           std::int32_t output_count) noexcept {
   if (!check_counts(form_, input_count, output_count)) return false;
   const PluginTensorDesc& tensor = tensors[position].desc;
   if (tensor.format != TensorFormat::kLINEAR) return false;
@@ -128,9 +127,8 @@ bool RopePlugin::supportsFormatCombination(std::int32_t position,
 }
 
 std::int32_t RopePlugin::configurePlugin(const DynamicPluginTensorDesc* inputs,
-                                              std::int32_t input_count,
-                                              const DynamicPluginTensorDesc*,
-                                              std::int32_t output_count) noexcept {
+                                         std::int32_t input_count, const DynamicPluginTensorDesc*,
+                                         std::int32_t output_count) noexcept {
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.type; });
   const auto known = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.dims; });
@@ -141,14 +139,14 @@ std::int32_t RopePlugin::configurePlugin(const DynamicPluginTensorDesc* inputs,
 }
 
 std::size_t RopePlugin::getWorkspaceSize(const DynamicPluginTensorDesc*, std::int32_t,
-                                              const DynamicPluginTensorDesc*,
-                                              std::int32_t) const noexcept {
+                                         const DynamicPluginTensorDesc*,
+                                         std::int32_t) const noexcept {
   return 0;
 }
 
-std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs,
-                                            std::int32_t input_count, const PluginTensorDesc*,
-                                            std::int32_t output_count) noexcept {
+std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs, std::int32_t input_count,
+                                       const PluginTensorDesc*,
+                                       std::int32_t output_count) noexcept {
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].type; });
   const auto shapes = of_inputs(form_, [&](std::int32_t i) { return inputs[i].dims; });
@@ -156,8 +154,8 @@ std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs,
 }
 
 std::int32_t RopePlugin::enqueue(const PluginTensorDesc* input_descs, const PluginTensorDesc*,
-                                      const void* const* inputs, void* const* outputs, void*,
-                                      cudaStream_t stream) noexcept {
+                                 const void* const* inputs, void* const* outputs, void*,
+                                 cudaStream_t stream) noexcept {
   const Dims& q = input_descs[kQ].dims;
   ApplyRopeParams params;
   params.type = data_type(input_descs[kQ].type);

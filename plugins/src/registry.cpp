@@ -22,8 +22,7 @@ bool equal(const char* a, const char* b) noexcept { return a && std::strcmp(a, b
 bool is_ours(const IPluginCreatorInterface& creator, const char* name) noexcept {
   if (!equal(creator.getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE")) return false;
   const auto& known = static_cast<const nvinfer1::IPluginCreatorV3One&>(creator);
-  return equal(known.getPluginName(), name) &&
-         equal(known.getPluginVersion(), kPluginVersion) &&
+  return equal(known.getPluginName(), name) && equal(known.getPluginVersion(), kPluginVersion) &&
          equal(known.getPluginNamespace(), kPluginNamespace);
 }
 

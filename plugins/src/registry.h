@@ -9,8 +9,8 @@
 namespace ropeexport {
 
 // Register the creators in every registry of this process that has none of their name. Where one
-// took them, this library stays loaded. Nothing is undone when the process ends: TensorRT would report it
-// to a logger that may be gone by then.
+// took them, this library stays loaded. Nothing is undone when the process ends: TensorRT would
+// report it to a logger that may be gone by then.
 void register_everywhere(const Creators& creators) noexcept;
 
 // Undo what register_everywhere did; the caller must hold the library.
