@@ -69,9 +69,10 @@ bool check_pairs(const Form& form, const Dims& q, const Dims& cos) noexcept {
   if (!form.partial) {
     return check_size("pairs of cos, half the head size", pairs, cos.d[kTablePairs]);
   }
-  if (pairs < 0 || cos.d[kTablePairs] <= pairs) return true;
-  return refuse("pairs of cos: expected at most %lld, half the head size, got %lld",
-                static_cast<long long>(pairs), static_cast<long long>(cos.d[kTablePairs]));
+  const std::int64_t got = cos.d[kTablePairs];
+  if (got != 0 && (pairs < 0 || got <= pairs)) return true;
+  return refuse("pairs of cos: expected 1 to %lld, half the head size, got %lld",
+                static_cast<long long>(pairs), static_cast<long long>(got));
 }
 
 bool check_tables(const Form& form, const Dims* inputs) noexcept {

@@ -51,7 +51,7 @@ class Session:
         for name, registry in self.registries.items():
             all_creators = registry.all_creators
             keys = [f"{c.plugin_namespace}::{c.name} {c.plugin_version}" for c in all_creators]
-            found[name] = [key for key in keys if key.startswith("ropeexport::")]
+            found[name] = sorted(key for key in keys if key.startswith("ropeexport::"))
         return found
 
     def step(self, step: str) -> None:

@@ -14,7 +14,8 @@ _ARCHITECTURE = re.compile(r"arch = (sm_\d+)")
 _OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][A-Z0-9_.]*)")
 _VARIANT = re.compile(
     r"VariantI(?P<type>f|6__half|13__nv_bfloat16)Li(?P<width>\d+)E"
-    r".*?Lb(?P<per_head>[01])ELb(?P<partial>[01])E"
+    r"NS_\d+(?P<pairing>Interleaved|Half)ENS_\d+(?P<form>Matrices|Tables)E"
+    r"Lb(?P<per_head>[01])ELb(?P<partial>[01])E"
 )
 _TYPES = {"f": "float32", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -28,11 +29,13 @@ class Kernel:
     dtype: str
     access_bytes: int
     per_head: bool
+    policies: str  # pairing, coefficients, and whether of a part of a head
     opcodes: tuple[str, ...]
 
     def __str__(self) -> str:
         own = ", matrices of each head" if self.per_head else ""
-        return f"{self.architecture} {self.dtype} by {self.access_bytes} bytes{own}"
+        where = f"{self.architecture} {self.dtype} by {self.access_bytes} bytes"
+        return f"{where}, {self.policies}{own}"
 
     def starting_with(self, *prefixes: str) -> list[str]:
         return [opcode for opcode in self.opcodes if opcode.startswith(prefixes)]
@@ -75,4 +78,6 @@ def _kernel(architecture: str, name: str, text: str) -> Kernel:
     dtype = _TYPES[variant["type"]]
     width = int(variant["width"]) * _BYTES[dtype]
     opcodes = tuple(_OPCODE.findall(text))
-    return Kernel(architecture, dtype, width, variant["per_head"] == "1", opcodes)
+    part = " Partial" if variant["partial"] == "1" else ""
+    policies = f"{variant['pairing']} {variant['form']}{part}"
+    return Kernel(architecture, dtype, width, variant["per_head"] == "1", policies, opcodes)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ropeexport.onnx_ops.forms import FORMS
+
 SCRIPT = Path(__file__).parent / "registry_steps.py"
-OURS = ["ropeexport::ApplyRope 1"]
+OURS = sorted(f"ropeexport::{name} 1" for name in FORMS)
 # what TensorRT says where a creator is there already
 _TWICE = "exists already"
 

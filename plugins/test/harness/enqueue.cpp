@@ -12,6 +12,7 @@ namespace harness {
 namespace {
 
 constexpr int kStreams = 4;
+constexpr const Form& kForm = ropeexport::kForms[0];  // q and k by general matrices
 
 // One execution context with inputs and outputs of its own.
 class Run {
@@ -19,7 +20,7 @@ class Run {
   Run(const Case& c, nvinfer1::IPluginV3& loaded)
       : case_(c),
         context_(capabilities_of(loaded).runtime->attachToContext(nullptr)),
-        tensors_(static_tensors(shapes(c.sizes), c.type)),
+        tensors_(static_tensors(kForm, shapes(c.sizes), c.type)),
         q_(c.q, bytes(c)),
         k_(c.k, bytes(c)),
         pe_(c.pe, c.offset * sizeof(float)),
@@ -109,9 +110,9 @@ void enqueue_cases(const std::string& path, const std::string& folder, Report& r
   Journal journal;
   const Library library(path, journal);
   const Plugin built(
-      library.creator().createPlugin("rope", nullptr, nvinfer1::TensorRTPhase::kBUILD));
+      library.creator(kForm.name).createPlugin("rope", nullptr, nvinfer1::TensorRTPhase::kBUILD));
   if (!built) throw Unusable("no plugin was created");
-  const Plugin loaded = deserialized(library.creator(), *built);
+  const Plugin loaded = deserialized(library.creator(kForm.name), *built);
   if (!loaded) throw Unusable("no plugin was created from the serialised fields");
   for (const Case& c : cases) {
     run_once(c, *loaded, report);

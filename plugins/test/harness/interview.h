@@ -5,12 +5,13 @@
 
 #include "library.h"
 #include "report.h"
+#include "tensors.h"
 
 namespace harness {
 
 struct Interview {
-  Interview(const std::string& path, Report& to)
-      : report(to), library(path, journal), creator(library.creator()) {}
+  Interview(const Library& library, Journal& said, const Form& about, Report& to)
+      : journal(said), report(to), form(about), creator(library.creator(about.name)) {}
 
   // A refusal is an answer and one message that says what was expected and got.
   void refused(bool was_refused, const std::string& what) {
@@ -25,9 +26,9 @@ struct Interview {
     report.expect(was_accepted && errors.empty(), what, errors.empty() ? "refused" : errors[0]);
   }
 
-  Journal journal;
+  Journal& journal;
   Report& report;
-  Library library;
+  const Form& form;
   nvinfer1::IPluginCreatorV3One& creator;
 };
 

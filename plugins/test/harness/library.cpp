@@ -51,13 +51,13 @@ Library::Library(const std::string& path, Journal& journal) {
   creators_.assign(list, list + count);
 }
 
-nvinfer1::IPluginCreatorV3One& Library::creator() const {
+nvinfer1::IPluginCreatorV3One& Library::creator(const char* name) const {
   for (auto* const found : creators_) {
-    if (std::strcmp(found->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") == 0) {
-      return *static_cast<nvinfer1::IPluginCreatorV3One*>(found);
-    }
+    if (std::strcmp(found->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") != 0) continue;
+    auto& creator = *static_cast<nvinfer1::IPluginCreatorV3One*>(found);
+    if (std::strcmp(creator.getPluginName(), name) == 0) return creator;
   }
-  throw Unusable("no creator of an IPluginV3");
+  throw Unusable(std::string("no creator of an IPluginV3 ") + name);
 }
 
 Capabilities capabilities_of(nvinfer1::IPluginV3& plugin) {

@@ -36,8 +36,8 @@ class Library {
 
   // The library's creators as its own entry point lists them.
   const std::vector<nvinfer1::IPluginCreatorInterface*>& creators() const { return creators_; }
-  // The creator of the rotary plugin.
-  nvinfer1::IPluginCreatorV3One& creator() const;
+  // The creator of a plugin.
+  nvinfer1::IPluginCreatorV3One& creator(const char* name) const;
 
  private:
   std::vector<nvinfer1::IPluginCreatorInterface*> creators_;

@@ -13,29 +13,50 @@ Dims dims(std::initializer_list<std::int64_t> sizes) {
 }
 
 Shapes shapes(const Sizes& s) {
+  const std::int64_t pairs = s.head_size < 0 ? -1 : s.head_size / 2;
+  const Dims table = dims({s.pe_batch, s.length, pairs});
   return {dims({s.batch, s.q_heads, s.length, s.head_size}),
           dims({s.batch, s.k_heads, s.length, s.head_size}),
-          dims({s.pe_batch, s.pe_heads, s.length, s.head_size < 0 ? -1 : s.head_size / 2, 2, 2})};
+          dims({s.pe_batch, s.pe_heads, s.length, pairs, 2, 2}), table, table};
 }
 
-StaticTensors static_tensors(const Shapes& s, DataType type) {
-  const auto describe = [](const Dims& d, DataType t) {
-    return nvinfer1::PluginTensorDesc{d, t, TensorFormat::kLINEAR, 0.0F};
-  };
-  return {describe(s.q, type), describe(s.k, type), describe(s.pe, DataType::kFLOAT),
-          describe(s.q, type), describe(s.k, type)};
-}
-
-DynamicTensors dynamic_tensors(const Shapes& known, const Shapes& min, const Shapes& max,
-                               DataType type) {
-  const StaticTensors described = static_tensors(known, type);
-  const std::array<Dims, 5> least{min.q, min.k, min.pe, min.q, min.k};
-  const std::array<Dims, 5> most{max.q, max.k, max.pe, max.q, max.k};
-  DynamicTensors result{};
-  for (std::size_t i = 0; i < result.size(); ++i) {
-    result[i] = {described[i], least[i], most[i], most[i]};
+std::vector<Dims> Shapes::inputs(const Form& form) const {
+  std::vector<Dims> all = outputs(form);
+  if (form.tables) {
+    all.insert(all.end(), {cos, sin});
+  } else {
+    all.push_back(pe);
   }
-  return result;
+  return all;
+}
+
+std::vector<Dims> Shapes::outputs(const Form& form) const {
+  return form.rotated == 2 ? std::vector<Dims>{q, k} : std::vector<Dims>{q};
+}
+
+StaticTensors static_tensors(const Form& form, const Shapes& s, DataType type) {
+  StaticTensors all;
+  const auto describe = [&](const Dims& d, DataType t) {
+    all.push_back({d, t, TensorFormat::kLINEAR, 0.0F});
+  };
+  for (const Dims& d : s.inputs(form)) {
+    const bool is_data = static_cast<std::int32_t>(all.size()) < form.coefficients();
+    describe(d, is_data ? type : DataType::kFLOAT);
+  }
+  for (const Dims& d : s.outputs(form)) describe(d, type);
+  return all;
+}
+
+DynamicTensors dynamic_tensors(const Form& form, const Shapes& known, const Shapes& min,
+                               const Shapes& max, DataType type) {
+  const StaticTensors described = static_tensors(form, known, type);
+  const StaticTensors least = static_tensors(form, min, type);
+  const StaticTensors most = static_tensors(form, max, type);
+  DynamicTensors all;
+  for (std::size_t i = 0; i < described.size(); ++i) {
+    all.push_back({described[i], least[i].dims, most[i].dims, most[i].dims});
+  }
+  return all;
 }
 
 class ShapeExpressions::Expression final : public nvinfer1::IDimensionExpr,
@@ -56,8 +77,9 @@ class ShapeExpressions::Builder final : public nvinfer1::IExprBuilder {
   Builder() { mImpl = nullptr; }
 };
 
-ShapeExpressions::ShapeExpressions(const Shapes& shapes) : builder_(new Builder) {
-  const std::array<Dims, 3> all{shapes.q, shapes.k, shapes.pe};
+ShapeExpressions::ShapeExpressions(const Form& form, const Shapes& shapes) : builder_(new Builder) {
+  const std::vector<Dims> all = shapes.inputs(form);
+  inputs_.resize(all.size());
   for (std::size_t tensor = 0; tensor < all.size(); ++tensor) {
     inputs_[tensor].nbDims = all[tensor].nbDims;
     for (std::int32_t axis = 0; axis < all[tensor].nbDims; ++axis) {
@@ -71,37 +93,62 @@ ShapeExpressions::~ShapeExpressions() = default;
 
 nvinfer1::IExprBuilder& ShapeExpressions::builder() { return *builder_; }
 
-std::vector<NamedShapes> wrong_shapes() {
-  const auto changed = [](auto change) {
+std::vector<NamedShapes> wrong_shapes(const Form& form) {
+  std::vector<NamedShapes> all;
+  const auto add = [&](const char* what, auto change) {
     Shapes s = shapes(Sizes{});
     change(s);
-    return s;
+    all.emplace_back(what, s);
   };
-  return {
-      {"q without heads", changed([](Shapes& s) { s.q = dims({2, 6, 8}); })},
-      {"pe of five axes", changed([](Shapes& s) { s.pe = dims({1, 6, 4, 2, 2}); })},
-      {"an odd head size", changed([](Shapes& s) { s.q.d[3] = s.k.d[3] = 7; })},
-      {"k of another batch", changed([](Shapes& s) { s.k.d[0] = 3; })},
-      {"k of another length", changed([](Shapes& s) { s.k.d[2] = 5; })},
-      {"k of another head size", changed([](Shapes& s) { s.k.d[3] = 6; })},
-      {"pe of another batch", changed([](Shapes& s) { s.pe.d[0] = 3; })},
-      {"pe of other heads", changed([](Shapes& s) { s.pe.d[1] = 3; })},
-      {"pe of q's heads, not of k's", shapes({2, 4, 2, 6, 8, 1, 4})},
-      {"pe of another length", changed([](Shapes& s) { s.pe.d[2] = 5; })},
-      {"pe of other pairs", changed([](Shapes& s) { s.pe.d[3] = 3; })},
-      {"matrices of three rows", changed([](Shapes& s) { s.pe.d[4] = 3; })},
-      {"matrices of three columns", changed([](Shapes& s) { s.pe.d[5] = 3; })},
-  };
+  add("q without heads", [](Shapes& s) { s.q = dims({2, 6, 8}); });
+  add("an odd head size", [](Shapes& s) { s.q.d[3] = s.k.d[3] = 7; });
+  if (form.rotated == 2) {
+    add("k of another batch", [](Shapes& s) { s.k.d[0] = 3; });
+    add("k of another length", [](Shapes& s) { s.k.d[2] = 5; });
+    add("k of another head size", [](Shapes& s) { s.k.d[3] = 6; });
+  }
+  if (form.tables) {
+    add("cos of four axes", [](Shapes& s) { s.cos = dims({1, 1, 6, 4}); });
+    add("sin of two axes", [](Shapes& s) { s.sin = dims({6, 4}); });
+    add("cos of another batch", [](Shapes& s) { s.cos.d[0] = s.sin.d[0] = 3; });
+    add("cos of another length", [](Shapes& s) { s.cos.d[1] = s.sin.d[1] = 5; });
+    add("cos of more pairs", [](Shapes& s) { s.cos.d[2] = s.sin.d[2] = 5; });
+    add("cos of no pair", [](Shapes& s) { s.cos.d[2] = s.sin.d[2] = 0; });
+    add("sin of another batch", [](Shapes& s) { s.sin.d[0] = 2; });
+    add("sin of another length", [](Shapes& s) { s.sin.d[1] = 5; });
+    add("sin of other pairs", [](Shapes& s) { s.sin.d[2] = 3; });
+    if (!form.partial) {
+      add("cos of fewer pairs", [](Shapes& s) { s.cos.d[2] = s.sin.d[2] = 3; });
+    }
+    return all;
+  }
+  add("pe of five axes", [](Shapes& s) { s.pe = dims({1, 6, 4, 2, 2}); });
+  add("pe of another batch", [](Shapes& s) { s.pe.d[0] = 3; });
+  add("pe of other heads", [](Shapes& s) { s.pe.d[1] = 3; });
+  if (form.rotated == 2) {
+    add("pe of q's heads, not of k's", [](Shapes& s) { s = shapes({2, 4, 2, 6, 8, 1, 4}); });
+  }
+  add("pe of another length", [](Shapes& s) { s.pe.d[2] = 5; });
+  add("pe of other pairs", [](Shapes& s) { s.pe.d[3] = 3; });
+  add("matrices of three rows", [](Shapes& s) { s.pe.d[4] = 3; });
+  add("matrices of three columns", [](Shapes& s) { s.pe.d[5] = 3; });
+  return all;
 }
 
-std::vector<NamedShapes> right_shapes() {
-  return {
-      {"one batch of matrices", shapes(Sizes{})},
-      {"matrices of each batch", shapes({2, 4, 4, 6, 8, 2, 1})},
-      {"matrices of each head", shapes({2, 4, 4, 6, 8, 1, 4})},
+std::vector<NamedShapes> right_shapes(const Form& form) {
+  std::vector<NamedShapes> all{
+      {"one batch of coefficients", shapes(Sizes{})},
+      {"coefficients of each batch", shapes({2, 4, 4, 6, 8, 2, 1})},
       {"grouped heads", shapes({2, 4, 2, 6, 8, 2, 1})},
       {"length zero", shapes({2, 4, 4, 0, 8, 1, 1})},
   };
+  if (!form.tables) all.emplace_back("matrices of each head", shapes({2, 4, 4, 6, 8, 1, 4}));
+  if (form.partial) {
+    Shapes part = shapes(Sizes{});
+    part.cos.d[2] = part.sin.d[2] = 3;
+    all.emplace_back("a part of a head", part);
+  }
+  return all;
 }
 
 }  // namespace harness

@@ -3,14 +3,17 @@
 
 #include <NvInferRuntime.h>
 
-#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "form.h"
+
 namespace harness {
+
+using ropeexport::Form;
 
 nvinfer1::Dims dims(std::initializer_list<std::int64_t> sizes);
 
@@ -25,26 +28,30 @@ struct Sizes {
 };
 
 struct Shapes {
-  nvinfer1::Dims q, k, pe;
+  nvinfer1::Dims q, k, pe, cos, sin;
+
+  // Those that a form has, in its order.
+  std::vector<nvinfer1::Dims> inputs(const Form& form) const;
+  std::vector<nvinfer1::Dims> outputs(const Form& form) const;
 };
 Shapes shapes(const Sizes& sizes);
 
 // Shapes that the op takes, and shapes that it does not, by what is wrong with them.
 using NamedShapes = std::pair<const char*, Shapes>;
-std::vector<NamedShapes> right_shapes();
-std::vector<NamedShapes> wrong_shapes();
+std::vector<NamedShapes> right_shapes(const Form& form);
+std::vector<NamedShapes> wrong_shapes(const Form& form);
 
-// q, k, pe, q', k'.
-using StaticTensors = std::array<nvinfer1::PluginTensorDesc, 5>;
-using DynamicTensors = std::array<nvinfer1::DynamicPluginTensorDesc, 5>;
-StaticTensors static_tensors(const Shapes& shapes, nvinfer1::DataType type);
-DynamicTensors dynamic_tensors(const Shapes& known, const Shapes& min, const Shapes& max,
-                               nvinfer1::DataType type);
+// A form's inputs, and then its outputs.
+using StaticTensors = std::vector<nvinfer1::PluginTensorDesc>;
+using DynamicTensors = std::vector<nvinfer1::DynamicPluginTensorDesc>;
+StaticTensors static_tensors(const Form& form, const Shapes& shapes, nvinfer1::DataType type);
+DynamicTensors dynamic_tensors(const Form& form, const Shapes& known, const Shapes& min,
+                               const Shapes& max, nvinfer1::DataType type);
 
 // Shapes as expressions; a size of -1 is one that is not constant.
 class ShapeExpressions {
  public:
-  explicit ShapeExpressions(const Shapes& shapes);
+  ShapeExpressions(const Form& form, const Shapes& shapes);
   ~ShapeExpressions();
   const nvinfer1::DimsExprs* inputs() const { return inputs_.data(); }
   nvinfer1::IExprBuilder& builder();
@@ -53,7 +60,7 @@ class ShapeExpressions {
   class Expression;
   class Builder;
   std::vector<std::unique_ptr<Expression>> expressions_;
-  std::array<nvinfer1::DimsExprs, 3> inputs_{};
+  std::vector<nvinfer1::DimsExprs> inputs_;
   std::unique_ptr<Builder> builder_;
 };
 
