@@ -11,6 +11,8 @@ from pathlib import Path
 
 _FUNCTION = re.compile(r"Function : (\S+)")
 _ARCHITECTURE = re.compile(r"arch = (sm_\d+)")
+# a multiply-add of zeros is how sm_80 loads a constant
+_CONSTANT = re.compile(r"HFMA2\.MMA R\d+, -RZ, RZ, ")
 _OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][A-Z0-9_.]*)")
 _VARIANT = re.compile(
     r"VariantI(?P<type>f|6__half|13__nv_bfloat16)Li(?P<width>\d+)E"
@@ -77,7 +79,7 @@ def _kernel(architecture: str, name: str, text: str) -> Kernel:
     assert variant is not None, name
     dtype = _TYPES[variant["type"]]
     width = int(variant["width"]) * _BYTES[dtype]
-    opcodes = tuple(_OPCODE.findall(text))
+    opcodes = tuple(_OPCODE.findall(_CONSTANT.sub("MOV ", text)))
     part = " Partial" if variant["partial"] == "1" else ""
     policies = f"{variant['pairing']} {variant['form']}{part}"
     return Kernel(architecture, dtype, width, variant["per_head"] == "1", policies, opcodes)

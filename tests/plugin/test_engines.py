@@ -11,10 +11,12 @@ from pathlib import Path
 import onnx
 import pytest
 from command_line import ropeexport
+from form_models import model_of
 from onnx import TensorProto, helper
 
 from ropeexport import atomic, manifest
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.trt import plugin_library
 from ropeexport.trt.flavour import RTX, available_flavours
 from ropeexport.trt.loader import child_environment
@@ -75,6 +77,16 @@ def test_the_layer_is_a_plugin_layer(exported, library) -> None:
     assert layers.count("PLUGIN_V3") == 1
     assert "ROTARY_EMBEDDING" not in layers
     assert errors == []
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_every_form_is_a_plugin_layer(library, tmp_path, name, kind) -> None:
+    model = model_of(FORMS[name], "adaptive", kind)
+    model.graph.node[0].name = "rope"
+    onnx.save(model, tmp_path / "rope.onnx")
+    layers, errors = parsed(tmp_path / "rope.onnx", library)
+    assert (layers, errors) == (["PLUGIN_V3"], [])
 
 
 def rope_model(path: Path, q: list[int], pe: list[int], pe_type: int = TensorProto.FLOAT) -> Path:

@@ -39,18 +39,14 @@ struct DeviceExecutor {
 //
 // Returns cudaErrorInvalidValue for sizes that contradict one another or a missing pointer, else
 // what the launch returned.
+//
+// The defaults are FLUX's apply_rope: x0' = m00 * x0 + m01 * x1, x1' = m10 * x0 + m11 * x1.
 template <class Form = Matrices, class Pairing = Interleaved, bool kPartial = false,
           bool kPerHead = true>
 cudaError_t launch_rope(const ApplyRopeParams& params, cudaStream_t stream,
                         const Tuning& tuning = Tuning{}) {
   DeviceExecutor executor{stream};
   return dispatch<Form, Pairing, kPartial, kPerHead>(params, tuning, executor);
-}
-
-// FLUX's apply_rope: x0' = m00 * x0 + m01 * x1, x1' = m10 * x0 + m11 * x1, of neighbours.
-inline cudaError_t launch_apply_rope(const ApplyRopeParams& params, cudaStream_t stream,
-                                     const Tuning& tuning = Tuning{}) {
-  return launch_rope<Matrices, Interleaved, false>(params, stream, tuning);
 }
 
 #endif  // __CUDACC__
