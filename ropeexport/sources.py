@@ -21,6 +21,7 @@ from ropeexport import onnx_file
 from ropeexport.builtin_models import BUILTINS, DTYPES, Options
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.example import Example, bound
+from ropeexport.hub.dynamic_rope import make_stateless
 from ropeexport.hub.load import is_library_model, load_example
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
 
@@ -99,6 +100,7 @@ def rebuild_example(
         example = _call_factory(module_reference)
     _load_weights(example.module, folder / MODEL_NAME)
     example.module.eval()
+    make_stateless(example.module)
     return example
 
 

@@ -16,6 +16,7 @@ import torch
 from ropeexport.complex_numbers import without_complex
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.example import Example, traceable_inputs
+from ropeexport.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.translation import translation_table
 
@@ -31,7 +32,7 @@ class Traced:
 def trace(example: Example, opset: int) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     inputs, shapes = traceable_inputs(example), dynamic_shapes(example)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), traceable_ropes(example.module):
         try:
             exported = torch.export.export(
                 example.module,
