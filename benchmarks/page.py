@@ -206,6 +206,14 @@ def _weightless(record: dict[str, Any]) -> Iterator[str]:
             f"{row['peak_mb']:.0f} | {row['onnx_bytes'] / 1e6:.1f} |"
         )
     yield ""
+    if real := record.get("parity"):
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in real["share_of_bound"].items())
+        yield (
+            f"A Llama with {real['weights_bytes'] / 1e9:.2f} GB of real values, exported beside "
+            f"them ({real['onnx_bytes'] / 1e6:.1f} MB) and checked in {real['cases']} cases: "
+            f"{real['verdict']}, of the bound of [parity.md](parity.md) at most: {shares}."
+        )
+        yield ""
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """``python -m benchmarks.weightless``: FLUX.1-dev at full size, its weights in a sparse file.
 
 Prints wall time and peak memory of the full size, of a width and four times that width at equal
-depth, and side by side with plain ``torch.onnx.export``; writes results/weightless.json.
+depth, and side by side with plain ``torch.onnx.export``, at a small size and at the largest that it
+can export here; exports a model with real weights and checks it; writes results/weightless.json.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.weightless import parity
 from ropeexport import atomic
 
 RESULTS = Path(__file__).parents[1] / "results" / "weightless.json"
@@ -24,34 +27,65 @@ CASES: dict[str, dict[str, Any]] = {
     "2+2 blocks, a quarter of the width": _NARROW,
     "2+2 blocks, full width": _SMALL,
 }
+_PLAIN = "plain torch.onnx.export"
+_BLOCK_BYTES = 1.25e9  # a double block and two single ones, float16
 MOST_MB, MOST_SECONDS, MOST_INLINE_BYTES, MOST_GROWTH = 1000, 180, 10e6, 1.05
 
 
 def main() -> int:
     """Measure, print, write, and return 1 where a promise is broken."""
     rows = {name: _case("ours", config) for name, config in CASES.items()}
-    rows["2+2 blocks, full width, plain torch.onnx.export"] = _case("plain", _SMALL)
+    rows[f"2+2 blocks, full width, {_PLAIN}"] = _case("plain", _SMALL)
+    largest = _largest()
+    rows |= largest
     for name, row in rows.items():
         print(
             f"{name}: {row['weights_bytes'] / 1e9:.2f} GB of weights, {row['seconds']:.0f} s, "
             f"peak {row['peak_mb']:.0f} MB, ONNX file {row['onnx_bytes'] / 1e6:.1f} MB"
         )
-    full, narrow, wide, plain = rows.values()
+    full, narrow, wide, plain, *_ = rows.values()
     growth = wide["peak_mb"] / narrow["peak_mb"]
     print(f"four times the width: peak times {growth:.3f}")
     print(
         f"plain / ours: time {plain['seconds'] / wide['seconds']:.2f}, "
         f"peak {plain['peak_mb'] / wide['peak_mb']:.2f}"
     )
-    record = {"machine": machine.describe(), "cases": rows, "growth": growth}
+    if largest:
+        ours, theirs = largest.values()
+        print(
+            f"plain / ours at the largest size: time {theirs['seconds'] / ours['seconds']:.2f}, "
+            f"peak {theirs['peak_mb'] / ours['peak_mb']:.2f}"
+        )
+    real = parity.measure()
+    print(
+        f"{real['weights_bytes'] / 1e9:.2f} GB of real weights: {real['verdict']}, "
+        f"{real['cases']} cases, of the bound at most {real['share_of_bound']}"
+    )
+    record = {"parity": real, "machine": machine.describe(), "cases": rows, "growth": growth}
     atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
     holds = (
         full["peak_mb"] < MOST_MB
         and full["seconds"] < MOST_SECONDS
         and full["onnx_bytes"] <= MOST_INLINE_BYTES
         and growth <= MOST_GROWTH
+        and real["verdict"] == "PASS"
     )
     return int(not holds)
+
+
+def _largest() -> dict[str, dict[str, Any]]:
+    """Return ours and the plain export at the greatest depth that the latter manages here."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for blocks in range(int(available / _BLOCK_BYTES), 1, -2):
+        config = {**_SMALL, "num_layers": blocks, "num_single_layers": 2 * blocks}
+        name = f"{blocks}+{2 * blocks} blocks, full width"
+        try:
+            plain = _case("plain", config)
+        except SystemExit as error:
+            print(f"{name}, {_PLAIN}: {error}", flush=True)
+            continue
+        return {name: _case("ours", config), f"{name}, {_PLAIN}": plain}
+    return {}
 
 
 def _case(how: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +99,8 @@ def _run(how: str, folder: str, config: dict[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{how}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise SystemExit(f"{how}: {said[-1]}")
     row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return row
 

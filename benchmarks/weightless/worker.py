@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -45,6 +46,9 @@ def _ours(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _plain(folder: Path, config: dict[str, Any]) -> None:
+    # too large a model is to fail here, and not to end another process of the machine
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (available, available))
     made = diffusers_example(CLASS, config, torch.float16)
     program = torch.onnx.export(
         made.module, kwargs=made.inputs | made.constants, dynamo=True, verbose=False
