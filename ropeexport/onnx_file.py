@@ -14,6 +14,7 @@ from ropeexport.errors import ModelFileError, first_line
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops.forms import form_of
 
+_REPEATS = ("Identity", "Tile", "Expand")
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
@@ -102,17 +103,23 @@ def _index(value: onnx.ValueInfoProto, rows: int) -> TensorSpec:
 
 def _indices(model: onnx.ModelProto) -> dict[str, int]:
     """Return the inputs that look rows up in a weight, and how many rows it has."""
-    tables = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
+    tables = {tensor.name: tensor.dims for tensor in model.graph.initializer if tensor.dims}
     producers = {output: node for node in model.graph.node for output in node.output}
+
+    def source(name: str, through: tuple[str, ...]) -> str:
+        while name in producers and producers[name].op_type in through:
+            name = producers[name].input[0]
+        return name
+
     found: dict[str, int] = {}
     for node in model.graph.node:
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if node.op_type != "Gather" or axis != 0 or node.input[0] not in tables:
+        if node.op_type not in ("Gather", "GatherND", "GatherElements"):
             continue
-        name = node.input[1]
-        while name in producers and producers[name].op_type in ("Cast", "Reshape", "Unsqueeze"):
-            name = producers[name].input[0]
-        found[name] = min(found.get(name, tables[node.input[0]]), tables[node.input[0]])
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        dims = tables.get(source(node.input[0], _REPEATS), ())
+        if -len(dims) <= axis < len(dims):
+            name = source(node.input[1], (*_REPEATS, "Cast", "Reshape", "Unsqueeze"))
+            found[name] = min(found.get(name, dims[axis]), dims[axis])
     return found
 
 

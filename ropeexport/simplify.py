@@ -47,13 +47,16 @@ def clean(model: ir.Model) -> None:
 
 
 def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
-    """Refuse to fold what stands for a weight in another layout or type; else the usual rules."""
+    """Refuse to fold what is made of a weight; else the usual rules.
+
+    A weight that went into a constant would be lost under its name, and with it to a comparison.
+    """
     if any(value is not None and _is_elsewhere(value) for value in node.inputs):
         return False
     reads_weight = any(
         x is not None and x.is_initializer() and x.name in weights for x in node.inputs
     )
-    return False if reads_weight and node.op_type in ("Transpose", "Cast", "Reshape") else None
+    return False if reads_weight and node.op_type not in ("Shape", "Size") else None
 
 
 def _is_elsewhere(value: ir.Value) -> bool:

@@ -118,13 +118,13 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         return
     model = onnx_file.load(path, external_data=False)
     values = dict(onnx_file.weights(model, path.parent))
-    missing = sorted(name for name, _ in module.named_parameters() if name not in values)
-    if missing:
+    known = [name for name, _ in module.named_parameters()]
+    if known and not any(name in values for name in known):
         raise ParityError(
-            f"{path}: expected the module's weights by name, lacks {', '.join(missing[:3])}"
-            f"{' and more' if len(missing) > 3 else ''}; export the module again"
+            f"{path}: expected the module's weights by name, {known[0]} and so on, has none of "
+            "them; export the module again"
         )
-    with torch.no_grad():
+    with torch.no_grad():  # a weight that no output needs is not in the file
         for name, tensor in state.items():
             if name in values:
                 tensor.copy_(_tensor(values[name], tensor))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from command_line import ropeexport
 
@@ -82,3 +83,57 @@ def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) 
     words = "no such file or folder" if of_flux else "expected a config.json of a model"
     assert done.returncode == 2
     assert words in done.stderr
+
+
+UNUSUAL = {
+    "weights plus one": LLAMA | {"model_type": "gemma", "head_dim": 16, "pad_token_id": 0},
+    "a table of angles": {
+        "model_type": "gptj", "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8,
+        "n_positions": 32, "n_inner": 64, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual_is_checked_all_the_same(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("transformers")
+    config(tmp_path, UNUSUAL[name])
+    out = tmp_path / "out"
+    record = export_model(sources.Request(f"transformers:{tmp_path}"), out, require_rope=2)
+    rows = {spec.name: spec.below for spec in record.model.inputs}
+    assert rows["position_ids"] == UNUSUAL[name].get("n_positions")
+    names = {weight.name for weight in onnx.load(out / "model.onnx").graph.initializer}
+    module = sources.rebuild(record, out)
+    assert {name for name, _ in module.module.named_parameters()} <= names  # none was folded
+    done = ropeexport("check", out, "--cases", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_weight_that_no_output_needs_is_not_missed(tmp_path: Path) -> None:
+    factory = tmp_path / "unused.py"
+    factory.write_text(UNUSED)
+    out, model = tmp_path / "out", f"{factory}:make"
+    assert ropeexport("export", model, "-o", out).returncode == 0
+    done = ropeexport("check", out, "--cases", "4", "--module", model)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+UNUSED = """
+import torch
+from torch import nn
+import ropeexport
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, q, pe):
+        return ropeexport.apply_rope(self.used(q), q, pe)
+
+
+def make():
+    inputs = {"q": torch.zeros(2, 2, 6, 16), "pe": torch.zeros(2, 1, 6, 8, 2, 2)}
+    return Unused(), inputs, {name: {0: "batch", 2: "length"} for name in inputs}
+"""

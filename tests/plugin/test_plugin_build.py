@@ -32,7 +32,7 @@ def test_a_user_compiles_once_and_builds(exported, own_cache) -> None:
     assert done.returncode == 0, done.stderr
     assert f"✓ plugin   {library}" in done.stdout
     assert "ropeexport::ApplyRope version 1 in tensorrt-rtx" in done.stdout
-    assert architectures(library) == ["sm_80"]
+    assert set(architectures(library)) == {"sm_80"}
 
     folder = exported()
     assert ropeexport("build", folder).returncode == 0
@@ -42,7 +42,7 @@ def test_a_user_compiles_once_and_builds(exported, own_cache) -> None:
 
     # another choice replaces the first, and the cache holds what is compiled in half the time
     assert ropeexport("plugin", "build", "--arch", "90-real").returncode == 0
-    assert architectures(library) == ["sm_90"]
+    assert set(architectures(library)) == {"sm_90"}
 
 
 def test_a_checkout_elsewhere_has_a_build_of_its_own(tmp_path, monkeypatch) -> None:
