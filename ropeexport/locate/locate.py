@@ -30,7 +30,6 @@ from ropeexport.locate.program import TappedProgram, returned_by
 from ropeexport.locate.taps import Tap, taps_of
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case
-from ropeexport.parity.floats import is_float
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import CaseRecord, Comparison, LocationRecord, Report
@@ -113,11 +112,8 @@ def _work(case: CaseRecord) -> int:
 
 
 def _in_order(copy: Manifest, taps: Iterable[Tap], tensors: list[str]) -> list[Tap]:
-    """Return the taps that the copy has, in the order in which its graph makes ``tensors``.
-
-    Rounding is what bounds are made of, so whole numbers are no taps.
-    """
-    present = {spec.name for spec in copy.model.outputs if is_float(spec.dtype)}
+    """Return the taps that the copy has, in the order in which its graph makes ``tensors``."""
+    present = {spec.name for spec in copy.model.outputs}
     found = [tap for tap in taps if tap.tensor in present and tap.tensor in tensors]
     return sorted(found, key=lambda tap: tensors.index(tap.tensor))
 
