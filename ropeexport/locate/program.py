@@ -10,14 +10,9 @@ from torch import Tensor, fx, nn
 
 from ropeexport.locate.taps import Tap
 
-_HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
-
 
 class TappedProgram(nn.Module):
     """Runs an exported program and returns the tensors at some of its nodes.
-
-    In float64 (``.double()``) every conversion to a narrower floating type is left out, as
-    everywhere in the oracle; :func:`ropeexport.rope` rounds its matrices by contract.
 
     Parameters
     ----------
@@ -40,8 +35,7 @@ class TappedProgram(nn.Module):
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors at the taps."""
         given = dict(zip(self._input_names, values, strict=True))
-        wide = any(x.dtype is torch.float64 for x in (*values, *self.parameters()))
-        run = _Run(self.program, {tap.program_node for tap in self._taps}, wide)
+        run = _Run(self.program, {tap.program_node for tap in self._taps})
         run.run(*(given.get(str(node.target)) for node in _placeholders(self.program)))
         return tuple(_item(run.kept[tap.program_node], tap.item) for tap in self._taps)
 
@@ -61,27 +55,16 @@ def returned_by(program: torch.export.ExportedProgram) -> dict[str, int]:
 class _Run(fx.Interpreter):
     """One run that keeps the values of some nodes."""
 
-    def __init__(self, module: fx.GraphModule, wanted: set[str], wide: bool) -> None:
+    def __init__(self, module: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(module)
         self.kept: dict[str, Any] = {}
         self._wanted = wanted
-        self._wide = wide
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self._wanted:
             self.kept[n.name] = value
         return value
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._wide:
-            args = tuple(_widened(x) for x in args)
-            kwargs = {name: _widened(x) for name, x in kwargs.items()}
-        return super().call_function(target, args, kwargs)
-
-
-def _widened(argument: Any) -> Any:
-    return torch.float64 if argument in _HALF_OR_SINGLE else argument
 
 
 def _item(value: Any, item: int | None) -> Tensor:

@@ -58,9 +58,8 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     seed : int
         Of the perturbations.
     """
-    floats = {name: x for name, x in inputs.items() if is_float(str(x.dtype))}
-    wide = {name: x.astype(np.float64) for name, x in floats.items()}
-    roundoffs = {n: float_type(str(x.dtype)).unit_roundoff for n, x in floats.items()}
+    wide = floats_in_float64(inputs)
+    roundoffs = {name: float_type(str(inputs[name].dtype)).unit_roundoff for name in wide}
     outputs = exact({**inputs, **wide})
     smallest = min((x.size for x in outputs.values()), default=0)
     moves: dict[str, list[Size]] = {name: [] for name in outputs}
@@ -75,6 +74,12 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
         sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
         data_rms=max((size_of(x).rms for x in wide.values()), default=1.0),
     )
+
+
+def floats_in_float64(inputs: Arrays) -> dict[str, Float64s]:
+    """Return the floating arrays of a case, widened."""
+    floats = {name: x for name, x in inputs.items() if is_float(str(x.dtype))}
+    return {name: x.astype(np.float64) for name, x in floats.items()}
 
 
 def size_of(x: Float64s) -> Size:

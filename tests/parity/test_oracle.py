@@ -1,0 +1,85 @@
+"""The torch oracle: nothing that the module narrows reaches it, and what that costs is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.widening import Widened
+
+_POSITIONS = np.arange(100_000, 100_064)[None]
+_THETA, _DIM = 1e4, 16
+
+
+class _FloatAngles(nn.Module):
+    """Angles as transformers computes them: in float32, from a buffer of frequencies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        exponent = torch.arange(0, _DIM, 2).float() / _DIM
+        self.register_buffer("inverse", 1.0 / _THETA**exponent, persistent=False)
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        inverse: Tensor = self.inverse  # type: ignore[assignment]
+        angles = inverse[None, :, None].float() @ position_ids[:, None].float()
+        return angles.transpose(1, 2).cos()
+
+
+class _NoCasts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cos()
+
+
+def test_what_float32_angles_cost_is_in_the_sensitivity() -> None:
+    module, inputs = _FloatAngles(), {"position_ids": _POSITIONS}
+    frequencies = _THETA ** -(np.arange(0, _DIM, 2) / _DIM)
+    exact = np.cos(_POSITIONS[..., None] * frequencies)
+    eager = module(torch.from_numpy(_POSITIONS)).numpy()
+    truth = Oracle(module, ["cos"]).truth(inputs, seed=1)
+    cost = np.abs(eager - exact).max()
+    assert cost > 1e-3, "this test's own angles are too short to show anything"
+    assert np.abs(truth.outputs["cos"] - exact).max() < 4 * cost
+    assert cost / 8 < truth.sensitivity["cos"].largest < 8 * cost
+
+
+def test_the_modules_tables_are_as_they_were_after_a_run() -> None:
+    oracle, inputs = Oracle(_FloatAngles(), ["cos"]), {"position_ids": _POSITIONS}
+    first, second = (oracle.truth(inputs, seed).outputs["cos"] for seed in (1, 2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_where_nothing_is_narrowed_the_inputs_alone_are_perturbed() -> None:
+    inputs = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
+    truth = Oracle(_NoCasts(), ["y"]).truth(inputs, seed=0)
+    np.testing.assert_array_equal(truth.outputs["y"], np.cos(inputs["x"].astype(np.float64)))
+    assert 0 < truth.sensitivity["y"].largest <= 2.0**-24
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
+    x = torch.ones(2, dtype=torch.float64)
+    float32 = torch.float64 if single else torch.float32
+    with Widened(single=single) as mode:
+        assert x.half().dtype is torch.float64
+        assert x.bfloat16().dtype is torch.float64
+        assert x.to(torch.float16).dtype is torch.float64
+        assert not mode.met_single
+        assert x.float().dtype is float32
+        assert mode.met_single
+        assert x.to(dtype=torch.float32).dtype is float32
+        assert x.type(torch.float32).dtype is float32
+        assert torch.softmax(x, -1, dtype=torch.float32).dtype is float32
+        assert torch.arange(4, dtype=torch.float32).dtype is float32
+        assert torch.ops.aten._to_copy.default(x, dtype=torch.float32).dtype is float32
+        assert x.to(torch.int64).dtype is torch.int64
+        assert x.view(torch.float32).dtype is torch.float32, "bits, not numbers"
+
+
+def test_an_op_of_ours_keeps_its_contract() -> None:
+    from ropeexport import rope
+
+    with Widened(single=True):
+        assert rope(torch.arange(3)[None], 8, 10_000).dtype is torch.float32
