@@ -100,11 +100,12 @@ def export_example(
     check_count(count, require_rope)
     if example.weights is not None and copy_weights:
         copying.copy_weights(example.weights, folder)
-    model_writer.save(model, path)
+        references.relocate(model, folder)
+    written = model_writer.save(model, path)
     record = Manifest(
         ropeexport=ropeexport.__version__,
         source=source,
-        model=model_writer.record_of(path, count, weights),
+        model=model_writer.record_of(path, count, weights or written),
         axes=all_axes(example),
     )
     manifest.write(folder, record)

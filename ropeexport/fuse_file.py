@@ -63,11 +63,11 @@ def fuse_file(
     attach_functions(model)
     source = Source(kind="onnx", name=path.name)
     annotate(model, source, path.stem)
-    model_writer.save(model, target)
+    weights = model_writer.save(model, target)
     record = Manifest(
         ropeexport=ropeexport.__version__,
         source=source,
-        model=(written := model_writer.record_of(target, count)),
+        model=(written := model_writer.record_of(target, count, weights)),
         axes=_axes(written.inputs),
     )
     manifest.write(folder, record)

@@ -80,11 +80,12 @@ class RopeCount(Record):
 
 
 class WeightFile(Record):
-    """A safetensors file that a model refers to; size and header tell whether it is the same."""
+    """A file that a model refers to, and what tells whether it is the same: one of the hashes."""
 
     file: str
     size: int
-    header_sha256: str
+    header_sha256: str | None = None  # of a safetensors file
+    sha256: str | None = None  # of a data file that was written with the model
 
 
 class Weights(Record):
@@ -107,7 +108,7 @@ class ModelRecord(Record):
     outputs: tuple[TensorSpec, ...]
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
-    weights: Weights | None = None  # None: all weights are in the file or its own data file
+    weights: Weights | None = None  # None: all weights are in the file
 
 
 class PluginRecord(Record):

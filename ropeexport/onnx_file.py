@@ -75,6 +75,12 @@ def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray
         yield tensor.name, onnx.numpy_helper.to_array(tensor, base_dir=str(folder))
 
 
+def external_lengths(model: onnx.ModelProto) -> list[int]:
+    """Return the bytes of each initializer that lies in another file."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return [int(entry.value) for entry in entries if entry.key == "length"]
+
+
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """Return what the file says of itself."""
     return {entry.key: entry.value for entry in model.metadata_props}

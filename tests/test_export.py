@@ -15,10 +15,11 @@ from torch import nn
 import ropeexport
 from ropeexport import atomic, manifest, onnx_file, sources
 from ropeexport.builtin_models import BUILTINS, Options
-from ropeexport.errors import ExportError, ParityError, UsageError
+from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
 from ropeexport.example import Example
 from ropeexport.exporter import export_example, export_model
 from ropeexport.manifest import Source
+from ropeexport.weights.integrity import check_weights
 
 SMALL = {"heads": 2, "head_dim": 16}
 FACTORY = Path(__file__).parent / "user_models.py"
@@ -196,9 +197,28 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     record = export_model(request, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "model.onnx", "model.onnx.data"]
+    weights = record.model.weights
+    assert weights is not None
+    assert weights.referenced_tensors > 0
+    assert weights.referenced_bytes <= weights.files[0].size
+    check_weights(tmp_path, weights)
     eager = sources.rebuild(record, tmp_path)
     x, pe = torch.randn(2, 5, 32), ropeexport.rope(torch.arange(5).expand(2, 5), 16, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     ours = session.run(None, {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()})[0]
     expected = eager(x, pe).detach().numpy()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=64 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("fault", ["moved", "truncated", "altered"])
+def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatch, fault) -> None:
+    monkeypatch.setattr("ropeexport.model_writer._INLINE_LIMIT_BYTES", 1024)
+    record = export_model(sources.Request("flux-self-attention", Options(**SMALL)), tmp_path)
+    data = tmp_path / "model.onnx.data"
+    values = data.read_bytes()
+    if fault == "moved":
+        data.rename(tmp_path / "elsewhere")
+    else:
+        data.write_bytes(values[:-1] + (b"" if fault == "truncated" else bytes([values[-1] ^ 1])))
+    with pytest.raises(ModelFileError, match=r"model\.onnx\.data.*bring it back"):
+        check_weights(tmp_path, record.model.weights)

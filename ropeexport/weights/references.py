@@ -10,8 +10,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ropeexport.errors import ExportError, UsageError
-from ropeexport.manifest import WeightFile, Weights
-from ropeexport.weights.safetensors_files import Place, find, read_header
+from ropeexport.manifest import Weights
+from ropeexport.weights.integrity import weight_file
+from ropeexport.weights.safetensors_files import Place, find
 from ropeexport.weights.skeleton import is_fake
 
 _TYPES = {
@@ -64,10 +65,17 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
     tensors = [v.const_value for v in weights if isinstance(v.const_value, ir.ExternalTensor)]
     files = sorted({str(tensor.location) for tensor in tensors})
     return Weights(
-        files=tuple(_record(folder / name) for name in files),
+        files=tuple(weight_file(folder / name) for name in files),
         referenced_tensors=len(tensors),
         referenced_bytes=sum(tensor.nbytes for tensor in tensors),
     )
+
+
+def relocate(model: ir.Model, folder: Path) -> None:
+    """Let a model's references point into copies of their files in another folder."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value.base_dir = folder
 
 
 def _has_no_values(value: ir.Value) -> bool:
@@ -106,11 +114,6 @@ def _cast(value: ir.Value, dtype: ir.DataType) -> None:
     value.graph.insert_before(value.graph[0], node)
     for user, index in users:
         user.replace_input_with(index, node.outputs[0])
-
-
-def _record(path: Path) -> WeightFile:
-    header = read_header(path)
-    return WeightFile(file=path.name, size=header.size, header_sha256=header.sha256)
 
 
 def check_reachable(weights: Path, output: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ropeexport.errors import ModelFileError
 
+SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
 _LARGEST_HEADER = 100_000_000  # the format's own limit
 
@@ -42,9 +43,9 @@ class Header:
 
 def find(folder: Path) -> tuple[Path, ...]:
     """Return the safetensors files of a folder, those that an index names where there is one."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    indexes = sorted(folder.glob(f"*{SUFFIX}.index.json"))
     if not indexes:
-        return tuple(sorted(folder.glob("*.safetensors")))
+        return tuple(sorted(folder.glob(f"*{SUFFIX}")))
     try:
         files = set(json.loads(indexes[0].read_text())["weight_map"].values())
     except (ValueError, KeyError, AttributeError) as error:

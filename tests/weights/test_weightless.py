@@ -144,6 +144,7 @@ def test_another_folder_needs_a_copy(folder: Path, tmp_path_factory) -> None:
     assert list(out.iterdir()) == []
     export(folder, out, copy_weights=True)
     assert (out / FILE).read_bytes() == (folder / FILE).read_bytes()
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "model.onnx", FILE}
     onnxruntime.InferenceSession(out / "model.onnx")
 
 
