@@ -11,6 +11,7 @@ from collections.abc import Container
 import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
+from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
@@ -20,8 +21,10 @@ def simplify(model: ir.Model, weights: Container[str]) -> None:
     """Fold constants and drop what is unused.
 
     ``weights`` are the names of the module's parameters, which keep their layout and type.
-    Neither rewriting rules (their matching is quadratic in a large graph) nor a merge of equal
-    initializers (two norms both full of ones are two parameters) belong here.
+    A Reshape to a size that is known but for one dimension gets it as a constant: a runtime that
+    cannot follow the arithmetic of the shape (OpenVINO) knows the others from then on.  Further
+    rewriting rules (the matching of most is quadratic in a large graph) and a merge of equal
+    initializers (two norms both full of ones are two parameters) do not belong here.
     """
     onnxscript.optimizer.fold_constants(
         model,
@@ -30,6 +33,7 @@ def simplify(model: ir.Model, weights: Container[str]) -> None:
         output_size_limit=_FOLD_OUTPUT_LIMIT,
         should_fold=lambda node: _may_fold(node, weights),
     )
+    materialize_reshape_shape_rule.apply_to_model(model)
     clean(model)
 
 

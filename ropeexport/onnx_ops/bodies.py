@@ -128,8 +128,11 @@ _JOINED_EACH = """
   {x}_out = Concat<axis = 3>({x}_part_out, {x}_rest)
 """
 
+# onnxruntime drops a cast to the same type unless it makes a graph's output; an Identity it always
+# drops, so with one behind the cast, both go.
 _CAST_BACK_EACH = """
-  {x}_out = CastLike({x}_rotated, {x})
+  {x}_narrow = CastLike({x}_rotated, {x})
+  {x}_out = Identity({x}_narrow)
 """
 
 # how the last axis is seen as pairs, and which axis of that view holds the two of a pair
