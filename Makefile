@@ -55,7 +55,8 @@ bench: setup ## the CPU's side-by-side measurements, into benchmarks/results
 optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
 	$(PYTHON) -m venv build/optimum
 	build/optimum/bin/python -m pip install --quiet 'torch==2.13.0'
-	build/optimum/bin/python -m pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0'
+	build/optimum/bin/python -m pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' \
+	  'diffusers==0.35.2'
 
 clean: ## what the targets above made
 	rm -rf $(VENV) build out

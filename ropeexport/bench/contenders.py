@@ -129,14 +129,19 @@ def optimised(setting: Setting) -> Run:
 
 
 def optimum(setting: Setting) -> Run:
-    """Run optimum-onnx's file; it wants a mask of its own, which keeps every token."""
+    """Run optimum-onnx's file, which wants inputs of its own.
+
+    Of a language model that is a mask, which keeps every token; of FLUX, positions as integers.
+    """
     run = _onnxruntime(setting.prepared / OPTIMUM, setting)
 
-    def masked(inputs: Arrays) -> Arrays:
-        tokens = inputs["input_ids"]
-        return run({"attention_mask": np.ones_like(tokens), **inputs})
+    def adapted(inputs: Arrays) -> Arrays:
+        given = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
+        tokens = given.get("input_ids")
+        mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
+        return run(mask | given)
 
-    return masked
+    return adapted
 
 
 def without_rope(setting: Setting) -> Run:

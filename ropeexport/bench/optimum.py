@@ -1,4 +1,4 @@
-"""optimum-onnx's export of a model of transformers, made in an environment of its own.
+"""optimum-onnx's export of a model of transformers or diffusers, made in an environment of its own.
 
 optimum-onnx holds transformers back to a version that ropeexport's own models have left, so its
 command is run from elsewhere: ``make optimum`` puts it into ``build/optimum``, and
@@ -22,14 +22,14 @@ _TASK, _OPSET = "feature-extraction", "18"  # the newest opset that its exporter
 
 
 def export_with_optimum(module: nn.Module, target: Path) -> None:
-    """Save a model of transformers, export it with ``optimum-cli`` and move the file to ``target``.
+    """Save a model, export it in optimum's environment and move the file to ``target``.
 
     Raises
     ------
     MissingError
-        Where the command is missing, or the module is none of transformers'.
+        Where the environment is missing, or the module is none of transformers' or diffusers'.
     ExportError
-        With the command's last line, where it fails.
+        With the last line that was said, where the export fails.
     """
     command = os.environ.get(VARIABLE) or (str(_HERE.absolute()) if _HERE.is_file() else "")
     if not command:
@@ -37,18 +37,31 @@ def export_with_optimum(module: nn.Module, target: Path) -> None:
             f"optimum-onnx needs an environment of its own: run 'make optimum', or set {VARIABLE} "
             "to its optimum-cli"
         )
-    if not type(module).__module__.startswith("transformers."):
-        raise MissingError("optimum-onnx exports whole models of transformers; this is none")
+    library = type(module).__module__.partition(".")[0]
+    if library not in ("transformers", "diffusers"):
+        raise MissingError(
+            "optimum-onnx exports whole models of transformers and diffusers; this is none"
+        )
     saved, made = target.parent / "optimum-in", target.parent / "optimum-out"
-    module.save_pretrained(str(saved))  # type: ignore[operator]  # transformers has no types
-    words = [command, "export", "onnx", "--model", str(saved), "--task", _TASK]
-    done = subprocess.run(
-        [*words, "--opset", _OPSET, str(made)], capture_output=True, text=True, check=False
-    )
+    made.mkdir(exist_ok=True)
+    module.save_pretrained(str(saved))  # type: ignore[operator]  # neither library has types
+    words = _transformers if library == "transformers" else _diffusers
+    done = subprocess.run(words(command, saved, made), capture_output=True, text=True, check=False)
     shutil.rmtree(saved)
     if not (made / "model.onnx").is_file():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ExportError(f"optimum-cli: {first_line(RuntimeError(lines[-1]))}")
+        raise ExportError(f"optimum-onnx: {first_line(RuntimeError(lines[-1]))}")
     for path in made.iterdir():
         if path.name.startswith("model.onnx"):
             path.replace(target.parent / path.name.replace("model.onnx", target.name))
+
+
+def _transformers(command: str, saved: Path, made: Path) -> list[str]:
+    words = [command, "export", "onnx", "--model", str(saved), "--task", _TASK]
+    return [*words, "--opset", _OPSET, str(made)]
+
+
+def _diffusers(command: str, saved: Path, made: Path) -> list[str]:
+    script = Path(__file__).with_name("optimum_diffusers.py")
+    python = Path(command).with_name("python")
+    return [str(python), "-I", str(script), str(saved), str(made / "model.onnx")]

@@ -37,7 +37,7 @@ def test_every_contender_is_timed_at_every_length_or_says_why(found: Bench) -> N
     skipped = dict.fromkeys(("tensorrt", "optimum"), "SKIPPED")
     assert status(found) == dict.fromkeys(timed, "TIMED") | skipped
     peer = next(r.reason for r in found.contenders if r.name == "optimum")
-    assert "make optimum" in peer or "whole models of transformers" in peer
+    assert "make optimum" in peer or "whole models of transformers and diffusers" in peer
     reason = next(r.reason for r in found.contenders if r.name == "tensorrt")
     assert "no engine; run 'ropeexport build" in reason
     assert [group.sizes["length"] for group in found.groups] == [8, 16]
