@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops.forms import form_of
+from ropeexport.onnx_ops.names import ROPE_TABLE
 
 _REPEATS = ("Identity", "Tile", "Expand")
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_FROM_POSITIONS = (*_MOVERS, "Cast", "Concat", "Expand", "Floor", "Gather", "Slice", "Split")
 
 
 def load(path: Path, external_data: bool = True) -> onnx.ModelProto:
@@ -51,11 +53,13 @@ def opset(model: onnx.ModelProto) -> int:
 def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """Return the inputs that a caller feeds, with the role that the graph gives each."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    matrices, rows = _matrix_inputs(model), _indices(model)
+    roles: dict[str, Role] = dict.fromkeys(_position_inputs(model), "positions")
+    roles |= dict.fromkeys(_matrix_inputs(model), "matrices")
+    rows = _indices(model)
     return tuple(
         _index(value, rows[value.name])
         if value.name in rows
-        else _spec(value, _role(value, matrices))
+        else _spec(value, roles.get(value.name) or _role(value))
         for value in model.graph.input
         if value.name not in weights
     )
@@ -95,9 +99,7 @@ def _spec(value: onnx.ValueInfoProto, role: Role) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=dtype, shape=shape, role=role)
 
 
-def _role(value: onnx.ValueInfoProto, matrices: set[str]) -> Role:
-    if value.name in matrices:
-        return "matrices"
+def _role(value: onnx.ValueInfoProto) -> Role:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     return "positions" if np.issubdtype(dtype, np.integer) else "data"
 
@@ -142,6 +144,22 @@ def _matrix_inputs(model: onnx.ModelProto) -> set[str]:
             name = producers[name].input[0]
         found.add(name)
     return found
+
+
+def _position_inputs(model: onnx.ModelProto) -> set[str]:
+    """Names of the inputs that a table of angles reads as positions; FLUX's are floats."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    pending = [node.input[0] for node in model.graph.node if node.op_type == ROPE_TABLE]
+    met: set[str] = set()
+    while pending:
+        name = pending.pop()
+        node = producers.get(name)
+        if name in met:
+            continue
+        met.add(name)
+        if node is not None and node.op_type in _FROM_POSITIONS:
+            pending += node.input if node.op_type == "Concat" else node.input[:1]
+    return met - set(producers)
 
 
 def _rotated(model: onnx.ModelProto) -> set[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ropeexport.manifest import TensorSpec
 from ropeexport.parity import positions
 from ropeexport.parity.cases import Case
-from ropeexport.parity.floats import is_float, numpy_type
+from ropeexport.parity.floats import float_type, is_float, numpy_type
 from ropeexport.parity.space import Kind
 from ropeexport.profiles import shape_at
 
@@ -59,12 +59,17 @@ def _matrices(kind: Kind, shape: tuple[int, ...], rng: np.random.Generator) -> N
     return made
 
 
+def _exact_below(dtype: str) -> int:
+    """Return the number up to which a type holds every whole number."""
+    return int(1 / float_type(dtype).unit_roundoff) if is_float(dtype) else positions.LONG_LIMIT
+
+
 def _positions(
     kind: Kind, shape: tuple[int, ...], spec: TensorSpec, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return position ids (..., L, axes), or (..., L) where the last dimension is a length."""
     if kind == "long positions":
-        return rng.integers(0, positions.LONG_LIMIT, shape)
+        return rng.integers(0, min(positions.LONG_LIMIT, _exact_below(spec.dtype)), shape)
     last = spec.shape[-1]
     if not isinstance(last, int) or last > _AXES_LIMIT:
         return np.broadcast_to(np.arange(shape[-1]), shape).copy()

@@ -49,6 +49,8 @@ class TruthTeller(Protocol):
 def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     """Return what an exact function makes of a case.
 
+    An input of whole numbers alone, such as positions, is exact in every type: it is not perturbed.
+
     Parameters
     ----------
     exact : callable
@@ -62,10 +64,14 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     roundoffs = {name: float_type(str(inputs[name].dtype)).unit_roundoff for name in wide}
     outputs = exact({**inputs, **wide})
     smallest = min((x.size for x in outputs.values()), default=0)
+    exactly = {name for name, x in wide.items() if np.array_equal(x, np.rint(x))}
     moves: dict[str, list[Size]] = {name: [] for name in outputs}
     rng = np.random.Generator(np.random.SFC64(seed))
     for _ in range(samples_for(smallest)):
-        noisy = {name: _perturbed(x, roundoffs[name], rng) for name, x in wide.items()}
+        noisy = {
+            name: x if name in exactly else _perturbed(x, roundoffs[name], rng)
+            for name, x in wide.items()
+        }
         for name, x in exact({**inputs, **noisy}).items():
             moves[name].append(size_of(x - outputs[name]))
     return Truth(
