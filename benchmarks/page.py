@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cpu import tables
 from ropeexport import atomic
 from ropeexport.bench import show
 from ropeexport.bench.bench import code_hash
@@ -20,17 +21,19 @@ _CHARTED = "attention"
 _WHY = """
 Why, and what was tried:
 
-- Long attention: onnxruntime's Attention kernel keeps all scores (see its peak memory at length
-  4096, and that the floor without any rope takes as long); the rope is a few percent of it.
-  OpenVINO's kernel does not, so a fourth runtime would pass us there: its column runs our file with
-  the function bodies inlined. It accepts attention and Llama, and refuses FLUX, whose cosines it
-  does not know the rank of. onnxruntime's own `MultiHeadAttention` in place of `Attention` was
-  tried at length 1024: 76 ms against 75 ms, so nothing is gained by an operator of its own.
-- Peak memory and loading of whole models: the file keeps every weight in its module's layout, so
-  that it can refer to safetensors files; onnxruntime transposes them while it loads. The plain
-  export stores them transposed.
-- In Llama, onnxruntime's MatMul takes three quarters of the time and Attention most of the rest, in
-  every file alike; the norms and the rope are 1 % each.
+- Long attention: onnxruntime's Attention kernel keeps all scores (see its peak memory at lengths
+  4096 and 8192, and that the floor without any rope takes as long); the rope is a few percent of it.
+  OpenVINO's kernel does not, so a fourth runtime passes us there: its column runs our file with the
+  function bodies inlined, which it takes of every model here. onnxruntime's own
+  `MultiHeadAttention` in place of `Attention` was tried at length 1024: 76 ms against 75 ms, so
+  nothing is gained by an operator of its own.
+- Whole models: onnxruntime's MatMul takes three quarters of the time and Attention most of the rest,
+  in every file alike; the norms and the rope are 1 % each, so all of onnxruntime's files lie within a
+  few percent. The rest of the peak memory is weights that onnxruntime transposes while it loads: the
+  file keeps each in its module's layout, so that it can refer to safetensors files. `Gemm` with
+  `transB` instead was tried: as fast, and 25 MB less of 315 at length 256, 15 MB more at 1024.
+- Rope alone: torch.compile writes both outputs in one pass; onnxruntime runs a RotaryEmbedding for
+  each, after a look at the matrices.
 """
 _NOTABLE = 1.1
 _HEAD = """# Benchmarks
@@ -85,6 +88,8 @@ def _lines(cpu: dict[str, Any]) -> Iterator[str]:
     for name in cpu["parts"]:
         yield from _part(cpu, name)
     yield from _processes(cpu)
+    yield from _engines(cpu)
+    yield from _second_run(cpu)
     yield from _others()
 
 
@@ -145,11 +150,8 @@ def _part(cpu: dict[str, Any], name: str) -> Iterator[str]:
         yield from _table(found, group)
     yield ""
     yield from _left_out(found)
-    sizes = {r.name: r.file_mb for r in found.contenders if r.file_mb is not None}
-    if "ropeexport" in sizes:
-        plain = f"; the plain export's {sizes['plain']:.2f} MB" if "plain" in sizes else ""
-        yield f"File with weights: {sizes['ropeexport']:.2f} MB{plain}."
-        yield ""
+    yield from tables.file_lines(part)
+    yield ""
 
 
 def _table(found: Bench, group: Group) -> Iterator[str]:
@@ -182,6 +184,22 @@ def _processes(cpu: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def _engines(cpu: dict[str, Any]) -> Iterator[str]:
+    lines = list(tables.build_lines(cpu["parts"]))
+    if lines:
+        yield "## Building engines"
+        yield ""
+        yield from lines
+
+
+def _second_run(cpu: dict[str, Any]) -> Iterator[str]:
+    again = RESULTS / "cpu-again.json"
+    if again.is_file():
+        yield "## Do the numbers hold?"
+        yield ""
+        yield from tables.again_lines(cpu, json.loads(again.read_text()))
+
+
 def _others() -> Iterator[str]:
     yield "## Elsewhere"
     yield ""
@@ -206,6 +224,11 @@ def _weightless(record: dict[str, Any]) -> Iterator[str]:
             f"{row['peak_mb']:.0f} | {row['onnx_bytes'] / 1e6:.1f} |"
         )
     yield ""
+    for name, row in record["cases"].items():
+        if "added_mb" in row:
+            yield f"{name}: beside them the export takes {row['added_mb']:.0f} MB; they are written"
+            yield "tensor by tensor into a file of their own."
+            yield ""
     if real := record.get("parity"):
         shares = ", ".join(f"{name} {share:.0%}" for name, share in real["share_of_bound"].items())
         yield (

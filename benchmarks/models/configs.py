@@ -105,4 +105,30 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "granite": _TEXT,
     "starcoder2": _TEXT,
     "ernie4_5": _GLM,
+    # tried after all the others worked, and right or refused at the first attempt or after a mend
+    # that had nothing to do with the class
+    "smollm3": _TEXT,
+    "helium": _GLM,
+    "persimmon": _TEXT,
+    "glm4": _GLM,
+    "cohere2": {**_TEXT, "sliding_window": 8},
+    "olmo": _TEXT,
+    "exaone4": {**_TEXT, "sliding_window": 8},
+    "seed_oss": _GLM,
+    "nemotron": _TEXT,
+    "codegen": {**_GPT, "n_ctx": 128},
+    "roformer": {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128,
+    },
+    "esm": {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 1,
+        "mask_token_id": 3, "position_embedding_type": "rotary",
+    },
+    "falcon": {
+        "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "bos_token_id": 1, "eos_token_id": 2,
+    },
+    "mixtral": {**_TEXT, "num_local_experts": 2, "num_experts_per_tok": 1},
 }  # fmt: skip
