@@ -22,16 +22,17 @@ _WHY = """
 Why, and what was tried:
 
 - Long attention: onnxruntime's Attention kernel keeps all scores (see its peak memory at lengths
-  4096 and 8192, and that the floor without any rope takes as long); the rope is a few percent of it.
+  4096 and 8192, and that the floor without any rope takes as long); the rope is a few percent.
   OpenVINO's kernel does not, so a fourth runtime passes us there: its column runs our file with the
   function bodies inlined, which it takes of every model here. onnxruntime's own
   `MultiHeadAttention` in place of `Attention` was tried at length 1024: 76 ms against 75 ms, so
   nothing is gained by an operator of its own.
-- Whole models: onnxruntime's MatMul takes three quarters of the time and Attention most of the rest,
-  in every file alike; the norms and the rope are 1 % each, so all of onnxruntime's files lie within a
-  few percent. The rest of the peak memory is weights that onnxruntime transposes while it loads: the
-  file keeps each in its module's layout, so that it can refer to safetensors files. `Gemm` with
-  `transB` instead was tried: as fast, and 25 MB less of 315 at length 256, 15 MB more at 1024.
+- Whole models: onnxruntime's MatMul takes three quarters of the time and Attention most of the
+  rest, in every file alike; the norms and the rope are 1 % each, so all of onnxruntime's files lie
+  within a few percent. What is left of the peak memory is weights that onnxruntime transposes while
+  it loads: the file keeps each in its module's layout, so that it can refer to safetensors files.
+  `Gemm` with `transB` instead was tried on the Llama: as fast; 25 MB less of 315 at length 256,
+  15 MB more at 1024.
 - Rope alone: torch.compile writes both outputs in one pass; onnxruntime runs a RotaryEmbedding for
   each, after a look at the matrices.
 """

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 import onnxscript.version_converter
-from onnx_ir.passes import common as passes
 
 import ropeexport
 from ropeexport import atomic, manifest, model_writer, onnx_file
 from ropeexport.errors import ModelFileError
 from ropeexport.exporter import annotate, attach_functions, check_count
+from ropeexport.foreign_shapes import infer_shapes
 from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
@@ -79,7 +79,7 @@ def fused(path: Path) -> tuple[ir.Model, RopeCount]:
     onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
     model = _at_opset(ir.load(path), path)
     _name_dimensions(model)
-    passes.ShapeInferencePass()(model)
+    infer_shapes(model)
     return model, fuse(model)
 
 

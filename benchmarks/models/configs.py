@@ -105,8 +105,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "granite": _TEXT,
     "starcoder2": _TEXT,
     "ernie4_5": _GLM,
-    # tried after all the others worked, and right or refused at the first attempt or after a mend
-    # that had nothing to do with the class
+    # tried when nothing had been written with them in mind
     "smollm3": _TEXT,
     "helium": _GLM,
     "persimmon": _TEXT,

@@ -1,8 +1,9 @@
 """``python -m benchmarks.weightless``: FLUX.1-dev at full size, its weights in a sparse file.
 
 Prints wall time and peak memory of the full size, of a width and four times that width at equal
-depth, side by side with plain ``torch.onnx.export``, at a small size and at the largest that it can
-export here, and of a module whose weights are in memory and beyond a protobuf's 2 GiB; exports a model with real weights and checks it; writes results/weightless.json.
+depth, side by side with plain ``torch.onnx.export``, at a small size and at the largest that it
+can export here, and of a module whose weights are in memory and beyond a protobuf's 2 GiB; exports
+a model with real weights and checks it; writes results/weightless.json.
 """
 
 from __future__ import annotations

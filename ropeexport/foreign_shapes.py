@@ -1,0 +1,70 @@
+"""Shapes of a foreign file's values, by the names of its inputs' dimensions.
+
+Older exporters write the arithmetic of a shape out, which hides it until it is folded, and name an
+output's dimensions anew, which are then taken for others.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from ropeexport.fusion.movement import is_float
+from ropeexport.simplify import simplify
+
+_INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Let every shape follow from those of the inputs, in place; weights stay as they are."""
+    weights = {name for name, value in model.graph.initializers.items() if is_float(value)}
+    declared = {value: value.shape for value in model.graph.outputs}
+    for value in declared:
+        value.shape = None
+    known: set[str] = set()
+    while known != (known := _shapes(model)):  # one that is known lets the next be folded
+        _fold_sizes(model)
+        simplify(model, weights)
+        _forget_invented(model)
+        passes.ShapeInferencePass()(model)
+    for value, shape in declared.items():
+        if value.shape is None:
+            value.shape = shape
+
+
+def _shapes(model: ir.Model) -> set[str]:
+    return {f"{value.name} {value.shape}" for node in model.graph for value in node.outputs}
+
+
+def _forget_invented(model: ir.Model) -> None:
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None and any(_INVENTED in str(dim) for dim in value.shape):
+                value.shape = None
+
+
+def _fold_sizes(model: ir.Model) -> None:
+    """Make constants of sizes that are known and read from a shape by a scalar index.
+
+    onnxscript's folding knows an index of one dimension alone; torch's older exporter writes none.
+    """
+    for node in model.graph:
+        size = _size(node)
+        if size is not None:
+            constant = ir.node("Constant", [], {"value_int": size})
+            model.graph.insert_before(node, constant)
+            constant.outputs[0].dtype = ir.DataType.INT64
+            constant.outputs[0].shape = ir.Shape([])
+            ir.convenience.replace_all_uses_with(node.outputs[0], constant.outputs[0])
+
+
+def _size(node: ir.Node) -> int | None:
+    """Return the size that a node reads from a shape, where it is one number."""
+    source = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] else None
+    if source is None or source.op_type != "Shape" or source.attributes or node.inputs[1] is None:
+        return None
+    index, shaped = ir.convenience.get_const_tensor(node.inputs[1]), source.inputs[0]
+    if index is None or index.shape.rank() or shaped is None or shaped.shape is None:
+        return None
+    size = shaped.shape[int(index.numpy())]
+    return size if isinstance(size, int) else None
