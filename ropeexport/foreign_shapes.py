@@ -13,6 +13,7 @@ from ropeexport.fusion.movement import is_float
 from ropeexport.simplify import simplify
 
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
+_MOST_ROUNDS = 16
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -21,26 +22,33 @@ def infer_shapes(model: ir.Model) -> None:
     declared = {value: value.shape for value in model.graph.outputs}
     for value in declared:
         value.shape = None
-    known: set[str] = set()
-    while known != (known := _shapes(model)):  # one that is known lets the next be folded
+    for _ in range(_MOST_ROUNDS):  # a shape that is known lets the next be folded
+        before = _shapes(model)
         _fold_sizes(model)
         simplify(model, weights)
         _forget_invented(model)
         passes.ShapeInferencePass()(model)
+        if _shapes(model) == before:
+            break
     for value, shape in declared.items():
-        if value.shape is None:
+        if value.shape is None or _is_invented(value):
             value.shape = shape
 
 
-def _shapes(model: ir.Model) -> set[str]:
-    return {f"{value.name} {value.shape}" for node in model.graph for value in node.outputs}
+def _shapes(model: ir.Model) -> dict[str | None, str]:
+    values = (value for node in model.graph for value in node.outputs)
+    return {value.name: str(value.shape) for value in values if not _is_invented(value)}
 
 
 def _forget_invented(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
-            if value.shape is not None and any(_INVENTED in str(dim) for dim in value.shape):
+            if _is_invented(value):
                 value.shape = None
+
+
+def _is_invented(value: ir.Value) -> bool:
+    return value.shape is not None and any(_INVENTED in str(dim) for dim in value.shape)
 
 
 def _fold_sizes(model: ir.Model) -> None:

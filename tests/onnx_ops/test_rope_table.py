@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from ropeexport import onnx_file
 from ropeexport.builtin_models import flux_axes
 from ropeexport.onnx_ops import rope_table
 
@@ -81,3 +82,20 @@ def test_positions_beyond_the_tables_are_nan() -> None:
     pe = table(np.array([far, -far, 1 << 40, 7]), frequencies(8, 1e4))
     assert np.isnan(pe[:3]).all()
     assert np.isfinite(pe[3]).all()
+
+
+def test_a_float_input_that_reaches_the_table_is_known_as_positions() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 23, "ropeexport": 1]>
+        g (float[t, 3] txt_ids, float[l, 3] img_ids, float[l, 4] x,
+           float[a, 2, 4] coarse, float[b, 2, 4] fine) => (float[n, 2, 2, 2] pe, float[l, 4] y) {
+            ids = Concat<axis = 0>(txt_ids, img_ids)
+            last = Constant<value_int = 2>()
+            column = Gather<axis = 1>(ids, last)
+            pos = Cast<to = 7>(column)
+            pe = ropeexport.RopeTable (pos, coarse, fine)
+            y = Neg(x)
+        }"""
+    )
+    roles = {spec.name: spec.role for spec in onnx_file.input_specs(model)}
+    assert (roles["txt_ids"], roles["img_ids"], roles["x"]) == ("positions", "positions", "data")

@@ -7,6 +7,7 @@ import pytest
 
 from ropeexport import manifest
 from ropeexport.errors import UsageError
+from ropeexport.manifest import TensorSpec
 from ropeexport.parity.cases import Case, select
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.parity.positions import LONG_LIMIT, flux_ids
@@ -108,3 +109,14 @@ def test_ids_without_a_batch_have_a_length_in_front() -> None:
     axes = {name: Axis(min=1, opt=2, max=4) for name in ("batch", "length")}
     space = Space(specs, axes, ("random data",))
     assert (space.batches, space.lengths) == (("batch",), ("length",))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", LONG_LIMIT), ("float16", 2048)])
+def test_float_positions_are_whole_numbers_that_their_type_holds(dtype: str, limit: int) -> None:
+    spec = TensorSpec(name="img_ids", dtype=dtype, shape=("length", 3), role="positions")
+    for kind in ("flux positions", "long positions"):
+        ids = make_inputs(Case("one", kind, {"length": 500}, 0), [spec])["img_ids"]
+        assert ids.dtype == dtype
+        np.testing.assert_array_equal(ids, np.rint(ids))
+        assert ids.max() < limit
+    assert ids.max() > limit / 2, "long positions are long"

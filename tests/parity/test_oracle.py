@@ -58,6 +58,11 @@ def test_where_nothing_is_narrowed_the_inputs_alone_are_perturbed() -> None:
     assert 0 < truth.sensitivity["y"].largest <= 2.0**-24
 
 
+def test_whole_numbers_are_exact_and_so_not_perturbed() -> None:
+    truth = Oracle(_NoCasts(), ["y"]).truth({"x": np.arange(64, dtype=np.float32)}, seed=0)
+    assert truth.sensitivity["y"].largest == 0
+
+
 @pytest.mark.parametrize("single", [True, False])
 def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
     x = torch.ones(2, dtype=torch.float64)
