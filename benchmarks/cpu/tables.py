@@ -63,9 +63,9 @@ def again_lines(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
     times = sum(pair.holds for pair in found)
     ratios = sum(pair.holds_to_ours for pair in found)
     yield (
-        f"A second whole run, {second['date']}: {times} of {len(found)} medians lie within the sum "
-        f"of both runs' spreads, and {ratios} of {len(found)} ratios to ropeexport. "
-        f"{_median_text(found)}"
+        f"A second run, {second['date']}, of {len(second['parts'])} of the {len(first['parts'])} "
+        f"parts: {times} of {len(found)} medians lie within the sum of both runs' spreads, and "
+        f"{ratios} of {len(found)} ratios to ropeexport. {_median_text(found)}"
     )
     off = sorted((p for p in found if not p.holds_to_ours), key=_excess, reverse=True)
     if off:
