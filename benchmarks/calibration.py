@@ -14,9 +14,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ropeexport import sources
-from ropeexport.builtin_models import BUILTINS, Options
-from ropeexport.exporter import export_model
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
+from ropeexport.models.builtin_models import BUILTINS, Options
 from ropeexport.parity.check import Options as CheckOptions
 from ropeexport.parity.check import check
 from ropeexport.parity.records import Comparison

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ropeexport import apply_rope
-from ropeexport.builtin_models import DTYPES
-from ropeexport.example import Example
 from ropeexport.manifest import Axis
+from ropeexport.models.builtin_models import DTYPES
+from ropeexport.models.example import Example
 from ropeexport.modules import FluxPositionEmbedding
 
 OUTPUTS = ("q_rotated", "k_rotated", "out")

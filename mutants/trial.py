@@ -15,8 +15,8 @@ import onnx
 from mutants import models
 from mutants.catalogue import Equivalent, Mutant
 from mutants.edits import Edit
-from ropeexport import sources
-from ropeexport.exporter import export_model
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.records import Comparison, Report
 from ropeexport.report.view import number

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ropeexport.api import export
-    from ropeexport.example import Example
     from ropeexport.manifest import Axis
+    from ropeexport.models.example import Example
     from ropeexport.modules import attention
     from ropeexport.op import apply_rope, rope
     from ropeexport.parity.check import check
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Axis": "ropeexport.manifest",
-    "Example": "ropeexport.example",
+    "Example": "ropeexport.models.example",
     "build": "ropeexport.trt.build",
     "check": "ropeexport.parity.check",
     "attention": "ropeexport.modules",

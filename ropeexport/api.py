@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ropeexport.errors import UsageError
-from ropeexport.example import Example, unchanged
-from ropeexport.exporter import DEFAULT_OPSET, export_example
+from ropeexport.exporting.exporter import DEFAULT_OPSET, export_example
 from ropeexport.manifest import Axis, Manifest, Refusal, Source
+from ropeexport.models.example import Example, unchanged
 from ropeexport.weights.safetensors_files import find
 from ropeexport.weights.skeleton import skeleton
 

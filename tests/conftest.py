@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ropeexport import manifest, sources
-from ropeexport.builtin_models import Options
-from ropeexport.exporter import export_model
+from ropeexport import manifest
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
+from ropeexport.models.builtin_models import Options
 from ropeexport.trt import cache, plugin_library
 
 Exported = Callable[..., Path]

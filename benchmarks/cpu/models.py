@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ropeexport import apply_rope
-from ropeexport.builtin_models import DTYPES, Options, flux_attention
-from ropeexport.example import Example
-from ropeexport.hub.load import diffusers_example, transformers_example
+from ropeexport.models.builtin_models import DTYPES, Options, flux_attention
+from ropeexport.models.example import Example
+from ropeexport.models.hub.load import diffusers_example, transformers_example
 
 # FLUX.1-dev's head size and axes; fewer heads and blocks
 _FLUX = {

@@ -12,10 +12,10 @@ from pathlib import Path
 _EXPORT = """
 import sys, tempfile, time
 from pathlib import Path
-from ropeexport import sources
+from ropeexport.models import sources
 from ropeexport.bench.plain import export_plain
-from ropeexport.builtin_models import Options
-from ropeexport.exporter import export_example
+from ropeexport.models.builtin_models import Options
+from ropeexport.exporting.exporter import export_example
 example, source = sources.load(sources.Request("flux-attention", Options()))
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()

@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.models.configs import DIFFUSERS, TRANSFORMERS
-from ropeexport.builtin_models import DTYPES
-from ropeexport.example import Example
-from ropeexport.hub.load import diffusers_example, transformers_example
+from ropeexport.models.builtin_models import DTYPES
+from ropeexport.models.example import Example
+from ropeexport.models.hub.load import diffusers_example, transformers_example
 
 NAMES = (*DIFFUSERS, *TRANSFORMERS)
 

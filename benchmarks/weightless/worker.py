@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from benchmarks.weightless.sparse import write_sparse
-from ropeexport.example import Example
-from ropeexport.exporter import export_example
-from ropeexport.hub.load import diffusers_example, skeleton_of
+from ropeexport.exporting.exporter import export_example
 from ropeexport.manifest import Source
+from ropeexport.models.example import Example
+from ropeexport.models.hub.load import diffusers_example, skeleton_of
 
 CLASS = "FluxTransformer2DModel"
 

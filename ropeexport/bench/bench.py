@@ -33,8 +33,7 @@ Say = Callable[[str, str, bool], None]  # contender, what became of it, whether 
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
-    "onnx_ops/*.py", "fusion/*.py", "modules.py", "op.py", "reference.py", "tracing.py",
-    "complex_numbers.py", "simplify.py", "norms.py", "portable.py", "exporter.py",
+    "exporting/*.py", "fusion/*.py", "onnx_ops/*.py", "modules.py", "op.py", "reference.py",
 )  # fmt: skip
 
 

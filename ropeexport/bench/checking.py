@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport import sources
 from ropeexport.manifest import Manifest
+from ropeexport.models import sources
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge

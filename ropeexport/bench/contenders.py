@@ -73,7 +73,7 @@ def eager(setting: Setting) -> Run:
     """Run the module itself."""
     import torch
 
-    from ropeexport import sources
+    from ropeexport.models import sources
 
     torch.set_num_threads(setting.threads)
     module = sources.rebuild(manifest.read(setting.folder), setting.folder, setting.module)
@@ -86,9 +86,9 @@ def compiled(setting: Setting) -> Run:
 
     import torch
 
-    from ropeexport import sources
     from ropeexport.bench.plain import plain_program
-    from ropeexport.example import bound
+    from ropeexport.models import sources
+    from ropeexport.models.example import bound
 
     if shutil.which("g++") is None and shutil.which("c++") is None:
         raise MissingError("torch.compile needs a C++ compiler; install g++")

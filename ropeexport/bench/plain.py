@@ -16,9 +16,9 @@ from torch import Tensor
 
 import ropeexport.op  # noqa: F401  (registers the ops that are replaced)
 from ropeexport.errors import MissingError
-from ropeexport.example import Example, all_axes, traceable_inputs
+from ropeexport.exporting.tracing import dynamic_shapes, quiet
+from ropeexport.models.example import Example, all_axes, traceable_inputs
 from ropeexport.reference import rope_matrices, rotate
-from ropeexport.tracing import dynamic_shapes, quiet
 
 _OPSET = 23
 

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from ropeexport import manifest, onnx_file, sources
+from ropeexport import manifest
 from ropeexport.bench.contenders import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
 from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.models import sources
+from ropeexport.onnx_files import onnx_file
 
 
 def main(kind: str, folder: Path, prepared: Path, module: str | None) -> float:

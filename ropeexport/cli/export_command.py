@@ -54,7 +54,7 @@ def command(model: str, output: Path, as_json: bool, config: Path | None, **give
     from ropeexport.packages import require
 
     require("torch", "onnxscript", "onnx_ir")
-    from ropeexport.exporter import export_model
+    from ropeexport.exporting.exporter import export_model
 
     choices = {name: given.pop(name) for name in _CHOICES}
     manifest = export_model(_request(model, config, given), output, **choices)
@@ -68,10 +68,10 @@ _CHOICES = ("opset", "force", "copy_weights", "require_rope")
 
 
 def _request(model: str, config: Path | None, sizes: dict[str, Any]) -> Any:
-    from ropeexport.builtin_models import BUILTINS, Options
     from ropeexport.errors import UsageError
-    from ropeexport.hub.load import is_library_model
-    from ropeexport.sources import Request
+    from ropeexport.models.builtin_models import BUILTINS, Options
+    from ropeexport.models.hub.load import is_library_model
+    from ropeexport.models.sources import Request
 
     given = {name: value for name, value in sizes.items() if value is not None}
     dtype = given.pop("dtype", None) if is_library_model(model) else None

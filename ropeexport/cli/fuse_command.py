@@ -25,7 +25,7 @@ def command(path: Path, output: Path, require_rope: int | None, force: bool) -> 
     from ropeexport.packages import require
 
     require("onnxscript", "onnx_ir")
-    from ropeexport.fuse_file import fuse_file
+    from ropeexport.exporting.fuse_file import fuse_file
 
     record, count = fuse_file(path, output, force=force, require_rope=require_rope)
     if record is None:

@@ -11,9 +11,9 @@ import click
 from ropeexport.cli.rope_lines import rope_lines
 
 if TYPE_CHECKING:
-    from ropeexport.inspection import Engine, Inspection, Model
     from ropeexport.lint.rule import Finding
     from ropeexport.manifest import Profile, TensorSpec
+    from ropeexport.onnx_files.inspection import Engine, Inspection, Model
 
 
 @click.command(name="inspect")
@@ -29,7 +29,7 @@ def command(path: Path, lint: bool, as_json: bool) -> None:
     if lint:
         _lint(path, as_json)
         return
-    from ropeexport.inspection import inspect
+    from ropeexport.onnx_files.inspection import inspect
 
     found = inspect(path)
     click.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))

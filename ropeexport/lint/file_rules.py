@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ropeexport.inspection import Inspection
 from ropeexport.lint.rule import Rule
+from ropeexport.onnx_files.inspection import Inspection
 
 
 def _refused(found: Inspection) -> Iterator[str]:

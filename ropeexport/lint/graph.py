@@ -8,7 +8,7 @@ from functools import cached_property
 
 import onnx
 
-from ropeexport.onnx_file import is_rope
+from ropeexport.onnx_files.onnx_file import is_rope
 
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)

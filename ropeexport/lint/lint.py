@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ropeexport import onnx_file
 from ropeexport.errors import ModelFileError
-from ropeexport.inspection import Inspection, inspect
 from ropeexport.lint.file_rules import FILE_RULES
 from ropeexport.lint.graph import Graph
 from ropeexport.lint.graph_rules import GRAPH_RULES
 from ropeexport.lint.rule import Finding, Rule, Severity
 from ropeexport.lint.written_out import WRITTEN_OUT
+from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.inspection import Inspection, inspect
 
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, WRITTEN_OUT, *FILE_RULES)
@@ -24,7 +24,7 @@ def lint(path: Path) -> tuple[Inspection, tuple[Finding, ...]]:
     Raises
     ------
     ManifestError, ModelFileError
-        As :func:`ropeexport.inspection.inspect`.
+        As :func:`ropeexport.onnx_files.inspection.inspect`.
     """
     found = inspect(path)
     file = Path(found.model.file)

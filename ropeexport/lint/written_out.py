@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ropeexport.lint.rule import Rule
-from ropeexport.onnx_file import is_rope, load
+from ropeexport.onnx_files.onnx_file import is_rope, load
 from ropeexport.onnx_ops.forms import form_of
 
 
 def _written_out(path: Path) -> Iterator[str]:
-    from ropeexport.fuse_file import fused
+    from ropeexport.exporting.fuse_file import fused
 
     nodes = load(path, external_data=False).graph.node
     own = {node.output[0] for node in nodes if is_rope(node) or node.op_type == "RotaryEmbedding"}

@@ -20,22 +20,23 @@ from typing import cast
 
 import onnx
 
-from ropeexport import manifest, sources
+from ropeexport import manifest
 from ropeexport.errors import RopeExportError
-from ropeexport.example import checked
-from ropeexport.exporter import finished
+from ropeexport.exporting.exporter import finished
+from ropeexport.exporting.tracing import trace
 from ropeexport.locate import tapped_file
 from ropeexport.locate.engine import open_tapped
 from ropeexport.locate.program import TappedProgram, returned_by
 from ropeexport.locate.taps import Tap, taps_of
 from ropeexport.manifest import Manifest
+from ropeexport.models import sources
+from ropeexport.models.example import checked
 from ropeexport.parity.cases import Case
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import CaseRecord, Comparison, LocationRecord, Report
 from ropeexport.parity.space import Kind
 from ropeexport.runners.eager import EagerRunner
-from ropeexport.tracing import trace
 
 _NOTHING = (
     "with the tensors in between marked as outputs, each is within its derived bound: the fault is "

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx
 
-from ropeexport import atomic, manifest, onnx_file
+from ropeexport import atomic, manifest
 from ropeexport.manifest import MODEL_NAME, Manifest
+from ropeexport.onnx_files import onnx_file
 
 _WEIGHTS = "tapped.data"
 _BOOL = onnx.TensorProto.BOOL

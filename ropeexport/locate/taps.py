@@ -58,7 +58,7 @@ def taps_of(
     Parameters
     ----------
     model : ir.Model
-        As :func:`ropeexport.exporter.onnx_model` returns it.
+        As :func:`ropeexport.exporting.exporter.onnx_model` returns it.
     returned : mapping of str to int
         The names of the program's nodes, and how many tensors each returns; 0 for what is none.
     outputs : sequence of str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ropeexport import __version__, atomic, manifest, onnx_file
+from ropeexport import __version__, atomic, manifest
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
+from ropeexport.onnx_files import onnx_file
 
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from ropeexport import atomic, manifest, sources
+from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Manifest
+from ropeexport.models import sources
 from ropeexport.parity.cases import select
 from ropeexport.parity.contenders import Contender, open_contenders
 from ropeexport.parity.judge import Judge

@@ -13,7 +13,7 @@ from pathlib import Path
 from ropeexport import atomic, manifest
 from ropeexport.errors import MissingError, ModelFileError, UsageError
 from ropeexport.manifest import Manifest
-from ropeexport.onnx_file import input_specs, load
+from ropeexport.onnx_files.onnx_file import input_specs, load
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import Case, Selection, select
 from ropeexport.parity.contenders import Contender, is_bfloat16, open_runner

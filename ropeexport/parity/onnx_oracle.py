@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from ropeexport import onnx_file
 from ropeexport.errors import ParityError
-from ropeexport.onnx_retype import float64_twin
+from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_retype import float64_twin
 from ropeexport.parity.floats import Float64s
 from ropeexport.parity.truth import Truth, truth_of
 from ropeexport.runners import Arrays

@@ -13,9 +13,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport import onnx_file
 from ropeexport.errors import MissingError
-from ropeexport.onnx_retype import float32_twin, has_bfloat16
+from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
 from ropeexport.runners.ort import OrtRunner

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from ropeexport import atomic, manifest, onnx_file
+from ropeexport import atomic, manifest
 from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import EngineRecord, Implementation, Manifest, Profile
+from ropeexport.onnx_files import onnx_file
 from ropeexport.profiles import Shapes, make_profile
 from ropeexport.trt import child, preflight
 from ropeexport.trt.flavour import pick_flavour

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ropeexport import onnx_file
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Implementation
+from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops.bodies import Body, with_body
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.messages import Attention, BuildRequest

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from ropeexport import atomic, onnx_file
+from ropeexport import atomic
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
+from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
 from ropeexport.weights.integrity import check_weights

@@ -148,8 +148,9 @@ def test_the_fastest_comes_first_and_the_floor_last(found: Bench) -> None:
 def test_plain_programs_compute_the_same(export_once) -> None:
     import torch
 
-    from ropeexport import manifest, sources
+    from ropeexport import manifest
     from ropeexport.bench.plain import plain_program
+    from ropeexport.models import sources
 
     folder = export_once("flux-self-attention-ids", "fp32")
     example = sources.rebuild_example(manifest.read(folder), folder)

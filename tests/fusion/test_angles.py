@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ropeexport.example import Example
-from ropeexport.exporter import onnx_model
+from ropeexport.exporting.exporter import onnx_model
 from ropeexport.fusion.angles import exact_frequencies
 from ropeexport.manifest import Source
+from ropeexport.models.example import Example
 from ropeexport.trt.preflight import _float64_places
 
 PROMISED = 2.0**-23

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fusion.writings import WRITINGS, Blend, ByHead, GivenTables
 
-from ropeexport.example import Example
-from ropeexport.exporter import onnx_model
+from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
+from ropeexport.models.example import Example
 from ropeexport.onnx_ops.forms import form_of
 
 SOURCE = Source(kind="factory", name="test")

@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from ropeexport import manifest
-from ropeexport.inspection import inspect
 from ropeexport.lint.__main__ import page
 from ropeexport.lint.file_rules import FILE_RULES
 from ropeexport.lint.graph import Graph
 from ropeexport.lint.graph_rules import GRAPH_RULES
 from ropeexport.lint.lint import RULES, lint
 from ropeexport.manifest import EngineRecord, Profile, Refusal, RopeCount
+from ropeexport.onnx_files.inspection import inspect
 
 PAGE = Path(__file__).parents[2] / "docs" / "lint.md"
 ROPE = 'ropeexport.ApplyRope <plugin_version = "1", plugin_namespace = "ropeexport">'

@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from ropeexport import onnx_file
-from ropeexport.builtin_models import flux_axes
+from ropeexport.models.builtin_models import flux_axes
+from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import rope_table
 
 PROMISED = 2.0**-23

@@ -13,8 +13,9 @@ import torch
 from onnx import numpy_helper
 from parity import mutants
 
-from ropeexport import manifest, sources
+from ropeexport import manifest
 from ropeexport.errors import ParityError
+from ropeexport.models import sources
 from ropeexport.parity import check as checks
 from ropeexport.parity import report as reports
 from ropeexport.parity.cases import select

@@ -12,8 +12,9 @@ import onnx
 import pytest
 from command_line import assert_one_line, ropeexport
 
-from ropeexport import manifest, sources
+from ropeexport import manifest
 from ropeexport.errors import ModelFileError, ParityError, UsageError
+from ropeexport.models import sources
 from ropeexport.onnx_ops.bodies import with_body
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import select

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
-from ropeexport import sources
-from ropeexport.builtin_models import Options as ModelOptions
 from ropeexport.errors import MissingError, ModelFileError
-from ropeexport.exporter import export_model
-from ropeexport.onnx_retype import float32_twin, has_bfloat16
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
+from ropeexport.models.builtin_models import Options as ModelOptions
+from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
 from ropeexport.runners.emulated import EmulatedRunner

@@ -8,8 +8,9 @@ import onnx
 import pytest
 import torch
 
-from ropeexport import manifest, sources
+from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError, ModelFileError, ParityError
+from ropeexport.models import sources
 from ropeexport.parity.cases import select
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.eager import EagerRunner

@@ -118,7 +118,7 @@ def test_a_module_that_cannot_be_imported_is_missing(monkeypatch) -> None:
 
 def test_the_parent_side_imports_no_tensorrt() -> None:
     code = (
-        "import sys, ropeexport.trt.build, ropeexport.inspection, ropeexport.doctor;"
+        "import sys, ropeexport.trt.build, ropeexport.onnx_files.inspection, ropeexport.doctor;"
         "bad = {'torch', 'tensorrt', 'tensorrt_rtx', 'onnxruntime'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -16,7 +16,7 @@ from torch import nn
 import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
-from ropeexport.inspection import inspect
+from ropeexport.onnx_files.inspection import inspect
 from ropeexport.weights.integrity import check_weights
 from ropeexport.weights.skeleton import is_fake, skeleton
 

@@ -13,10 +13,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ropeexport.complex_numbers import without_complex
 from ropeexport.errors import ExportError, UsageError
-from ropeexport.example import Example, traceable_inputs
-from ropeexport.hub.dynamic_rope import traceable_ropes
+from ropeexport.exporting.complex_numbers import without_complex
+from ropeexport.models.example import Example, traceable_inputs
+from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.translation import translation_table
 

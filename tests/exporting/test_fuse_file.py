@@ -14,7 +14,7 @@ from fusion.writings import WRITINGS
 
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
-from ropeexport.fuse_file import fuse_file
+from ropeexport.exporting.fuse_file import fuse_file
 
 
 def write_foreign(path: Path, name: str, opset: int, *, external: bool = False) -> None:

@@ -9,9 +9,10 @@ import onnx
 import pytest
 from command_line import ropeexport
 
-from ropeexport import manifest, sources
+from ropeexport import manifest
 from ropeexport.errors import UsageError
-from ropeexport.exporter import export_model
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
 
 FLUX = {
     "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,

@@ -13,16 +13,18 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import ropeexport
-from ropeexport import atomic, manifest, onnx_file, sources
-from ropeexport.builtin_models import BUILTINS, Options
+from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
-from ropeexport.example import Example
-from ropeexport.exporter import export_example, export_model
+from ropeexport.exporting.exporter import export_example, export_model
 from ropeexport.manifest import Source
+from ropeexport.models import sources
+from ropeexport.models.builtin_models import BUILTINS, Options
+from ropeexport.models.example import Example
+from ropeexport.onnx_files import onnx_file
 from ropeexport.weights.integrity import check_weights
 
 SMALL = {"heads": 2, "head_dim": 16}
-FACTORY = Path(__file__).parent / "user_models.py"
+FACTORY = Path(__file__).parents[1] / "user_models.py"
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def test_the_op_itself_exports(tmp_path: Path) -> None:
 
 
 def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("ropeexport.model_writer._INLINE_LIMIT_BYTES", 1024)
+    monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
     request = sources.Request("flux-self-attention", Options(**SMALL))
     record = export_model(request, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -212,7 +214,7 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("fault", ["moved", "truncated", "altered"])
 def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatch, fault) -> None:
-    monkeypatch.setattr("ropeexport.model_writer._INLINE_LIMIT_BYTES", 1024)
+    monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
     record = export_model(sources.Request("flux-self-attention", Options(**SMALL)), tmp_path)
     data = tmp_path / "model.onnx.data"
     values = data.read_bytes()

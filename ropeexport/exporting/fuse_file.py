@@ -8,15 +8,17 @@ import onnx_ir as ir
 import onnxscript.version_converter
 
 import ropeexport
-from ropeexport import atomic, manifest, model_writer, onnx_file
+from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
-from ropeexport.exporter import annotate, attach_functions, check_count
-from ropeexport.foreign_shapes import infer_shapes
+from ropeexport.exporting import model_writer
+from ropeexport.exporting.exporter import annotate, attach_functions, check_count
+from ropeexport.exporting.foreign_shapes import infer_shapes
+from ropeexport.exporting.simplify import clean
 from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
+from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
-from ropeexport.simplify import clean
 
 OLDEST_OPSET = 17
 # sizes that a dynamic axis of a foreign file is meant for, until a build is told others

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from ropeexport.example import Example
-from ropeexport.exporter import onnx_model
+from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
+from ropeexport.models.example import Example
 from ropeexport.modules import RMSNorm
 
 AXES = {"x": {0: "batch", 1: "length"}}

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ropeexport.errors import UsageError
-from ropeexport.hub.samples import Sample, Samples
+from ropeexport.models.hub.samples import Sample, Samples
 
 _SIDE = 2  # pictures are this many patches high and wide, and more
 

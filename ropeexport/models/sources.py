@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ropeexport import onnx_file
-from ropeexport.builtin_models import BUILTINS, DTYPES, Options
 from ropeexport.errors import ParityError, RopeExportError, UsageError
-from ropeexport.example import Example, bound
-from ropeexport.hub.dynamic_rope import make_stateless
-from ropeexport.hub.load import is_library_model, load_example
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
+from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
+from ropeexport.models.example import Example, bound
+from ropeexport.models.hub.dynamic_rope import make_stateless
+from ropeexport.models.hub.load import is_library_model, load_example
+from ropeexport.onnx_files import onnx_file
 
 
 @dataclass(frozen=True)

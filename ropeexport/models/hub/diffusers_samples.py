@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ropeexport.hub.samples import BATCH, FRAMES, HEIGHT, WIDTH, Sample, Samples
+from ropeexport.models.hub.samples import BATCH, FRAMES, HEIGHT, WIDTH, Sample, Samples
 
 Config = Mapping[str, Any]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ropeexport import export
-from ropeexport.example import unchanged
-from ropeexport.exporter import onnx_model
-from ropeexport.hub.load import transformers_example
+from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
+from ropeexport.models.example import unchanged
+from ropeexport.models.hub.load import transformers_example
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,

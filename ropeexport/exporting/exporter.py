@@ -8,20 +8,23 @@ import onnx
 import onnx_ir as ir
 
 import ropeexport
-from ropeexport import atomic, manifest, model_writer, onnx_contract, sources
+from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError, UsageError
-from ropeexport.example import Example, all_axes, checked
+from ropeexport.exporting import model_writer
+from ropeexport.exporting.norms import fuse_norms
+from ropeexport.exporting.portable import make_portable
+from ropeexport.exporting.simplify import clean, simplify
+from ropeexport.exporting.tracing import trace
 from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
 from ropeexport.manifest import Manifest, RopeCount, Source, Weights
-from ropeexport.norms import fuse_norms
+from ropeexport.models import sources
+from ropeexport.models.example import Example, all_axes, checked
+from ropeexport.onnx_files import onnx_contract
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
 from ropeexport.onnx_ops.rope_table import rope_table_function
-from ropeexport.portable import make_portable
-from ropeexport.simplify import clean, simplify
-from ropeexport.tracing import trace
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET

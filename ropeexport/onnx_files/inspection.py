@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from ropeexport import atomic, manifest, onnx_file
+from ropeexport import atomic, manifest
 from ropeexport.errors import ManifestError, ModelFileError
 from ropeexport.manifest import (
     EngineRecord,
@@ -16,6 +16,7 @@ from ropeexport.manifest import (
     Record,
     TensorSpec,
 )
+from ropeexport.onnx_files import onnx_file
 from ropeexport.weights.integrity import check_weights
 
 

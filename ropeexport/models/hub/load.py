@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ropeexport.builtin_models import DTYPES
 from ropeexport.errors import UsageError, first_line
-from ropeexport.example import Example
-from ropeexport.hub.diffusers_samples import SAMPLES
-from ropeexport.hub.samples import SIZES, Samples
-from ropeexport.hub.transformers_samples import samples_of
+from ropeexport.models.builtin_models import DTYPES
+from ropeexport.models.example import Example
+from ropeexport.models.hub.diffusers_samples import SAMPLES
+from ropeexport.models.hub.samples import SIZES, Samples
+from ropeexport.models.hub.transformers_samples import samples_of
 from ropeexport.packages import require
 from ropeexport.weights.safetensors_files import commonest_type, find, read_places
 from ropeexport.weights.skeleton import skeleton

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ropeexport.errors import UsageError
-from ropeexport.example import Example
 from ropeexport.manifest import Axis
+from ropeexport.models.example import Example
 from ropeexport.modules import FluxAttention, FluxSelfAttention, FluxSelfAttentionIds
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
-from ropeexport import atomic, onnx_contract, onnx_file
+from ropeexport import atomic
 from ropeexport.manifest import ModelRecord, RopeCount, Weights
+from ropeexport.onnx_files import onnx_contract, onnx_file
 from ropeexport.weights.integrity import weight_file
 
 # A protobuf file ends at 2 GiB; and a runtime holds inline weights twice while it loads them, where

@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
-from ropeexport.simplify import simplify
 
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16

@@ -1,0 +1,1 @@
+"""Reading, questioning, holding to its contract and retyping an ONNX file."""
