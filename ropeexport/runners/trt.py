@@ -32,12 +32,18 @@ class TensorrtRunner:
         An output folder with an engine and its manifest.
     plugin_library : Path, optional
         The plugin library of an engine that does not carry its own.
+    specialise : bool, optional
+        Compile the kernels of a shape before its first run, where the flavour would otherwise
+        compile them while others stand in: what is timed is then what runs in the end.
     """
 
     name = "tensorrt"
 
-    def __init__(self, folder: Path, plugin_library: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, plugin_library: Path | None = None, *, specialise: bool = False
+    ) -> None:
         self._folder = folder
+        self._specialise = specialise
         self._plugin_library = plugin_library
         self._manifest = manifest.read(folder)
         engine = self._manifest.engine
@@ -59,7 +65,8 @@ class TensorrtRunner:
         if record.plugin is not None:
             library = engine_file.plugin_path(self._folder, record.plugin, self._plugin_library)
         cache = self._folder / RUNTIME_CACHE_NAME
-        self._session = Session(flavour.load(record.flavour), record, data, library, cache)
+        chosen = flavour.load(record.flavour)
+        self._session = Session(chosen, record, data, library, cache, specialise=self._specialise)
         return self
 
     def __exit__(

@@ -39,6 +39,8 @@ class Session:
         The plugin library that it does not carry itself.
     runtime_cache : Path
         Where what is compiled for this GPU is kept, by a flavour that does so.
+    specialise : bool
+        Whether such a flavour compiles the kernels of a shape before its first run.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Session:
         data: bytes,
         library: Path | None,
         runtime_cache: Path,
+        *,
+        specialise: bool = False,
     ) -> None:
         self._trt = chosen.module
         self._record = record
@@ -65,7 +69,7 @@ class Session:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineError(f"{record.file}: cannot be loaded: {self._journal.cause()}")
-        self._context = self._make_context(chosen)
+        self._context = self._make_context(chosen, specialise)
 
     def load(self, inputs: Arrays) -> dict[str, Tensor]:
         """Return the engine's inputs in the GPU's memory, their types checked."""
@@ -91,13 +95,16 @@ class Session:
         if self._cache is not None:
             atomic.write_bytes(self._cache_path, memoryview(self._cache.serialize()))
 
-    def _make_context(self, chosen: Flavour) -> Any:
+    def _make_context(self, chosen: Flavour, specialise: bool) -> Any:
         if chosen.capabilities.runtime_cache:
             config = self._engine.create_runtime_config()
             self._cache = config.create_runtime_cache()
             if self._cache_path.is_file():  # one of another GPU or version is refused, harmlessly
                 self._cache.deserialize(self._cache_path.read_bytes())
             config.set_runtime_cache(self._cache)
+            if specialise:
+                strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             context = self._engine.create_execution_context(config)
         else:
             context = self._engine.create_execution_context()
