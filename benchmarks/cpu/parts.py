@@ -80,7 +80,8 @@ def measure(part: Part, rounds: int, repeats: int, threads: int) -> dict[str, An
         _run("export", *part.model, "-o", folder)
         seconds = time.perf_counter() - start
         built = engines.builds(Path(folder))
-        options = ["--lengths", ",".join(map(str, part.lengths)), "--threads", str(threads)]
+        options = ["--device", "cpu", "--threads", str(threads)]
+        options += ["--lengths", ",".join(map(str, part.lengths))]
         options += ["--rounds", str(part.rounds or rounds)]
         options += ["--repeats", str(part.repeats or repeats)]
         options += ["--against", part.against] if part.against else []

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.bench.checking import Checker
-from ropeexport.bench.contenders import BY_NAME, OPTIMISED, PLAIN, Contender
+from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.device import choose_device
+from ropeexport.bench.entrants import Entrant, Say, Setup
 from ropeexport.bench.options import Options
-from ropeexport.bench.processes import ContenderError, Process
-from ropeexport.bench.records import Bench, ContenderRecord, Group, Timing
+from ropeexport.bench.processes import ContenderError
+from ropeexport.bench.records import Bench, Device, Group, Timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
+from ropeexport.trt.gpu import find_gpu
 from ropeexport.weights.integrity import check_weights
 
-Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
@@ -62,11 +59,14 @@ def bench(
         Where no run can be set up: no manifest, a module that cannot be rebuilt.
     """
     options = options or Options()
+    device = choose_device(options.device)
+    options = replace(options, device=device)
     record = manifest.read(folder)
     check_weights(folder, record.model.weights)
     sizes = _sizes(record, options.lengths)
     with TemporaryDirectory() as place, ExitStack() as stack:
-        run = _Setup(folder, record, options, Path(place), _checked_sizes(record))
+        check = _checked_sizes(record)
+        run = Setup(folder, record, options, Path(place), check, (check, *sizes))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = [_group(running, each, _tokens(record, each), options, say) for each in sizes]
@@ -83,7 +83,8 @@ def bench(
         threads=options.threads,
         rounds=options.rounds,
         repeats=options.repeats,
-        processor=_processor(),
+        device=device,
+        processor=_processor(device),
         cores=os.cpu_count() or 1,
         environment=describe(),
         contenders=contenders,
@@ -101,92 +102,7 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class _Entrant:
-    record: ContenderRecord
-    process: Process | None = None
-
-    def fail(self, error: ContenderError) -> None:
-        status = "SKIPPED" if error.missing else "FAILED"
-        self.record = self.record.model_copy(update={"status": status, "reason": str(error)})
-        self.process = None
-
-
-@dataclass
-class _Setup:
-    folder: Path
-    manifest: Manifest
-    options: Options
-    prepared: Path
-    check_sizes: Sizes
-
-    def __post_init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._checker = Checker(self.folder, self.manifest, self.options.module, self.options.seed)
-
-    def open(self, contender: Contender, stack: ExitStack, say: Say) -> _Entrant:
-        """Start a contender and check it; one that cannot run keeps the reason."""
-        entrant = _Entrant(
-            ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
-        )
-        try:
-            self._enter(contender, entrant, stack)
-        except ContenderError as error:
-            entrant.fail(error)
-        record = entrant.record
-        say(record.label, record.reason or f"{record.status}", entrant.process is not None)
-        return entrant
-
-    def _enter(self, contender: Contender, entrant: _Entrant, stack: ExitStack) -> None:
-        update: dict[str, object] = {}
-        if contender.file:
-            if contender.file == OPTIMISED:
-                self._prepare(PLAIN)
-            update["prepare_seconds"] = self._prepare(contender.file)
-            update["file_mb"] = _megabytes(self.prepared, contender.file)
-        elif contender.name == "ropeexport":
-            update["file_mb"] = _megabytes(self.folder, self.manifest.model.file)
-        order = {
-            "contender": contender.name,
-            "folder": str(self.folder.absolute()),
-            "prepared": str(self.prepared),
-            "module": self.options.module,
-            "threads": self.options.threads,
-            "seed": self.options.seed,
-            "check": self.check_sizes,
-            "outputs": str(self.prepared / f"{contender.name}.npz"),
-        }
-        process = stack.enter_context(Process(order))
-        update["load_seconds"] = process.ready()
-        entrant.record = entrant.record.model_copy(update=update)
-        dtypes = {spec.name: spec.dtype for spec in self.manifest.model.outputs}
-        wrong = None
-        if not contender.floor:
-            wrong = self._checker.wrong(contender.name, process.outputs(dtypes), self.check_sizes)
-        if wrong is not None:
-            changed = {"status": "WRONG", "reason": wrong}
-            entrant.record = entrant.record.model_copy(update=changed)
-            return
-        entrant.process = process
-
-    def _prepare(self, kind: str) -> float:
-        if kind in self._seconds:
-            return self._seconds[kind]
-        command = [sys.executable, "-m", "ropeexport.bench.prepare", kind, str(self.folder)]
-        command += [str(self.prepared), self.options.module or ""]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        answer = json.loads(lines[-1]) if lines else {"error": f"exit code {done.returncode}"}
-        if "error" in answer:
-            text = f"{kind} cannot be made: {answer['error']}"
-            raise ContenderError(text, missing=bool(answer.get("missing")))
-        self._seconds[kind] = float(answer["seconds"])
-        return self._seconds[kind]
-
-
-def _group(
-    entrants: list[_Entrant], sizes: Sizes, tokens: int, options: Options, say: Say
-) -> Group:
+def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options, say: Say) -> Group:
     """Let the contenders take turns at one size."""
     turns: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
@@ -228,14 +144,10 @@ def _checked_sizes(record: Manifest) -> Sizes:
     return space.broadcasts(space.with_length(space.at("opt"), _CHECK_LENGTH))[0]
 
 
-def _megabytes(folder: Path, name: str) -> float:
-    """Return the size of a model file with the external data that is named after it."""
-    files = [p for p in folder.iterdir() if p.name == name or p.name.startswith(f"{name}.")]
-    return sum(path.stat().st_size for path in files) / 1e6
-
-
-def _processor() -> str:
+def _processor(device: Device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    processor = names[0] if names else platform.processor()
+    gpu = find_gpu() if device == "cuda" else None
+    return f"{gpu.name}, {processor}" if gpu else processor

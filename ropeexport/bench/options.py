@@ -7,7 +7,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ropeexport.bench.contenders import BY_NAME, CONTENDERS
+from ropeexport.bench.contenders import BY_NAME, CONTENDERS, GROUPS
+from ropeexport.bench.records import Device
 from ropeexport.errors import UsageError
 
 ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is measured
@@ -15,7 +16,10 @@ ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is meas
 
 @dataclass(frozen=True)
 class Options:
-    """Contenders by name, lengths (none: the profile's optimum), turns and runs in a turn."""
+    """Contenders by name, lengths (none: the profile's optimum), turns and runs in a turn.
+
+    ``device`` is ``cpu`` or ``cuda``; None takes the GPU where torch sees one.
+    """
 
     against: tuple[str, ...] = tuple(contender.name for contender in CONTENDERS)
     lengths: tuple[int, ...] = ()
@@ -24,22 +28,27 @@ class Options:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     seed: int = 0
     module: str | None = None
+    device: Device | None = None
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.against if name not in BY_NAME]
+        unknown = [name for name in self.against if name not in BY_NAME | GROUPS]
         if unknown:
             raise UsageError(
-                f"--against: expected names among {', '.join(BY_NAME)}, got {', '.join(unknown)}"
+                f"--against: expected names among {', '.join(BY_NAME | GROUPS)}, "
+                f"got {', '.join(unknown)}"
             )
 
     @property
     def names(self) -> list[str]:
         """The contenders in the order of the table."""
-        return [name for name in BY_NAME if name in (*ALWAYS, *self.against)]
+        wanted = {one for name in self.against for one in GROUPS.get(name, (name,))}
+        return [name for name in BY_NAME if name in wanted.union(ALWAYS)]
 
     def command(self, folder: Path) -> str:
         """Return the command line that runs the benchmark again."""
-        words = ["ropeexport", "bench", str(folder), "--against", ",".join(self.against)]
+        words = ["ropeexport", "bench", str(folder)]
+        words += [] if self.device is None else ["--device", self.device]
+        words += ["--against", ",".join(self.against)]
         if self.lengths:
             words += ["--lengths", ",".join(map(str, self.lengths))]
         for name in ("rounds", "repeats", "threads", "seed", "module"):

@@ -1,4 +1,4 @@
-"""``python -m ropeexport.bench.prepare KIND``: make one file of a run, in a process of its own.
+"""``python -m ropeexport.bench.prepare ORDER``: make one file of a run, in a process of its own.
 
 Prints the seconds that the work itself took as JSON, imports left out.
 """
@@ -8,51 +8,68 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ropeexport import manifest
-from ropeexport.bench.contenders import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
+from ropeexport.bench.contenders.contender import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
 from ropeexport.errors import MissingError, RopeExportError
-from ropeexport.models import sources
 from ropeexport.onnx_files import onnx_file
 
 
-def main(kind: str, folder: Path, prepared: Path, module: str | None) -> float:
-    """Write the file and return how long that took."""
-    record = manifest.read(folder)
-    target = prepared / kind
-    if kind == INLINED:
-        import onnx.inliner
+def main(order: dict[str, Any]) -> dict[str, object]:
+    """Write the file of an order; return how long that took, and what made it where that counts."""
+    kind, folder, prepared = order["kind"], Path(order["folder"]), Path(order["prepared"])
+    makers = {INLINED: _inlined, OPTIMISED: _optimised}
+    if kind.endswith(manifest.ENGINE_NAME):
+        from ropeexport.bench.engines import build_engine
 
-        model = onnx_file.load(folder / record.model.file)
-        start = time.perf_counter()
-        onnx.save(onnx.inliner.inline_local_functions(model), target, save_as_external_data=True)
-        return time.perf_counter() - start
-    if kind == OPTIMISED:
-        from onnxruntime.transformers.optimizer import optimize_model
+        seconds, version = build_engine(folder, prepared, kind, order["sizes"])
+        return {"seconds": seconds, "version": version}
+    if kind in makers:
+        return {"seconds": makers[kind](folder, prepared / kind)}
+    return {"seconds": _exported(kind, folder, prepared / kind, order["module"])}
 
-        start = time.perf_counter()
-        optimised = optimize_model(str(prepared / PLAIN), model_type="bert", opt_level=0)
-        optimised.save_model_to_file(str(target), use_external_data_format=True)
-        return time.perf_counter() - start
-    from ropeexport.bench.plain import export_plain, export_without_rope
 
-    example = sources.rebuild_example(record, folder, module)
+def _inlined(folder: Path, target: Path) -> float:
+    import onnx.inliner
+
+    model = onnx_file.load(folder / manifest.read(folder).model.file)
     start = time.perf_counter()
-    if kind == OPTIMUM:
-        from ropeexport.bench.optimum import export_with_optimum
+    onnx.save(onnx.inliner.inline_local_functions(model), target, save_as_external_data=True)
+    return time.perf_counter() - start
 
-        export_with_optimum(example.module, target)
-        return time.perf_counter() - start
-    {PLAIN: export_plain, WITHOUT_ROPE: export_without_rope}[kind](example, target)
+
+def _optimised(_: Path, target: Path) -> float:
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    start = time.perf_counter()
+    optimised = optimize_model(str(target.with_name(PLAIN)), model_type="bert", opt_level=0)
+    optimised.save_model_to_file(str(target), use_external_data_format=True)
+    return time.perf_counter() - start
+
+
+def _exported(kind: str, folder: Path, target: Path, module: str | None) -> float:
+    from ropeexport.bench.optimum import export_with_optimum
+    from ropeexport.bench.plain import export_plain, export_without_rope
+    from ropeexport.models import sources
+
+    makers: dict[str, Callable[[Any, Path], None]] = {
+        OPTIMUM: lambda example, path: export_with_optimum(example.module, path),
+        PLAIN: export_plain,
+        WITHOUT_ROPE: export_without_rope,
+    }
+    example = sources.rebuild_example(manifest.read(folder), folder, module)
+    start = time.perf_counter()
+    makers[kind](example, target)
     return time.perf_counter() - start
 
 
 if __name__ == "__main__":
     said, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not break the answer
     try:
-        seconds = main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] or None)
-        answer: dict[str, object] = {"seconds": seconds}
+        answer = main(json.loads(sys.argv[1]))
     except RopeExportError as error:
         answer = {"error": str(error), "missing": isinstance(error, MissingError)}
     except Exception as error:  # a peer's own failure is a line of the table, not ours

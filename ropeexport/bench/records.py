@@ -13,6 +13,7 @@ FILE_NAME = "bench.json"
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
+Device = Literal["cpu", "cuda"]
 
 
 class Timing(Record):
@@ -48,10 +49,10 @@ class ContenderRecord(Record):
     label: str
     status: Status
     reason: str = ""
-    version: str = ""
+    version: str = ""  # of what built its engine
     load_seconds: float | None = None  # loading, compiling and the first run
-    prepare_seconds: float | None = None  # the export of its own file
-    file_mb: float | None = None  # its model file with its weights
+    prepare_seconds: float | None = None  # the export of its own file, or the build of its engine
+    file_mb: float | None = None  # its model file with its weights, or its engine
 
 
 class Group(Record):
@@ -77,7 +78,8 @@ class Bench(Record):
     threads: int
     rounds: int
     repeats: int
-    processor: str
+    device: Device = "cpu"  # cuda: timed by CUDA events, inputs on the GPU beforehand
+    processor: str  # with the GPU before it, where that is the device
     cores: int
     environment: Environment
     contenders: tuple[ContenderRecord, ...]

@@ -59,7 +59,8 @@ def is_floor(timing: Timing) -> bool:
     """Say whether a contender computes less on purpose."""
     from ropeexport.bench.contenders import BY_NAME
 
-    return BY_NAME[timing.contender].floor
+    known = BY_NAME.get(timing.contender)  # a record may be older than a contender's name
+    return known is not None and known.floor
 
 
 def size_text(group: Group) -> str:

@@ -16,15 +16,12 @@ from typing import Any
 import numpy as np
 
 from ropeexport import manifest
-from ropeexport.bench.contenders import BY_NAME, Arrays, Run, Setting
+from ropeexport.bench.clocks import make_clock
+from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.inputs import InputSets
 from ropeexport.errors import MissingError
-from ropeexport.manifest import Manifest
-from ropeexport.parity.cases import Case
-from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.space import space_of
 
-_CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
-_MOST_BUFFERS = 8
 _MOST_LINES = 4  # of a failure's text
 _PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own sources
 
@@ -32,14 +29,19 @@ _PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own s
 def main(order: dict[str, Any], answers: Any) -> None:
     """Set up, say so, then run as often as each line of the input asks."""
     setting = Setting(
-        Path(order["folder"]), Path(order["prepared"]), order["module"], order["threads"]
+        Path(order["folder"]),
+        Path(order["prepared"]),
+        order["module"],
+        order["threads"],
+        order["device"],
     )
     record = manifest.read(setting.folder)
-    inputs = cache(lambda size, number: _inputs(record, json.loads(size), order["seed"] + number))
-    start = time.perf_counter()
+    inputs = cache(lambda size: InputSets(record, json.loads(size), order["seed"]))
     try:
+        clock = make_clock(setting.device)
+        start = time.perf_counter()
         run = BY_NAME[order["contender"]].set_up(setting)
-        outputs = run(inputs(json.dumps(order["check"]), 0))
+        outputs = run(inputs(json.dumps(order["check"]))[0])
     except MissingError as error:
         return _answer(answers, {"missing": str(error)})
     except Exception as error:  # a peer's own failure is a line of the table, not ours
@@ -50,12 +52,8 @@ def main(order: dict[str, Any], answers: Any) -> None:
     _answer(answers, {"load_seconds": seconds})
     for line in sys.stdin:
         asked = json.loads(line)
-        size = json.dumps(asked["sizes"])
-        buffers = _buffers(inputs(size, 0))
         try:
-            turns = [
-                _seconds(run, inputs(size, number % buffers)) for number in range(asked["repeats"])
-            ]
+            turns = clock.turn(run, inputs(json.dumps(asked["sizes"])), asked["repeats"])
         except Exception as error:
             return _answer(answers, {"error": _cause(error)})
         _answer(answers, {"seconds": turns, "peak_mb": _peak_mb()})
@@ -77,26 +75,9 @@ def _peak_mb() -> float:
     return float("nan")
 
 
-def _inputs(record: Manifest, sizes: dict[str, int], seed: int) -> Arrays:
-    kind = space_of(record).kinds[0]
-    return make_inputs(Case("bench", kind, sizes, seed), record.model.inputs)
-
-
-def _buffers(inputs: Arrays) -> int:
-    """Return how many sets of inputs it takes that none is still in the cache at its turn."""
-    size = sum(x.nbytes for x in inputs.values())
-    return max(1, min(_MOST_BUFFERS, -(-_CACHE_BYTES // max(1, size))))
-
-
 def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # NumPy's files know no bfloat16
     return x.view(np.uint16) if str(x.dtype) == "bfloat16" else x
-
-
-def _seconds(run: Run, inputs: Arrays) -> float:
-    start = time.perf_counter()
-    run(inputs)
-    return time.perf_counter() - start
 
 
 def _answer(answers: Any, value: object) -> None:

@@ -87,12 +87,39 @@ def build(
     """
     options = options or Options()
     record = manifest.read(folder)
-    engine_path = folder / manifest.ENGINE_NAME
-    atomic.refuse_existing(engine_path, options.force)
+    atomic.refuse_existing(folder / manifest.ENGINE_NAME, options.force)
+    engine = make_engine(folder, record, folder, options, on_progress=on_progress, on_note=on_note)
+    manifest.write(folder, record.model_copy(update={"engine": engine}))
+    return engine
+
+
+def make_engine(
+    folder: Path,
+    record: Manifest,
+    target: Path,
+    options: Options,
+    *,
+    on_progress: child.OnProgress | None = None,
+    on_note: child.OnNote | None = None,
+) -> EngineRecord:
+    """Build an engine of a folder's model into another folder, the only one that is written to.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the model file of ``record`` lies, with its weights.
+    record : Manifest
+        What the model is; it need not be the manifest of ``folder``.
+    target : Path
+        Where the engine, the timing cache and a library that is not embedded go.
+    options, on_progress, on_note
+        See :func:`build`.
+    """
     flavour = pick_flavour(options.flavour)
     implementation, library = _implementation(record, options, flavour)
     profile = _profile(record, options, implementation)
     _check_model(folder, record, library)
+    engine_path = target / manifest.ENGINE_NAME
     with _ended_cleanly(), atomic.replacing(engine_path) as temporary:
         request = BuildRequest(
             flavour=flavour,
@@ -103,15 +130,15 @@ def build(
             ropes=record.model.ropes,
             plugin=library.path.absolute() if library else None,
             embed_plugin=options.embed_plugin,
-            timing_cache=(folder / TIMING_CACHE_NAME).absolute(),
+            timing_cache=(target / TIMING_CACHE_NAME).absolute(),
         )
         built = child.run(request, on_progress, on_note)
         assert isinstance(built, Built)  # what a build returns
         _check_interface(record, built)
         sha256 = atomic.sha256_of(temporary)
         if library is not None and not options.embed_plugin:
-            _put_beside(library.path, folder)
-    engine = EngineRecord(
+            _put_beside(library.path, target)
+    return EngineRecord(
         file=engine_path.name,
         sha256=sha256,
         model_sha256=record.model.sha256,
@@ -125,8 +152,6 @@ def build(
         compute_capabilities=built.compute_capabilities,
         plugin=library.record(options.embed_plugin) if library else None,
     )
-    manifest.write(folder, record.model_copy(update={"engine": engine}))
-    return engine
 
 
 def _put_beside(library: Path, folder: Path) -> None:

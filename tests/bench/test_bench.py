@@ -19,7 +19,8 @@ from ropeexport.bench.schema import render
 from ropeexport.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-QUICK = {"rounds": 2, "repeats": 1, "threads": 1}
+QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}
+NO_GPU = "no NVIDIA GPU: a TensorRT engine runs on one only"
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,14 @@ def status(found: Bench) -> dict[str, str]:
 
 def test_every_contender_is_timed_at_every_length_or_says_why(found: Bench) -> None:
     timed = ["eager", "ropeexport", "plain", "without-rope"]
-    skipped = dict.fromkeys(("tensorrt", "optimum"), "SKIPPED")
+    engines = [f"tensorrt-{name}" for name in ("plugin", "native", "decomposed", "plain")]
+    skipped = dict.fromkeys((*engines, "optimum"), "SKIPPED")
     assert status(found) == dict.fromkeys(timed, "TIMED") | skipped
     peer = next(r.reason for r in found.contenders if r.name == "optimum")
     assert "make optimum" in peer or "whole models of transformers and diffusers" in peer
-    reason = next(r.reason for r in found.contenders if r.name == "tensorrt")
-    assert "no engine; run 'ropeexport build" in reason
+    reasons = {r.reason for r in found.contenders if r.name in engines}
+    assert reasons == {NO_GPU}
+    assert found.device == "cpu"
     assert [group.sizes["length"] for group in found.groups] == [8, 16]
     assert [group.tokens for group in found.groups] == [8, 16]
     for group in found.groups:
@@ -99,15 +102,18 @@ def test_a_module_without_our_op_has_no_floor(tmp_path) -> None:
 def test_the_command_writes_records_and_a_chart(exported) -> None:
     folder = exported()
     done = ropeexport(
-        "bench", folder, "--against", "plain", "--rounds", "2", "--repeats", "1", "--lengths", "8"
+        *("bench", folder, "--device", "cpu", "--against", "plain", "--lengths", "8"),
+        *("--rounds", "2", "--repeats", "1"),
     )
     assert done.returncode == 0, done.stderr
     assert "plain torch.onnx.export, onnxruntime" in done.stdout
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((folder / "bench.json").read_text())
     jsonschema.validate(record, json.loads(render()))
-    assert record["command"].endswith("--against plain --lengths 8 --rounds 2 --repeats 1 "
-                                      f"--threads {record['threads']} --seed 0")  # fmt: skip
+    assert record["command"].endswith(
+        "--device cpu --against plain --lengths 8 --rounds 2 --repeats 1 "
+        f"--threads {record['threads']} --seed 0"
+    )
     assert ropeexport("check", folder, "--cases", "4").returncode == 0
     page = folder / "page.html"
     assert ropeexport("report", folder, "--html", page).returncode == 0

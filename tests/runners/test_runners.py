@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -17,6 +21,8 @@ from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 from ropeexport.runners.trt import TensorrtRunner
+from ropeexport.runners.trt_session import Session
+from ropeexport.trt.flavour import load
 from ropeexport.trt.gpu import find_gpu
 
 
@@ -104,6 +110,20 @@ def test_tensorrt_says_what_the_engine_is_before_it_runs(built) -> None:
     assert runner.version.startswith("tensorrt-rtx ")
     with pytest.raises(EngineError, match="enter the runner"):
         runner.run({})
+
+
+@pytest.mark.parametrize("specialise", [True, False])
+def test_kernels_are_specialised_before_the_first_run_where_that_is_asked(specialise) -> None:
+    strategies = SimpleNamespace(LAZY="lazy", EAGER="eager")
+    session = Session.__new__(Session)  # an engine is deserialized on a GPU only
+    session._trt = SimpleNamespace(DynamicShapesKernelSpecializationStrategy=strategies)
+    session._engine, session._cache_path = MagicMock(), Path("no such file")
+    config = session._engine.create_runtime_config.return_value
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.LAZY
+    session._make_context(load("tensorrt-rtx"), specialise)
+    expected = strategies.EAGER if specialise else strategies.LAZY
+    assert config.dynamic_shapes_kernel_specialization_strategy == expected
+    session._engine.create_execution_context.assert_called_once_with(config)
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")

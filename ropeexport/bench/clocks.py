@@ -1,0 +1,96 @@
+"""How a run is timed: by the wall on a CPU, by CUDA events on a GPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ropeexport.bench.contenders.contender import Run
+from ropeexport.bench.device import CudaDevice
+from ropeexport.bench.inputs import InputSets
+from ropeexport.bench.records import Device
+
+_CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
+_MOST_MADE = 8  # sets of inputs that differ
+_CACHES_BETWEEN = 3  # of the GPU's, between two uses of a set
+_MOST_SETS = 512  # inputs of a few kB are no matter of the cache's
+_STRETCH_US = 20_000.0  # between two events, at least
+
+
+class Clock(Protocol):
+    """Times a contender's turn."""
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
+        """Return the seconds of a run, so many times."""
+        ...
+
+
+def make_clock(device: Device) -> Clock:
+    """Return the clock of a device; on a GPU, before the contender is set up."""
+    return WallClock() if device == "cpu" else EventClock(CudaDevice())
+
+
+class WallClock:
+    """Times each run by itself, arrays in, arrays out, over sets that leave the cache between."""
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
+        """Return the seconds of so many runs."""
+        sets = min(_MOST_MADE, -(-_CACHE_BYTES // inputs.set_bytes))
+        return [self._seconds(run, inputs, number % sets) for number in range(repeats)]
+
+    def _seconds(self, run: Run, inputs: InputSets, number: int) -> float:
+        given = inputs[number]
+        start = time.perf_counter()
+        run(given)
+        return time.perf_counter() - start
+
+
+class _GpuDevice(Protocol):
+    @property
+    def l2_bytes(self) -> int: ...
+
+    def elapsed_us(self, work: Callable[[], object], times: int) -> float: ...
+
+
+class EventClock:
+    """Times stretches of calls between two events; inputs are on the GPU beforehand.
+
+    A pass calls the contender once on each set, and there are enough sets to pass the L2.  The
+    outputs of a pass are held until its next, so that they go round as the inputs do.
+    """
+
+    def __init__(self, device: _GpuDevice) -> None:
+        self._device = device
+        self._inputs: InputSets | None = None
+        self._loaded: list[Any] = []
+        self._passes = 0  # of a stretch
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
+        """Return the seconds of a call in each of so many stretches."""
+        if self._inputs is not inputs:
+            self._load(run, inputs)
+        held: list[Any] = [None] * len(self._loaded)
+
+        def one_pass() -> None:
+            for index, loaded in enumerate(self._loaded):
+                held[index] = run.call(loaded)
+
+        if not self._passes:
+            one_pass()  # compiles, and takes its memory
+            self._passes = math.ceil(_STRETCH_US / max(1.0, self._device.elapsed_us(one_pass, 1)))
+        calls = self._passes * len(self._loaded)
+        stretches = (self._device.elapsed_us(one_pass, self._passes) for _ in range(repeats))
+        return [1e-6 * elapsed / calls for elapsed in stretches]
+
+    def _load(self, run: Run, inputs: InputSets) -> None:
+        self._loaded, self._passes = [], 0  # first give back what the former size held
+        self._inputs = inputs
+        sets = count_sets(inputs.set_bytes, self._device.l2_bytes)
+        self._loaded = [run.load(inputs[number % _MOST_MADE]) for number in range(sets)]
+
+
+def count_sets(set_bytes: int, l2_bytes: int) -> int:
+    """Return how many sets to go round, so that the L2 does not hold the next one."""
+    return min(_MOST_SETS, 1 + math.ceil(_CACHES_BETWEEN * l2_bytes / set_bytes))

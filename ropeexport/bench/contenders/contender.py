@@ -1,0 +1,109 @@
+"""What a contender is: its name, what it is made of, and the run that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport import manifest
+from ropeexport.bench.records import Device
+from ropeexport.manifest import ENGINE_NAME
+
+Arrays = dict[str, NDArray[np.generic]]
+
+PLAIN, WITHOUT_ROPE, OPTIMISED, INLINED, OPTIMUM = (
+    "plain.onnx", "without_rope.onnx", "optimised.onnx", "inlined.onnx", "optimum.onnx",
+)  # fmt: skip
+
+
+def engine_file(made_of: str) -> str:
+    """Return the prepared file of an engine: of an implementation, or of the plain export."""
+    return f"{made_of}/{ENGINE_NAME}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A contender that is set up, with everything that a user pays once already paid.
+
+    Parameters
+    ----------
+    load : callable
+        Puts named arrays where its runtime takes them, on its device.
+    call : callable
+        Runs it once on what was loaded; on a GPU, enqueues that on torch's current stream.
+    read : callable
+        Returns the named arrays of what a call gave.
+    """
+
+    load: Callable[[Arrays], Any]
+    call: Callable[[Any], Any]
+    read: Callable[[Any], Arrays]
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Run it once, arrays in, arrays out."""
+        return self.read(self.call(self.load(inputs)))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a contender is made of.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    prepared : Path
+        The folder of the files that were made for the run.
+    module : str or None
+        The factory to import where the model is the user's own code.
+    threads : int
+        For the runtime's own pool.
+    device : str
+        ``cpu`` or ``cuda``.
+    """
+
+    folder: Path
+    prepared: Path
+    module: str | None
+    threads: int
+    device: Device = "cpu"
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the model's outputs, in order."""
+        return [spec.name for spec in manifest.read(self.folder).model.outputs]
+
+
+def _nothing(device: Device) -> None: ...
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A name, its line in the table, and its function.
+
+    Parameters
+    ----------
+    name, label : str
+        For the command line and for the table.
+    set_up : callable
+        Returns its run, in its own process.
+    files : tuple of str
+        The prepared files that it needs, in the order in which they are made; the last is its own.
+    needs : callable
+        Raises :class:`ropeexport.errors.MissingError` where this machine, or the device, lacks
+        something: before any file is made.
+    floor : bool
+        It computes less on purpose, and is timed without a parity check.
+    """
+
+    name: str
+    label: str
+    set_up: Callable[[Setting], Run]
+    files: tuple[str, ...] = ()
+    needs: Callable[[Device], None] = _nothing
+    floor: bool = False

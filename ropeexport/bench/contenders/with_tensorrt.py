@@ -1,0 +1,37 @@
+"""Contenders that run an engine which was built for the run, on a GPU only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ropeexport.bench.contenders.contender import Arrays, Run, Setting
+from ropeexport.bench.records import Device
+from ropeexport.errors import MissingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def needs_tensorrt(device: Device) -> None:
+    """Raise where no engine could run, or none could be built."""
+    from ropeexport.trt.flavour import pick_flavour
+    from ropeexport.trt.gpu import find_gpu
+
+    if find_gpu() is None:
+        raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
+    if device != "cuda":
+        raise MissingError("a TensorRT engine runs on a GPU only: use --device cuda")
+    pick_flavour()
+
+
+def run_engine(file: str, setting: Setting) -> Run:
+    """Run a prepared engine; its manifest lies beside it."""
+    from ropeexport.runners.trt import TensorrtRunner
+
+    runner = TensorrtRunner((setting.prepared / file).parent, specialise=True).__enter__()
+    names = setting.outputs
+
+    def read(outputs: dict[str, Tensor]) -> Arrays:
+        return dict(zip(names, runner.read(outputs).values(), strict=True))
+
+    return Run(runner.load, runner.enqueue, read)

@@ -1,0 +1,91 @@
+"""Engines that a benchmark builds for itself: beside the user's folder, which is only read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from ropeexport import atomic, manifest
+from ropeexport.bench.contenders.contender import PLAIN, engine_file
+from ropeexport.manifest import Axis, Implementation, Manifest, TensorSpec
+from ropeexport.onnx_files import onnx_file
+from ropeexport.parity.space import Sizes
+from ropeexport.trt.build import Options, make_engine
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    engine_file(name): name for name in get_args(Implementation)
+}
+ENGINE_OF_PLAIN = engine_file("plain")
+
+
+def build_engine(
+    folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]
+) -> tuple[float, str]:
+    """Build an engine and write a manifest beside it; return the seconds, and what built it.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+    prepared : Path
+        Of the files of a run; a plain export is there already.
+    kind : str
+        The prepared file.
+    sizes : sequence of dict
+        What it must be able to run, beside the export's own profile.
+    """
+    record = manifest.read(folder)
+    record = record.model_copy(update={"axes": _covering(record.axes, sizes), "engine": None})
+    implementation = IMPLEMENTATIONS.get(kind, "decomposed")
+    if kind == ENGINE_OF_PLAIN:
+        folder, record = prepared, _plain_manifest(record, prepared / PLAIN)
+    target = (prepared / kind).parent
+    target.mkdir()
+    start = time.perf_counter()
+    engine = make_engine(folder, record, target, Options(impl=implementation))
+    seconds = time.perf_counter() - start
+    manifest.write(target, record.model_copy(update={"engine": engine}))
+    return seconds, f"{engine.flavour} {engine.version}"
+
+
+def _covering(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
+    """Return axes that hold every size that will be run."""
+    return {
+        name: axis.model_copy(
+            update={
+                "min": min(axis.min, *(each.get(name, axis.min) for each in sizes)),
+                "max": max(axis.max, *(each.get(name, axis.max) for each in sizes)),
+            }
+        )
+        for name, axis in axes.items()
+    }
+
+
+def _plain_manifest(record: Manifest, path: Path) -> Manifest:
+    """Return what a plain export is: no rotary ops, other names, axes that do not broadcast."""
+    graph = onnx_file.load(path, external_data=False).graph
+    outputs = zip(record.model.outputs, graph.output, strict=True)
+    model = record.model.model_copy(
+        update={
+            "file": path.name,
+            "sha256": atomic.sha256_of(path),
+            "inputs": tuple(_tied(spec, record.axes) for spec in record.model.inputs),
+            "outputs": tuple(spec.model_copy(update={"name": out.name}) for spec, out in outputs),
+            "ropes": (),
+            "weights": None,
+        }
+    )
+    return record.model_copy(update={"model": model})
+
+
+def _tied(spec: TensorSpec, axes: dict[str, Axis]) -> TensorSpec:
+    """Return an input as :func:`ropeexport.bench.plain.export_plain` leaves it."""
+    shape = tuple(_tied_axis(dim, axes) if isinstance(dim, str) else dim for dim in spec.shape)
+    return spec.model_copy(update={"shape": shape})
+
+
+def _tied_axis(name: str, axes: dict[str, Axis]) -> str | int:
+    target = axes[name].broadcasts_to if name in axes else None
+    return 1 if isinstance(target, int) else target or name

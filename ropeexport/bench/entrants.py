@@ -1,0 +1,163 @@
+"""Contenders of one run: what each needs is made, it is started, and checked before it is timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeexport.bench.checking import Checker
+from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.options import Options
+from ropeexport.bench.processes import ContenderError, Process
+from ropeexport.bench.records import ContenderRecord
+from ropeexport.errors import MissingError
+from ropeexport.manifest import Manifest
+from ropeexport.parity.space import Sizes
+
+Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
+
+
+@dataclass
+class Entrant:
+    """A contender of the run, with its process as long as it runs."""
+
+    record: ContenderRecord
+    process: Process | None = None
+
+    def fail(self, error: ContenderError) -> None:
+        """Take it out, with the reason."""
+        self.out("SKIPPED" if error.missing else "FAILED", str(error))
+
+    def out(self, status: str, reason: str) -> None:
+        """Take it out."""
+        self.record = self.record.model_copy(update={"status": status, "reason": reason})
+        self.process = None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A prepared file: the seconds that it took, and what made it."""
+
+    seconds: float
+    version: str = ""
+
+
+@dataclass
+class Setup:
+    """What all contenders of a run have in common.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder, which is only read.
+    manifest : Manifest
+        Its manifest.
+    options : Options
+        Of the run, the device chosen.
+    prepared : Path
+        A folder for what is made for the run.
+    check_sizes : dict of str to int
+        Where outputs are checked.
+    sizes : tuple of dict
+        All sizes that will be run.
+    """
+
+    folder: Path
+    manifest: Manifest
+    options: Options
+    prepared: Path
+    check_sizes: Sizes
+    sizes: tuple[Sizes, ...]
+
+    def __post_init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+        self._checker = Checker(self.folder, self.manifest, self.options.module, self.options.seed)
+
+    def open(self, contender: Contender, stack: ExitStack, say: Say) -> Entrant:
+        """Start a contender and check it; one that cannot run keeps the reason."""
+        entrant = Entrant(
+            ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
+        )
+        try:
+            self._enter(contender, entrant, stack)
+        except MissingError as error:
+            entrant.out("SKIPPED", str(error))
+        except ContenderError as error:
+            entrant.fail(error)
+        record = entrant.record
+        say(record.label, record.reason or f"{record.status}", entrant.process is not None)
+        return entrant
+
+    def _enter(self, contender: Contender, entrant: Entrant, stack: ExitStack) -> None:
+        assert self.options.device is not None  # chosen before anything starts
+        contender.needs(self.options.device)
+        update = self._prepared(contender)
+        process = stack.enter_context(Process(self._order(contender)))
+        update["load_seconds"] = process.ready()
+        entrant.record = entrant.record.model_copy(update=update)
+        wrong = None if contender.floor else self._wrong(contender, process)
+        if wrong is not None:
+            entrant.out("WRONG", wrong)
+            return
+        entrant.process = process
+
+    def _prepared(self, contender: Contender) -> dict[str, object]:
+        """Make the files of a contender and return what its record says of them."""
+        if contender.files:
+            made = [self._make(file) for file in contender.files][-1]
+            size = _megabytes(self.prepared / contender.files[-1])
+            return {"prepare_seconds": made.seconds, "version": made.version, "file_mb": size}
+        if contender.name == "ropeexport":
+            return {"file_mb": _megabytes(self.folder / self.manifest.model.file)}
+        return {}
+
+    def _order(self, contender: Contender) -> dict[str, object]:
+        return {
+            "contender": contender.name,
+            "folder": str(self.folder.absolute()),
+            "prepared": str(self.prepared),
+            "module": self.options.module,
+            "threads": self.options.threads,
+            "device": self.options.device,
+            "seed": self.options.seed,
+            "check": self.check_sizes,
+            "outputs": str(self.prepared / f"{contender.name}.npz"),
+        }
+
+    def _wrong(self, contender: Contender, process: Process) -> str | None:
+        dtypes = {spec.name: spec.dtype for spec in self.manifest.model.outputs}
+        return self._checker.wrong(contender.name, process.outputs(dtypes), self.check_sizes)
+
+    def _make(self, kind: str) -> _Made:
+        if kind not in self._made:
+            order: dict[str, object] = {
+                "kind": kind,
+                "folder": str(self.folder.absolute()),
+                "prepared": str(self.prepared),
+                "module": self.options.module,
+                "sizes": self.sizes,
+            }
+            self._made[kind] = _make(order)
+        return self._made[kind]
+
+
+def _make(order: dict[str, object]) -> _Made:
+    command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    answer = json.loads(lines[-1]) if lines else {"error": f"exit code {done.returncode}"}
+    if "error" in answer:
+        text = f"{order['kind']} cannot be made: {answer['error']}"
+        raise ContenderError(text, missing=bool(answer.get("missing")))
+    return _Made(**answer)
+
+
+def _megabytes(path: Path) -> float:
+    """Return the size of a file with the external data that is named after it."""
+    names = (p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}."))
+    return sum(p.stat().st_size for p in (path, *names)) / 1e6

@@ -1,0 +1,122 @@
+"""How runs are timed: the event clock's calls, counted with a device that is none."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ropeexport.bench.clocks import EventClock, WallClock, count_sets
+from ropeexport.bench.contenders.contender import Run
+
+CALL_US = 500.0
+
+
+class Sets:
+    """Inputs that are their own number."""
+
+    def __init__(self, set_bytes: int) -> None:
+        self.set_bytes = set_bytes
+
+    def __getitem__(self, number):
+        return {"x": np.array(number)}
+
+
+class Recorder:
+    """A run that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+        self.called: list[int] = []
+        self.read = 0
+        self.results: list[object] = []
+        self.run = Run(self._load, self._call, self._read)
+
+    def _load(self, inputs):
+        self.loaded.append(int(inputs["x"]))
+        return len(self.loaded) - 1  # where it lies on the device
+
+    def _call(self, place):
+        self.called.append(place)
+        self.results.append(object())
+        return self.results[-1]
+
+    def _read(self, outputs):
+        self.read += 1
+        return {}
+
+
+class Device:
+    """A GPU on which every call takes the same time; it keeps how long each stretch was."""
+
+    l2_bytes = 1000
+
+    def __init__(self, recorder: Recorder, call_us: float = CALL_US) -> None:
+        self._recorder, self._call_us = recorder, call_us
+        self.stretches: list[int] = []
+
+    def elapsed_us(self, work, times):
+        before = len(self._recorder.called)
+        for _ in range(times):
+            work()
+        self.stretches.append(len(self._recorder.called) - before)
+        return self._call_us * self.stretches[-1]
+
+
+def test_a_stretch_goes_round_the_sets_and_lasts_long_enough() -> None:
+    recorder = Recorder()
+    device = Device(recorder)
+    seconds = EventClock(device).turn(recorder.run, Sets(1000), repeats=3)
+    assert seconds == pytest.approx([CALL_US * 1e-6] * 3)
+    assert recorder.loaded == [0, 1, 2, 3]  # 1 + three caches of inputs
+    # a pass of 4 calls takes 2 ms, so a stretch of 20 ms is ten of them
+    assert device.stretches == [4, 40, 40, 40]
+    assert recorder.called == list(itertools.islice(itertools.cycle(range(4)), 4 + 4 + 120))
+    assert recorder.read == 0  # outputs stay on the device
+
+
+def test_a_call_that_is_longer_than_a_stretch_is_timed_by_passes() -> None:
+    recorder = Recorder()
+    device = Device(recorder, call_us=1e6)
+    assert EventClock(device).turn(recorder.run, Sets(1 << 20), repeats=1) == pytest.approx([1.0])
+    assert device.stretches == [2, 2]
+
+
+def test_inputs_are_loaded_once_a_size_and_the_next_turn_is_timed_at_once() -> None:
+    recorder = Recorder()
+    device = Device(recorder)
+    clock, small, large = EventClock(device), Sets(1000), Sets(3000)
+    clock.turn(recorder.run, small, repeats=1)
+    clock.turn(recorder.run, small, repeats=2)
+    assert device.stretches == [4, 40, 40, 40]
+    assert len(recorder.loaded) == 4
+    clock.turn(recorder.run, large, repeats=1)
+    assert len(recorder.loaded) == 4 + 2
+    assert device.stretches[-2:] == [2, 40]
+    assert set(recorder.called[-40:]) == {4, 5}  # the former size is let go
+
+
+def test_sets_that_differ_are_few_though_their_places_are_many() -> None:
+    recorder = Recorder()
+    EventClock(Device(recorder)).turn(recorder.run, Sets(100), repeats=1)
+    assert len(recorder.loaded) == 31
+    assert set(recorder.loaded) == set(range(8))
+    assert set(recorder.called) == set(range(31))
+
+
+@pytest.mark.parametrize(
+    ("set_bytes", "l2_bytes", "sets"),
+    [(50, 50, 4), (1, 50_000_000, 512), (1 << 30, 50_000_000, 2), (151, 50, 2)],
+)
+def test_sets_pass_three_caches(set_bytes, l2_bytes, sets) -> None:
+    assert count_sets(set_bytes, l2_bytes) == sets
+
+
+def test_the_wall_times_each_run_with_its_arrays() -> None:
+    recorder = Recorder()
+    seconds = WallClock().turn(recorder.run, Sets(32 << 20), repeats=5)
+    assert len(seconds) == 5
+    assert min(seconds) > 0
+    assert recorder.loaded == [0, 1, 0, 1, 0]
+    assert (len(recorder.called), recorder.read) == (5, 5)

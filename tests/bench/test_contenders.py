@@ -1,0 +1,128 @@
+"""Contenders by their parts: what each needs, and onnxruntime on bound memory."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from ropeexport.bench import contenders, show
+from ropeexport.bench.contenders import BY_NAME, with_tensorrt
+from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.contenders.io_binding import bound_run
+from ropeexport.bench.inputs import InputSets
+from ropeexport.bench.options import Options
+from ropeexport.bench.records import Timing
+from ropeexport.errors import MissingError
+from ropeexport.trt import gpu
+from ropeexport.trt.gpu import find_gpu
+
+A_GPU = gpu.Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")
+ENGINES = tuple(name for name in BY_NAME if name.startswith("tensorrt-"))
+
+
+@pytest.mark.parametrize("name", ["openvino", "openvino-plain"])
+def test_openvino_has_no_part_in_a_run_on_a_gpu(name) -> None:
+    with pytest.raises(MissingError, match="OpenVINO runs on a CPU"):
+        BY_NAME[name].needs("cuda")
+    BY_NAME[name].needs("cpu")
+
+
+@pytest.mark.parametrize("name", ["ropeexport", "plain", "ort-optimizer", "optimum",
+                                  "without-rope"])  # fmt: skip
+def test_onnxruntime_without_cuda_says_what_to_install(name, monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingError, match=r"no CUDAExecutionProvider; run: .*ropeexport\[gpu\]"):
+        BY_NAME[name].needs("cuda")
+    BY_NAME[name].needs("cpu")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_needs_a_gpu_and_the_device(name, monkeypatch) -> None:
+    monkeypatch.setattr(gpu, "find_gpu", lambda: None)
+    with pytest.raises(MissingError, match="no NVIDIA GPU: a TensorRT engine runs on one only"):
+        BY_NAME[name].needs("cuda")
+    monkeypatch.setattr(gpu, "find_gpu", lambda: A_GPU)
+    with pytest.raises(MissingError, match="use --device cuda"):
+        BY_NAME[name].needs("cpu")
+    BY_NAME[name].needs("cuda")
+
+
+def test_torch_compile_needs_triton_on_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr("ropeexport.bench.contenders.with_torch.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="run: pip install triton"):
+        BY_NAME["compile"].needs("cuda")
+
+
+def test_tensorrt_stands_for_its_four() -> None:
+    assert len(ENGINES) == 4
+    assert Options(against=("tensorrt",)).names == ["eager", "ropeexport", *ENGINES]
+    assert Options(against=("tensorrt-native",)).names[2:] == ["tensorrt-native"]
+    assert contenders.GROUPS == {"tensorrt": ENGINES}
+
+
+def test_a_timing_of_a_former_name_is_no_floor() -> None:
+    assert not show.is_floor(Timing(contender="tensorrt", turns_ms=(1.0,), peak_mb=1.0))
+
+
+def setting(folder, prepared) -> Setting:
+    return Setting(folder, prepared, None, threads=1)
+
+
+@pytest.mark.parametrize("model", ["flux-attention", "flux-self-attention"])
+def test_bound_memory_gives_what_arrays_give(export_once, tmp_path, model) -> None:
+    from ropeexport import manifest
+
+    folder = export_once(model, "fp32")
+    record = manifest.read(folder)
+    run = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path))
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    bound = bound_run(session, ["out"], "cpu")
+    sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
+    sets = InputSets(record, sizes, seed=0)
+    first, second = bound.load(sets[0]), bound.load(sets[1])
+    for loaded, inputs in ((second, sets[1]), (first, sets[0])):
+        got, expected = bound.read(bound.call(loaded)), run(inputs)
+        assert list(got) == ["out"]
+        assert np.array_equal(got["out"], expected["out"])
+    assert not np.array_equal(*(bound.read(loaded.outputs)["out"] for loaded in (first, second)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int64", "bool", "bfloat16"])
+def test_bound_memory_keeps_every_type(dtype) -> None:
+    array = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    names = {"float32": "FLOAT", "float64": "DOUBLE"}
+    kind = onnx.TensorProto.DataType.Value(names.get(dtype, dtype.upper()))
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [value("x", kind, ["n", 3])],
+        [value("y", kind, ["n", 3])],
+    )
+    opset = [onnx.helper.make_opsetid("", 23)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    run = bound_run(onnxruntime.InferenceSession(model.SerializeToString()), ["y"], "cpu")
+    found = run({"x": array})["y"]
+    assert found.dtype == array.dtype
+    assert found.tobytes() == array.tobytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> None:
+    from ropeexport import manifest
+    from ropeexport.bench.engines import build_engine
+
+    folder = export_once()
+    record = manifest.read(folder)
+    sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
+    build_engine(folder, tmp_path, "decomposed/model.engine", [sizes])
+    run = with_tensorrt.run_engine("decomposed/model.engine", setting(folder, tmp_path))
+    inputs = InputSets(record, sizes, seed=0)[0]
+    expected = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path))(inputs)
+    got = run(inputs)
+    assert list(got) == list(expected)
+    assert np.abs(got["out"].astype("f4") - expected["out"].astype("f4")).max() < 1e-2

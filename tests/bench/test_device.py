@@ -1,0 +1,73 @@
+"""Where a benchmark runs, and what its record says of that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import ropeexport
+
+from ropeexport.bench import bench as module
+from ropeexport.bench.bench import bench
+from ropeexport.bench.device import choose_device
+from ropeexport.bench.options import Options
+from ropeexport.bench.records import Bench
+from ropeexport.errors import MissingError
+from ropeexport.trt.gpu import Gpu, find_gpu
+
+ROOT = Path(__file__).parents[2]
+NO_GPU = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
+
+
+@NO_GPU
+def test_a_gpu_that_is_not_there_is_missing(export_once) -> None:
+    done = ropeexport("bench", export_once(), "--device", "cuda", "--against", "eager")
+    assert done.returncode == 3
+    assert "--device cuda: torch" in done.stderr
+    assert "sees no NVIDIA GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (export_once() / "bench.json").exists()
+
+
+def test_the_gpu_is_taken_where_torch_sees_one(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [choose_device(asked) for asked in (None, "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert [choose_device(asked) for asked in (None, "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(MissingError):
+        choose_device("cuda")
+
+
+def test_a_device_is_in_the_command_that_runs_it_again() -> None:
+    folder = Path("out")
+    assert "--device cuda" in Options(device="cuda").command(folder)
+    assert "--device" not in Options().command(folder)
+
+
+def test_records_of_before_devices_are_the_cpus() -> None:
+    parts = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())["parts"]
+    old = next(part["bench"] for part in parts.values() if "bench" in part)
+    assert Bench.model_validate(old | {"device": "cuda"}).device == "cuda"
+    old.pop("device", None)
+    assert Bench.model_validate(old).device == "cpu"
+
+
+def test_the_machine_line_names_the_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(module, "find_gpu", lambda: Gpu("NVIDIA L4", "8.9", "13.0"))
+    assert module._processor("cuda").startswith("NVIDIA L4, ")
+    assert "NVIDIA" not in module._processor("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+def test_a_whole_run_on_a_gpu(export_once) -> None:
+    options = Options(device="cuda", lengths=(64,), rounds=2, repeats=1)
+    found = bench(export_once("flux-attention", "fp16", 128), options)
+    status = {record.name: record for record in found.contenders}
+    assert found.device == "cuda"
+    assert status["eager"].status == "TIMED"
+    assert status["openvino"].reason == "OpenVINO runs on a CPU"
+    assert not [record for record in found.contenders if record.status in ("WRONG", "FAILED")]
+    for timing in found.groups[0].timings:
+        assert 0 < timing.best < 1000

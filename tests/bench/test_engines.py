@@ -1,0 +1,93 @@
+"""Engines that a benchmark builds for itself; TensorRT-RTX builds them without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ropeexport import manifest
+from ropeexport.atomic import sha256_of
+from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.contenders.contender import PLAIN
+from ropeexport.runners.trt import TensorrtRunner
+
+pytestmark = pytest.mark.trt
+BEYOND = 1 << 17  # a length that the export's own profile does not hold
+
+
+def make(folder, prepared, kind, **sizes) -> dict[str, object]:
+    sizes = dict.fromkeys(manifest.read(folder).axes, 1) | sizes
+    order = {"kind": kind, "folder": str(folder), "prepared": str(prepared), "module": None}
+    order |= {"sizes": [sizes]}
+    command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def contents(folder) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def prepared(export_once, tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.mark.parametrize("implementation", ["native", "decomposed"])
+def test_an_engine_of_each_implementation_is_built_beside_the_folder(
+    export_once, prepared, implementation
+) -> None:
+    folder = export_once()
+    before = contents(folder)
+    kind = BY_NAME[f"tensorrt-{implementation}"].files[-1]
+    answer = make(folder, prepared, kind, length=BEYOND)
+    assert answer["seconds"] > 0
+    assert str(answer["version"]).startswith("tensorrt-rtx ")
+    assert contents(folder) == before
+    runner = TensorrtRunner((prepared / kind).parent)
+    assert (runner.implementation, runner.version) == (implementation, answer["version"])
+    engine = manifest.read((prepared / kind).parent).engine
+    assert engine.sha256 == sha256_of(prepared / kind)
+    assert engine.profile.max["q"][2] == BEYOND
+    assert not list(prepared.rglob("*.onnx*"))  # neither model nor weights are copied
+
+
+def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
+    folder = export_once()
+    before = contents(folder)
+    files = BY_NAME["tensorrt-plain"].files
+    answers = [make(folder, tmp_path, kind, length=96) for kind in files]
+    assert files[0] == PLAIN
+    assert all("error" not in answer for answer in answers)
+    engine = manifest.read((tmp_path / files[-1]).parent).engine
+    assert engine.ropes == {}
+    assert {spec.name for spec in engine.inputs} == {"q", "k", "v", "pe"}
+    assert next(spec.shape[:3] for spec in engine.inputs if spec.name == "pe") == (
+        *("batch", 1, "length"),
+    )
+    assert contents(folder) == before
+
+
+def test_weights_are_read_where_they_lie(export_once, tmp_path) -> None:
+    folder = export_once("flux-self-attention", "fp16")
+    answer = make(folder, tmp_path, "decomposed/model.engine")
+    assert "error" not in answer
+    made = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert made == ["manifest.json", "model.engine"]
+
+
+def test_without_a_plugin_library_the_reason_names_the_command(export_once, tmp_path) -> None:
+    answer = make(export_once(), tmp_path, "plugin/model.engine")
+    assert answer["missing"] is True
+    assert "compile one with 'ropeexport plugin build'" in str(answer["error"])
+
+
+def test_what_cannot_be_built_is_a_failure_with_its_reason(exported, tmp_path) -> None:
+    folder = exported()
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
+    answer = make(folder, tmp_path, "decomposed/model.engine")
+    assert answer["error"]
+    assert not answer["missing"]
