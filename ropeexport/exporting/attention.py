@@ -8,7 +8,7 @@ from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import FROM, NUM_HEADS, SCALE
 
 # S from which onnxruntime's kernel in blocks is the faster one on a CPU, copies included
-# (``python -m benchmarks.kernels``); half data is computed in float32 by either
+# (``python -m benchmarks.attention_kernels``); half data is computed in float32 by either
 _BLOCKS_FROM = {ir.DataType.FLOAT16: 1024}
 _BLOCKS_FROM_OTHERS = 2048
 _HEADS = 1

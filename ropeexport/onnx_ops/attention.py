@@ -75,7 +75,10 @@ def attention_functions(opset: int) -> list[onnx.FunctionProto]:
 
 
 def with_standard_attention(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` with ONNX's own Attention in place of the op."""
+    """Return a copy of ``model`` with ONNX's own Attention in place of the op.
+
+    For TensorRT, which has a layer for it, and for types and runtimes that no kernel in blocks has.
+    """
     standard = onnx.ModelProto()
     standard.CopyFrom(model)
     for node in standard.graph.node:
