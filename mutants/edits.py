@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
+from ropeexport.onnx_ops.attention import make_standard
+
 Edit = Callable[[ModelProto], None]
 
 _DATA = {"float": 1, "float16": 10, "bfloat16": 16}
@@ -67,6 +69,8 @@ def attribute(op: str, **values: float) -> Edit:
 
     def edit(model: ModelProto) -> None:
         node = _node(model, op)
+        if op == "Attention":
+            make_standard(node)  # its own form has fewer attributes
         kept = [a for a in node.attribute if a.name not in values]
         made = [onnx.helper.make_attribute(name, value) for name, value in values.items()]
         del node.attribute[:]

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
 import ropeexport.op  # noqa: F401  (registers the ops that are replaced)
 from ropeexport.errors import MissingError
+from ropeexport.exporting.attention import share_attention
+from ropeexport.exporting.exporter import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
 from ropeexport.models.example import Example, all_axes, traceable_inputs
 from ropeexport.reference import rope_matrices, rotate
@@ -40,6 +43,10 @@ def export_without_rope(example: Example, path: Path) -> None:
     if not any(node.target is _APPLY for node in program.graph.nodes):
         raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
     _export(_decomposed(program, _left_alone), path)
+    model = ir.load(path)  # with the attention that ropeexport's own file has
+    share_attention(model)
+    attach_functions(model)
+    ir.save(model, path, external_data=f"{path.name}.data")
 
 
 def plain_program(example: Example) -> torch.export.ExportedProgram:

@@ -11,6 +11,7 @@ import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.exporting import model_writer
+from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.norms import fuse_norms
 from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.simplify import clean, simplify
@@ -22,6 +23,7 @@ from ropeexport.models import sources
 from ropeexport.models.example import Example, all_axes, checked
 from ropeexport.onnx_files import onnx_contract
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.attention import attention_functions
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
 from ropeexport.onnx_ops.rope_table import rope_table_function
@@ -141,6 +143,7 @@ def finished(
     make_exact(model)
     make_portable(model)
     clean(model)
+    share_attention(model)
     attach_functions(model)
     if not example.outputs and len(model.graph.outputs) == 1:
         model.graph.outputs[0].name = "out"
@@ -174,6 +177,8 @@ def attach_functions(model: ir.Model) -> None:
     bodies = [rope_function(FORMS[name], opset) for name in FORMS if name in used]
     if names.ROPE_TABLE in used:
         bodies.append(rope_table_function(opset))
+    if names.ATTENTION in used:
+        bodies += attention_functions(opset)
     for body in bodies:
         function = ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function

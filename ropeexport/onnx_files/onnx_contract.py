@@ -22,7 +22,7 @@ def name_nodes(model: ir.Model) -> None:
     """Give the nodes of ropeexport's ops readable names: ``ApplyRope_0`` and so on."""
     counts: dict[str, int] = {}
     for node in model.graph:
-        if node.domain == names.DOMAIN:
+        if node.domain == names.DOMAIN and node.op_type in _OUTPUTS:
             number = counts[node.op_type] = counts.get(node.op_type, -1) + 1
             node.name = f"{node.op_type}_{number}"
             short = (

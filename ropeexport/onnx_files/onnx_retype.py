@@ -20,6 +20,7 @@ import onnx.inliner
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from ropeexport.errors import ModelFileError
+from ropeexport.onnx_ops.attention import with_standard_attention
 
 _BFLOAT16, _FLOAT, _DOUBLE = TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE
 _NARROW = (TensorProto.FLOAT16, _BFLOAT16, _FLOAT)
@@ -60,7 +61,7 @@ def float64_twin(model: ModelProto) -> ModelProto:
 
 
 def _twin(model: ModelProto, retype: _Retype) -> ModelProto:
-    inlined = onnx.inliner.inline_local_functions(model)
+    inlined = onnx.inliner.inline_local_functions(with_standard_attention(model))
     typed = onnx.shape_inference.infer_shapes(inlined, data_prop=True)
     retype.graph(typed.graph, {})
     return typed

@@ -10,6 +10,7 @@ from typing import Any
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Implementation
 from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_ops.attention import with_standard_attention
 from ropeexport.onnx_ops.bodies import Body, with_body
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.messages import Attention, BuildRequest
@@ -42,7 +43,8 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     parser = trt.OnnxParser(network, journal.logger)
     # weights outside the file stay there: the parser finds them by the file's own path
     model = with_body(
-        onnx_file.load(request.model, external_data=False), _BODIES[request.implementation]
+        with_standard_attention(onnx_file.load(request.model, external_data=False)),
+        _BODIES[request.implementation],
     )
     if not parser.parse(model.SerializeToString(), str(request.model)):
         raise BuildError(f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}")

@@ -16,6 +16,7 @@ from ropeexport.locate import locate as locating
 from ropeexport.locate.engine import options_of
 from ropeexport.locate.locate import locate
 from ropeexport.manifest import EngineRecord, Profile
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, markdown
 
@@ -110,7 +111,8 @@ def test_a_runtime_that_computes_wrongly_is_located(export_once, monkeypatch) ->
 def broken(folder: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
     node = next(n for n in model.graph.node if n.op_type == "Attention")
-    next(a for a in node.attribute if a.name == "is_causal").i = 1
+    make_standard(node)
+    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
     return folder
 

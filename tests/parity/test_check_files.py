@@ -15,6 +15,7 @@ from command_line import assert_one_line, ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ModelFileError, ParityError, UsageError
 from ropeexport.models import sources
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.onnx_ops.bodies import with_body
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import select
@@ -43,7 +44,8 @@ def changed(folder: Path, edit) -> Path:
 
 def causal(model: onnx.ModelProto) -> None:
     attention = next(node for node in model.graph.node if node.op_type == "Attention")
-    next(a for a in attention.attribute if a.name == "is_causal").i = 1
+    make_standard(attention)
+    attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -12,6 +12,7 @@ from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import Options as ModelOptions
 from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
 from ropeexport.runners.emulated import EmulatedRunner
@@ -107,7 +108,8 @@ def test_a_fault_in_a_bfloat16_graph_is_caught_in_its_twin(exported) -> None:
     folder = exported(dtype="bf16")
     model = onnx.load(folder / "model.onnx")
     attention = next(node for node in model.graph.node if node.op_type == "Attention")
-    next(a for a in attention.attribute if a.name == "is_causal").i = 1
+    make_standard(attention)
+    attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
     report = check(folder, options=Options(count=8))
     twin = next(r for r in report.runtimes if r.name == "EMULATED")

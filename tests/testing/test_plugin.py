@@ -13,6 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 FAILING = """
 import numpy as np
 import pytest
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.testing import assert_parity
 
 pytestmark = pytest.mark.parity(atol=0.5)
@@ -72,12 +73,14 @@ def test_the_documented_export(tmp_path, export_once) -> None:
 def test_an_export_that_is_broken_fails(tmp_path, export_once) -> None:
     code = f"""
 import onnx
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.testing import assert_export_parity
 
 def test_broken(tmp_path):
     model = onnx.load("{export_once()}/model.onnx")
     node = next(n for n in model.graph.node if n.op_type == "Attention")
-    next(a for a in node.attribute if a.name == "is_causal").i = 1
+    make_standard(node)
+    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, "broken.onnx")
     assert_export_parity("{export_once()}/model.onnx", "broken.onnx", cases=6)
 """

@@ -1,0 +1,128 @@
+"""``ropeexport::Attention``: at once and in blocks, and which Attention becomes it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport.exporting.attention import share_attention
+from ropeexport.exporting.exporter import attach_functions
+from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.attention import FROM, NUM_HEADS, with_standard_attention
+from ropeexport.parity.floats import float_type
+
+HEADS, S, D, DV = 2, 12, 8, 16
+KINDS = {"float": np.float32, "float16": np.float16}
+LIMITS = {"at once": S + 1, "in blocks": S}
+PLAIN = f"""<ir_version: 10, opset_import: ["" : 23]>
+    g ({{kind}}[b, {HEADS}, l, {D}] q, {{kind}}[b, {HEADS}, s, {D}] k, {{kind}}[b, {HEADS}, s, {DV}] v)
+    => ({{kind}}[b, {HEADS}, l, {DV}] y) {{{{ y = Attention{{attributes}}(q, k, v) }}}}"""  # noqa: E501
+
+
+def plain(kind: str = "float", attributes: str = "") -> onnx.ModelProto:
+    return onnx.parser.parse_model(PLAIN.format(kind=kind, attributes=attributes))
+
+
+def shared(model: onnx.ModelProto, limit: int | None = None) -> onnx.ModelProto:
+    read = ir.from_proto(model)
+    assert share_attention(read) == 1
+    attach_functions(read)
+    made = ir.to_proto(read)
+    if limit is not None:
+        next(a for a in made.graph.node[0].attribute if a.name == FROM).i = limit
+    onnx.checker.check_model(made, full_check=True)
+    onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
+    return made
+
+
+def feeds(kind: str = "float") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes = {"q": (2, HEADS, 5, D), "k": (2, HEADS, S, D), "v": (2, HEADS, S, DV)}
+    return {name: rng.standard_normal(size).astype(KINDS[kind]) for name, size in sizes.items()}
+
+
+def exact(arrays: dict[str, np.ndarray], scale: float = D**-0.5) -> np.ndarray:
+    q, k, v = (arrays[name].astype(np.float64) for name in "qkv")
+    scores = np.exp(scale * q @ k.swapaxes(-1, -2))
+    return scores / scores.sum(-1, keepdims=True) @ v
+
+
+def run(model: onnx.ModelProto, arrays: dict[str, np.ndarray], **options) -> np.ndarray:
+    settings = onnxruntime.SessionOptions()
+    for name, value in options.items():
+        setattr(settings, name, value)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings)
+    return session.run(None, arrays)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize(("attributes", "scale"), [("", D**-0.5), ("<scale = 0.5>", 0.5)])
+def test_either_branch_is_the_attention_of_the_standard(kind, limit, attributes, scale) -> None:
+    model, arrays = shared(plain(kind, attributes), limit), feeds(kind)
+    # each output is a mean of S values of about 1, whose weights have errors of a few roundings
+    bound = 16 * float_type(np.dtype(KINDS[kind]).name).unit_roundoff
+    assert np.abs(run(model, arrays) - exact(arrays, scale)).max() < bound
+
+
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+def test_the_reference_evaluator_runs_both_branches(limit: int) -> None:
+    arrays = feeds()
+    found = ReferenceEvaluator(shared(plain(), limit)).run(None, arrays)[0]
+    assert np.abs(found - exact(arrays)).max() < 1e-5
+
+
+def test_onnxruntime_has_a_kernel_for_the_long_branch(tmp_path) -> None:
+    written = tmp_path / "optimised.onnx"
+    run(shared(plain()), feeds(), optimized_model_filepath=str(written), log_severity_level=4)
+    branches = {
+        a.name: [node.op_type for node in a.g.node]
+        for node in onnx.load(written).graph.node
+        for a in node.attribute
+        if node.op_type == "If"
+    }
+    assert "MultiHeadAttention" in branches["then_branch"]
+    assert "Attention" in branches["else_branch"]
+
+
+@pytest.mark.parametrize(
+    "attributes", ["<is_causal = 1>", "<softcap = 2.0>", "<qk_matmul_output_mode = 1>"]
+)
+def test_what_computes_more_is_left(attributes: str) -> None:
+    assert share_attention(ir.from_proto(plain(attributes=attributes))) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("] v)", "] v, float[b, 1, l, s] mask)", "(q, k, v)", "(q, k, v, mask)"),
+        (f"[b, {HEADS}, s, {D}] k", f"[b, 1, s, {D}] k", f"[b, {HEADS}, s, {DV}] v",
+         f"[b, 1, s, {DV}] v"),
+        (f"[b, {HEADS}, l, {D}] q", f"[b, h, l, {D}] q"),
+    ],
+    ids=["mask", "grouped heads", "heads unknown"],
+)  # fmt: skip
+def test_masks_and_other_numbers_of_heads_are_left(change: tuple[str, ...]) -> None:
+    text = PLAIN.format(kind="float", attributes="")
+    for old, new in list(pairwise(change))[::2]:
+        assert old in text
+        text = text.replace(old, new)
+    assert share_attention(ir.from_proto(onnx.parser.parse_model(text))) == 0
+
+
+def test_the_standard_comes_back_whole() -> None:
+    model = shared(plain(attributes="<scale = 0.5>"))
+    assert {a.name for a in model.graph.node[0].attribute} == {NUM_HEADS, FROM, "scale"}
+    back = with_standard_attention(model)
+    assert [(n.domain, n.op_type) for n in back.graph.node] == [("", names.ATTENTION)]
+    assert [a.name for a in back.graph.node[0].attribute] == ["scale"]
+    assert not back.functions
+    assert model.functions  # it is a copy
+    arrays = feeds()
+    assert np.array_equal(run(back, arrays), run(plain(attributes="<scale = 0.5>"), arrays))
