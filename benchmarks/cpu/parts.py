@@ -73,13 +73,15 @@ PARTS: dict[str, Part] = {
 }
 
 
-def measure(part: Part, rounds: int, repeats: int, threads: int) -> dict[str, Any]:
-    """Export a part's model and run ``ropeexport bench`` on it, both as a user would."""
+def measure(
+    part: Part, rounds: int, repeats: int, threads: int, *, builds: bool
+) -> dict[str, Any]:
+    """Export a part's model, build engines and run ``ropeexport bench``, all as a user would."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         _run("export", *part.model, "-o", folder)
         seconds = time.perf_counter() - start
-        built = engines.builds(Path(folder))
+        built = engines.builds(Path(folder)) if builds else {}
         options = ["--device", "cpu", "--threads", str(threads)]
         options += ["--lengths", ",".join(map(str, part.lengths))]
         options += ["--rounds", str(part.rounds or rounds)]

@@ -10,6 +10,7 @@ from ropeexport.parity.records import Environment
 
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
+OURS = "ropeexport"  # the contender that the others are compared with
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
@@ -61,6 +62,16 @@ class Group(Record):
     sizes: dict[str, int]
     tokens: int  # positions of a run: the batch times the lengths
     timings: tuple[Timing, ...]
+
+    def ratios(self, contender: str) -> tuple[float, ...]:
+        """Return a contender's time over ropeexport's, round by round; empty where one has none.
+
+        Both had their turns one after the other, so what slows a machine down for a while slows
+        both.
+        """
+        turns = {timing.contender: timing.turns_ms for timing in self.timings}
+        both = zip(turns.get(contender, ()), turns.get(OURS, ()), strict=False)
+        return tuple(theirs / ours for theirs, ours in both)
 
 
 class Bench(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Iterator
 
 from rich.console import Group as Lines
@@ -10,9 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ropeexport.bench.records import Bench, ContenderRecord, Group, Timing
-
-_OURS = "ropeexport"
+from ropeexport.bench.records import OURS, Bench, ContenderRecord, Group, Timing
 
 
 def render(found: Bench) -> RenderableType:
@@ -40,9 +39,8 @@ def _table(found: Bench, group: Group) -> Table:
 def rows(found: Bench, group: Group) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each contender, the fastest first; floors last."""
     records = {record.name: record for record in found.contenders}
-    ours = next((t.median for t in group.timings if t.contender == _OURS), None)
     for timing in sorted(group.timings, key=lambda t: (is_floor(t), t.median)):
-        record = records[timing.contender]
+        record, ratios = records[timing.contender], group.ratios(timing.contender)
         yield (
             record.label,
             f"{timing.best:.1f}",
@@ -51,7 +49,7 @@ def rows(found: Bench, group: Group) -> Iterator[tuple[str, ...]]:
             f"{1e3 * group.tokens / timing.median:,.0f}",
             f"{timing.peak_mb:,.0f}",
             _seconds(record),
-            "-" if ours is None else f"{timing.median / ours:.2f}",
+            f"{statistics.median(ratios):.2f}" if ratios else "-",
         )
 
 
@@ -105,7 +103,7 @@ def chart(found: Bench) -> bytes:
 
 
 def _colour(timing: Timing) -> str:
-    if timing.contender == _OURS:
+    if timing.contender == OURS:
         return "#0969da"
     return "#c9d1d9" if is_floor(timing) else "#8c959f"
 

@@ -1,0 +1,105 @@
+"""What several runs say of a number, and whether a further run agrees."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.cpu.runs import Runs, bench_of
+from ropeexport.bench import show
+from ropeexport.bench.records import Bench, Group, Timing
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The median of the runs' medians, and the range of all their turns."""
+
+    value: float
+    low: float
+    high: float
+
+    def holds(self, other: float) -> bool:
+        """Say whether the median of another run lies within the range."""
+        return self.low <= other <= self.high
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender at one size in several runs.
+
+    ``ratio`` is its time to ropeexport's in the same round: what disturbs a machine for longer than
+    a round leaves it alone.
+    """
+
+    contender: str
+    label: str
+    is_floor: bool
+    time_ms: Figure
+    ratio: Figure
+    tokens: int
+    peak_mb: float
+    load_seconds: float
+
+
+def rows(benches: Sequence[Bench], size: int) -> list[Row]:
+    """Return the contenders at one size, the fastest first and floors last.
+
+    Parameters
+    ----------
+    benches : sequence of Bench
+        One part, of each run.
+    size : int
+        Which of its groups.
+    """
+    groups = [bench.groups[size] for bench in benches]
+    names = dict.fromkeys(t.contender for group in groups for t in group.timings)
+    made = [_row(name, benches, groups) for name in names]
+    return sorted(made, key=lambda row: (row.is_floor, row.time_ms.value))
+
+
+def _row(name: str, benches: Sequence[Bench], groups: Sequence[Group]) -> Row:
+    timings = [timing for group in groups for timing in group.timings if timing.contender == name]
+    records = [r for bench in benches for r in bench.contenders if r.name == name]
+    loads = [r.load_seconds for r in records if r.load_seconds is not None]
+    return Row(
+        contender=name,
+        label=records[0].label,
+        is_floor=show.is_floor(timings[0]),
+        time_ms=_figure([timing.turns_ms for timing in timings]),
+        ratio=_figure([found for group in groups if (found := group.ratios(name))]),
+        tokens=groups[0].tokens,
+        peak_mb=max(timing.peak_mb for timing in timings),
+        load_seconds=statistics.median(loads),
+    )
+
+
+def _figure(runs: Sequence[Sequence[float]]) -> Figure:
+    turns = [turn for run in runs for turn in run]
+    return Figure(statistics.median(map(statistics.median, runs)), min(turns), max(turns))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A row, and what another run read: its time in milliseconds and its ratio to ropeexport."""
+
+    part: str
+    size: str
+    row: Row
+    time_ms: float
+    ratio: float
+
+
+def held(runs: Runs) -> Iterator[Held]:
+    """Yield each contender at each size that the runs and the further one have timed."""
+    if runs.check is None:
+        return
+    for part in (name for name in runs.parts if name in runs.check["parts"]):
+        benches = runs.benches(part)
+        for size, group in enumerate(bench_of(runs.check, part).groups):
+            again: dict[str, Timing] = {timing.contender: timing for timing in group.timings}
+            for row in rows(benches, size):
+                if row.contender in again:
+                    ratio = statistics.median(group.ratios(row.contender))
+                    time_ms = again[row.contender].median
+                    yield Held(part, show.size_text(group), row, time_ms, ratio)

@@ -1,0 +1,1 @@
+"""docs/benchmarks.md and README's numbers, from the committed results alone."""
