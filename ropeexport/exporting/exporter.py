@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.errors import ExportError, UsageError
+from ropeexport.errors import ExportError
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.norms import fuse_norms
+from ropeexport.exporting.opsets import check_opset
 from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
@@ -119,12 +119,7 @@ def onnx_model(
     example: Example, source: Source, *, opset: int = DEFAULT_OPSET
 ) -> tuple[ir.Model, RopeCount, Weights | None]:
     """Trace a module; return its model, finished, what became of its ropes, and its weights."""
-    newest = onnx.defs.onnx_opset_version()
-    if not names.MIN_OPSET <= opset <= newest:
-        raise UsageError(
-            f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) "
-            f"to {newest} (the newest of onnx {onnx.__version__}), got {opset}"
-        )
+    check_opset(opset)
     return finished(trace(checked(example), opset).model, example, source)
 
 

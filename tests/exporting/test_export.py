@@ -16,6 +16,7 @@ import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
 from ropeexport.exporting.exporter import export_example, export_model
+from ropeexport.exporting.opsets import newest_opset
 from ropeexport.manifest import Source
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS, Options
@@ -62,7 +63,7 @@ def test_the_file_keeps_its_contract(exported, model: str, dtype: str) -> None:
     assert "ApplyRope(q, k, pe)" in metadata["ropeexport.contract"]
 
 
-@pytest.mark.parametrize("opset", [23, 24])
+@pytest.mark.parametrize("opset", [23, 24, newest_opset()])
 def test_inputs_of_flux_attention(exported, opset: int) -> None:
     record = manifest.read(exported("flux-attention", opset=opset)).model
     assert record.opset == opset
@@ -163,9 +164,11 @@ def test_a_size_check_in_the_traced_code_is_found(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("opset", [17, 22, 99])
+# what an error offers is what works: the newest is exported above, and the one after it is refused
+@pytest.mark.parametrize("opset", [17, 22, newest_opset() + 1, 99])
 def test_opsets_out_of_reach(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(UsageError, match="opset"):
+    words = rf"opset: expected 23 .* to {newest_opset()} \(.*torch.*\), got {opset}$"
+    with pytest.raises(UsageError, match=words):
         export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path, opset=opset)
 
 
