@@ -95,24 +95,24 @@ def export_example(
     copy_weights: bool = False,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`export_model`."""
-    path = folder / manifest.MODEL_NAME
-    atomic.refuse_existing(path, force)
-    if example.weights is not None and not copy_weights:
+    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    copied = example.weights if copy_weights else None
+    if copied is not None:
+        copying.check_free(copied, folder, force)
+    elif example.weights is not None:
         references.check_reachable(example.weights, folder)
     model, count, weights = onnx_model(example, source, opset=opset)
     check_count(count, require_rope)
-    if example.weights is not None and copy_weights:
-        copying.copy_weights(example.weights, folder)
-        references.relocate(model, folder)
-    written = model_writer.save(model, path)
-    record = Manifest(
-        ropeexport=ropeexport.__version__,
-        source=source,
-        model=model_writer.record_of(path, count, weights or written),
-        axes=all_axes(example),
-    )
-    manifest.write(folder, record)
-    return record
+
+    def describe(path: Path, written: Weights | None) -> Manifest:
+        return Manifest(
+            ropeexport=ropeexport.__version__,
+            source=source,
+            model=model_writer.record_of(path, count, weights or written),
+            axes=all_axes(example),
+        )
+
+    return model_writer.write(model, folder, describe, force=force, copied=copied)
 
 
 def onnx_model(

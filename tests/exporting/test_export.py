@@ -215,6 +215,46 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     np.testing.assert_allclose(ours, expected, rtol=0, atol=64 * np.finfo(np.float32).eps)
 
 
+def test_a_smaller_model_takes_the_data_file_of_the_former_with_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    small = sources.Request("flux-attention", Options(**SMALL))
+    large = sources.Request("flux-self-attention", Options(**SMALL))
+    with monkeypatch.context() as patch:
+        patch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
+        export_model(large, tmp_path)
+    export_model(small, tmp_path, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_a_data_file_that_nobody_refers_to_is_not_overwritten_unasked(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
+    request = sources.Request("flux-self-attention", Options(**SMALL))
+    (tmp_path / "model.onnx.data").write_text("precious")
+    with pytest.raises(UsageError, match=r"model\.onnx\.data exists already.*--force"):
+        export_model(request, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+    assert export_model(request, tmp_path, force=True).model.weights is not None
+
+
+def test_a_failed_export_leaves_the_former_whole(tmp_path: Path, monkeypatch) -> None:
+    request = sources.Request("flux-attention", Options(**SMALL))
+    former = export_model(request, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "write", fail)
+    other = sources.Request("flux-attention", Options(**SMALL | {"dtype": "fp16"}))
+    with pytest.raises(KeyboardInterrupt):
+        export_model(other, tmp_path, force=True)
+    assert manifest.read(tmp_path) == former
+    assert atomic.sha256_of(tmp_path / "model.onnx") == former.model.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
+
+
 @pytest.mark.parametrize("fault", ["moved", "truncated", "altered"])
 def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatch, fault) -> None:
     monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)

@@ -99,3 +99,13 @@ def test_an_output_is_kept_without_force(tmp_path: Path) -> None:
     fuse_file(tmp_path / "in.onnx", tmp_path)
     with pytest.raises(UsageError, match="--force"):
         fuse_file(tmp_path / "in.onnx", tmp_path)
+
+
+def test_a_file_is_fused_in_its_own_place_beside_its_data(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "model.onnx", "Half", 23, external=True)
+    data = (tmp_path / "model.onnx.data").read_bytes()
+    before = run(tmp_path / "model.onnx")
+    fuse_file(tmp_path / "model.onnx", tmp_path, force=True, require_rope=1)
+    assert (tmp_path / "model.onnx.data").read_bytes() == data
+    for ours, theirs in zip(run(tmp_path / "model.onnx"), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
