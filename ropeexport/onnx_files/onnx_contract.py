@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+import ropeexport
 from ropeexport.errors import ExportError
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import FORMS
@@ -36,7 +37,7 @@ def name_nodes(model: ir.Model) -> None:
 def make_paths_relative(model: ir.Model) -> None:
     """Cut the machine's folders from the source paths that the exporter leaves in metadata."""
     roots = sorted(
-        {sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), str(Path.cwd())},
+        {sysconfig.get_path("purelib"), str(Path(ropeexport.__file__).parents[1]), str(Path.cwd())},
         key=len,
         reverse=True,
     )
