@@ -84,7 +84,7 @@ def location_lines(location: LocationRecord) -> list[str]:
     lines = [
         f"  {location.runtime}: departs first at {location.tensor} ({location.op} {location.node}) "
         f"in {location.case!r}: {location.reason}",
-        f"    made by {location.source or 'a line of torch code that the file does not name'}",
+        f"    made by {location.source or 'a line of code that the file does not name'}",
     ]
     if location.sound:
         lines.append(f"    its inputs within their bounds: {', '.join(location.sound)}")
