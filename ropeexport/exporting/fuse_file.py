@@ -54,6 +54,7 @@ def fuse_file(
         With what was expected, what was found and the next step.
     """
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    onnx_file.check_external_data(path, onnx_file.load(path, external_data=False))
     model, count = fused(path)
     check_count(count, require_rope)
     if not count.replaced:

@@ -80,33 +80,33 @@ def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
     if external:
         places = {Path(tensor.base_dir).resolve() for tensor in external}
         if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
-            _save_with_references(model, path, places.pop())
+            _save_with_references(model, path, folder, places.pop())
             return None
-        return _save_with_data(model, path)
+        return _save_with_data(model, path, folder)
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
     if size > _INLINE_LIMIT_BYTES:
-        return _save_with_data(model, path)
+        return _save_with_data(model, path, folder)
     proto = ir.to_proto(model)
     onnx_contract.check(proto)
     path.write_bytes(proto.SerializeToString())
     return None
 
 
-def _save_with_references(model: ir.Model, path: Path, weights: Path) -> None:
+def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> None:
     """Write the graph alone, checked where its weights lie: onnx looks for them beside it."""
     with atomic.replacing(path, beside=weights) as written:
         written.write_bytes(ir.to_proto(model).SerializeToString())
-        onnx_contract.check_file(written)
+        onnx_contract.check_file(written, folder / path.name)
 
 
-def _save_with_data(model: ir.Model, path: Path) -> Weights:
+def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Weights:
     """Write the graph, and its weights tensor by tensor into a file that is named after it."""
     ir.save(model, path, external_data=_DATA_NAME)
-    onnx_contract.check_file(path)
+    onnx_contract.check_file(path, folder / path.name)
     lengths = onnx_file.external_lengths(onnx_file.load(path, external_data=False))
     return Weights(
         files=(weight_file(path.with_name(_DATA_NAME)),),

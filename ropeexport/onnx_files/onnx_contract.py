@@ -61,12 +61,12 @@ def check(model: onnx.ModelProto) -> None:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
 
 
-def check_file(path: Path) -> None:
-    """Check a file with external data, see :func:`check`."""
+def check_file(path: Path, name: Path) -> None:
+    """Check a file with external data, see :func:`check`; ``name`` is what it will be called."""
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{path}: not valid ONNX: {error}") from error
+        raise ExportError(f"{name}: the exported graph is not valid ONNX: {error}") from error
 
 
 def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:

@@ -86,6 +86,22 @@ def external_lengths(model: onnx.ModelProto) -> list[int]:
     return [int(entry.value) for entry in entries if entry.key == "length"]
 
 
+def check_external_data(path: Path, model: onnx.ModelProto) -> None:
+    """Raise :class:`ModelFileError` unless the files that a model refers to hold its tensors."""
+    for tensor in model.graph.initializer:
+        place = onnx.external_data_helper.ExternalDataInfo(tensor)
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        data, end = path.parent / place.location, (place.offset or 0) + (place.length or 0)
+        size = data.stat().st_size if data.is_file() else None
+        if size is None or size < end:
+            found = "no such file" if size is None else f"{size}"
+            raise ModelFileError(
+                f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
+                f"{found}; bring it back, or export again"
+            )
+
+
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """Return what the file says of itself."""
     return {entry.key: entry.value for entry in model.metadata_props}
