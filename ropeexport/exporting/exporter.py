@@ -28,11 +28,6 @@ from ropeexport.onnx_ops.rope_table import rope_table_function
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET
-_DTYPE_NAMES = {
-    ir.DataType.FLOAT: "fp32",
-    ir.DataType.FLOAT16: "fp16",
-    ir.DataType.BFLOAT16: "bf16",
-}
 
 
 def export_model(
@@ -199,7 +194,10 @@ def _contract(model: ir.Model) -> str:
 
 
 def _data_type(model: ir.Model) -> str:
-    """Return fp32, fp16 or bf16 (or ONNX's name): the type of the data that is rotated."""
+    """Return fp32, fp16 or bf16 (or NumPy's name): the type of the data that is rotated."""
     ropes = [node for node in model.graph if form_of(node.domain, node.op_type)]
     dtype = (ropes[0] if ropes else model.graph).outputs[0].dtype
-    return _DTYPE_NAMES.get(dtype, str(dtype)) if dtype is not None else "unknown"
+    if dtype in (None, ir.DataType.UNDEFINED):
+        return "unknown"
+    name = str(dtype.numpy())
+    return manifest.DATA_TYPES.get(name, name)
