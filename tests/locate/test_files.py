@@ -32,7 +32,10 @@ def plain(path: Path, names: str = "abc", op: str = "Identity") -> Path:
 def causal(folder: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
     node = next(n for n in model.graph.node if n.op_type == "Attention")
-    next(a for a in node.attribute if a.name == "is_causal").i = 1
+    kept = [a for a in node.attribute if a.name == "scale"]
+    node.domain = ""  # ONNX's own, whichever op the export wrote
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute("is_causal", 1)])
     onnx.save(model, folder / "other.onnx")
     return folder / "other.onnx"
 
