@@ -7,16 +7,26 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ropeexport.errors import UsageError
 
+# what a kill leaves of :func:`together`, and nothing else does
+UNFINISHED = ".export-"
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; on success it is renamed to ``path``."""
+def replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; on success it is renamed to ``path``.
+
+    ``beside`` is another folder of the same file system for the temporary path: that of the files
+    which it refers to.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=".tmp", dir=beside or path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -26,6 +36,84 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@dataclass
+class Together:
+    """Files that take their places in a folder together, see :func:`together`.
+
+    Parameters
+    ----------
+    place : Path
+        A temporary folder: what lies in it at the end takes its place.
+    dropped : list of str
+        Names of files of the folder that are removed at the same moment.
+    """
+
+    place: Path
+    dropped: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def together(folder: Path, last: str) -> Iterator[Together]:
+    """Replace files of a folder together: where anything fails, all are what they were.
+
+    A kill between the renames cannot be undone: ``last``, the file that says what the others are,
+    is then missing, and a folder of the prefix ``UNFINISHED`` holds the rest.
+
+    Raises
+    ------
+    UsageError
+        Where a folder lies in a file's place; it is never removed.
+    """
+    with _made(folder), tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
+        new, former = Path(temporary, "new"), Path(temporary, "former")
+        new.mkdir()
+        former.mkdir()
+        files = Together(new)
+        yield files
+        names = sorted({path.name for path in new.iterdir()} - {last})
+        away = [folder / name for name in (last, *names, *files.dropped)]
+        _refuse_folders(away)
+        _move(
+            [(path, former / path.name) for path in away if os.path.lexists(path)]
+            + [(new / name, folder / name) for name in (*names, last)]
+        )
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none; where that was for nothing, remove it again."""
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # something else lies in it
+                folder.rmdir()
+        raise
+
+
+def _move(moves: list[tuple[Path, Path]]) -> None:
+    """Rename every file, or none."""
+    try:
+        for source, target in moves:
+            source.rename(target)
+    except BaseException:  # an interruption too
+        for source, target in reversed(moves):
+            if os.path.lexists(target) and not os.path.lexists(source):
+                target.rename(source)
+        raise
+
+
+def _refuse_folders(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(
+                f"{path}: expected a file to replace, got a folder; move it away, or choose "
+                "another output folder"
+            )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,9 @@ ENGINE_NAME = "model.engine"
 Implementation = Literal["plugin", "native", "decomposed"]
 Role = Literal["data", "matrices", "positions", "rotated"]
 
+# ModelRecord.dtype by NumPy's name; another type goes by that name
+DATA_TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
 
 class Record(BaseModel):
     """A frozen record that refuses fields it does not know."""
@@ -162,6 +165,7 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of an output folder."""
     path = folder / FILE_NAME
     if not path.is_file():
+        _refuse_unfinished(folder)
         raise ManifestError(
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
             "found none; run 'ropeexport export MODEL -o DIR' first"
@@ -178,6 +182,16 @@ def read(folder: Path) -> Manifest:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of an output folder in one step."""
     atomic.write_text(folder / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Raise for what a kill leaves while an export's files take their places."""
+    left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
+    if left is not None:
+        raise ManifestError(
+            f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it was "
+            f"killed, or still runs; remove {left} and export again with --force"
+        )
 
 
 def _first_fault(error: ValidationError) -> str:

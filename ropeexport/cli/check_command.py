@@ -10,6 +10,7 @@ import click
 from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
 
 if TYPE_CHECKING:
+    from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
 
 
@@ -57,7 +58,7 @@ def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> 
 
     With a CANDIDATE, an .onnx file or an .npz of saved inputs and outputs, compares it with the
     .onnx file (or the folder) in front of it instead; that needs no torch and writes nothing by
-    itself.
+    itself.  With --locate both are .onnx files, whose tensors of the same name are compared.
     """
     require_for(given)
     from ropeexport.parity import report as reports
@@ -88,11 +89,8 @@ def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
         rtol=given["rtol"],
     )
     if candidate is not None:
-        _refuse(given, "module", "require", "locate")
-        from ropeexport.parity.check_files import check_files
-
-        with CheckProgress() as progress:
-            return check_files(path, candidate, options, progress)
+        _refuse(given, "module", "require")
+        return _run_files(path, candidate, options, given["locate"])
     if path.suffix == ".onnx":
         raise click.UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
     require("torch")
@@ -104,9 +102,22 @@ def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
             from ropeexport.locate.locate import locate
 
             report = locate(path, report, given["module"])
-            progress.stage(
-                "locate", f"{len(report.locations)} runtimes run again, tensor by tensor"
-            )
+            progress.located(len(report.locations))
+    return report
+
+
+def _run_files(path: Path, candidate: Path, options: Options, locating: bool) -> Report:
+    from ropeexport.cli.check_progress import CheckProgress
+    from ropeexport.locate.files import check_shared, locate_files
+    from ropeexport.parity.check_files import check_files
+
+    if locating:  # what is impossible is said before the comparison's minutes
+        check_shared(path, candidate)
+    with CheckProgress() as progress:
+        report = check_files(path, candidate, options, progress)
+        if locating and report.verdict == "FAIL":
+            report = locate_files(path, candidate, report)
+            progress.located(len(report.locations))
     return report
 
 

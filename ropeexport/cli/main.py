@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from ropeexport.errors import EXIT_FAILURE, RopeExportError
+from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
 
 # verb: where its click command lives, and the line that --help shows without importing it
 _COMMANDS = {
@@ -61,7 +61,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
     except OSError as error:  # a full disk, a folder that may not be written, a file in its place
-        click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        # a write has no file's name, and some libraries give no text of the system's
+        where = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"error: {where}{error.strerror or first_line(error)}", err=True)
         sys.exit(EXIT_FAILURE)
 
 

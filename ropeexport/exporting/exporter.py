@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.errors import ExportError, UsageError
+from ropeexport.errors import ExportError
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.norms import fuse_norms
+from ropeexport.exporting.opsets import check_opset
 from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
@@ -30,11 +30,6 @@ from ropeexport.onnx_ops.rope_table import rope_table_function
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET
-_DTYPE_NAMES = {
-    ir.DataType.FLOAT: "fp32",
-    ir.DataType.FLOAT16: "fp16",
-    ir.DataType.BFLOAT16: "bf16",
-}
 
 
 def export_model(
@@ -97,36 +92,31 @@ def export_example(
     copy_weights: bool = False,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`export_model`."""
-    path = folder / manifest.MODEL_NAME
-    atomic.refuse_existing(path, force)
-    if example.weights is not None and not copy_weights:
+    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    copied = example.weights if copy_weights else None
+    if copied is not None:
+        copying.check_free(copied, folder, force)
+    elif example.weights is not None:
         references.check_reachable(example.weights, folder)
     model, count, weights = onnx_model(example, source, opset=opset)
     check_count(count, require_rope)
-    if example.weights is not None and copy_weights:
-        copying.copy_weights(example.weights, folder)
-        references.relocate(model, folder)
-    written = model_writer.save(model, path)
-    record = Manifest(
-        ropeexport=ropeexport.__version__,
-        source=source,
-        model=model_writer.record_of(path, count, weights or written),
-        axes=all_axes(example),
-    )
-    manifest.write(folder, record)
-    return record
+
+    def describe(path: Path, written: Weights | None) -> Manifest:
+        return Manifest(
+            ropeexport=ropeexport.__version__,
+            source=source,
+            model=model_writer.record_of(path, count, weights or written),
+            axes=all_axes(example),
+        )
+
+    return model_writer.write(model, folder, describe, force=force, copied=copied)
 
 
 def onnx_model(
     example: Example, source: Source, *, opset: int = DEFAULT_OPSET
 ) -> tuple[ir.Model, RopeCount, Weights | None]:
     """Trace a module; return its model, finished, what became of its ropes, and its weights."""
-    newest = onnx.defs.onnx_opset_version()
-    if not names.MIN_OPSET <= opset <= newest:
-        raise UsageError(
-            f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) "
-            f"to {newest} (the newest of onnx {onnx.__version__}), got {opset}"
-        )
+    check_opset(opset)
     return finished(trace(checked(example), opset).model, example, source)
 
 
@@ -209,7 +199,10 @@ def _contract(model: ir.Model) -> str:
 
 
 def _data_type(model: ir.Model) -> str:
-    """Return fp32, fp16 or bf16 (or ONNX's name): the type of the data that is rotated."""
+    """Return fp32, fp16 or bf16 (or NumPy's name): the type of the data that is rotated."""
     ropes = [node for node in model.graph if form_of(node.domain, node.op_type)]
     dtype = (ropes[0] if ropes else model.graph).outputs[0].dtype
-    return _DTYPE_NAMES.get(dtype, str(dtype)) if dtype is not None else "unknown"
+    if dtype in (None, ir.DataType.UNDEFINED):
+        return "unknown"
+    name = str(dtype.numpy())
+    return manifest.DATA_TYPES.get(name, name)

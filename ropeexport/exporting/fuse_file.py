@@ -16,7 +16,7 @@ from ropeexport.exporting.foreign_shapes import infer_shapes
 from ropeexport.exporting.simplify import clean
 from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.fuse import fuse
-from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
+from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
 
@@ -53,8 +53,8 @@ def fuse_file(
     ModelFileError, ExportError, UsageError
         With what was expected, what was found and the next step.
     """
-    target = folder / manifest.MODEL_NAME
-    atomic.refuse_existing(target, force)
+    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    onnx_file.check_external_data(path, onnx_file.load(path, external_data=False))
     model, count = fused(path)
     check_count(count, require_rope)
     if not count.replaced:
@@ -65,15 +65,17 @@ def fuse_file(
     attach_functions(model)
     source = Source(kind="onnx", name=path.name)
     annotate(model, source, path.stem)
-    weights = model_writer.save(model, target)
-    record = Manifest(
-        ropeexport=ropeexport.__version__,
-        source=source,
-        model=(written := model_writer.record_of(target, count, weights)),
-        axes=_axes(written.inputs),
-    )
-    manifest.write(folder, record)
-    return record, count
+
+    def describe(path: Path, weights: Weights | None) -> Manifest:
+        written = model_writer.record_of(path, count, weights)
+        return Manifest(
+            ropeexport=ropeexport.__version__,
+            source=source,
+            model=written,
+            axes=_axes(written.inputs),
+        )
+
+    return model_writer.write(model, folder, describe, force=force), count
 
 
 def fused(path: Path) -> tuple[ir.Model, RopeCount]:

@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+import onnx
 import onnx_ir as ir
 
-from ropeexport import atomic
-from ropeexport.manifest import ModelRecord, RopeCount, Weights
+from ropeexport import atomic, manifest
+from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import onnx_contract, onnx_file
+from ropeexport.weights import copying, references
 from ropeexport.weights.integrity import weight_file
 
 # A protobuf file ends at 2 GiB; and a runtime holds inline weights twice while it loads them, where
 # it maps a file of their own
 _INLINE_LIMIT_BYTES = 32 << 20
+_DATA_NAME = f"{manifest.MODEL_NAME}.data"
 
 
-def save(model: ir.Model, path: Path) -> Weights | None:
-    """Write the file whole or not at all; large weights go into a data file beside it.
+def write(
+    model: ir.Model,
+    folder: Path,
+    describe: Callable[[Path, Weights | None], Manifest],
+    *,
+    force: bool = False,
+    copied: Path | None = None,
+) -> Manifest:
+    """Write an output folder's files, which take their places together.
+
+    Parameters
+    ----------
+    model : ir.Model
+        Finished; its external weights lie in ``folder``, or are copied there.
+    folder : Path
+        Where they take their places.
+    describe : callable
+        From the written file and the weights that were written beside it to the manifest.
+    force : bool
+        Overwrite what is there; a former model's data file goes with that model.
+    copied : Path, optional
+        A folder whose safetensors files are copied, for the model to refer to.
+
+    Returns
+    -------
+    Manifest
+        What was written.
+    """
+    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    with atomic.together(folder, manifest.FILE_NAME) as files:
+        path = files.place / manifest.MODEL_NAME
+        if copied is not None:
+            copying.copy_weights(copied, files.place)
+            references.relocate(model, files.place)
+        weights = _save(model, path, folder)
+        record = describe(path, weights)
+        manifest.write(files.place, record)
+        if weights is not None:
+            atomic.refuse_existing(folder / _DATA_NAME, force)
+        elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in _files_of(path):
+            files.dropped.append(_DATA_NAME)
+    return record
+
+
+def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
+    """Write the file; large weights go into a data file beside it.
 
     Returns
     -------
@@ -31,47 +78,47 @@ def save(model: ir.Model, path: Path) -> Weights | None:
         if isinstance(value.const_value, ir.ExternalTensor)
     ]
     if external:
-        beside = all(Path(x.base_dir).resolve() == path.parent.resolve() for x in external)
-        if beside:
-            _save_with_references(model, path)
+        places = {Path(tensor.base_dir).resolve() for tensor in external}
+        if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
+            _save_with_references(model, path, folder, places.pop())
             return None
-        return _save_with_data(model, path)
+        return _save_with_data(model, path, folder)
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
     if size > _INLINE_LIMIT_BYTES:
-        return _save_with_data(model, path)
+        return _save_with_data(model, path, folder)
     proto = ir.to_proto(model)
     onnx_contract.check(proto)
-    atomic.write_bytes(path, proto.SerializeToString())
+    path.write_bytes(proto.SerializeToString())
     return None
 
 
-def _save_with_references(model: ir.Model, path: Path) -> None:
-    """Write the graph alone: its weights lie in files of the same folder already."""
-    with atomic.replacing(path) as written:
+def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> None:
+    """Write the graph alone, checked where its weights lie: onnx looks for them beside it."""
+    with atomic.replacing(path, beside=weights) as written:
         written.write_bytes(ir.to_proto(model).SerializeToString())
-        onnx_contract.check_file(written)
+        onnx_contract.check_file(written, folder / path.name)
 
 
-def _save_with_data(model: ir.Model, path: Path) -> Weights:
+def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Weights:
     """Write the graph, and its weights tensor by tensor into a file that is named after it."""
-    data = f"{path.name}.data"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        written = Path(folder) / path.name
-        ir.save(model, written, external_data=data)
-        onnx_contract.check_file(written)
-        lengths = onnx_file.external_lengths(onnx_file.load(written, external_data=False))
-        written.with_name(data).replace(path.with_name(data))
-        written.replace(path)
+    ir.save(model, path, external_data=_DATA_NAME)
+    onnx_contract.check_file(path, folder / path.name)
+    lengths = onnx_file.external_lengths(onnx_file.load(path, external_data=False))
     return Weights(
-        files=(weight_file(path.with_name(data)),),
+        files=(weight_file(path.with_name(_DATA_NAME)),),
         referenced_tensors=len(lengths),
         referenced_bytes=sum(lengths),
     )
+
+
+def _files_of(path: Path) -> set[str]:
+    """Return the names of the files that an ONNX file refers to."""
+    tensors = onnx_file.load(path, external_data=False).graph.initializer
+    return {onnx.external_data_helper.ExternalDataInfo(t).location for t in tensors}
 
 
 def record_of(path: Path, count: RopeCount, weights: Weights | None = None) -> ModelRecord:

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ropeexport.errors import ExportError, UsageError
+from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.models.example import Example, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
@@ -133,9 +133,8 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: Exception) -> str:
     """Return the first line of the error at the root, which names what torch could not trace."""
-    while error.__cause__ is not None:
+    while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    lines: list[Any] = str(error).strip().splitlines()
-    return f"cannot be traced: {lines[0] if lines else type(error).__name__}"
+    return f"cannot be traced: {first_line(error)}"

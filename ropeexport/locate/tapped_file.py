@@ -35,15 +35,8 @@ def write(source: Path, record: Manifest, tensors: Iterable[str], folder: Path) 
         Of the copy: its outputs are the tensors in the order of the graph, then the file's own.
     """
     model = onnx_file.load(source / record.model.file)
-    own = {value.name for value in model.graph.output}
-    known = {value.name: value for value in model.graph.value_info}
-    wanted = set(tensors) - own
-    further = [
-        known[name]
-        for node in model.graph.node
-        for name in node.output
-        if name in wanted and name in known and _is_comparable(known[name])
-    ]
+    wanted = set(tensors)
+    further = [value for value in comparable(source / record.model.file) if value.name in wanted]
     kept = list(model.graph.output)
     del model.graph.output[:]
     model.graph.output.extend([*further, *kept])
@@ -66,6 +59,19 @@ def producers(path: Path) -> dict[str, onnx.NodeProto]:
     """Return the node that makes each tensor of an ONNX file's graph."""
     model = onnx_file.load(path, external_data=False)
     return {name: node for node in model.graph.node for name in node.output}
+
+
+def comparable(path: Path) -> list[onnx.ValueInfoProto]:
+    """Return the tensors between a graph's inputs and outputs that can be compared, in order.
+
+    What the file does not say of their types and shapes is inferred.
+    """
+    model = onnx_file.load(path, external_data=False)
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    known = {value.name: value for value in (*inferred, *model.graph.value_info)}
+    own = {value.name for value in model.graph.output}
+    made = (name for node in model.graph.node for name in node.output if name not in own)
+    return [known[name] for name in made if name in known and _is_comparable(known[name])]
 
 
 def _is_comparable(value: onnx.ValueInfoProto) -> bool:

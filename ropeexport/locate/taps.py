@@ -6,45 +6,15 @@ node's metadata which node that was; where both agree, the two can be compared.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ropeexport.locate.tap import STACK, Tap, source_line
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_ops import names
 
 _FX_NODE = "pkg.torch.onnx.fx_node"
-_STACK = "pkg.torch.onnx.stack_trace"
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)')
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A tensor with two homes.
-
-    Parameters
-    ----------
-    spec : TensorSpec
-        Its name in the ONNX graph, its type and shape as exported.
-    program_node : str
-        The node of the torch program that makes it.
-    item : int or None
-        Which of the values that this node returns; None where it returns one.
-    source : str
-        The line of torch code that made it, ``file:line: code``; empty where it is not known.
-    """
-
-    spec: TensorSpec
-    program_node: str
-    item: int | None = None
-    source: str = ""
-
-    @property
-    def tensor(self) -> str:
-        """The name in the ONNX graph."""
-        return self.spec.name
 
 
 def taps_of(
@@ -74,23 +44,18 @@ def taps_of(
     return [*(tap for tap in inner if tap.tensor not in own), *own.values()]
 
 
-def source_of(node: ir.Node) -> str:
-    """Return the innermost line of torch code that a node came from, as ``file:line: code``."""
-    frames = _FRAME.findall(node.metadata_props.get(_STACK, ""))
-    if not frames:
-        return ""
-    file, line, _, code = frames[-1]
-    return f"{file}:{line}: {code.strip()}"
-
-
 def _source_of_value(value: ir.Value) -> str:
     node = value.producer()
-    return source_of(node) if node is not None else ""
+    return _source_of(node) if node is not None else ""
+
+
+def _source_of(node: ir.Node) -> str:
+    return source_line(node.metadata_props.get(STACK, ""))
 
 
 def _of_node(node: ir.Node, returned: Mapping[str, int]) -> Iterator[Tap]:
     made_by = _fx_name(node)
-    source = source_of(node)
+    source = _source_of(node)
     ours = node.domain == names.DOMAIN and returned.get(made_by, 0) == len(node.outputs)
     for item, value in enumerate(node.outputs):
         spec, name = _spec(value), str(value.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+import ropeexport
 from ropeexport.errors import ExportError
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import FORMS
@@ -36,7 +37,7 @@ def name_nodes(model: ir.Model) -> None:
 def make_paths_relative(model: ir.Model) -> None:
     """Cut the machine's folders from the source paths that the exporter leaves in metadata."""
     roots = sorted(
-        {sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), str(Path.cwd())},
+        {sysconfig.get_path("purelib"), str(Path(ropeexport.__file__).parents[1]), str(Path.cwd())},
         key=len,
         reverse=True,
     )
@@ -60,12 +61,12 @@ def check(model: onnx.ModelProto) -> None:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
 
 
-def check_file(path: Path) -> None:
-    """Check a file with external data, see :func:`check`."""
+def check_file(path: Path, name: Path) -> None:
+    """Check a file with external data, see :func:`check`; ``name`` is what it will be called."""
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{path}: not valid ONNX: {error}") from error
+        raise ExportError(f"{name}: the exported graph is not valid ONNX: {error}") from error
 
 
 def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:

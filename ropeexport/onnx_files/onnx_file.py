@@ -59,7 +59,7 @@ def input_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(
         _index(value, rows[value.name])
         if value.name in rows
-        else _spec(value, roles.get(value.name) or _role(value))
+        else spec_of(value, roles.get(value.name) or _role(value))
         for value in model.graph.input
         if value.name not in weights
     )
@@ -69,7 +69,8 @@ def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     """Return the outputs, with the role that the graph gives each."""
     rotated = _rotated(model)
     return tuple(
-        _spec(value, "rotated" if value.name in rotated else "data") for value in model.graph.output
+        spec_of(value, "rotated" if value.name in rotated else "data")
+        for value in model.graph.output
     )
 
 
@@ -85,12 +86,29 @@ def external_lengths(model: onnx.ModelProto) -> list[int]:
     return [int(entry.value) for entry in entries if entry.key == "length"]
 
 
+def check_external_data(path: Path, model: onnx.ModelProto) -> None:
+    """Raise :class:`ModelFileError` unless the files that a model refers to hold its tensors."""
+    for tensor in model.graph.initializer:
+        place = onnx.external_data_helper.ExternalDataInfo(tensor)
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        data, end = path.parent / place.location, (place.offset or 0) + (place.length or 0)
+        size = data.stat().st_size if data.is_file() else None
+        if size is None or size < end:
+            found = "no such file" if size is None else f"{size}"
+            raise ModelFileError(
+                f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
+                f"{found}; bring it back, or export again"
+            )
+
+
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
     """Return what the file says of itself."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def _spec(value: onnx.ValueInfoProto, role: Role) -> TensorSpec:
+def spec_of(value: onnx.ValueInfoProto, role: Role) -> TensorSpec:
+    """Return the name, type and shape of a tensor that a graph declares."""
     tensor = value.type.tensor_type
     shape = tuple(
         dim.dim_param if dim.HasField("dim_param") else dim.dim_value for dim in tensor.shape.dim
@@ -106,7 +124,7 @@ def _role(value: onnx.ValueInfoProto) -> Role:
 
 def _index(value: onnx.ValueInfoProto, rows: int) -> TensorSpec:
     """Return the spec of an input that indexes a table: token ids, not positions."""
-    return _spec(value, "data").model_copy(update={"below": rows})
+    return spec_of(value, "data").model_copy(update={"below": rows})
 
 
 def _indices(model: onnx.ModelProto) -> dict[str, int]:

@@ -10,7 +10,6 @@ from ropeexport.onnx_files import onnx_file
 
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)
-_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def manifest_of(path: Path) -> Manifest:
@@ -29,7 +28,7 @@ def manifest_of(path: Path) -> Manifest:
             file=path.name,
             sha256=atomic.sha256_of(path),
             opset=onnx_file.opset(model),
-            dtype=_DTYPES.get(data.dtype, data.dtype) if data else "none",
+            dtype=manifest.DATA_TYPES.get(data.dtype, data.dtype) if data else "none",
             inputs=inputs,
             outputs=onnx_file.output_specs(model),
             ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),

@@ -29,6 +29,7 @@ from ropeexport.runners import Arrays, Runner, saved
 from ropeexport.runners.emulated import EmulatedRunner
 from ropeexport.runners.ort import OrtRunner
 
+ARRAYS = ".npz"
 REFERENCE, CANDIDATE = "reference", "candidate"
 Make = Callable[[Path], OrtRunner | EmulatedRunner]
 
@@ -61,11 +62,11 @@ def check_files(
         Where no run can be set up.
     """
     options, listener = options or Options(), listener or Silent()
-    path = reference / manifest.read(reference).model.file if reference.is_dir() else reference
+    path = onnx_of(reference)
     record = manifest_of(path)
     with ExitStack() as stack:
         oracle = OnnxOracle(path)
-        yardstick, make = _yardstick(path, record, stack)
+        yardstick, make = open_yardstick(path, record, stack)
         selection, inputs, contender = _candidate(record, candidate, options, make, stack)
         listener.stage("oracle", f"{path.name} in float64, {len(selection.cases)} cases")
         judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
@@ -79,19 +80,24 @@ def check_files(
         return report_of(made, outcome)
 
 
+def onnx_of(reference: Path) -> Path:
+    """Return an ONNX file, or the one of an output folder."""
+    return reference / manifest.read(reference).model.file if reference.is_dir() else reference
+
+
 def _candidate(
     record: Manifest, path: Path, options: Options, make: Make, stack: ExitStack
 ) -> tuple[Selection, Arrays | None, Contender]:
     """Return the cases, the inputs where they were saved, and who is held to the reference."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
-    if path.suffix == ".npz":
+    if path.suffix == ARRAYS:
         inputs, outputs = saved.load(path, record.model.inputs, record.model.outputs)
         contender = Contender(CANDIDATE, saved.SavedRunner(outputs))
         return Selection((_saved_case(record, inputs, options),)), inputs, contender
     _check_same_inputs(record, path)
     selection = select(record, options.seed, options.count, options.lengths)
-    return selection, None, open_runner(CANDIDATE, lambda: _named(make(path), CANDIDATE), stack)
+    return selection, None, open_runner(CANDIDATE, lambda: named(make(path), CANDIDATE), stack)
 
 
 def _check_same_inputs(record: Manifest, path: Path) -> None:
@@ -117,19 +123,19 @@ def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:
     return Case("saved arrays", kind, sizes, options.seed)
 
 
-def _yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[Runner, Make]:
+def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[Runner, Make]:
     """Enter the reference, and return how the candidate is to be run: as the reference is."""
     make: Make = OrtRunner
     try:
-        return stack.enter_context(_named(make(path), REFERENCE)), make
+        return stack.enter_context(named(make(path), REFERENCE)), make
     except MissingError:
         if not is_bfloat16(record):
             raise
     make = EmulatedRunner
-    return stack.enter_context(_named(make(path), REFERENCE)), make
+    return stack.enter_context(named(make(path), REFERENCE)), make
 
 
-def _named(runner: OrtRunner | EmulatedRunner, name: str) -> Runner:
+def named(runner: OrtRunner | EmulatedRunner, name: str) -> Runner:
     """Return a runner under its name in the report."""
     runner.name = name
     if isinstance(runner, OrtRunner):

@@ -137,7 +137,7 @@ class LocationRecord(Record):
     """Where a runtime departs first in a failing case; without ``tensor``, why that is unknown.
 
     ``sound`` are the inputs of its node that are within their bounds, ``not_compared`` those with
-    no counterpart in the torch program.
+    no counterpart in what it is held to.
     """
 
     runtime: str

@@ -13,14 +13,13 @@ from rich.text import Text
 from ropeexport import atomic
 from ropeexport.parity.records import (
     FILE_NAME,
-    BoundRecord,
     Comparison,
-    LocationRecord,
     Number,
     Report,
     RuntimeRecord,
     Status,
 )
+from ropeexport.parity.wording import bound_text, location_lines, number, percent
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "PASS": ("✓", "green"),
@@ -68,31 +67,6 @@ def share_of(comparison: Comparison) -> float:
     return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
 
 
-def bound_text(bound: BoundRecord | None) -> str:
-    """Return what the largest error was held to: a number, and what each element forgives."""
-    if bound is None:
-        return "-"
-    if not bound.rtol:
-        return _number(bound.max_abs)
-    return f"{bound.max_abs or 0.0:.0e}+{bound.rtol:.2%}"
-
-
-def location_lines(location: LocationRecord) -> list[str]:
-    """Say where a runtime departs first, or why that is unknown."""
-    if not location.tensor:
-        return [f"  {location.runtime}: not located in {location.case!r}: {location.reason}"]
-    lines = [
-        f"  {location.runtime}: departs first at {location.tensor} ({location.op} {location.node}) "
-        f"in {location.case!r}: {location.reason}",
-        f"    made by {location.source or 'a line of torch code that the file does not name'}",
-    ]
-    if location.sound:
-        lines.append(f"    its inputs within their bounds: {', '.join(location.sound)}")
-    if location.not_compared:
-        lines.append(f"    its inputs without a counterpart: {', '.join(location.not_compared)}")
-    return lines
-
-
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
     """Group what was compared by runtime and output."""
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
@@ -101,6 +75,21 @@ def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
             key = (comparison.runtime, comparison.implementation, comparison.output)
             groups.setdefault(key, []).append(comparison)
     return [Row(*key, tuple(group)) for key, group in groups.items()]
+
+
+def summary_cells(row: Row) -> tuple[str, ...]:
+    """Return what a summary shows of one output of one runtime."""
+    largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
+    cosine = row.worst("cosine")
+    return (
+        row.runtime,
+        row.output,
+        f"{row.passed}/{len(row.compared)}",
+        *(number(row.worst(name)) for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")),
+        "-" if cosine is None else f"{cosine:.7f}",
+        bound_text(largest.bound),
+        percent(share_of(row.tightest)),
+    )
 
 
 def write(folder: Path, report: Report) -> Path:
@@ -143,25 +132,8 @@ def _table(rows: Sequence[Row]) -> Table:
     for heading in ("cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*summary_cells(row))
     return table
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
-    cosine = row.worst("cosine")
-    return (
-        row.runtime,
-        row.output,
-        f"{row.passed}/{len(row.compared)}",
-        *(
-            _number(row.worst(name))
-            for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")
-        ),
-        "-" if cosine is None else f"{cosine:.7f}",
-        bound_text(largest.bound),
-        f"{share_of(row.tightest):.0%}",
-    )
 
 
 def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
@@ -193,10 +165,6 @@ def _verdict_line(report: Report) -> Text:
     cases = {c.case.name for c in report.comparisons if c.case}
     text = f": {report.reason}" if report.reason else f": {len(cases)} cases, seed {report.seed}"
     return Text(f"{report.verdict}{text}", style=f"bold {colour}")
-
-
-def _number(value: Number) -> str:
-    return "-" if value is None else f"{value:.3g}"
 
 
 def _exact(value: Number) -> str:

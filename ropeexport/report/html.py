@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ropeexport.parity import wording
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord
 from ropeexport.parity.report import share_of
 from ropeexport.report import plots, view
@@ -43,7 +44,7 @@ class Card:
     @property
     def share_text(self) -> str:
         """The largest share of a bound."""
-        return view.percent(self.share or 0.0)
+        return wording.percent(self.share or 0.0)
 
     @property
     def width(self) -> int:
@@ -105,7 +106,7 @@ def _environment(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _share(comparison: Comparison) -> str:
-    return view.percent(share_of(comparison)) if comparison.numbers else "-"
+    return wording.percent(share_of(comparison)) if comparison.numbers else "-"
 
 
 def _worst(comparison: Comparison) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from ropeexport.parity import wording
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord
 from ropeexport.report import view
 
@@ -75,13 +76,13 @@ def _facts(comparison: Comparison) -> str:
     lines = [comparison.reason]
     if numbers is not None:
         lines.append(
-            f"largest error {view.number(numbers.max_abs)}, rms {view.number(numbers.rms)}"
+            f"largest error {wording.number(numbers.max_abs)}, rms {wording.number(numbers.rms)}"
         )
         if numbers.worst is not None:
             worst = numbers.worst
             lines.append(f"at {list(worst.index)}: got {worst.got}, expected {worst.expected}")
     if bound is not None:
-        lines.append(f"bounds {view.number(bound.max_abs)}, {view.number(bound.rms)}")
+        lines.append(f"bounds {wording.number(bound.max_abs)}, {wording.number(bound.rms)}")
     return _clean("\n".join(lines))
 
 

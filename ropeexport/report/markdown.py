@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
-from ropeexport.parity.report import location_lines
+from ropeexport.parity.wording import location_lines
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ropeexport.errors import ParityError
-from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Number, Report, Status
-from ropeexport.parity.report import Row, bound_text, rows_of, share_of
+from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report, Status
+from ropeexport.parity.report import rows_of, share_of, summary_cells
+from ropeexport.parity.wording import number, percent
 
 SUMMARY_HEADINGS = (
     "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
@@ -124,21 +125,7 @@ def failures(report: Report) -> list[Comparison]:
 def summary(report: Report) -> Iterator[tuple[str, ...]]:
     """Yield the summary's rows under :data:`SUMMARY_HEADINGS`."""
     for row in rows_of(report.comparisons):
-        yield _summary_row(row)
-
-
-def _summary_row(row: Row) -> tuple[str, ...]:
-    largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
-    cosine = row.worst("cosine")
-    return (
-        row.runtime,
-        row.output,
-        f"{row.passed}/{len(row.compared)}",
-        *(number(row.worst(n)) for n in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")),
-        "-" if cosine is None else f"{cosine:.7f}",
-        bound_text(largest.bound),
-        percent(share_of(row.tightest)),
-    )
+        yield summary_cells(row)
 
 
 def headline(report: Report) -> str:
@@ -159,19 +146,6 @@ def score() -> str:
         f"{found['caught']} of {found['trials']} seeded faults caught "
         f"({found['faults']} faults, each in its types)"
     )
-
-
-def number(value: Number) -> str:
-    """Return a number to three digits."""
-    return "-" if value is None else f"{value:.3g}"
-
-
-def percent(share: float) -> str:
-    """Return a share of a bound; what breaks it is never rounded down to it."""
-    if share > 9.99:
-        return f"{share:.2g}x"
-    rounded = f"{share:.0%}"
-    return f"{share:.1%}" if share > 1 and rounded == "100%" else rounded
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,17 @@ from ropeexport.weights.safetensors_files import find
 
 
 def copy_weights(source: Path, folder: Path) -> None:
-    """Copy the safetensors files of a folder into another, each whole or not at all."""
+    """Copy the safetensors files of a folder into another."""
     for path in find(source):
-        with atomic.replacing(folder / path.name) as temporary:
-            shutil.copyfile(path, temporary)
+        shutil.copyfile(path, folder / path.name)
+
+
+def check_free(source: Path, folder: Path, force: bool) -> None:
+    """Raise :class:`UsageError` where a copy would replace another file without ``force``.
+
+    A file, or the link to it, may become a copy of its own.
+    """
+    for path in find(source):
+        target = folder / path.name
+        if not (target.exists() and target.samefile(path)):
+            atomic.refuse_existing(target, force)

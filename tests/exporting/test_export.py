@@ -16,6 +16,7 @@ import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
 from ropeexport.exporting.exporter import export_example, export_model
+from ropeexport.exporting.opsets import newest_opset
 from ropeexport.manifest import Source
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS, Options
@@ -62,7 +63,7 @@ def test_the_file_keeps_its_contract(exported, model: str, dtype: str) -> None:
     assert "ApplyRope(q, k, pe)" in metadata["ropeexport.contract"]
 
 
-@pytest.mark.parametrize("opset", [23, 24])
+@pytest.mark.parametrize("opset", [23, 24, newest_opset()])
 def test_inputs_of_flux_attention(exported, opset: int) -> None:
     record = manifest.read(exported("flux-attention", opset=opset)).model
     assert record.opset == opset
@@ -163,9 +164,11 @@ def test_a_size_check_in_the_traced_code_is_found(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("opset", [17, 22, 99])
+# what an error offers is what works: the newest is exported above, and the one after it is refused
+@pytest.mark.parametrize("opset", [17, 22, newest_opset() + 1, 99])
 def test_opsets_out_of_reach(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(UsageError, match="opset"):
+    words = rf"opset: expected 23 .* to {newest_opset()} \(.*torch.*\), got {opset}$"
+    with pytest.raises(UsageError, match=words):
         export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path, opset=opset)
 
 
@@ -210,6 +213,46 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     ours = session.run(None, {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()})[0]
     expected = eager(x, pe).detach().numpy()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=64 * np.finfo(np.float32).eps)
+
+
+def test_a_smaller_model_takes_the_data_file_of_the_former_with_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    small = sources.Request("flux-attention", Options(**SMALL))
+    large = sources.Request("flux-self-attention", Options(**SMALL))
+    with monkeypatch.context() as patch:
+        patch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
+        export_model(large, tmp_path)
+    export_model(small, tmp_path, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_a_data_file_that_nobody_refers_to_is_not_overwritten_unasked(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
+    request = sources.Request("flux-self-attention", Options(**SMALL))
+    (tmp_path / "model.onnx.data").write_text("precious")
+    with pytest.raises(UsageError, match=r"model\.onnx\.data exists already.*--force"):
+        export_model(request, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+    assert export_model(request, tmp_path, force=True).model.weights is not None
+
+
+def test_a_failed_export_leaves_the_former_whole(tmp_path: Path, monkeypatch) -> None:
+    request = sources.Request("flux-attention", Options(**SMALL))
+    former = export_model(request, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "write", fail)
+    other = sources.Request("flux-attention", Options(**SMALL | {"dtype": "fp16"}))
+    with pytest.raises(KeyboardInterrupt):
+        export_model(other, tmp_path, force=True)
+    assert manifest.read(tmp_path) == former
+    assert atomic.sha256_of(tmp_path / "model.onnx") == former.model.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
 
 
 @pytest.mark.parametrize("fault", ["moved", "truncated", "altered"])

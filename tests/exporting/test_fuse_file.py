@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -99,3 +100,28 @@ def test_an_output_is_kept_without_force(tmp_path: Path) -> None:
     fuse_file(tmp_path / "in.onnx", tmp_path)
     with pytest.raises(UsageError, match="--force"):
         fuse_file(tmp_path / "in.onnx", tmp_path)
+
+
+def test_a_file_is_fused_in_its_own_place_beside_its_data(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "model.onnx", "Half", 23, external=True)
+    data = (tmp_path / "model.onnx.data").read_bytes()
+    before = run(tmp_path / "model.onnx")
+    fuse_file(tmp_path / "model.onnx", tmp_path, force=True, require_rope=1)
+    assert (tmp_path / "model.onnx.data").read_bytes() == data
+    for ours, theirs in zip(run(tmp_path / "model.onnx"), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "got"), [(None, "no such file"), (10, "got 10")])
+@pytest.mark.parametrize("output", [".", "out"])
+def test_data_that_is_missing_or_truncated_is_named(tmp_path, size, got: str, output: str) -> None:
+    write_foreign(tmp_path / "model.onnx", "Half", 23, external=True)
+    data = tmp_path / "model.onnx.data"
+    if size is None:
+        data.unlink()
+    else:
+        os.truncate(data, size)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ModelFileError, match=rf"weight \w+: expected .*{data.name} of .*{got}"):
+        fuse_file(tmp_path / "model.onnx", tmp_path / output, force=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -148,6 +148,39 @@ def test_another_folder_needs_a_copy(folder: Path, tmp_path_factory) -> None:
     onnxruntime.InferenceSession(out / "model.onnx")
 
 
+def test_a_copy_overwrites_no_other_file_unasked(folder: Path, tmp_path_factory) -> None:
+    out = tmp_path_factory.mktemp("out")
+    (out / FILE).write_text("precious")
+    with pytest.raises(UsageError, match=rf"{FILE} exists already.*--force"):
+        export(folder, out, copy_weights=True)
+    assert [path.read_text() for path in out.iterdir()] == ["precious"]
+    export(folder, out, copy_weights=True, force=True)
+    assert (out / FILE).read_bytes() == (folder / FILE).read_bytes()
+
+
+def test_a_link_becomes_a_copy_in_its_own_place(folder: Path, tmp_path_factory) -> None:
+    out = tmp_path_factory.mktemp("out")
+    (out / FILE).symlink_to(folder / FILE)
+    export(out, out, copy_weights=True)
+    assert not (out / FILE).is_symlink()
+    assert (out / FILE).read_bytes() == (folder / FILE).read_bytes()
+
+
+def test_a_failed_copy_leaves_the_former_whole(folder: Path, tmp_path_factory, monkeypatch) -> None:
+    out = tmp_path_factory.mktemp("out")
+    export(folder, out, copy_weights=True)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write_safetensors(folder / FILE, dict(Block().named_parameters()))
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export(folder, out, copy_weights=True, force=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_links_need_a_copy(folder: Path, link) -> None:
     (folder / FILE).rename(folder / "blob")
