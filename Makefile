@@ -49,8 +49,9 @@ test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with
 gpu-test: setup ## on a machine with an NVIDIA GPU: exactness, sanitizer, engines, bench
 	$(BIN)/python -m benchmarks.gpu
 
-bench: setup ## the CPU's side-by-side measurements, into benchmarks/results
+bench: setup ## the CPU's side-by-side measurements, four runs, and docs/benchmarks.md of them
 	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m benchmarks.page
 
 optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
 	$(PYTHON) -m venv build/optimum

@@ -1,29 +1,48 @@
-"""Lines of the page beside the timings: files, engines' builds, and a second run."""
+"""What the page says beside the timings: whole processes, engines, kernels, and other results."""
 
 from __future__ import annotations
 
+import json
+import statistics
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from benchmarks.cpu.again import Pair, pairs
-from ropeexport.bench.records import Bench
+from benchmarks.cpu.runs import Runs
 
-_WORST = 5
+RESULTS = Path(__file__).parents[1] / "results"
 
 
-def file_lines(part: dict[str, Any]) -> Iterator[str]:
-    """Yield one line: the size of each file with its weights, and how long it took to make."""
-    found = Bench.model_validate(part["bench"])
-    files = [
-        f"{record.label} {record.file_mb:,.2f} MB"
-        + ("" if record.prepare_seconds is None else f" in {record.prepare_seconds:.1f} s")
-        for record in found.contenders
-        if record.file_mb is not None and record.status == "TIMED"
-    ]
-    if files:
-        seconds = part["export_wall_seconds"]
-        yield f"Files with weights, and making them: {'; '.join(files)}. `ropeexport export`, the "
-        yield f"whole command with its imports: {seconds:.1f} s."
+def process_lines(read: Runs) -> Iterator[str]:
+    """Yield a table of exports and of the command line's start."""
+    if any("exports" not in run for run in read.measured):
+        return
+    yield "## Exporting, and starting the command line"
+    yield ""
+    yield "Wall time of processes, all runs together; imports are left out of the exports."
+    yield ""
+    yield "| what | median s | best s |"
+    yield "| --- | ---: | ---: |"
+    for kind, label in (("exports", "export of FLUX attention, {}"), ("starts", "`{}`")):
+        for name in read.measured[0][kind]:
+            seconds = [value for run in read.measured for value in run[kind][name]]
+            median, best = statistics.median(seconds), min(seconds)
+            yield f"| {label.format(name)} | {median:.3f} | {best:.3f} |"
+    yield ""
+
+
+def process_sentence(read: Runs) -> Iterator[str]:
+    """Yield the same in a sentence, for README."""
+    plain, ours = (_median(read, "exports", name) for name in ("plain", "ropeexport"))
+    bare, command = (
+        _median(read, "starts", name) for name in ("python -c pass", "ropeexport --help")
+    )
+    yield f"Exporting took {ours / plain:.2f} of the plain export's wall time (medians), and"
+    yield f"`ropeexport --help` {command - bare:.2f} s more than `python -c pass`."
+
+
+def _median(read: Runs, kind: str, name: str) -> float:
+    return statistics.median(value for run in read.measured for value in run[kind][name])
 
 
 def build_lines(parts: dict[str, Any]) -> Iterator[str]:
@@ -32,6 +51,8 @@ def build_lines(parts: dict[str, Any]) -> Iterator[str]:
     built = [(name, impl, row) for name, impl, row in rows if row["status"] == "BUILT"]
     if not built:
         return
+    yield "## Building engines"
+    yield ""
     yield "| part | implementation | cold s | again s | engine MB |"
     yield "| --- | --- | ---: | ---: | ---: |"
     for name, impl, row in built:
@@ -55,36 +76,69 @@ def _builds(part: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from part.get("builds", {}).items()
 
 
-def again_lines(first: dict[str, Any], second: dict[str, Any]) -> Iterator[str]:
-    """Yield how a second run compares with the first, and the medians that lie furthest off."""
-    found = list(pairs(first, second))
-    if not found:
+def kernel_lines() -> Iterator[str]:
+    """Yield the two branches of our Attention in onnxruntime, by length."""
+    path = RESULTS / "attention-kernels.json"
+    if not path.is_file():
         return
-    times = sum(pair.holds for pair in found)
-    ratios = sum(pair.holds_to_ours for pair in found)
+    record = json.loads(path.read_text())
+    yield "## Attention at once and in blocks"
+    yield ""
     yield (
-        f"A second run, {second['date']}, of {len(second['parts'])} of the {len(first['parts'])} "
-        f"parts: {times} of {len(found)} medians lie within the sum of both runs' spreads, and "
-        f"{ratios} of {len(found)} ratios to ropeexport. {_median_text(found)}"
+        f"The two branches of `ropeexport::Attention` in onnxruntime, {record['date']}, "
+        f"`python -m benchmarks.attention_kernels`: medians of {record['rounds']} turns, and the "
+        "median of the ratio turn by turn. The file takes the second from the length in bold on."
     )
-    off = sorted((p for p in found if not p.holds_to_ours), key=_excess, reverse=True)
-    if off:
-        yield "The ratios to ropeexport that moved by more, the worst first:"
-        yield ""
-    for pair in off[:_WORST]:
+    yield ""
+    yield "| type | length | at once ms | in blocks ms | ratio |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for row in record["rows"]:
+        length = str(row["length"])
+        bold = f"**{length}**" if row["length"] == row["blocks_from"] else length
+        times = [statistics.median(row[f"{name}_ms"]) for name in ("at_once", "in_blocks")]
         yield (
-            f"- {pair.part}, {pair.size}, {pair.contender}: times {pair.to_ours:.2f}, "
-            f"spreads {pair.spread_to_ours:.0%}"
+            f"| {row['dtype']} | {bold} | {times[0]:.1f} | {times[1]:.1f} | {row['ratio']:.2f} |"
         )
-    if len(off) > _WORST:
-        yield f"- and {len(off) - _WORST} more."
     yield ""
 
 
-def _excess(pair: Pair) -> float:
-    return abs(pair.to_ours - 1) - pair.spread_to_ours
+def elsewhere_lines() -> Iterator[str]:
+    """Yield the weightless export's table, and where further results are."""
+    yield "## Elsewhere"
+    yield ""
+    weightless = RESULTS / "weightless.json"
+    if weightless.is_file():
+        yield from _weightless(json.loads(weightless.read_text()))
+    yield (
+        "Model classes: [models.md](models.md). The kernel and the engines on a GPU: "
+        "[gpu.md](gpu.md) says what waits for one; an engine's build with a cold and a warm cache "
+        "and its loading are timed there."
+    )
 
 
-def _median_text(found: list[Pair]) -> str:
-    changes = sorted(abs(pair.to_ours - 1) for pair in found)
-    return f"Half of the ratios moved by {changes[len(changes) // 2]:.1%} or less."
+def _weightless(record: dict[str, Any]) -> Iterator[str]:
+    yield "Export whose cost does not grow with the weights, `python -m benchmarks.weightless`:"
+    yield ""
+    yield "| model | weights GB | seconds | peak MB | ONNX file MB |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name, row in record["cases"].items():
+        yield (
+            f"| {name} | {row['weights_bytes'] / 1e9:.2f} | {row['seconds']:.0f} | "
+            f"{row['peak_mb']:.0f} | {row['onnx_bytes'] / 1e6:.1f} |"
+        )
+    yield ""
+    for name, row in record["cases"].items():
+        if "added_mb" in row:
+            yield f"{name}: beside them the export takes {row['added_mb']:.0f} MB; they are written"
+            yield "tensor by tensor into a file of their own."
+            yield ""
+    if real := record.get("parity"):
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in real["share_of_bound"].items())
+        yield (
+            f"A Llama with {real['weights_bytes'] / 1e9:.2f} GB of real values, exported beside "
+            f"them ({real['onnx_bytes'] / 1e6:.1f} MB) and checked in {real['cases']} cases: "
+            f"{real['verdict']}, of the bound of [parity.md](parity.md) at most: {shares}."
+        )
+        yield ""
+
+

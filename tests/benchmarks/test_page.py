@@ -4,33 +4,111 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
-from benchmarks import page
+import pytest
+
+from benchmarks.cpu import runs
 from benchmarks.models.causes import KNOWN, news
+from benchmarks.page import held, other_lines, page, parts
 
-CPU = json.loads((page.RESULTS / "cpu.json").read_text())
+READ = runs.load()
+PART = "attention"
+BUILT = {"status": "BUILT", "cold_seconds": 2.0, "again_seconds": 1.5, "engine_mb": 3.0,
+         "timing_cache": False, "flavour": "tensorrt-rtx", "version": "1.7"}  # fmt: skip
 
 
-def test_the_page_is_current() -> None:
-    assert page.render() == page.PAGE.read_text(), "python -m benchmarks.page"
+def changed(run: runs.Run, contender: str, times: float) -> runs.Run:
+    """Return a run in which a contender took so many times as long; ``all``: every one."""
+    made = copy.deepcopy(run)
+    for group in made["parts"][PART]["bench"]["groups"]:
+        for timing in group["timings"]:
+            if contender in (timing["contender"], "all"):
+                timing["turns_ms"] = [times * x for x in timing["turns_ms"]]
+    return made
+
+
+def test_the_page_and_the_readme_are_current() -> None:
+    assert page.render(READ) == page.PAGE.read_text(), "python -m benchmarks.page"
+    text = page.README.read_text()
+    assert page.with_table(text, READ) == text, "python -m benchmarks.page"
+    assert "| ropeexport, onnxruntime |" in text
+
+
+def test_every_run_has_every_part() -> None:
+    assert len(READ.measured) == len(runs.MEASURED)
+    for run in (*READ.measured, READ.check):
+        assert list(run["parts"]) == READ.parts
 
 
 def test_a_result_of_older_sources_is_marked() -> None:
-    old = copy.deepcopy(CPU)
-    old["parts"]["rope"]["bench"]["code_sha256"] = "older"
-    assert "rope" in page.stale(old)
-    assert "**Older than the code it measures.**" in "\n".join(page._part(old, "rope"))
+    old = copy.deepcopy(READ.measured[1])
+    old["parts"][PART]["bench"]["code_sha256"] = "older"
+    read = replace(READ, measured=(READ.measured[0], old))
+    assert PART in parts.stale(read)
+    assert "**Older than the code it measures.**" in "\n".join(parts.part_lines(read, PART))
 
 
 def test_who_is_faster_or_lighter_is_named() -> None:
-    changed = copy.deepcopy(CPU)
-    timings = changed["parts"]["attention"]["bench"]["groups"][0]["timings"]
-    by_name = {timing["contender"]: timing for timing in timings}
-    by_name["eager"]["turns_ms"] = [x / 10 for x in by_name["ropeexport"]["turns_ms"]]
-    by_name["plain"]["peak_mb"] = by_name["ropeexport"]["peak_mb"] / 2
-    said = "\n".join(page._behind_in(changed, "attention"))
-    assert "attention, batch 1, length 256: eager torch takes 0.10 of our time" in said
+    run = changed(READ.measured[0], "eager", 0.01)
+    for timing in run["parts"][PART]["bench"]["groups"][0]["timings"]:
+        timing["peak_mb"] = {"ropeexport": 200.0, "plain": 100.0}.get(timing["contender"], 300.0)
+    said = "\n".join(parts.behind(PART, replace(READ, measured=(run,)).benches(PART)))
+    assert "attention, batch 1, length 256: eager torch takes 0.0" in said
     assert "the peak memory is 2.00 of the plain export's" in said
+
+
+def test_a_run_that_repeats_one_of_the_others_holds() -> None:
+    said = "\n".join(held.lines(replace(READ, check=READ.measured[0])))
+    count = said.split(" of its ")[1].split(" ratios")[0]
+    assert f"{count} of its {count} ratios" in said
+    assert "- outside" not in said
+
+
+def test_a_contender_that_moved_is_named() -> None:
+    said = "\n".join(held.lines(replace(READ, check=changed(READ.measured[0], "plain", 9.0))))
+    assert "- outside: attention, batch 1, length 256: plain torch.onnx.export" in said
+    assert "eager" not in said.split("- outside", 1)[1]
+
+
+def test_a_machine_that_is_slower_as_a_whole_moves_no_ratio() -> None:
+    read = replace(READ, check=changed(READ.measured[0], "all", 9.0))
+    said = "\n".join(held.lines(read))
+    assert "- outside" not in said
+    found = [each for each in held.held(read) if each.part == PART]
+    assert found
+    assert not any(each.row.time_ms.holds(each.time_ms) for each in found)
+
+
+def test_builds_and_the_reason_of_one_that_is_missing() -> None:
+    skipped = {"status": "SKIPPED", "reason": "no library"}
+    said = "\n".join(other_lines.build_lines({"rope": {"builds": {"a": BUILT, "b": skipped}}}))
+    assert "| rope | a | 2.0 | 1.5 | 3.0 |" in said
+    assert "rope, b: SKIPPED: no library" in said
+    assert "no timing cache" in said
+    cached = {"rope": {"builds": {"a": BUILT | {"timing_cache": True}}}}
+    assert "no timing cache" not in "\n".join(other_lines.build_lines(cached))
+
+
+def test_a_run_without_a_part_is_no_run_of_it(tmp_path) -> None:
+    (tmp_path / "run-1.json").write_text(json.dumps(READ.measured[0]))
+    other = {"parts": {PART: READ.measured[1]["parts"][PART]}}
+    (tmp_path / "run-2.json").write_text(json.dumps(other))
+    read = runs.load(tmp_path)
+    assert read.parts == [PART]
+    assert len(read.benches(PART)) == 2
+    assert read.check is None
+
+
+@pytest.mark.parametrize("name", ["nobody", "rope,nobody"])
+def test_an_unknown_part_is_a_usage_error(name: str) -> None:
+    from click.testing import CliRunner
+
+    from benchmarks.cpu.__main__ import main
+
+    done = CliRunner().invoke(main, ["--only", name])
+    assert done.exit_code == 2
+    assert "got nobody" in done.output
 
 
 def test_news_of_a_model_class() -> None:
@@ -43,5 +121,5 @@ def test_news_of_a_model_class() -> None:
     assert news(known) == []
     assert "works now" in news(known | {"engine": "built"})[0]
     assert "another failure" in news(known | {"engine": "BuildError: other"})[0]
-    assert set(KNOWN) <= {row["name"] for row in json.loads(
-        (page.RESULTS / "models.json").read_text()).values()}  # fmt: skip
+    models = json.loads((other_lines.RESULTS / "models.json").read_text())
+    assert set(KNOWN) <= {row["name"] for row in models.values()}
