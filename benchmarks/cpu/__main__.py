@@ -1,7 +1,7 @@
 """``python -m benchmarks.cpu``: measure every part, in several runs, into ``results/cpu``.
 
 A machine drifts between runs by more than it does within one, so the page's numbers are those of
-three whole runs, and a further one, ``check``, is held against the spread that they state.
+whole runs, and a further one, ``check``, is held against the spread that they state.
 ``python -m benchmarks.page`` writes the page.
 """
 

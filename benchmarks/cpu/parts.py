@@ -52,7 +52,7 @@ PARTS: dict[str, Part] = {
         (8192,),
         "FLUX attention, 24 heads of 128",
         against="ropeexport,plain,compile,openvino",
-        rounds=3,
+        rounds=2,
         repeats=1,
     ),
     "attention-fp16": Part(
@@ -73,9 +73,7 @@ PARTS: dict[str, Part] = {
 }
 
 
-def measure(
-    part: Part, rounds: int, repeats: int, threads: int, *, builds: bool
-) -> dict[str, Any]:
+def measure(part: Part, rounds: int, repeats: int, threads: int, *, builds: bool) -> dict[str, Any]:
     """Export a part's model, build engines and run ``ropeexport bench``, all as a user would."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()

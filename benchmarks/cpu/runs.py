@@ -15,7 +15,7 @@ from ropeexport import atomic
 from ropeexport.bench.records import Bench
 
 FOLDER = Path(__file__).parents[1] / "results" / "cpu"
-MEASURED, CHECK = ("run-1", "run-2", "run-3"), "check"
+MEASURED, CHECK = ("run-1", "run-2"), "check"
 PROCESSES = "processes"
 _ROUNDS = 5  # of exports and starts
 

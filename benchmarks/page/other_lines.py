@@ -140,5 +140,3 @@ def _weightless(record: dict[str, Any]) -> Iterator[str]:
             f"{real['verdict']}, of the bound of [parity.md](parity.md) at most: {shares}."
         )
         yield ""
-
-

@@ -30,7 +30,8 @@ from ropeexport.weights.integrity import check_weights
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
-    "exporting/*.py", "fusion/*.py", "onnx_ops/*.py", "modules.py", "op.py", "reference.py",
+    "exporting/*.py", "fusion/*.py", "models/**/*.py", "onnx_ops/*.py", "weights/*.py",
+    "onnx_files/onnx_contract.py", "modules.py", "op.py", "reference.py",
 )  # fmt: skip
 
 
@@ -69,7 +70,10 @@ def bench(
         run = Setup(folder, record, options, Path(place), check, (check, *sizes))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
-        groups = [_group(running, each, _tokens(record, each), options, say) for each in sizes]
+        groups = []
+        for each in sizes:
+            run.check_again(running, each, say)
+            groups.append(_group(running, each, _tokens(record, each), options, say))
         contenders = tuple(entrant.record for entrant in found)
     return Bench(
         model=record.model.file,
@@ -141,7 +145,7 @@ def _tokens(record: Manifest, sizes: Sizes) -> int:
 
 def _checked_sizes(record: Manifest) -> Sizes:
     space = space_of(record)
-    return space.broadcasts(space.with_length(space.at("opt"), _CHECK_LENGTH))[0]
+    return space.with_length(_sizes(record, ())[0], _CHECK_LENGTH)
 
 
 def _processor(device: Device) -> str:

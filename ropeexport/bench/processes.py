@@ -73,20 +73,31 @@ class Process:
 
     def turn(self, sizes: dict[str, int], repeats: int) -> tuple[list[float], float]:
         """Run so often; return the seconds of each, and the peak of its memory in megabytes."""
-        assert self._process.stdin is not None
-        self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps({"sizes": sizes, "repeats": repeats}) + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
-        self._process.send_signal(signal.SIGSTOP)
+        answer = self._ask({"sizes": sizes, "repeats": repeats})
         return answer["seconds"], answer["peak_mb"]
 
+    def run_at(
+        self, sizes: dict[str, int], dtypes: dict[str, str]
+    ) -> dict[str, NDArray[np.generic]]:
+        """Run once and return the outputs."""
+        self._ask({"sizes": sizes, "outputs": self._order["outputs"]})
+        return self.outputs(dtypes)
+
     def outputs(self, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
-        """Return what it computed when it was set up."""
+        """Return what it saved last: at first, what it computed when it was set up."""
         with np.load(Path(self._order["outputs"])) as saved:
             found = {name: saved[name] for name in saved.files}
         narrow = [name for name, dtype in dtypes.items() if dtype == "bfloat16" and name in found]
         return found | {name: found[name].view(ml_dtypes.bfloat16) for name in narrow}
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        self._process.send_signal(signal.SIGSTOP)
+        return answer
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -1,7 +1,8 @@
 """One contender in a process of its own, driven by :mod:`ropeexport.bench.processes`.
 
 It takes its setting as JSON, sets up, saves its outputs of the first sizes for the parity check,
-and then runs as often as each line of its input asks, over inputs that rotate.
+and then does what each line of its input asks: it runs so often, over inputs that rotate, or once
+and saves its outputs again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from ropeexport import manifest
 from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.contenders.contender import Arrays, Setting
 from ropeexport.bench.inputs import InputSets
 from ropeexport.errors import MissingError
 
@@ -47,16 +48,20 @@ def main(order: dict[str, Any], answers: Any) -> None:
     except Exception as error:  # a peer's own failure is a line of the table, not ours
         return _answer(answers, {"error": _cause(error)})
     seconds = time.perf_counter() - start
-    saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
-    np.savez(order["outputs"], **saved)
+    _save(order["outputs"], outputs)
     _answer(answers, {"load_seconds": seconds})
     for line in sys.stdin:
         asked = json.loads(line)
+        sets = inputs(json.dumps(asked["sizes"]))
         try:
-            turns = clock.turn(run, inputs(json.dumps(asked["sizes"])), asked["repeats"])
+            if "outputs" in asked:
+                _save(asked["outputs"], run(sets[0]))
+                answer: dict[str, object] = {}
+            else:
+                answer = {"seconds": clock.turn(run, sets, asked["repeats"]), "peak_mb": _peak_mb()}
         except Exception as error:
             return _answer(answers, {"error": _cause(error)})
-        _answer(answers, {"seconds": turns, "peak_mb": _peak_mb()})
+        _answer(answers, answer)
     return None
 
 
@@ -73,6 +78,11 @@ def _peak_mb() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     return float("nan")
+
+
+def _save(path: str, outputs: Arrays) -> None:
+    saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
+    np.savez(path, **saved)
 
 
 def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

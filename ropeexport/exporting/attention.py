@@ -7,10 +7,9 @@ import onnx_ir as ir
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import FROM, NUM_HEADS, SCALE
 
-# S from which onnxruntime's kernel in blocks is the faster one on a CPU, copies included
-# (``python -m benchmarks.attention_kernels``); half data is computed in float32 by either
-_BLOCKS_FROM = {ir.DataType.FLOAT16: 1024}
-_BLOCKS_FROM_OTHERS = 2048
+# The types that every onnxruntime has the kernel in blocks for, and the S from which it is the
+# faster one on a CPU, copies included (``python -m benchmarks.attention_kernels``).
+_BLOCKS_FROM = {ir.DataType.FLOAT: 2048, ir.DataType.FLOAT16: 1024}
 _HEADS = 1
 _RANK = 4
 _INPUTS = 3  # q, k, v; a mask and a past follow
@@ -22,12 +21,11 @@ def share_attention(model: ir.Model) -> int:
     """Put the op in place of each Attention that it computes, in place; return how many."""
     count = 0
     for node in model.graph:
-        heads = _heads(node)
-        if heads is not None:
+        heads, limit = _heads(node), _BLOCKS_FROM.get(node.outputs[0].dtype)
+        if heads is not None and limit is not None:
             scale = node.attributes.get(SCALE)
             node.domain, node.version = names.DOMAIN, None
             node.attributes.clear()
-            limit = _BLOCKS_FROM.get(node.outputs[0].dtype, _BLOCKS_FROM_OTHERS)
             node.attributes[NUM_HEADS] = ir.AttrInt64(NUM_HEADS, heads)
             node.attributes[FROM] = ir.AttrInt64(FROM, limit)
             if scale is not None:

@@ -9,6 +9,7 @@ from functools import cached_property
 import onnx
 
 from ropeexport.onnx_files.onnx_file import is_rope
+from ropeexport.onnx_ops.attention import with_standard_attention
 
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -26,8 +27,8 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.nodes = list(model.graph.node)
+        self.model = with_standard_attention(model)
+        self.nodes = list(self.model.graph.node)
         self._makers = {name: node for node in self.nodes for name in node.output}
 
     @cached_property

@@ -19,7 +19,7 @@ from ropeexport.onnx_ops import names
 
 CONTRACT = (
     "Attention(q, k, v) -> y: ONNX's Attention of q (B, H, L, D), k (B, H, S, D), v (B, H, S, Dv) "
-    "without a mask; y (B, H, L, Dv)"
+    "without a mask; B and L at least 1; y (B, H, L, Dv)"
 )
 NUM_HEADS, SCALE = "num_heads", "scale"  # MultiHeadAttention's names
 FROM = "blocks_from"  # the S from which the kernel in blocks is used
@@ -74,11 +74,24 @@ def attention_functions(opset: int) -> list[onnx.FunctionProto]:
     return [kernel, op]  # onnx's reference evaluator knows what stands before
 
 
-def with_standard_attention(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` with ONNX's own Attention in place of the op.
+def lengths_of_change(model: onnx.ModelProto) -> list[int]:
+    """Return the S from which a model's attention is computed by another kernel, in order."""
+    attributes = (
+        attribute
+        for node in model.graph.node
+        if node.domain == names.DOMAIN and node.op_type == names.ATTENTION
+        for attribute in node.attribute
+    )
+    return sorted({attribute.i for attribute in attributes if attribute.name == FROM})
 
-    For TensorRT, which has a layer for it, and for types and runtimes that no kernel in blocks has.
+
+def with_standard_attention(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model`` with ONNX's own Attention in place of the op; a copy, where it has the op.
+
+    For TensorRT, which has a layer for it, for float64, and for runtimes without function bodies.
     """
+    if not lengths_of_change(model):
+        return model
     standard = onnx.ModelProto()
     standard.CopyFrom(model)
     for node in standard.graph.node:

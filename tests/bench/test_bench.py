@@ -70,6 +70,23 @@ def test_what_computes_something_else_is_not_timed(exported) -> None:
     assert "bound" in next(r.reason for r in made.contenders if r.name == "ropeexport")
 
 
+def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(exported) -> None:
+    folder = exported()
+    model = onnx.load(folder / "model.onnx")
+    node = next(n for n in model.graph.node if n.op_type == "Attention")
+    next(a for a in node.attribute if a.name == "blocks_from").i = 96  # beyond the first check
+    body = next(f for f in model.functions if f.name == "Attention")
+    choice = next(n for n in body.node if n.op_type == "If")
+    blocks = next(a.g for a in choice.attribute if a.name == "then_branch")
+    next(n for n in blocks.node if n.op_type == "MultiHeadAttention").input[2] = "k_rows"
+    onnx.save(model, folder / "model.onnx")
+    made = bench(folder, Options(against=("eager",), lengths=(80, 128), **QUICK))
+    assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
+    assert [[t.contender for t in group.timings] for group in made.groups] == [
+        ["eager", "ropeexport"], ["eager"],
+    ]  # fmt: skip
+
+
 def test_a_contender_that_fails_leaves_the_others(exported) -> None:
     folder = exported()
     (folder / "model.onnx").write_bytes(b"no model")

@@ -14,7 +14,12 @@ from onnx.reference import ReferenceEvaluator
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.exporter import attach_functions
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.attention import FROM, NUM_HEADS, with_standard_attention
+from ropeexport.onnx_ops.attention import (
+    FROM,
+    NUM_HEADS,
+    lengths_of_change,
+    with_standard_attention,
+)
 from ropeexport.parity.floats import float_type
 
 HEADS, S, D, DV = 2, 12, 8, 16
@@ -91,8 +96,47 @@ def test_onnxruntime_has_a_kernel_for_the_long_branch(tmp_path) -> None:
     assert "Attention" in branches["else_branch"]
 
 
+@pytest.mark.parametrize(("kind", "limit"), [("float", 2048), ("float16", 1024)])
+def test_where_a_type_changes_its_kernel(kind: str, limit: int) -> None:
+    assert lengths_of_change(shared(plain(kind))) == [limit]
+    assert lengths_of_change(plain(kind)) == []
+
+
+@pytest.mark.parametrize("kind", ["double", "bfloat16"])
+def test_types_without_the_kernel_are_left(kind: str) -> None:
+    assert share_attention(ir.from_proto(plain(kind))) == 0
+
+
+@pytest.mark.parametrize("opset", [24, 25])
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+def test_newer_opsets_run_too(opset: int, limit: int) -> None:
+    model = plain()
+    model.opset_import[0].version = opset
+    arrays = feeds()
+    assert np.abs(run(shared(model, limit), arrays) - exact(arrays)).max() < 1e-5
+
+
+@pytest.mark.trt
+def test_tensorrt_parses_the_file_itself() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    text = PLAIN.format(kind="float16", attributes="").replace(f", {DV}]", f", {D}]")
+    model = shared(onnx.parser.parse_model(text))  # its layer wants heads of one size
+    assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
+    kinds = {network.get_layer(index).type for index in range(network.num_layers)}
+    assert trt.LayerType.ATTENTION_INPUT in kinds
+
+
 @pytest.mark.parametrize(
-    "attributes", ["<is_causal = 1>", "<softcap = 2.0>", "<qk_matmul_output_mode = 1>"]
+    "attributes",
+    [
+        "<is_causal = 1>",
+        "<softcap = 2.0>",
+        "<qk_matmul_output_mode = 1>",
+        "<softmax_precision = 1>",
+    ],
 )
 def test_what_computes_more_is_left(attributes: str) -> None:
     assert share_attention(ir.from_proto(plain(attributes=attributes))) == 0
