@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.edits import after, attribute, before, without
+from mutants.edits import after, attribute, before, in_blocks, without
 from mutants.mutant import HALVES, OUT, K, Mutant, Q
 
 _ROLLED_HEADS = """
@@ -109,6 +109,34 @@ ATTENTION = (
         "logits limited as another model family does",
         attribute("Attention", softcap=5.0),
         seen_at=(OUT,),
+    ),
+    Mutant(
+        "scale lost in blocks",
+        "long attention has a kernel of its own, which was not given the scale",
+        in_blocks("MultiHeadAttention", scale=1.0),
+        seen_at=(OUT,),
+        dtypes=("fp32", "fp16"),
+    ),
+    Mutant(
+        "causal in blocks",
+        "long attention has a kernel of its own, called as for a language model",
+        in_blocks("MultiHeadAttention", unidirectional=1),
+        seen_at=(OUT,),
+        dtypes=("fp32", "fp16"),
+    ),
+    Mutant(
+        "keys for values in blocks",
+        "long attention has a kernel of its own, and its inputs were mixed up",
+        in_blocks("MultiHeadAttention", inputs={2: "k_rows"}),
+        seen_at=(OUT,),
+        dtypes=("fp32", "fp16"),
+    ),
+    Mutant(
+        "heads and lanes exchanged in blocks",
+        "the heads that lay side by side were taken apart as (D, H)",
+        in_blocks("Concat", inputs={1: "rest", 2: "heads"}),
+        seen_at=(OUT,),
+        dtypes=("fp32", "fp16"),
     ),
     Mutant(
         "stale length of the keys",

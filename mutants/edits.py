@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.onnx_ops.attention import FROM, make_standard
 
 Edit = Callable[[ModelProto], None]
 
@@ -75,6 +75,29 @@ def attribute(op: str, **values: float) -> Edit:
         made = [onnx.helper.make_attribute(name, value) for name, value in values.items()]
         del node.attribute[:]
         node.attribute.extend([*kept, *made])
+
+    return edit
+
+
+def in_blocks(op: str, *, inputs: Mapping[int, str] | None = None, **values: float) -> Edit:
+    """Return an edit of a node of the attention's branch in blocks, which every length takes then.
+
+    ``inputs`` are names by place, ``values`` attributes.
+    """
+
+    def edit(model: ModelProto) -> None:
+        node = _node(model, "Attention")
+        next(a for a in node.attribute if a.name == FROM).i = 1
+        body = next(f for f in model.functions if (f.domain, f.name) == (node.domain, node.op_type))
+        choice = next(inner for inner in body.node if inner.op_type == "If")
+        branch = next(a.g for a in choice.attribute if a.name == "then_branch")
+        inner = next(each for each in branch.node if each.op_type == op)
+        for place, name in (inputs or {}).items():
+            inner.input[place] = name
+        kept = [a for a in inner.attribute if a.name not in values]
+        made = [onnx.helper.make_attribute(name, value) for name, value in values.items()]
+        del inner.attribute[:]
+        inner.attribute.extend([*kept, *made])
 
     return edit
 

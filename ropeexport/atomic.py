@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from ropeexport.errors import UsageError
 
@@ -36,6 +39,23 @@ def replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """Turn SIGTERM into an exception, which leaves no half file, no temporary one and no child."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @dataclass
@@ -66,7 +86,11 @@ def together(folder: Path, last: str) -> Iterator[Together]:
     UsageError
         Where a folder lies in a file's place; it is never removed.
     """
-    with _made(folder), tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
+    with (
+        ended_cleanly(),
+        _made(folder),
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
+    ):
         new, former = Path(temporary, "new"), Path(temporary, "former")
         new.mkdir()
         former.mkdir()

@@ -190,7 +190,8 @@ def _refuse_unfinished(folder: Path) -> None:
     if left is not None:
         raise ManifestError(
             f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it was "
-            f"killed, or still runs; remove {left} and export again with --force"
+            f"killed, or still runs; export again with --force and remove {left}, whose folder "
+            "'former' has the files of the export before it"
         )
 
 

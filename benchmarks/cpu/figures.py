@@ -52,9 +52,10 @@ def rows(benches: Sequence[Bench], size: int) -> list[Row]:
     size : int
         Which of its groups.
     """
-    groups = [bench.groups[size] for bench in benches]
+    sizes = benches[0].groups[size].sizes
+    groups = [group for bench in benches for group in bench.groups if group.sizes == sizes]
     names = dict.fromkeys(t.contender for group in groups for t in group.timings)
-    made = [_row(name, benches, groups) for name in names]
+    made = [_row(name, benches, groups) for name in names if any(g.ratios(name) for g in groups)]
     return sorted(made, key=lambda row: (row.is_floor, row.time_ms.value))
 
 
@@ -96,7 +97,11 @@ def held(runs: Runs) -> Iterator[Held]:
         return
     for part in (name for name in runs.parts if name in runs.check["parts"]):
         benches = runs.benches(part)
-        for size, group in enumerate(bench_of(runs.check, part).groups):
+        further = {show.size_text(group): group for group in bench_of(runs.check, part).groups}
+        for size, stated in enumerate(benches[0].groups):
+            group = further.get(show.size_text(stated))
+            if group is None:
+                continue
             again: dict[str, Timing] = {timing.contender: timing for timing in group.timings}
             for row in rows(benches, size):
                 if row.contender in again:

@@ -45,6 +45,8 @@ class Runs:
     @property
     def parts(self) -> list[str]:
         """The parts that every run has, in the first one's order."""
+        if not self.measured:
+            return []
         first, *others = self.measured
         return [name for name in first["parts"] if all(name in run["parts"] for run in others)]
 

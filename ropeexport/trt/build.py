@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from ropeexport import atomic, manifest
@@ -120,7 +115,7 @@ def make_engine(
     profile = _profile(record, options, implementation)
     _check_model(folder, record, library)
     engine_path = target / manifest.ENGINE_NAME
-    with _ended_cleanly(), atomic.replacing(engine_path) as temporary:
+    with atomic.ended_cleanly(), atomic.replacing(engine_path) as temporary:
         request = BuildRequest(
             flavour=flavour,
             model=(folder / record.model.file).absolute(),
@@ -213,20 +208,3 @@ def _check_interface(record: Manifest, built: Built) -> None:
                 f"{record.model.file}: {name}: expected {expected.get(name, 'no such tensor')}, "
                 f"{record.model.file} became {kind} in TensorRT"
             )
-
-
-@contextmanager
-def _ended_cleanly() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that it leaves no half file and no child either."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set a handler
-        return
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    former = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)

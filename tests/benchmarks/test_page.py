@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.cpu import runs
+from benchmarks.cpu.figures import held
 from benchmarks.models.causes import KNOWN, news
-from benchmarks.page import held, other_lines, page, parts
+from benchmarks.page import other_lines, page, parts, repeated
 
 READ = runs.load()
 PART = "attention"
@@ -59,23 +60,23 @@ def test_who_is_faster_or_lighter_is_named() -> None:
 
 
 def test_a_run_that_repeats_one_of_the_others_holds() -> None:
-    said = "\n".join(held.lines(replace(READ, check=READ.measured[0])))
+    said = "\n".join(repeated.lines(replace(READ, check=READ.measured[0])))
     count = said.split(" of its ")[1].split(" ratios")[0]
     assert f"{count} of its {count} ratios" in said
     assert "- outside" not in said
 
 
 def test_a_contender_that_moved_is_named() -> None:
-    said = "\n".join(held.lines(replace(READ, check=changed(READ.measured[0], "plain", 9.0))))
+    said = "\n".join(repeated.lines(replace(READ, check=changed(READ.measured[0], "plain", 9.0))))
     assert "- outside: attention, batch 1, length 256: plain torch.onnx.export" in said
     assert "eager" not in said.split("- outside", 1)[1]
 
 
 def test_a_machine_that_is_slower_as_a_whole_moves_no_ratio() -> None:
     read = replace(READ, check=changed(READ.measured[0], "all", 9.0))
-    said = "\n".join(held.lines(read))
+    said = "\n".join(repeated.lines(read))
     assert "- outside" not in said
-    found = [each for each in held.held(read) if each.part == PART]
+    found = [each for each in held(read) if each.part == PART]
     assert found
     assert not any(each.row.time_ms.holds(each.time_ms) for each in found)
 

@@ -55,7 +55,7 @@ def test_a_folder_whose_export_was_killed(exported, verb: str) -> None:
     left = folder / f"{atomic.UNFINISHED}x"
     left.mkdir()
     (folder / "manifest.json").rename(left / "manifest.json")
-    assert_one_line(ropeexport(verb, folder), 1, f"remove {left} and export again with --force")
+    assert_one_line(ropeexport(verb, folder), 1, f"export again with --force and remove {left}")
 
 
 @pytest.mark.parametrize("verb", VERBS)
