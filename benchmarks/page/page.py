@@ -19,23 +19,7 @@ _CHARTED, _CHARTED_SIZE = "attention", 1
 _WHY = Path(__file__).with_name("why.md")
 # what README has between these is written here
 _BEGIN, _END = "<!-- python -m benchmarks.page writes this -->\n", "<!-- to here -->\n"
-_HEAD = """# Benchmarks
-
-Written by `python -m benchmarks.page` from `benchmarks/results/`, but for the reasons in
-`benchmarks/page/why.md`; `make bench` measures anew and writes the page again, `python -m
-benchmarks.cpu --only PART` measures a part of it.
-
-Every contender runs in a process of its own and takes turns with the others; one that waits is
-stopped. It is held to the parity bound of [parity.md](parity.md) before it is timed, and again
-where a longer input is computed by another kernel of ours. A turn is the median of a few times
-(`--repeats`) over inputs that rotate, so that they do not lie in a cache. The tables show {runs}
-whole runs of some turns of each contender (`--rounds`): the best turn, and the median of the runs'
-medians. `to ropeexport` is a contender's time over ours, turn by turn, so that what slows the
-machine down for a while slows both; `range` is where that ratio lay, from the lowest of all turns to
-the highest. A time includes the call from Python with NumPy arrays on both sides. Peak memory is the
-whole process's, libraries included, the largest of the runs. "Load" is loading or compiling and the
-first time. `without any rope` computes less on purpose: it is the floor.
-"""
+_HEAD = Path(__file__).with_name("head.md")
 
 
 def write() -> None:
@@ -61,11 +45,10 @@ def with_table(text: str, read: Runs) -> str:
 def _short(read: Runs) -> Iterator[str]:
     benches = read.benches(_CHARTED)
     first = benches[0]
-    yield (
-        f"{first.processor}, {first.threads} threads, {show.size_text(first.groups[_CHARTED_SIZE])}, "
-        f"24 heads of 128, {first.dtype}, rotations; each contender in a process of its own, held to"
-    )
-    yield f"the parity bound and then timed in turns, in {len(benches)} whole runs:"
+    size = show.size_text(first.groups[_CHARTED_SIZE])
+    yield f"{first.processor}, {first.threads} threads, {size}, 24 heads of 128, {first.dtype},"
+    yield "rotations; each contender in a process of its own, held to the parity bound, then timed in"
+    yield f"turns, in {len(benches)} whole runs:"
     yield ""
     yield from parts.short_table(benches, _CHARTED_SIZE)
     yield ""
@@ -74,7 +57,7 @@ def _short(read: Runs) -> Iterator[str]:
 
 def _lines(read: Runs) -> Iterator[str]:
     first = read.benches(read.parts[0])[0]
-    yield _HEAD.format(runs=len(read.measured))
+    yield _HEAD.read_text().format(runs=len(read.measured))
     versions = first.environment.packages
     named = [n for n in ("torch", "onnxruntime", "openvino") if n in versions]
     packages = ", ".join(f"{name} {versions[name]}" for name in named)
