@@ -47,8 +47,8 @@ def _short(read: Runs) -> Iterator[str]:
     first = benches[0]
     size = show.size_text(first.groups[_CHARTED_SIZE])
     yield f"{first.processor}, {first.threads} threads, {size}, 24 heads of 128, {first.dtype},"
-    yield "rotations; each contender in a process of its own, held to the parity bound, then timed in"
-    yield f"turns, in {len(benches)} whole runs:"
+    yield "rotations; each contender in a process of its own, held to the parity bound, then timed"
+    yield f"in turns, in {len(benches)} whole runs:"
     yield ""
     yield from parts.short_table(benches, _CHARTED_SIZE)
     yield ""
