@@ -13,7 +13,7 @@ from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
-from ropeexport.runners.trt_session import Session
+from ropeexport.runners.trt_session import Loaded, Session
 from ropeexport.trt import engine_file, flavour
 from ropeexport.trt.gpu import find_gpu
 
@@ -90,13 +90,13 @@ class TensorrtRunner:
         stream.synchronize()
         return self.read(outputs)
 
-    def load(self, inputs: Arrays) -> dict[str, Tensor]:
-        """Return the engine's inputs in the GPU's memory."""
+    def load(self, inputs: Arrays) -> Loaded:
+        """Put inputs into the GPU's memory, with memory for the outputs."""
         return self._entered().load(inputs)
 
-    def enqueue(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
-        return self._entered().enqueue(tensors)
+        return self._entered().enqueue(loaded)
 
     def read(self, outputs: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of outputs."""

@@ -6,6 +6,7 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ropeexport import atomic
 from ropeexport.errors import EngineError
-from ropeexport.manifest import EngineRecord
+from ropeexport.manifest import EngineRecord, TensorSpec
 from ropeexport.runners import Arrays
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.registry import load_library
@@ -22,6 +23,28 @@ from ropeexport.trt.reporting import Journal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's inputs and outputs in the GPU's memory, with all that a call needs to know of them.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Of the inputs.
+    addresses : tuple of (str, int)
+        Of the inputs and of the outputs.
+    inputs, outputs : dict of str to Tensor
+        By the engine's names; a call fills the outputs.
+    """
+
+    shapes: Shapes
+    addresses: tuple[tuple[str, int], ...]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
 
 
 class Session:
@@ -42,6 +65,8 @@ class Session:
     specialise : bool
         Whether such a flavour compiles the kernels of a shape before its first run.
     """
+
+    device = "cuda"
 
     def __init__(
         self,
@@ -70,25 +95,39 @@ class Session:
         if self._engine is None:
             raise EngineError(f"{record.file}: cannot be loaded: {self._journal.cause()}")
         self._context = self._make_context(chosen, specialise)
+        self._shapes: Shapes = {}  # that the context has
 
-    def load(self, inputs: Arrays) -> dict[str, Tensor]:
-        """Return the engine's inputs in the GPU's memory, their types checked."""
+    def load(self, inputs: Arrays) -> Loaded:
+        """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.
+
+        Everything that the shapes decide is done here, so that a call is little more than its
+        launch: in Python it would take longer than a small engine runs.
+        """
         from ropeexport.runners.torch_arrays import tensor_from
 
-        return {
-            spec.name: tensor_from(self._checked(spec.name, inputs)).to("cuda").contiguous()
+        tensors = {
+            spec.name: tensor_from(_checked(spec, inputs)).to(self.device).contiguous()
             for spec in self._record.inputs
         }
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._set_addresses(_addresses(tensors))
+        self._set_shapes(shapes)
+        outputs = {spec.name: self._output(spec) for spec in self._record.outputs}
+        return Loaded(shapes, _addresses(tensors | outputs), tensors, outputs)
 
-    def enqueue(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
+    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
+        """Enqueue a run on torch's current stream, which fills the outputs that are returned.
+
+        They are those of ``loaded``, whose next run fills them again.
+        """
         import torch
 
-        self._bind_inputs(tensors)
-        outputs = {spec.name: self._bind_output(spec.name) for spec in self._record.outputs}
+        self._set_addresses(loaded.addresses)
+        if loaded.shapes != self._shapes:
+            self._set_shapes(loaded.shapes)
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise EngineError(f"{self._record.file}: the run failed: {self._journal.cause()}")
-        return outputs
+        return loaded.outputs
 
     def save_runtime_cache(self) -> None:
         """Keep what the flavour compiled for this GPU, for the next load."""
@@ -112,35 +151,42 @@ class Session:
             raise EngineError(f"{self._record.file}: no context: {self._journal.cause()}")
         return context
 
-    def _checked(self, name: str, inputs: Arrays) -> NDArray[np.generic]:
-        expected = next(spec.dtype for spec in self._record.inputs if spec.name == name)
-        if name not in inputs:
-            raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
-        if str(inputs[name].dtype) != expected:
-            raise EngineError(f"{name}: expected {expected}, got {inputs[name].dtype}")
-        return inputs[name]
+    def _set_addresses(self, addresses: tuple[tuple[str, int], ...]) -> None:
+        for name, address in addresses:
+            self._context.set_tensor_address(name, address)
 
-    def _bind_inputs(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+    def _set_shapes(self, shapes: Shapes) -> None:
+        self._shapes = {}  # what is known of the context where one is refused
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
                 profile = self._record.profile
                 raise EngineError(
                     f"{name}: expected a shape within the profile, {profile.min[name]} to "
-                    f"{profile.max[name]}, got {tuple(tensor.shape)}"
+                    f"{profile.max[name]}, got {shape}"
                 )
-            self._context.set_tensor_address(name, tensor.data_ptr())
         missing = self._context.infer_shapes()
         if missing:
             raise EngineError(f"{self._record.file}: no shapes for {', '.join(missing)}")
+        self._shapes = shapes
 
-    def _bind_output(self, name: str) -> Tensor:
+    def _output(self, spec: TensorSpec) -> Tensor:
         import torch
 
         from ropeexport.runners.torch_arrays import tensor_from
 
-        expected = next(spec.dtype for spec in self._record.outputs if spec.name == name)
-        shape = tuple(self._context.get_tensor_shape(name))
-        dtype = tensor_from(np.empty(0, np.dtype(expected))).dtype
-        tensor = torch.empty(shape, dtype=dtype, device="cuda")
-        self._context.set_tensor_address(name, tensor.data_ptr())
-        return tensor
+        shape = tuple(self._context.get_tensor_shape(spec.name))
+        dtype = tensor_from(np.empty(0, np.dtype(spec.dtype))).dtype
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+
+def _addresses(tensors: dict[str, Tensor]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, tensor.data_ptr()) for name, tensor in tensors.items())
+
+
+def _checked(spec: TensorSpec, inputs: Arrays) -> NDArray[np.generic]:
+    if spec.name not in inputs:
+        raise EngineError(f"{spec.name}: expected as an input, got {', '.join(inputs) or 'none'}")
+    found = inputs[spec.name]
+    if str(found.dtype) != spec.dtype:
+        raise EngineError(f"{spec.name}: expected {spec.dtype}, got {found.dtype}")
+    return found
