@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import platform
 import statistics
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,13 +17,13 @@ from ropeexport import atomic, manifest
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
+from ropeexport.bench.machine import processor
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
-from ropeexport.bench.records import Bench, Device, Group, Timing
+from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
-from ropeexport.trt.gpu import find_gpu
 from ropeexport.weights.integrity import check_weights
 
 _CHECK_LENGTH = 64
@@ -88,7 +87,7 @@ def bench(
         rounds=options.rounds,
         repeats=options.repeats,
         device=device,
-        processor=_processor(device),
+        processor=processor(device),
         cores=os.cpu_count() or 1,
         environment=describe(),
         contenders=contenders,
@@ -146,12 +145,3 @@ def _tokens(record: Manifest, sizes: Sizes) -> int:
 def _checked_sizes(record: Manifest) -> Sizes:
     space = space_of(record)
     return space.with_length(_sizes(record, ())[0], _CHECK_LENGTH)
-
-
-def _processor(device: Device) -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
-    gpu = find_gpu() if device == "cuda" else None
-    return f"{gpu.name}, {processor}" if gpu else processor

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ropeexport.bench.contenders.contender import Run
-from ropeexport.bench.device import CudaDevice
+from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.records import Device
 
@@ -29,7 +29,10 @@ class Clock(Protocol):
 
 def make_clock(device: Device) -> Clock:
     """Return the clock of a device; on a GPU, before the contender is set up."""
-    return WallClock() if device == "cpu" else EventClock(CudaDevice())
+    if device == "cpu":
+        return WallClock()
+    use_own_stream()
+    return EventClock(CudaDevice())
 
 
 class WallClock:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from command_line import ropeexport
 
-from ropeexport.bench import bench as module
+from benchmarks.machine import describe
+from ropeexport.bench import device, machine
 from ropeexport.bench.bench import bench
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.options import Options
@@ -16,7 +16,6 @@ from ropeexport.bench.records import Bench
 from ropeexport.errors import MissingError
 from ropeexport.trt.gpu import Gpu, find_gpu
 
-ROOT = Path(__file__).parents[2]
 NO_GPU = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 
 
@@ -46,17 +45,39 @@ def test_a_device_is_in_the_command_that_runs_it_again() -> None:
 
 
 def test_records_of_before_devices_are_the_cpus() -> None:
-    parts = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())["parts"]
-    old = next(part["bench"] for part in parts.values() if "bench" in part)
-    assert Bench.model_validate(old | {"device": "cuda"}).device == "cuda"
-    old.pop("device", None)
+    environment = {name: "" for name in ("ropeexport", "python", "platform", "machine")}
+    old = {
+        **dict.fromkeys(("model", "source", "dtype", "model_sha256", "code_sha256"), "some"),
+        **dict.fromkeys(("date", "command", "processor"), "some"),
+        **dict.fromkeys(("seed", "threads", "rounds", "repeats", "cores"), 1),
+        "environment": {**environment, "packages": {}},
+        "contenders": [{"name": "eager", "label": "eager torch", "status": "TIMED"}],
+        "groups": [
+            {
+                "sizes": {"length": 8},
+                "tokens": 8,
+                "timings": [{"contender": "eager", "turns_ms": [1.0], "peak_mb": 1.0}],
+            }
+        ],
+    }
     assert Bench.model_validate(old).device == "cpu"
+    assert Bench.model_validate(old | {"device": "cuda"}).device == "cuda"
 
 
 def test_the_machine_line_names_the_gpu(monkeypatch) -> None:
-    monkeypatch.setattr(module, "find_gpu", lambda: Gpu("NVIDIA L4", "8.9", "13.0"))
-    assert module._processor("cuda").startswith("NVIDIA L4, ")
-    assert "NVIDIA" not in module._processor("cpu")
+    monkeypatch.setattr(machine, "find_gpu", lambda: Gpu("NVIDIA L4", "8.9", "13.0"))
+    assert machine.processor("cuda") == f"NVIDIA L4, {machine.processor('cpu')}"
+    assert "NVIDIA" not in machine.processor()
+    assert describe()["processor"] == machine.processor()
+
+
+def test_a_launch_is_timed_on_the_host_while_the_gpu_is_idle(monkeypatch) -> None:
+    asked: list[str] = []
+    clock = iter([1.0, 1.25])
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: asked.append("wait"))
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(clock))
+    assert device.CudaDevice().launch_us(lambda: asked.append("work")) == 250_000
+    assert asked == ["wait", "work", "wait"]
 
 
 @pytest.mark.gpu
