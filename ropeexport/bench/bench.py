@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import statistics
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
@@ -20,7 +19,8 @@ from ropeexport.bench.entrants import Entrant, Say, Setup
 from ropeexport.bench.machine import processor
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
-from ropeexport.bench.records import Bench, Group, Timing
+from ropeexport.bench.records import Bench, Group
+from ropeexport.bench.turns import Turn, timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
@@ -107,8 +107,7 @@ def code_hash() -> str:
 
 def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options, say: Say) -> Group:
     """Let the contenders take turns at one size."""
-    turns: dict[str, list[float]] = {}
-    peaks: dict[str, float] = {}
+    turns: dict[str, list[Turn]] = {}
     for number in range(-1, options.rounds):  # the first turn of each warms it up
         for entrant in entrants:
             name = entrant.record.name
@@ -116,16 +115,15 @@ def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options,
                 continue
             try:
                 repeats = _WARM_UP if number < 0 else options.repeats
-                seconds, peaks[name] = entrant.process.turn(sizes, repeats)
+                turn = entrant.process.turn(sizes, repeats)
             except ContenderError as error:
                 entrant.fail(error)
                 turns.pop(name, None)
                 say(entrant.record.label, str(error), False)
                 continue
             if number >= 0:
-                turns.setdefault(name, []).append(1e3 * statistics.median(seconds))
-    timings = (Timing(contender=n, turns_ms=tuple(t), peak_mb=peaks[n]) for n, t in turns.items())
-    return Group(sizes=sizes, tokens=tokens, timings=tuple(timings))
+                turns.setdefault(name, []).append(turn)
+    return Group(sizes=sizes, tokens=tokens, timings=tuple(timing(*each) for each in turns.items()))
 
 
 def _sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.bench.turns import Turn
 from ropeexport.errors import RopeExportError
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -71,10 +72,9 @@ class Process:
         self._process.send_signal(signal.SIGSTOP)
         return seconds
 
-    def turn(self, sizes: dict[str, int], repeats: int) -> tuple[list[float], float]:
-        """Run so often; return the seconds of each, and the peak of its memory in megabytes."""
-        answer = self._ask({"sizes": sizes, "repeats": repeats})
-        return answer["seconds"], answer["peak_mb"]
+    def turn(self, sizes: dict[str, int], repeats: int) -> Turn:
+        """Run so often and return the figures."""
+        return Turn(**self._ask({"sizes": sizes, "repeats": repeats}))
 
     def run_at(
         self, sizes: dict[str, int], dtypes: dict[str, str]

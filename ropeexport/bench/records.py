@@ -11,6 +11,7 @@ from ropeexport.parity.records import Environment
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 OURS = "ropeexport"  # the contender that the others are compared with
+_LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
@@ -23,6 +24,18 @@ class Timing(Record):
     contender: str
     turns_ms: tuple[float, ...]
     peak_mb: float  # the process's largest resident memory so far
+    launch_ms: float | None = None  # what the host takes to enqueue a call on a GPU
+    # the most of the GPU's memory that the process held after a turn so far; not CUDA's own part
+    gpu_peak_mb: float | None = None
+
+    @property
+    def is_launch_bound(self) -> bool:
+        """Whether the host takes about as long to enqueue a call as the GPU between two calls.
+
+        Such a time is Python's and the runtime's: CUDA graphs would bring it down, faster kernels
+        would not.
+        """
+        return self.launch_ms is not None and self.launch_ms > _LAUNCH_BOUND * self.median
 
     @property
     def median(self) -> float:
