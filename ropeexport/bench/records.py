@@ -11,6 +11,7 @@ from ropeexport.parity.records import Environment
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 OURS = "ropeexport"  # the contender that the others are compared with
+EAGER = "eager"
 _LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
@@ -76,15 +77,21 @@ class Group(Record):
     tokens: int  # positions of a run: the batch times the lengths
     timings: tuple[Timing, ...]
 
-    def ratios(self, contender: str) -> tuple[float, ...]:
-        """Return a contender's time over ropeexport's, round by round; empty where one has none.
+    @property
+    def base(self) -> str:
+        """The contender that the others are compared with: ropeexport, or eager where it is out."""
+        timed = {timing.contender for timing in self.timings}
+        return OURS if OURS in timed or EAGER not in timed else EAGER
+
+    def ratios(self, contender: str, base: str = OURS) -> tuple[float, ...]:
+        """Return a contender's time over another's, round by round; empty where one has none.
 
         Both had their turns one after the other, so what slows a machine down for a while slows
         both.
         """
         turns = {timing.contender: timing.turns_ms for timing in self.timings}
-        both = zip(turns.get(contender, ()), turns.get(OURS, ()), strict=False)
-        return tuple(theirs / ours for theirs, ours in both)
+        both = zip(turns.get(contender, ()), turns.get(base, ()), strict=False)
+        return tuple(its / bases for its, bases in both)
 
 
 class Bench(Record):
