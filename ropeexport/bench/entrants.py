@@ -38,8 +38,10 @@ class Entrant:
         self.out("SKIPPED" if error.missing else "FAILED", str(error))
 
     def out(self, status: str, reason: str) -> None:
-        """Take it out."""
+        """Take it out, and end its process: a stopped one would keep its memory."""
         self.record = self.record.model_copy(update={"status": status, "reason": reason})
+        if self.process is not None:
+            self.process.close()
         self.process = None
 
 
@@ -140,14 +142,12 @@ class Setup:
         assert self.options.device is not None  # chosen before anything starts
         contender.needs(self.options.device)
         update = self._prepared(contender)
-        process = stack.enter_context(Process(self._order(contender)))
+        entrant.process = process = stack.enter_context(Process(self._order(contender)))
         update["load_seconds"] = process.ready()
         entrant.record = entrant.record.model_copy(update=update)
         wrong = None if contender.floor else self._wrong(contender, process)
         if wrong is not None:
             entrant.out("WRONG", wrong)
-            return
-        entrant.process = process
 
     def _prepared(self, contender: Contender) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""
