@@ -8,6 +8,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,7 +67,8 @@ def bench(
     sizes = _sizes(record, options.lengths)
     with TemporaryDirectory() as place, ExitStack() as stack:
         check = _checked_sizes(record)
-        run = Setup(folder, record, options, Path(place), check, (check, *sizes))
+        longest_last = sorted(sizes, key=partial(_tokens, record))
+        run = Setup(folder, record, options, Path(place), check, (check, *longest_last))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []

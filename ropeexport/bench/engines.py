@@ -34,10 +34,11 @@ def build_engine(
     kind : str
         The prepared file.
     sizes : sequence of dict
-        What it must be able to run, beside the export's own profile.
+        What it must be able to run, and nothing else: a wider profile may cost speed.  It is tuned
+        for the last.
     """
     record = manifest.read(folder)
-    record = record.model_copy(update={"axes": _covering(record.axes, sizes), "engine": None})
+    record = record.model_copy(update={"axes": _axes_of(record.axes, sizes), "engine": None})
     implementation = IMPLEMENTATIONS.get(kind, "decomposed")
     if kind == ENGINE_OF_PLAIN:
         folder, record = prepared, _plain_manifest(record, prepared / PLAIN)
@@ -50,15 +51,15 @@ def build_engine(
     return seconds, f"{engine.flavour} {engine.version}"
 
 
-def _covering(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
-    """Return axes that hold every size that will be run."""
+def _axes_of(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
+    """Return axes that hold the sizes that will be run; one that none names stays as it is."""
+    found = {name: [each[name] for each in sizes if name in each] for name in axes}
     return {
         name: axis.model_copy(
-            update={
-                "min": min(axis.min, *(each.get(name, axis.min) for each in sizes)),
-                "max": max(axis.max, *(each.get(name, axis.max) for each in sizes)),
-            }
+            update={"min": min(found[name]), "opt": found[name][-1], "max": max(found[name])}
         )
+        if found[name]
+        else axis
         for name, axis in axes.items()
     }
 

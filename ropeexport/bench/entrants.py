@@ -70,7 +70,7 @@ class Setup:
     check_sizes : dict of str to int
         Where outputs are checked.
     sizes : tuple of dict
-        All sizes that will be run.
+        All sizes that will be run; engines are tuned for the last.
     """
 
     folder: Path
