@@ -13,7 +13,8 @@ from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
-from ropeexport.runners.trt_session import Loaded, Session
+from ropeexport.runners.trt_arrays import Loaded
+from ropeexport.runners.trt_session import Session
 from ropeexport.trt import engine_file, flavour
 from ropeexport.trt.gpu import find_gpu
 
@@ -76,7 +77,7 @@ class TensorrtRunner:
         trace: TracebackType | None,
     ) -> None:
         if self._session is not None:
-            self._session.save_runtime_cache()
+            self.save_runtime_cache()
         self._session = None
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -103,6 +104,10 @@ class TensorrtRunner:
         from ropeexport.runners.torch_arrays import array_from
 
         return {name: array_from(tensor) for name, tensor in outputs.items()}
+
+    def save_runtime_cache(self) -> None:
+        """Keep what the flavour compiled for this GPU beside the engine, for the next load."""
+        self._entered().save_runtime_cache()
 
     def _entered(self) -> Session:
         if self._session is None:

@@ -6,45 +6,20 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ropeexport import atomic
 from ropeexport.errors import EngineError
-from ropeexport.manifest import EngineRecord, TensorSpec
+from ropeexport.manifest import EngineRecord
 from ropeexport.runners import Arrays
+from ropeexport.runners.trt_arrays import Addresses, Loaded, Shapes, addresses_of, make_room, place
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.registry import load_library
 from ropeexport.trt.reporting import Journal
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A run's inputs and outputs in the GPU's memory, with all that a call needs to know of them.
-
-    Parameters
-    ----------
-    shapes : dict of str to tuple of int
-        Of the inputs.
-    addresses : tuple of (str, int)
-        Of the inputs and of the outputs.
-    inputs, outputs : dict of str to Tensor
-        By the engine's names; a call fills the outputs.
-    """
-
-    shapes: Shapes
-    addresses: tuple[tuple[str, int], ...]
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
 
 
 class Session:
@@ -103,17 +78,16 @@ class Session:
         Everything that the shapes decide is done here, so that a call is little more than its
         launch: in Python it would take longer than a small engine runs.
         """
-        from ropeexport.runners.torch_arrays import tensor_from
-
-        tensors = {
-            spec.name: tensor_from(_checked(spec, inputs)).to(self.device).contiguous()
-            for spec in self._record.inputs
-        }
+        tensors = place(self._record.inputs, inputs, self.device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self._set_addresses(_addresses(tensors))
+        self._set_addresses(addresses_of(tensors))
         self._set_shapes(shapes)
-        outputs = {spec.name: self._output(spec) for spec in self._record.outputs}
-        return Loaded(shapes, _addresses(tensors | outputs), tensors, outputs)
+        shape_of = self._context.get_tensor_shape
+        outputs = {
+            spec.name: make_room(spec, tuple(shape_of(spec.name)), self.device)
+            for spec in self._record.outputs
+        }
+        return Loaded(shapes, addresses_of(tensors | outputs), tensors, outputs)
 
     def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned.
@@ -123,8 +97,7 @@ class Session:
         import torch
 
         self._set_addresses(loaded.addresses)
-        if loaded.shapes != self._shapes:
-            self._set_shapes(loaded.shapes)
+        self._set_shapes(loaded.shapes)
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise EngineError(f"{self._record.file}: the run failed: {self._journal.cause()}")
         return loaded.outputs
@@ -151,11 +124,14 @@ class Session:
             raise EngineError(f"{self._record.file}: no context: {self._journal.cause()}")
         return context
 
-    def _set_addresses(self, addresses: tuple[tuple[str, int], ...]) -> None:
+    def _set_addresses(self, addresses: Addresses) -> None:
         for name, address in addresses:
             self._context.set_tensor_address(name, address)
 
     def _set_shapes(self, shapes: Shapes) -> None:
+        """Tell the context the inputs' shapes, where it has others."""
+        if shapes == self._shapes:
+            return
         self._shapes = {}  # what is known of the context where one is refused
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
@@ -168,25 +144,3 @@ class Session:
         if missing:
             raise EngineError(f"{self._record.file}: no shapes for {', '.join(missing)}")
         self._shapes = shapes
-
-    def _output(self, spec: TensorSpec) -> Tensor:
-        import torch
-
-        from ropeexport.runners.torch_arrays import tensor_from
-
-        shape = tuple(self._context.get_tensor_shape(spec.name))
-        dtype = tensor_from(np.empty(0, np.dtype(spec.dtype))).dtype
-        return torch.empty(shape, dtype=dtype, device=self.device)
-
-
-def _addresses(tensors: dict[str, Tensor]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, tensor.data_ptr()) for name, tensor in tensors.items())
-
-
-def _checked(spec: TensorSpec, inputs: Arrays) -> NDArray[np.generic]:
-    if spec.name not in inputs:
-        raise EngineError(f"{spec.name}: expected as an input, got {', '.join(inputs) or 'none'}")
-    found = inputs[spec.name]
-    if str(found.dtype) != spec.dtype:
-        raise EngineError(f"{spec.name}: expected {spec.dtype}, got {found.dtype}")
-    return found
