@@ -66,7 +66,9 @@ class ContenderRecord(Record):
     reason: str = ""
     version: str = ""  # of what built its engine
     load_seconds: float | None = None  # loading, compiling and the first run
+    load_again_seconds: float | None = None  # the same with what an engine's first run compiled
     prepare_seconds: float | None = None  # the export of its own file, or the build of its engine
+    prepare_again_seconds: float | None = None  # the same build with what the first one measured
     file_mb: float | None = None  # its model file with its weights, or its engine
 
 

@@ -50,6 +50,7 @@ def main(order: dict[str, Any], answers: Any) -> None:
         return _answer(answers, {"error": _cause(error)})
     seconds = time.perf_counter() - start
     clock.settle()
+    run.keep()
     _save(order["outputs"], outputs)
     _answer(answers, {"load_seconds": seconds})
     for line in sys.stdin:

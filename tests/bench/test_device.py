@@ -92,3 +92,5 @@ def test_a_whole_run_on_a_gpu(export_once) -> None:
     assert not [record for record in found.contenders if record.status in ("WRONG", "FAILED")]
     for timing in found.groups[0].timings:
         assert 0 < timing.best < 1000
+        assert 0 < timing.launch_ms < 1000
+        assert 0 < timing.gpu_peak_mb < 80_000

@@ -11,6 +11,7 @@ import pytest
 from ropeexport import manifest
 from ropeexport.atomic import sha256_of
 from ropeexport.bench import bench as benchmark
+from ropeexport.bench import engines
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import PLAIN
 from ropeexport.bench.inputs import InputSets
@@ -19,6 +20,7 @@ from ropeexport.models import sources
 from ropeexport.models.builtin_models import Options
 from ropeexport.profiles import axis_sizes
 from ropeexport.runners.trt import TensorrtRunner
+from ropeexport.trt.build import TIMING_CACHE_NAME
 
 pytestmark = pytest.mark.trt
 BEYOND = 1 << 17  # a length that the export's own profile does not hold
@@ -51,6 +53,7 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     kind = BY_NAME[f"tensorrt-{implementation}"].files[-1]
     answer = make(folder, prepared, kind, 64, 96, BEYOND, 128)
     assert answer["seconds"] > 0
+    assert answer["again_seconds"] is None  # TensorRT-RTX measures nothing while it builds
     assert str(answer["version"]).startswith("tensorrt-rtx ")
     assert contents(folder) == before
     runner = TensorrtRunner((prepared / kind).parent)
@@ -118,3 +121,23 @@ def test_what_cannot_be_built_is_a_failure_with_its_reason(exported, tmp_path) -
     answer = make(folder, tmp_path, "decomposed/model.engine")
     assert answer["error"]
     assert not answer["missing"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_flavour_with_a_timing_cache_builds_again(
+    export_once, tmp_path, monkeypatch, built_once, keeps
+) -> None:
+    made = iter([manifest.read(built_once).engine.model_copy(update={"sha256": n}) for n in "12"])
+
+    def make_engine(folder, record, target, options):
+        if keeps:
+            (target / TIMING_CACHE_NAME).write_bytes(b"measured")
+        return next(made)
+
+    monkeypatch.setattr(engines, "make_engine", make_engine)
+    kind = "native/model.engine"
+    sizes = dict.fromkeys(manifest.read(export_once()).axes, 1)
+    built = engines.build_engine(export_once(), tmp_path, kind, [sizes])
+    assert (built.again_seconds is not None) == keeps
+    # the manifest beside it is of the engine that lies there: the last one that was built
+    assert manifest.read(tmp_path / "native").engine.sha256 == ("2" if keeps else "1")
