@@ -11,12 +11,12 @@ from typing import get_args
 
 from ropeexport import atomic, manifest
 from ropeexport.bench.contenders.contender import PLAIN, engine_file
+from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files import onnx_file
 from ropeexport.parity.space import Sizes
 from ropeexport.trt.build import TIMING_CACHE_NAME, Options, make_engine
 from ropeexport.trt.flavour import pick_flavour
-from ropeexport.trt.refusal import refusable
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     engine_file(name): name for name in get_args(Implementation)

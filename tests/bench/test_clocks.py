@@ -167,7 +167,8 @@ def test_the_gpus_memory_is_counted_while_the_others_stand_still() -> None:
 def test_memory_that_is_given_back_leaves_the_peak() -> None:
     left = [100]
     memory = HeldMemory(lambda: left[0])
-    for left[0] in (40, 70, 65):
+    for now in (40, 70, 65):
+        left[0] = now
         memory.end()
         memory.begin()
     assert memory.peak_bytes == 60

@@ -131,8 +131,8 @@ def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> N
 
 
 def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> None:
+    from ropeexport.bench import refusal
     from ropeexport.runners.trt import TensorrtRunner
-    from ropeexport.trt import refusal
 
     def refuse(self):
         raise EngineError("model.engine: cannot be loaded: unsupported SM")

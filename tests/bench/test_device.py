@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from command_line import ropeexport
+import torch
+from command_line import ROOT, ropeexport
 
+from benchmarks.gpu.device import CudaDevice
 from benchmarks.machine import describe
 from ropeexport.bench import device, machine
 from ropeexport.bench.bench import bench
@@ -78,6 +82,25 @@ def test_a_launch_is_timed_on_the_host_while_the_gpu_is_idle(monkeypatch) -> Non
     monkeypatch.setattr(device.time, "perf_counter", lambda: next(clock))
     assert device.CudaDevice().launch_us(lambda: asked.append("work")) == 250_000
     assert asked == ["wait", "work", "wait"]
+
+
+def test_the_measurements_of_the_kernel_ask_the_same_device(monkeypatch) -> None:
+    stand_ins = {"mem_get_info": (1000, 2000), "memory_reserved": 500, "memory_allocated": 100}
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    found = CudaDevice()
+    assert (found.untaken_bytes, found.free_bytes) == (1000, 1000 + 500 - 100)
+    assert isinstance(found, device.CudaDevice)
+
+
+def test_the_measurements_of_the_kernel_need_torch_alone() -> None:
+    code = "import sys, benchmarks.gpu.run; assert 'torch' in sys.modules; " + "".join(
+        f"assert {name!r} not in sys.modules; " for name in ("pydantic", "onnx", "click")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gpu

@@ -29,8 +29,8 @@ def run_engine(file: str, setting: Setting) -> Run:
 
     A GPU that the flavour's documents do not name is tried; what it says there is a refusal.
     """
+    from ropeexport.bench.refusal import refusable
     from ropeexport.runners.trt import TensorrtRunner
-    from ropeexport.trt.refusal import refusable
 
     runner = TensorrtRunner((setting.prepared / file).parent, specialise=True)
     flavour = runner.version.partition(" ")[0]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ropeexport.bench import refusal
+from ropeexport.bench.refusal import refusable
 from ropeexport.errors import BuildError, EngineError, MissingError, ModelFileError
-from ropeexport.trt import refusal
 from ropeexport.trt.flavour import FULL, RTX, names_gpu
 from ropeexport.trt.gpu import Gpu
-from ropeexport.trt.refusal import refusable
 
 HOPPER = Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
 ADA = Gpu("NVIDIA L4", "8.9", "13.0")
