@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from pathlib import Path
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.making import Made, make, megabytes
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process
 from ropeexport.bench.records import OURS, ContenderRecord
@@ -46,15 +44,6 @@ class Entrant:
         self.process = None
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A prepared file: the seconds that it took, at first and again, and what made it."""
-
-    seconds: float
-    version: str = ""
-    again_seconds: float | None = None
-
-
 @dataclass
 class Setup:
     """What all contenders of a run have in common.
@@ -83,7 +72,7 @@ class Setup:
     sizes: tuple[Sizes, ...]
 
     def __post_init__(self) -> None:
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, Made] = {}
         self._checker = Checker(self.folder, self.manifest, self.options.module, self.options.seed)
         self._checked_to = 0
 
@@ -168,10 +157,10 @@ class Setup:
                 "prepare_seconds": made.seconds,
                 "prepare_again_seconds": made.again_seconds,
                 "version": made.version,
-                "file_mb": _megabytes(self.prepared / contender.files[-1]),
+                "file_mb": megabytes(self.prepared / contender.files[-1]),
             }
         if contender.name == OURS:
-            return {"file_mb": _megabytes(self.folder / self.manifest.model.file)}
+            return {"file_mb": megabytes(self.folder / self.manifest.model.file)}
         return {}
 
     def _order(self, contender: Contender) -> dict[str, object]:
@@ -191,7 +180,7 @@ class Setup:
         outputs = process.outputs(self._dtypes)
         return self._checker.wrong(contender.name, outputs, self.check_sizes)
 
-    def _make(self, kind: str) -> _Made:
+    def _make(self, kind: str) -> Made:
         if kind not in self._made:
             order: dict[str, object] = {
                 "kind": kind,
@@ -200,22 +189,5 @@ class Setup:
                 "module": self.options.module,
                 "sizes": self.sizes,
             }
-            self._made[kind] = _make(order)
+            self._made[kind] = make(order)
         return self._made[kind]
-
-
-def _make(order: dict[str, object]) -> _Made:
-    command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    answer = json.loads(lines[-1]) if lines else {"error": f"exit code {done.returncode}"}
-    if "error" in answer:
-        text = f"{order['kind']} cannot be made: {answer['error']}"
-        raise ContenderError(text, missing=bool(answer.get("missing")))
-    return _Made(**answer)
-
-
-def _megabytes(path: Path) -> float:
-    """Return the size of a file with the external data that is named after it."""
-    names = (p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}."))
-    return sum(p.stat().st_size for p in (path, *names)) / 1e6

@@ -26,10 +26,14 @@ pytestmark = pytest.mark.trt
 BEYOND = 1 << 17  # a length that the export's own profile does not hold
 
 
-def make(folder, prepared, kind, *lengths: int, **sizes: int) -> dict[str, object]:
-    axes = dict.fromkeys(manifest.read(folder).axes, 1) | sizes
+def at(folder, *lengths: int) -> list[dict[str, int]]:
+    axes = dict.fromkeys(manifest.read(folder).axes, 1)
+    return [axes | {"length": length} for length in lengths]
+
+
+def make(folder, prepared, kind, sizes=None) -> dict[str, object]:
     order = {"kind": kind, "folder": str(folder), "prepared": str(prepared), "module": None}
-    order |= {"sizes": [axes | {"length": length} for length in lengths or (64,)]}
+    order |= {"sizes": sizes or at(folder, 64)}
     command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -51,7 +55,7 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     folder = export_once()
     before = contents(folder)
     kind = BY_NAME[f"tensorrt-{implementation}"].files[-1]
-    answer = make(folder, prepared, kind, 64, 96, BEYOND, 128)
+    answer = make(folder, prepared, kind, at(folder, 64, 96, BEYOND, 128))
     assert answer["seconds"] > 0
     assert answer["again_seconds"] is None  # TensorRT-RTX measures nothing while it builds
     assert str(answer["version"]).startswith("tensorrt-rtx ")
@@ -71,7 +75,7 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
     folder = export_once()
     before = contents(folder)
     files = BY_NAME["tensorrt-plain"].files
-    answers = [make(folder, tmp_path, kind, 96) for kind in files]
+    answers = [make(folder, tmp_path, kind, at(folder, 96)) for kind in files]
     assert files[0] == PLAIN
     assert all("error" not in answer for answer in answers)
     engine = manifest.read((tmp_path / files[-1]).parent).engine
@@ -89,16 +93,16 @@ def test_a_plain_engine_of_a_larger_batch_takes_what_is_timed(tmp_path) -> None:
     options = Options(heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
     export_model(sources.Request("flux-attention", options), folder)
     record = manifest.read(folder)
-    (sizes,) = benchmark._sizes(record, (96,))
+    sizes = [benchmark._checked_sizes(record), *benchmark._sizes(record, (96,))]
     files = BY_NAME["tensorrt-plain"].files
-    answers = [make(folder, prepared, kind, 96, **sizes) for kind in files]
+    answers = [make(folder, prepared, kind, sizes) for kind in files]
     assert all("error" not in answer for answer in answers)
     engine = manifest.read((prepared / files[-1]).parent).engine
-    shapes = {name: x.shape for name, x in InputSets(record, sizes, seed=0)[0].items()}
-    # its matrices have the data's batch, so no other size of either would be taken
-    assert axis_sizes(engine.inputs, shapes) == {"batch": 1, "length": 96}
-    for name, shape in shapes.items():
-        assert engine.profile.min[name] == engine.profile.max[name] == shape
+    for each, reached in zip(sizes, (engine.profile.min, engine.profile.max), strict=True):
+        shapes = {name: x.shape for name, x in InputSets(record, each, seed=0)[0].items()}
+        # its matrices have the data's batch, so no other size of either would be taken
+        assert axis_sizes(engine.inputs, shapes) == {"batch": 1, "length": each["length"]}
+        assert shapes == reached
 
 
 def test_weights_are_read_where_they_lie(export_once, tmp_path) -> None:
@@ -136,8 +140,7 @@ def test_a_flavour_with_a_timing_cache_builds_again(
 
     monkeypatch.setattr(engines, "make_engine", make_engine)
     kind = "native/model.engine"
-    sizes = dict.fromkeys(manifest.read(export_once()).axes, 1)
-    built = engines.build_engine(export_once(), tmp_path, kind, [sizes])
+    built = engines.build_engine(export_once(), tmp_path, kind, at(export_once(), 64))
     assert (built.again_seconds is not None) == keeps
     # the manifest beside it is of the engine that lies there: the last one that was built
     assert manifest.read(tmp_path / "native").engine.sha256 == ("2" if keeps else "1")

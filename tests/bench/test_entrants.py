@@ -12,6 +12,7 @@ from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
 from ropeexport.bench.entrants import Entrant, Setup
+from ropeexport.bench.making import Made
 from ropeexport.bench.options import Options
 from ropeexport.runners.trt import RUNTIME_CACHE_NAME
 
@@ -48,11 +49,11 @@ def setup(monkeypatch, export_once, tmp_path) -> Setup:
     """A run whose engine was built, and built again, by nobody."""
     folder = export_once()
     Process.made = []
-    made = entrants._Made(seconds=60.0, version="tensorrt 10.14", again_seconds=5.0)
+    made = Made(seconds=60.0, version="tensorrt 10.14", again_seconds=5.0)
     checker = SimpleNamespace(wrong=lambda *_, **__: None)
     monkeypatch.setattr(entrants, "Process", Process)
     monkeypatch.setattr(entrants, "Checker", lambda *_: checker)
-    monkeypatch.setattr(entrants, "_make", lambda order: made)
+    monkeypatch.setattr(entrants, "make", lambda order: made)
     (tmp_path / FILE).parent.mkdir()
     (tmp_path / FILE).write_bytes(b"engine")
     options = Options(device="cuda", threads=1)
