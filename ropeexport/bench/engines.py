@@ -57,7 +57,8 @@ def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]
     target.mkdir()
     options = Options(impl=implementation, flavour=pick_flavour())
     make = partial(_timed, folder, record, target, options)
-    (seconds, engine), again_seconds = make(), None
+    again_seconds: float | None = None
+    seconds, engine = make()
     if (target / TIMING_CACHE_NAME).is_file():
         again_seconds, engine = make()
     manifest.write(target, record.model_copy(update={"engine": engine}))
