@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from ropeexport.bench.machine import processor
 
 _PACKAGES = ("ropeexport", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -13,18 +14,12 @@ _PACKAGES = ("ropeexport", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"
 def describe() -> dict[str, object]:
     """Return the machine's processor, cores, system and the versions of what was measured."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _version(name: str) -> str:

@@ -17,14 +17,13 @@ from typing import Any
 
 from benchmarks.gpu.compiler import ROOT
 from benchmarks.gpu.verdict import FAIL, PASS, REFUSED, SKIPPED, Skipped
+from ropeexport.trt.flavour import names_gpu
 
 IMPLEMENTATIONS = ("plugin", "native", "decomposed")
 DTYPES = ("fp32", "fp16", "bf16")
 
 _FLAVOURS = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _NEEDED = ("pydantic", "click", "rich", "onnx", "onnxscript", "onnx_ir", "ml_dtypes")
-# what TensorRT-RTX's support matrix names (1.0 to 1.7); full TensorRT names every GPU since 7.5
-_RTX_GPUS = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
 _SIZES = ("--heads", "8", "--head-dim", "128", "--length", "512")
 _TIMEOUT_S = 240
 
@@ -138,8 +137,7 @@ def message_of(errors: str) -> str:
 
 def _not_run(flavour: str, engines: Engines) -> str:
     """Return what it is where nothing ran: on a GPU that the flavour does not name, a refusal."""
-    unnamed = flavour == "tensorrt-rtx" and engines.compute_capability not in _RTX_GPUS
-    return REFUSED if unnamed else FAIL
+    return FAIL if names_gpu(flavour, engines.compute_capability) else REFUSED
 
 
 def _process(arguments: Sequence[str]) -> tuple[int, str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import platform
-import statistics
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,13 +17,14 @@ from ropeexport import atomic, manifest
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
+from ropeexport.bench.machine import processor
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
-from ropeexport.bench.records import Bench, Device, Group, Timing
+from ropeexport.bench.records import Bench, Group
+from ropeexport.bench.turns import Turn, timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
-from ropeexport.trt.gpu import find_gpu
 from ropeexport.weights.integrity import check_weights
 
 _CHECK_LENGTH = 64
@@ -67,7 +67,8 @@ def bench(
     sizes = _sizes(record, options.lengths)
     with TemporaryDirectory() as place, ExitStack() as stack:
         check = _checked_sizes(record)
-        run = Setup(folder, record, options, Path(place), check, (check, *sizes))
+        longest_last = sorted(sizes, key=partial(_tokens, record))
+        run = Setup(folder, record, options, Path(place), check, (check, *longest_last))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []
@@ -88,7 +89,7 @@ def bench(
         rounds=options.rounds,
         repeats=options.repeats,
         device=device,
-        processor=_processor(device),
+        processor=processor(device),
         cores=os.cpu_count() or 1,
         environment=describe(),
         contenders=contenders,
@@ -108,8 +109,7 @@ def code_hash() -> str:
 
 def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options, say: Say) -> Group:
     """Let the contenders take turns at one size."""
-    turns: dict[str, list[float]] = {}
-    peaks: dict[str, float] = {}
+    turns: dict[str, list[Turn]] = {}
     for number in range(-1, options.rounds):  # the first turn of each warms it up
         for entrant in entrants:
             name = entrant.record.name
@@ -117,16 +117,15 @@ def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options,
                 continue
             try:
                 repeats = _WARM_UP if number < 0 else options.repeats
-                seconds, peaks[name] = entrant.process.turn(sizes, repeats)
+                turn = entrant.process.turn(sizes, repeats)
             except ContenderError as error:
                 entrant.fail(error)
                 turns.pop(name, None)
                 say(entrant.record.label, str(error), False)
                 continue
             if number >= 0:
-                turns.setdefault(name, []).append(1e3 * statistics.median(seconds))
-    timings = (Timing(contender=n, turns_ms=tuple(t), peak_mb=peaks[n]) for n, t in turns.items())
-    return Group(sizes=sizes, tokens=tokens, timings=tuple(timings))
+                turns.setdefault(name, []).append(turn)
+    return Group(sizes=sizes, tokens=tokens, timings=tuple(timing(*each) for each in turns.items()))
 
 
 def _sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:
@@ -146,12 +145,3 @@ def _tokens(record: Manifest, sizes: Sizes) -> int:
 def _checked_sizes(record: Manifest) -> Sizes:
     space = space_of(record)
     return space.with_length(_sizes(record, ())[0], _CHECK_LENGTH)
-
-
-def _processor(device: Device) -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
-    gpu = find_gpu() if device == "cuda" else None
-    return f"{gpu.name}, {processor}" if gpu else processor

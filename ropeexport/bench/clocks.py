@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
-from ropeexport.bench.contenders.contender import Run
-from ropeexport.bench.device import CudaDevice
+from ropeexport.bench.contenders.contender import Arrays, Run
+from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
+from ropeexport.bench.memory import HeldMemory
 from ropeexport.bench.records import Device
+from ropeexport.bench.turns import Turn
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
 _MOST_MADE = 8  # sets of inputs that differ
 _CACHES_BETWEEN = 3  # of the GPU's, between two uses of a set
 _MOST_SETS = 512  # inputs of a few kB are no matter of the cache's
 _STRETCH_US = 20_000.0  # between two events, at least
+_LAUNCHES = 5  # of which the median is a turn's
 
 
 class Clock(Protocol):
     """Times a contender's turn."""
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
+    def settle(self) -> None:
+        """Note what the contender took to set itself up."""
+        ...
+
+    def once(self, run: Run, given: Arrays) -> Arrays:
+        """Run once between two turns, untimed."""
+        ...
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of a run, so many times."""
         ...
 
 
 def make_clock(device: Device) -> Clock:
     """Return the clock of a device; on a GPU, before the contender is set up."""
-    return WallClock() if device == "cpu" else EventClock(CudaDevice())
+    if device == "cpu":
+        return WallClock()
+    use_own_stream()
+    return EventClock(CudaDevice())
 
 
 class WallClock:
     """Times each run by itself, arrays in, arrays out, over sets that leave the cache between."""
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
+    def settle(self) -> None:
+        """Note nothing: the system knows a process's memory."""
+
+    def once(self, run: Run, given: Arrays) -> Arrays:
+        """Run once between two turns, untimed."""
+        return run(given)
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of so many runs."""
         sets = min(_MOST_MADE, -(-_CACHE_BYTES // inputs.set_bytes))
-        return [self._seconds(run, inputs, number % sets) for number in range(repeats)]
+        return Turn([self._seconds(run, inputs, number % sets) for number in range(repeats)])
 
     def _seconds(self, run: Run, inputs: InputSets, number: int) -> float:
         given = inputs[number]
@@ -51,7 +74,12 @@ class _GpuDevice(Protocol):
     @property
     def l2_bytes(self) -> int: ...
 
+    @property
+    def untaken_bytes(self) -> int: ...
+
     def elapsed_us(self, work: Callable[[], object], times: int) -> float: ...
+
+    def launch_us(self, work: Callable[[], object]) -> float: ...
 
 
 class EventClock:
@@ -66,11 +94,30 @@ class EventClock:
         self._inputs: InputSets | None = None
         self._loaded: list[Any] = []
         self._passes = 0  # of a stretch
+        self._memory = HeldMemory(lambda: device.untaken_bytes)
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> list[float]:
-        """Return the seconds of a call in each of so many stretches."""
+    def settle(self) -> None:
+        """Note the GPU's memory that the contender took to set itself up."""
+        self._memory.end()
+
+    def once(self, run: Run, given: Arrays) -> Arrays:
+        """Run once between two turns, untimed; what memory that takes counts."""
+        self._memory.begin()
+        outputs = run(given)
+        self._memory.end()
+        return outputs
+
+    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
+        """Return the seconds of a call in each of so many stretches, and of a launch."""
+        self._memory.begin()
         if self._inputs is not inputs:
             self._load(run, inputs)
+        seconds = self._stretches(run, repeats)
+        launch = statistics.median(self._launches(run))
+        self._memory.end()
+        return Turn(seconds, launch_seconds=launch, gpu_peak_mb=self._memory.peak_bytes / 1e6)
+
+    def _stretches(self, run: Run, repeats: int) -> list[float]:
         held: list[Any] = [None] * len(self._loaded)
 
         def one_pass() -> None:
@@ -83,6 +130,11 @@ class EventClock:
         calls = self._passes * len(self._loaded)
         stretches = (self._device.elapsed_us(one_pass, self._passes) for _ in range(repeats))
         return [1e-6 * elapsed / calls for elapsed in stretches]
+
+    def _launches(self, run: Run) -> Iterator[float]:
+        for number in range(_LAUNCHES):
+            loaded = self._loaded[number % len(self._loaded)]
+            yield 1e-6 * self._device.launch_us(partial(run.call, loaded))
 
     def _load(self, run: Run, inputs: InputSets) -> None:
         self._loaded, self._passes = [], 0  # first give back what the former size held

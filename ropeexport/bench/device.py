@@ -5,10 +5,16 @@ Source: PyTorch's notes on CUDA semantics (streams) and the reference of ``torch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ropeexport.bench.records import Device
 from ropeexport.errors import MissingError
+
+if TYPE_CHECKING:  # benchmarks.gpu runs without what the records need
+    from ropeexport.bench.records import Device
+
+Work = Callable[[], object]
 
 
 def choose_device(asked: Device | None) -> Device:
@@ -29,21 +35,40 @@ def choose_device(asked: Device | None) -> Device:
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def use_own_stream() -> None:
+    """Make a new stream the current one: what every runtime of this process enqueues its work on.
+
+    Work on the default stream waits for that of all others.
+    """
+    import torch
+
+    torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+
+
 class CudaDevice:
-    """The GPU, and the stream that every runtime of this process enqueues its work on."""
+    """The first NVIDIA GPU that torch sees."""
 
     def __init__(self) -> None:
         import torch
 
+        self.torch = torch.device("cuda", 0)
         self._cuda = torch.cuda
-        torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
 
     @property
     def l2_bytes(self) -> int:
         """Size of the last cache before the memory."""
-        return int(self._cuda.get_device_properties(0).L2_cache_size)
+        return int(self._cuda.get_device_properties(self.torch).L2_cache_size)
 
-    def elapsed_us(self, work: Callable[[], object], times: int) -> float:
+    @property
+    def untaken_bytes(self) -> int:
+        """Memory that no process has taken."""
+        return int(self._cuda.mem_get_info(self.torch)[0])
+
+    def synchronize(self) -> None:
+        """Wait for everything; errors of former launches are raised here."""
+        self._cuda.synchronize(self.torch)
+
+    def elapsed_us(self, work: Work, times: int) -> float:
         """Return the GPU's microseconds for so many runs of a work, between two events."""
         start = self._cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = self._cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -53,3 +78,12 @@ class CudaDevice:
         end.record()
         end.synchronize()
         return 1e3 * float(start.elapsed_time(end))
+
+    def launch_us(self, work: Work) -> float:
+        """Return the host's microseconds to enqueue a work, on a GPU that has nothing to do."""
+        self.synchronize()
+        start = time.perf_counter()
+        work()
+        elapsed = time.perf_counter() - start
+        self.synchronize()
+        return 1e6 * elapsed

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from ropeexport import atomic, manifest
 from ropeexport.bench.contenders.contender import PLAIN, engine_file
-from ropeexport.manifest import Axis, Implementation, Manifest, TensorSpec
+from ropeexport.bench.refusal import refusable
+from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files import onnx_file
 from ropeexport.parity.space import Sizes
-from ropeexport.trt.build import Options, make_engine
+from ropeexport.trt.build import TIMING_CACHE_NAME, Options, make_engine
+from ropeexport.trt.flavour import pick_flavour
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
     engine_file(name): name for name in get_args(Implementation)
@@ -20,10 +24,17 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 ENGINE_OF_PLAIN = engine_file("plain")
 
 
-def build_engine(
-    folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]
-) -> tuple[float, str]:
-    """Build an engine and write a manifest beside it; return the seconds, and what built it.
+@dataclass(frozen=True)
+class Built:
+    """The seconds of a build, of another with its timing cache, and what built it."""
+
+    seconds: float
+    again_seconds: float | None  # None: of a flavour that keeps no such cache
+    version: str
+
+
+def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Built:
+    """Build an engine and write a manifest beside it.
 
     Parameters
     ----------
@@ -34,31 +45,44 @@ def build_engine(
     kind : str
         The prepared file.
     sizes : sequence of dict
-        What it must be able to run, beside the export's own profile.
+        What it must be able to run, and nothing else: a wider profile may cost speed.  It is tuned
+        for the last.
     """
     record = manifest.read(folder)
-    record = record.model_copy(update={"axes": _covering(record.axes, sizes), "engine": None})
+    record = record.model_copy(update={"axes": _axes_of(record.axes, sizes), "engine": None})
     implementation = IMPLEMENTATIONS.get(kind, "decomposed")
     if kind == ENGINE_OF_PLAIN:
         folder, record = prepared, _plain_manifest(record, prepared / PLAIN)
     target = (prepared / kind).parent
     target.mkdir()
-    start = time.perf_counter()
-    engine = make_engine(folder, record, target, Options(impl=implementation))
-    seconds = time.perf_counter() - start
+    options = Options(impl=implementation, flavour=pick_flavour())
+    make = partial(_timed, folder, record, target, options)
+    again_seconds: float | None = None
+    seconds, engine = make()
+    if (target / TIMING_CACHE_NAME).is_file():
+        again_seconds, engine = make()
     manifest.write(target, record.model_copy(update={"engine": engine}))
-    return seconds, f"{engine.flavour} {engine.version}"
+    return Built(seconds, again_seconds, f"{engine.flavour} {engine.version}")
 
 
-def _covering(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
-    """Return axes that hold every size that will be run."""
+def _timed(
+    folder: Path, record: Manifest, target: Path, options: Options
+) -> tuple[float, EngineRecord]:
+    assert options.flavour is not None
+    start = time.perf_counter()
+    engine = refusable(options.flavour, make_engine)(folder, record, target, options)
+    return time.perf_counter() - start, engine
+
+
+def _axes_of(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
+    """Return axes that hold the sizes that will be run; one that none names stays as it is."""
+    found = {name: [each[name] for each in sizes if name in each] for name in axes}
     return {
         name: axis.model_copy(
-            update={
-                "min": min(axis.min, *(each.get(name, axis.min) for each in sizes)),
-                "max": max(axis.max, *(each.get(name, axis.max) for each in sizes)),
-            }
+            update={"min": min(found[name]), "opt": found[name][-1], "max": max(found[name])}
         )
+        if found[name]
+        else axis
         for name, axis in axes.items()
     }
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from pathlib import Path
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.making import Made, make, megabytes
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process
 from ropeexport.bench.records import OURS, ContenderRecord
@@ -22,6 +20,7 @@ from ropeexport.manifest import Manifest
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops.attention import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
+from ropeexport.runners.trt import RUNTIME_CACHE_NAME
 
 Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
 
@@ -38,17 +37,11 @@ class Entrant:
         self.out("SKIPPED" if error.missing else "FAILED", str(error))
 
     def out(self, status: str, reason: str) -> None:
-        """Take it out."""
+        """Take it out, and end its process: a stopped one would keep its memory."""
         self.record = self.record.model_copy(update={"status": status, "reason": reason})
+        if self.process is not None:
+            self.process.close()
         self.process = None
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A prepared file: the seconds that it took, and what made it."""
-
-    seconds: float
-    version: str = ""
 
 
 @dataclass
@@ -68,7 +61,7 @@ class Setup:
     check_sizes : dict of str to int
         Where outputs are checked.
     sizes : tuple of dict
-        All sizes that will be run.
+        All sizes that will be run; engines are tuned for the last.
     """
 
     folder: Path
@@ -79,7 +72,7 @@ class Setup:
     sizes: tuple[Sizes, ...]
 
     def __post_init__(self) -> None:
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, Made] = {}
         self._checker = Checker(self.folder, self.manifest, self.options.module, self.options.seed)
         self._checked_to = 0
 
@@ -140,23 +133,34 @@ class Setup:
         assert self.options.device is not None  # chosen before anything starts
         contender.needs(self.options.device)
         update = self._prepared(contender)
-        process = stack.enter_context(Process(self._order(contender)))
+        order = self._order(contender)
+        entrant.process = process = stack.enter_context(Process(order))
         update["load_seconds"] = process.ready()
+        if self._kept_what_it_compiled(contender):
+            process.close()
+            entrant.process = process = stack.enter_context(Process(order))
+            update["load_again_seconds"] = process.ready()
         entrant.record = entrant.record.model_copy(update=update)
         wrong = None if contender.floor else self._wrong(contender, process)
         if wrong is not None:
             entrant.out("WRONG", wrong)
-            return
-        entrant.process = process
+
+    def _kept_what_it_compiled(self, contender: Contender) -> bool:
+        files = [self.prepared / file for file in contender.files[-1:]]
+        return any(file.with_name(RUNTIME_CACHE_NAME).is_file() for file in files)
 
     def _prepared(self, contender: Contender) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""
         if contender.files:
             made = [self._make(file) for file in contender.files][-1]
-            size = _megabytes(self.prepared / contender.files[-1])
-            return {"prepare_seconds": made.seconds, "version": made.version, "file_mb": size}
+            return {
+                "prepare_seconds": made.seconds,
+                "prepare_again_seconds": made.again_seconds,
+                "version": made.version,
+                "file_mb": megabytes(self.prepared / contender.files[-1]),
+            }
         if contender.name == OURS:
-            return {"file_mb": _megabytes(self.folder / self.manifest.model.file)}
+            return {"file_mb": megabytes(self.folder / self.manifest.model.file)}
         return {}
 
     def _order(self, contender: Contender) -> dict[str, object]:
@@ -176,7 +180,7 @@ class Setup:
         outputs = process.outputs(self._dtypes)
         return self._checker.wrong(contender.name, outputs, self.check_sizes)
 
-    def _make(self, kind: str) -> _Made:
+    def _make(self, kind: str) -> Made:
         if kind not in self._made:
             order: dict[str, object] = {
                 "kind": kind,
@@ -185,22 +189,5 @@ class Setup:
                 "module": self.options.module,
                 "sizes": self.sizes,
             }
-            self._made[kind] = _make(order)
+            self._made[kind] = make(order)
         return self._made[kind]
-
-
-def _make(order: dict[str, object]) -> _Made:
-    command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    answer = json.loads(lines[-1]) if lines else {"error": f"exit code {done.returncode}"}
-    if "error" in answer:
-        text = f"{order['kind']} cannot be made: {answer['error']}"
-        raise ContenderError(text, missing=bool(answer.get("missing")))
-    return _Made(**answer)
-
-
-def _megabytes(path: Path) -> float:
-    """Return the size of a file with the external data that is named after it."""
-    names = (p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}."))
-    return sum(p.stat().st_size for p in (path, *names)) / 1e6

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def main(order: dict[str, Any]) -> dict[str, object]:
     if kind.endswith(manifest.ENGINE_NAME):
         from ropeexport.bench.engines import build_engine
 
-        seconds, version = build_engine(folder, prepared, kind, order["sizes"])
-        return {"seconds": seconds, "version": version}
+        return asdict(build_engine(folder, prepared, kind, order["sizes"]))
     if kind in makers:
         return {"seconds": makers[kind](folder, prepared / kind)}
     return {"seconds": _exported(kind, folder, prepared / kind, order["module"])}

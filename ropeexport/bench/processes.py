@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.bench.turns import Turn
 from ropeexport.errors import RopeExportError
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -62,8 +64,14 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self.close()
+
+    def close(self) -> None:
+        """End it, stopped or not, and give its memory back; a second time does nothing."""
+        assert self._process.stdout is not None
+        if not self._process.stdout.closed:
+            self._process.kill()
+            self._process.communicate()
 
     def ready(self) -> float:
         """Wait until it is set up; return the seconds of that, its first run included."""
@@ -71,10 +79,9 @@ class Process:
         self._process.send_signal(signal.SIGSTOP)
         return seconds
 
-    def turn(self, sizes: dict[str, int], repeats: int) -> tuple[list[float], float]:
-        """Run so often; return the seconds of each, and the peak of its memory in megabytes."""
-        answer = self._ask({"sizes": sizes, "repeats": repeats})
-        return answer["seconds"], answer["peak_mb"]
+    def turn(self, sizes: dict[str, int], repeats: int) -> Turn:
+        """Run so often and return the figures."""
+        return Turn(**self._ask({"sizes": sizes, "repeats": repeats}))
 
     def run_at(
         self, sizes: dict[str, int], dtypes: dict[str, str]
@@ -93,8 +100,9 @@ class Process:
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it was killed meanwhile; reading says so
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
         answer = self._read()
         self._process.send_signal(signal.SIGSTOP)
         return answer
@@ -102,12 +110,17 @@ class Process:
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            raise ContenderError(f"its process ended with exit code {code}")
+        if not line.endswith("\n"):  # nothing, or what a kill left of it
+            raise ContenderError(f"its process ended {_how(self._process.wait())}")
         answer: dict[str, Any] = json.loads(line)
         if "missing" in answer:
             raise ContenderError(answer["missing"], missing=True)
         if "error" in answer:
             raise ContenderError(answer["error"])
         return answer
+
+
+def _how(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "by SIGKILL, as a system ends one where its memory runs out"
+    return f"with exit code {code}"

@@ -11,6 +11,8 @@ from ropeexport.parity.records import Environment
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 OURS = "ropeexport"  # the contender that the others are compared with
+EAGER = "eager"
+_LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
@@ -23,6 +25,18 @@ class Timing(Record):
     contender: str
     turns_ms: tuple[float, ...]
     peak_mb: float  # the process's largest resident memory so far
+    launch_ms: float | None = None  # what the host takes to enqueue a call on a GPU
+    # the most of the GPU's memory that the process held after a turn so far; not CUDA's own part
+    gpu_peak_mb: float | None = None
+
+    @property
+    def is_launch_bound(self) -> bool:
+        """Whether the host takes about as long to enqueue a call as the GPU between two calls.
+
+        Such a time is Python's and the runtime's: CUDA graphs would bring it down, faster kernels
+        would not.
+        """
+        return self.launch_ms is not None and self.launch_ms > _LAUNCH_BOUND * self.median
 
     @property
     def median(self) -> float:
@@ -52,7 +66,9 @@ class ContenderRecord(Record):
     reason: str = ""
     version: str = ""  # of what built its engine
     load_seconds: float | None = None  # loading, compiling and the first run
+    load_again_seconds: float | None = None  # the same with what an engine's first run compiled
     prepare_seconds: float | None = None  # the export of its own file, or the build of its engine
+    prepare_again_seconds: float | None = None  # the same build with what the first one measured
     file_mb: float | None = None  # its model file with its weights, or its engine
 
 
@@ -63,15 +79,21 @@ class Group(Record):
     tokens: int  # positions of a run: the batch times the lengths
     timings: tuple[Timing, ...]
 
-    def ratios(self, contender: str) -> tuple[float, ...]:
-        """Return a contender's time over ropeexport's, round by round; empty where one has none.
+    @property
+    def base(self) -> str:
+        """The contender that the others are compared with: ropeexport, or eager where it is out."""
+        timed = {timing.contender for timing in self.timings}
+        return OURS if OURS in timed or EAGER not in timed else EAGER
+
+    def ratios(self, contender: str, base: str = OURS) -> tuple[float, ...]:
+        """Return a contender's time over another's, round by round; empty where one has none.
 
         Both had their turns one after the other, so what slows a machine down for a while slows
         both.
         """
         turns = {timing.contender: timing.turns_ms for timing in self.timings}
-        both = zip(turns.get(contender, ()), turns.get(OURS, ()), strict=False)
-        return tuple(theirs / ours for theirs, ours in both)
+        both = zip(turns.get(contender, ()), turns.get(base, ()), strict=False)
+        return tuple(its / bases for its, bases in both)
 
 
 class Bench(Record):

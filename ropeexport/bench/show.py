@@ -13,10 +13,16 @@ from rich.text import Text
 
 from ropeexport.bench.records import OURS, Bench, ContenderRecord, Group, Timing
 
+_LAUNCH_BOUND = (
+    "* bound by launches: the host takes about as long to enqueue a call as the whole call takes"
+)
+
 
 def render(found: Bench) -> RenderableType:
     """Return a table for each size, and a line for each contender that was not timed."""
     parts: list[RenderableType] = [_table(found, group) for group in found.groups]
+    if any(timing.is_launch_bound for group in found.groups for timing in group.timings):
+        parts.append(Text(_LAUNCH_BOUND))
     for record in found.contenders:
         if record.status != "TIMED":
             parts.append(Text(f"- {record.label}: {record.status}: {record.reason}"))
@@ -29,7 +35,8 @@ def render(found: Bench) -> RenderableType:
 def _table(found: Bench, group: Group) -> Table:
     table = Table(title=f"{found.source}, {found.dtype}, {size_text(group)}", title_justify="left")
     table.add_column("contender")
-    for name in ("best ms", "median ms", "±", "tokens/s", "peak MB", "load s", "to ropeexport"):
+    memory = "GPU MB" if found.device == "cuda" else "peak MB"
+    for name in ("best ms", "median ms", "±", "tokens/s", memory, "load s", f"to {group.base}"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows(found, group):
         table.add_row(*row)
@@ -40,17 +47,24 @@ def rows(found: Bench, group: Group) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each contender, the fastest first; floors last."""
     records = {record.name: record for record in found.contenders}
     for timing in sorted(group.timings, key=lambda t: (is_floor(t), t.median)):
-        record, ratios = records[timing.contender], group.ratios(timing.contender)
+        record = records[timing.contender]
+        ratios = group.ratios(timing.contender, group.base)
+        memory = timing.gpu_peak_mb if found.device == "cuda" else timing.peak_mb
         yield (
-            record.label,
-            f"{timing.best:.1f}",
-            f"{timing.median:.1f}",
+            f"{record.label} *" if timing.is_launch_bound else record.label,
+            milliseconds(timing.best),
+            milliseconds(timing.median),
             f"{timing.spread:.0%}",
             f"{1e3 * group.tokens / timing.median:,.0f}",
-            f"{timing.peak_mb:,.0f}",
+            "-" if memory is None else f"{memory:,.0f}",
             _seconds(record),
             f"{statistics.median(ratios):.2f}" if ratios else "-",
         )
+
+
+def milliseconds(value: float) -> str:
+    """Return a time with one decimal, or with three digits where that would say little."""
+    return f"{value:.1f}" if value >= 1 else f"{value:#.3g}"
 
 
 def is_floor(timing: Timing) -> bool:
@@ -88,7 +102,7 @@ def chart(found: Bench) -> bytes:
             xerr=[timing.spread * timing.median for timing in timings],
             color=[_colour(timing) for timing in timings],
         )
-        axis.bar_label(bars, [f" {median:.1f}" for median in medians], fontsize=8)
+        axis.bar_label(bars, [f" {milliseconds(median)}" for median in medians], fontsize=8)
         axis.set_title(f"{found.dtype}, {size_text(group)}", loc="left", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.margins(x=0.12)

@@ -85,8 +85,8 @@ def command(
     from ropeexport.bench import show
     from ropeexport.bench.bench import bench
     from ropeexport.bench.options import Options
-    from ropeexport.bench.records import FILE_NAME
-    from ropeexport.errors import EXIT_FAILURE
+    from ropeexport.bench.records import FILE_NAME, OURS
+    from ropeexport.errors import EXIT_FAILURE, MissingError
     from ropeexport.packages import require
 
     require("torch", "onnxruntime", "matplotlib")
@@ -109,5 +109,8 @@ def command(
             console.width = max(console.width, 120)
         console.print(show.render(found))
         click.echo(f"report: {path / FILE_NAME}, {path / 'bench.png'}")
-    if any(record.name == "ropeexport" and record.status in _FAILED for record in found.contenders):
+    ours = next(record for record in found.contenders if record.name == OURS)
+    if ours.status in _FAILED:
         raise SystemExit(EXIT_FAILURE)
+    if ours.status == "SKIPPED":
+        raise MissingError(f"{ours.label} was not timed: {ours.reason}")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
+from ropeexport.runners.ort_cuda import CUDA, cuda_provider
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _QUIET = 4  # fatal messages only: every error is raised as well
@@ -104,9 +105,7 @@ class OrtRunner:
         if self._providers is not None:
             return list(self._providers)
         present = ort.get_available_providers()
-        # float32 means float32: TF32 has the roundoff of float16
-        cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
-        return [*(cuda if "CUDAExecutionProvider" in present else []), "CPUExecutionProvider"]
+        return [*([cuda_provider()] if CUDA in present else []), "CPUExecutionProvider"]
 
     def _load_error(self, error: Exception) -> RopeExportError:
         where = self._model if isinstance(self._model, Path) else "the model"

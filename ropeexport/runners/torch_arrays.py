@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -35,17 +35,27 @@ def call(
     module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
 ) -> dict[str, Tensor]:
     """Call a module on inputs by the names of ``forward``'s arguments, and name its outputs."""
+    return caller(module, output_names)(inputs)
+
+
+def caller(
+    module: nn.Module, output_names: Sequence[str]
+) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """Return :func:`call` of a module, for many: its signature is read once, which takes long."""
     names = inspect.signature(module.forward).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names.values())
-    by_name = takes_any or all(name in names for name in inputs)
-    result = module(**inputs) if by_name else module(*inputs.values())
-    outputs = _flat(result)
-    if len(outputs) != len(output_names):
-        raise ParityError(
-            f"{type(module).__name__}: expected {len(output_names)} outputs as the ONNX file has "
-            f"({', '.join(output_names)}), the module returned {len(outputs)}"
-        )
-    return dict(zip(output_names, outputs, strict=True))
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        by_name = takes_any or all(name in names for name in inputs)
+        outputs = _flat(module(**inputs) if by_name else module(*inputs.values()))
+        if len(outputs) != len(output_names):
+            raise ParityError(
+                f"{type(module).__name__}: expected {len(output_names)} outputs as the ONNX file "
+                f"has ({', '.join(output_names)}), the module returned {len(outputs)}"
+            )
+        return dict(zip(output_names, outputs, strict=True))
+
+    return run
 
 
 def _flat(result: object) -> list[Tensor]:

@@ -13,6 +13,7 @@ from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.packages import require
 from ropeexport.runners import Arrays
+from ropeexport.runners.trt_arrays import Loaded
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt import engine_file, flavour
 from ropeexport.trt.gpu import find_gpu
@@ -76,7 +77,7 @@ class TensorrtRunner:
         trace: TracebackType | None,
     ) -> None:
         if self._session is not None:
-            self._session.save_runtime_cache()
+            self.save_runtime_cache()
         self._session = None
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -90,19 +91,23 @@ class TensorrtRunner:
         stream.synchronize()
         return self.read(outputs)
 
-    def load(self, inputs: Arrays) -> dict[str, Tensor]:
-        """Return the engine's inputs in the GPU's memory."""
+    def load(self, inputs: Arrays) -> Loaded:
+        """Put inputs into the GPU's memory, with memory for the outputs."""
         return self._entered().load(inputs)
 
-    def enqueue(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
-        return self._entered().enqueue(tensors)
+        return self._entered().enqueue(loaded)
 
     def read(self, outputs: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of outputs."""
         from ropeexport.runners.torch_arrays import array_from
 
         return {name: array_from(tensor) for name, tensor in outputs.items()}
+
+    def save_runtime_cache(self) -> None:
+        """Keep what the flavour compiled for this GPU beside the engine, for the next load."""
+        self._entered().save_runtime_cache()
 
     def _entered(self) -> Session:
         if self._session is None:

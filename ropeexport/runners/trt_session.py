@@ -9,13 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ropeexport import atomic
 from ropeexport.errors import EngineError
 from ropeexport.manifest import EngineRecord
 from ropeexport.runners import Arrays
+from ropeexport.runners.trt_arrays import Addresses, Loaded, Shapes, addresses_of, make_room, place
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.registry import load_library
 from ropeexport.trt.reporting import Journal
@@ -42,6 +40,8 @@ class Session:
     specialise : bool
         Whether such a flavour compiles the kernels of a shape before its first run.
     """
+
+    device = "cuda"
 
     def __init__(
         self,
@@ -70,25 +70,37 @@ class Session:
         if self._engine is None:
             raise EngineError(f"{record.file}: cannot be loaded: {self._journal.cause()}")
         self._context = self._make_context(chosen, specialise)
+        self._shapes: Shapes = {}  # that the context has
 
-    def load(self, inputs: Arrays) -> dict[str, Tensor]:
-        """Return the engine's inputs in the GPU's memory, their types checked."""
-        from ropeexport.runners.torch_arrays import tensor_from
+    def load(self, inputs: Arrays) -> Loaded:
+        """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.
 
-        return {
-            spec.name: tensor_from(self._checked(spec.name, inputs)).to("cuda").contiguous()
-            for spec in self._record.inputs
+        Everything that the shapes decide is done here, so that a call is little more than its
+        launch: in Python it would take longer than a small engine runs.
+        """
+        tensors = place(self._record.inputs, inputs, self.device)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._set_addresses(addresses_of(tensors))
+        self._set_shapes(shapes)
+        shape_of = self._context.get_tensor_shape
+        outputs = {
+            spec.name: make_room(spec, tuple(shape_of(spec.name)), self.device)
+            for spec in self._record.outputs
         }
+        return Loaded(shapes, addresses_of(tensors | outputs), tensors, outputs)
 
-    def enqueue(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
+    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
+        """Enqueue a run on torch's current stream, which fills the outputs that are returned.
+
+        They are those of ``loaded``, whose next run fills them again.
+        """
         import torch
 
-        self._bind_inputs(tensors)
-        outputs = {spec.name: self._bind_output(spec.name) for spec in self._record.outputs}
+        self._set_addresses(loaded.addresses)
+        self._set_shapes(loaded.shapes)
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise EngineError(f"{self._record.file}: the run failed: {self._journal.cause()}")
-        return outputs
+        return loaded.outputs
 
     def save_runtime_cache(self) -> None:
         """Keep what the flavour compiled for this GPU, for the next load."""
@@ -112,35 +124,23 @@ class Session:
             raise EngineError(f"{self._record.file}: no context: {self._journal.cause()}")
         return context
 
-    def _checked(self, name: str, inputs: Arrays) -> NDArray[np.generic]:
-        expected = next(spec.dtype for spec in self._record.inputs if spec.name == name)
-        if name not in inputs:
-            raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
-        if str(inputs[name].dtype) != expected:
-            raise EngineError(f"{name}: expected {expected}, got {inputs[name].dtype}")
-        return inputs[name]
+    def _set_addresses(self, addresses: Addresses) -> None:
+        for name, address in addresses:
+            self._context.set_tensor_address(name, address)
 
-    def _bind_inputs(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+    def _set_shapes(self, shapes: Shapes) -> None:
+        """Tell the context the inputs' shapes, where it has others."""
+        if shapes == self._shapes:
+            return
+        self._shapes = {}  # what is known of the context where one is refused
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
                 profile = self._record.profile
                 raise EngineError(
                     f"{name}: expected a shape within the profile, {profile.min[name]} to "
-                    f"{profile.max[name]}, got {tuple(tensor.shape)}"
+                    f"{profile.max[name]}, got {shape}"
                 )
-            self._context.set_tensor_address(name, tensor.data_ptr())
         missing = self._context.infer_shapes()
         if missing:
             raise EngineError(f"{self._record.file}: no shapes for {', '.join(missing)}")
-
-    def _bind_output(self, name: str) -> Tensor:
-        import torch
-
-        from ropeexport.runners.torch_arrays import tensor_from
-
-        expected = next(spec.dtype for spec in self._record.outputs if spec.name == name)
-        shape = tuple(self._context.get_tensor_shape(name))
-        dtype = tensor_from(np.empty(0, np.dtype(expected))).dtype
-        tensor = torch.empty(shape, dtype=dtype, device="cuda")
-        self._context.set_tensor_address(name, tensor.data_ptr())
-        return tensor
+        self._shapes = shapes

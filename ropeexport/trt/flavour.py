@@ -22,6 +22,9 @@ INSTALL = {
     RTX: "pip install 'ropeexport[cpu]'",
     FULL: "pip install 'ropeexport[gpu]'",
 }
+# compute capabilities that a support matrix names (TensorRT-RTX 1.0 to 1.7); TensorRT's names all
+# from 7.5 on
+_NAMED_GPUS = {RTX: frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})}
 _MODULES = {RTX: "tensorrt_rtx", FULL: "tensorrt"}
 
 
@@ -75,6 +78,12 @@ def pick_flavour(name: str | None = None) -> str:
     if name not in installed:
         raise MissingError(f"{name} is not installed; run: {INSTALL[name]}")
     return name
+
+
+def names_gpu(flavour: str, compute_capability: str) -> bool:
+    """Say whether a flavour's documents name a GPU; on another it may run all the same."""
+    named = _NAMED_GPUS.get(flavour)
+    return named is None or compute_capability in named
 
 
 @cache

@@ -9,8 +9,10 @@ import pytest
 
 from ropeexport.bench.clocks import EventClock, WallClock, count_sets
 from ropeexport.bench.contenders.contender import Run
+from ropeexport.bench.memory import HeldMemory
 
 CALL_US = 500.0
+LAUNCHES_US = (90.0, 30.0, 20.0)
 
 
 class Sets:
@@ -55,6 +57,18 @@ class Device:
     def __init__(self, recorder: Recorder, call_us: float = CALL_US) -> None:
         self._recorder, self._call_us = recorder, call_us
         self.stretches: list[int] = []
+        self.launched: list[int] = []
+        self.others_bytes = 0
+
+    @property
+    def untaken_bytes(self) -> int:
+        """Every set that is loaded takes a megabyte."""
+        return 80_000_000_000 - self.others_bytes - 1_000_000 * len(self._recorder.loaded)
+
+    def launch_us(self, work) -> float:
+        work()
+        self.launched.append(self._recorder.called.pop())
+        return LAUNCHES_US[len(self.launched) % len(LAUNCHES_US)]
 
     def elapsed_us(self, work, times):
         before = len(self._recorder.called)
@@ -67,8 +81,8 @@ class Device:
 def test_a_stretch_goes_round_the_sets_and_lasts_long_enough() -> None:
     recorder = Recorder()
     device = Device(recorder)
-    seconds = EventClock(device).turn(recorder.run, Sets(1000), repeats=3)
-    assert seconds == pytest.approx([CALL_US * 1e-6] * 3)
+    turn = EventClock(device).turn(recorder.run, Sets(1000), repeats=3)
+    assert turn.seconds == pytest.approx([CALL_US * 1e-6] * 3)
     assert recorder.loaded == [0, 1, 2, 3]  # 1 + three caches of inputs
     # a pass of 4 calls takes 2 ms, so a stretch of 20 ms is ten of them
     assert device.stretches == [4, 40, 40, 40]
@@ -79,7 +93,8 @@ def test_a_stretch_goes_round_the_sets_and_lasts_long_enough() -> None:
 def test_a_call_that_is_longer_than_a_stretch_is_timed_by_passes() -> None:
     recorder = Recorder()
     device = Device(recorder, call_us=1e6)
-    assert EventClock(device).turn(recorder.run, Sets(1 << 20), repeats=1) == pytest.approx([1.0])
+    turn = EventClock(device).turn(recorder.run, Sets(1 << 20), repeats=1)
+    assert turn.seconds == pytest.approx([1.0])
     assert device.stretches == [2, 2]
 
 
@@ -115,8 +130,45 @@ def test_sets_pass_three_caches(set_bytes, l2_bytes, sets) -> None:
 
 def test_the_wall_times_each_run_with_its_arrays() -> None:
     recorder = Recorder()
-    seconds = WallClock().turn(recorder.run, Sets(32 << 20), repeats=5)
-    assert len(seconds) == 5
-    assert min(seconds) > 0
+    turn = WallClock().turn(recorder.run, Sets(32 << 20), repeats=5)
+    assert len(turn.seconds) == 5
+    assert min(turn.seconds) > 0
+    assert (turn.launch_seconds, turn.gpu_peak_mb) == (None, None)
     assert recorder.loaded == [0, 1, 0, 1, 0]
     assert (len(recorder.called), recorder.read) == (5, 5)
+
+
+def test_launches_are_timed_apart_from_the_stretches() -> None:
+    recorder = Recorder()
+    device = Device(recorder)
+    turn = EventClock(device).turn(recorder.run, Sets(1000), repeats=1)
+    assert device.launched == [0, 1, 2, 3, 0]
+    assert turn.launch_seconds == pytest.approx(30e-6)
+
+
+def test_the_gpus_memory_is_counted_while_the_others_stand_still() -> None:
+    recorder = Recorder()
+    device = Device(recorder)
+    clock, small, large = EventClock(device), Sets(1000), Sets(3000)
+    recorder.loaded.append(0)  # what setting up takes
+    clock.settle()
+    device.others_bytes += 7_000_000_000  # others set themselves up, and are stopped
+    assert clock.turn(recorder.run, small, repeats=1).gpu_peak_mb == 1 + 4
+    device.others_bytes += 7_000_000_000
+    assert clock.turn(recorder.run, small, repeats=1).gpu_peak_mb == 1 + 4
+    device.others_bytes -= 14_000_000_000  # they failed and were closed
+    assert clock.turn(recorder.run, large, repeats=1).gpu_peak_mb == 1 + 4 + 2
+    device.others_bytes += 7_000_000_000
+    clock.once(recorder.run, large[0])  # a check in between loads a set more
+    assert clock.turn(recorder.run, large, repeats=1).gpu_peak_mb == 1 + 4 + 2 + 1
+    assert recorder.read == 1
+
+
+def test_memory_that_is_given_back_leaves_the_peak() -> None:
+    left = [100]
+    memory = HeldMemory(lambda: left[0])
+    for now in (40, 70, 65):
+        left[0] = now
+        memory.end()
+        memory.begin()
+    assert memory.peak_bytes == 60

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from ropeexport.bench.contenders.io_binding import bound_run
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.options import Options
 from ropeexport.bench.records import Timing
-from ropeexport.errors import MissingError
+from ropeexport.errors import EngineError, MissingError
 from ropeexport.trt import gpu
 from ropeexport.trt.gpu import find_gpu
 
@@ -126,3 +128,33 @@ def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> N
     got = run(inputs)
     assert list(got) == list(expected)
     assert np.abs(got["out"].astype("f4") - expected["out"].astype("f4")).max() < 1e-2
+
+
+def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> None:
+    from ropeexport.bench import refusal
+    from ropeexport.runners.trt import TensorrtRunner
+
+    def refuse(self):
+        raise EngineError("model.engine: cannot be loaded: unsupported SM")
+
+    monkeypatch.setattr(TensorrtRunner, "__enter__", refuse)
+    with pytest.raises(EngineError, match="unsupported SM"):
+        with_tensorrt.run_engine("model.engine", setting(built, built))
+    hopper = gpu.Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
+    monkeypatch.setattr(refusal, "find_gpu", lambda: hopper)
+    with pytest.raises(MissingError, match=r"unsupported SM; .* compute capability 9\.0"):
+        with_tensorrt.run_engine("model.engine", setting(built, built))
+
+
+def test_an_engines_run_keeps_what_was_compiled(built, monkeypatch) -> None:
+    from ropeexport.runners.trt import RUNTIME_CACHE_NAME, TensorrtRunner
+    from ropeexport.runners.trt_session import Session
+
+    def enter(self):
+        self._session = Session.__new__(Session)
+        self._session._cache = SimpleNamespace(serialize=lambda: b"kernels")
+        self._session._cache_path = self._folder / RUNTIME_CACHE_NAME
+
+    monkeypatch.setattr(TensorrtRunner, "__enter__", enter)
+    with_tensorrt.run_engine("model.engine", setting(built, built)).keep()
+    assert (built / RUNTIME_CACHE_NAME).read_bytes() == b"kernels"

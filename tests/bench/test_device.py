@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from command_line import ropeexport
+import torch
+from command_line import ROOT, ropeexport
 
-from ropeexport.bench import bench as module
+from benchmarks.gpu.device import CudaDevice
+from benchmarks.machine import describe
+from ropeexport.bench import device, machine
 from ropeexport.bench.bench import bench
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.options import Options
@@ -16,7 +20,6 @@ from ropeexport.bench.records import Bench
 from ropeexport.errors import MissingError
 from ropeexport.trt.gpu import Gpu, find_gpu
 
-ROOT = Path(__file__).parents[2]
 NO_GPU = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 
 
@@ -46,17 +49,58 @@ def test_a_device_is_in_the_command_that_runs_it_again() -> None:
 
 
 def test_records_of_before_devices_are_the_cpus() -> None:
-    parts = json.loads((ROOT / "benchmarks/results/cpu.json").read_text())["parts"]
-    old = next(part["bench"] for part in parts.values() if "bench" in part)
-    assert Bench.model_validate(old | {"device": "cuda"}).device == "cuda"
-    old.pop("device", None)
+    environment = {name: "" for name in ("ropeexport", "python", "platform", "machine")}
+    old = {
+        **dict.fromkeys(("model", "source", "dtype", "model_sha256", "code_sha256"), "some"),
+        **dict.fromkeys(("date", "command", "processor"), "some"),
+        **dict.fromkeys(("seed", "threads", "rounds", "repeats", "cores"), 1),
+        "environment": {**environment, "packages": {}},
+        "contenders": [{"name": "eager", "label": "eager torch", "status": "TIMED"}],
+        "groups": [
+            {
+                "sizes": {"length": 8},
+                "tokens": 8,
+                "timings": [{"contender": "eager", "turns_ms": [1.0], "peak_mb": 1.0}],
+            }
+        ],
+    }
     assert Bench.model_validate(old).device == "cpu"
+    assert Bench.model_validate(old | {"device": "cuda"}).device == "cuda"
 
 
 def test_the_machine_line_names_the_gpu(monkeypatch) -> None:
-    monkeypatch.setattr(module, "find_gpu", lambda: Gpu("NVIDIA L4", "8.9", "13.0"))
-    assert module._processor("cuda").startswith("NVIDIA L4, ")
-    assert "NVIDIA" not in module._processor("cpu")
+    monkeypatch.setattr(machine, "find_gpu", lambda: Gpu("NVIDIA L4", "8.9", "13.0"))
+    assert machine.processor("cuda") == f"NVIDIA L4, {machine.processor('cpu')}"
+    assert "NVIDIA" not in machine.processor()
+    assert describe()["processor"] == machine.processor()
+
+
+def test_a_launch_is_timed_on_the_host_while_the_gpu_is_idle(monkeypatch) -> None:
+    asked: list[str] = []
+    clock = iter([1.0, 1.25])
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: asked.append("wait"))
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(clock))
+    assert device.CudaDevice().launch_us(lambda: asked.append("work")) == 250_000
+    assert asked == ["wait", "work", "wait"]
+
+
+def test_the_measurements_of_the_kernel_ask_the_same_device(monkeypatch) -> None:
+    stand_ins = {"mem_get_info": (1000, 2000), "memory_reserved": 500, "memory_allocated": 100}
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    found = CudaDevice()
+    assert (found.untaken_bytes, found.free_bytes) == (1000, 1000 + 500 - 100)
+    assert isinstance(found, device.CudaDevice)
+
+
+def test_the_measurements_of_the_kernel_need_torch_alone() -> None:
+    code = "import sys, benchmarks.gpu.run; assert 'torch' in sys.modules; " + "".join(
+        f"assert {name!r} not in sys.modules; " for name in ("pydantic", "onnx", "click")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gpu
@@ -71,3 +115,5 @@ def test_a_whole_run_on_a_gpu(export_once) -> None:
     assert not [record for record in found.contenders if record.status in ("WRONG", "FAILED")]
     for timing in found.groups[0].timings:
         assert 0 < timing.best < 1000
+        assert 0 < timing.launch_ms < 1000
+        assert 0 < timing.gpu_peak_mb < 80_000

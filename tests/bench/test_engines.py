@@ -10,18 +10,30 @@ import pytest
 
 from ropeexport import manifest
 from ropeexport.atomic import sha256_of
+from ropeexport.bench import bench as benchmark
+from ropeexport.bench import engines
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import PLAIN
+from ropeexport.bench.inputs import InputSets
+from ropeexport.exporting.exporter import export_model
+from ropeexport.models import sources
+from ropeexport.models.builtin_models import Options
+from ropeexport.profiles import axis_sizes
 from ropeexport.runners.trt import TensorrtRunner
+from ropeexport.trt.build import TIMING_CACHE_NAME
 
 pytestmark = pytest.mark.trt
 BEYOND = 1 << 17  # a length that the export's own profile does not hold
 
 
-def make(folder, prepared, kind, **sizes) -> dict[str, object]:
-    sizes = dict.fromkeys(manifest.read(folder).axes, 1) | sizes
+def at(folder, *lengths: int) -> list[dict[str, int]]:
+    axes = dict.fromkeys(manifest.read(folder).axes, 1)
+    return [axes | {"length": length} for length in lengths]
+
+
+def make(folder, prepared, kind, sizes=None) -> dict[str, object]:
     order = {"kind": kind, "folder": str(folder), "prepared": str(prepared), "module": None}
-    order |= {"sizes": [sizes]}
+    order |= {"sizes": sizes or at(folder, 64)}
     command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -43,15 +55,19 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     folder = export_once()
     before = contents(folder)
     kind = BY_NAME[f"tensorrt-{implementation}"].files[-1]
-    answer = make(folder, prepared, kind, length=BEYOND)
+    answer = make(folder, prepared, kind, at(folder, 64, 96, BEYOND, 128))
     assert answer["seconds"] > 0
+    assert answer["again_seconds"] is None  # TensorRT-RTX measures nothing while it builds
     assert str(answer["version"]).startswith("tensorrt-rtx ")
     assert contents(folder) == before
     runner = TensorrtRunner((prepared / kind).parent)
     assert (runner.implementation, runner.version) == (implementation, answer["version"])
     engine = manifest.read((prepared / kind).parent).engine
     assert engine.sha256 == sha256_of(prepared / kind)
-    assert engine.profile.max["q"][2] == BEYOND
+    points = engine.profile.min, engine.profile.opt, engine.profile.max
+    # the sizes that run, not the export's own; the last is what it is tuned for
+    assert [point["q"][:3] for point in points] == [(1, 2, n) for n in (64, 128, BEYOND)]
+    assert [point["pe"][:3] for point in points] == [(1, 1, n) for n in (64, 128, BEYOND)]
     assert not list(prepared.rglob("*.onnx*"))  # neither model nor weights are copied
 
 
@@ -59,7 +75,7 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
     folder = export_once()
     before = contents(folder)
     files = BY_NAME["tensorrt-plain"].files
-    answers = [make(folder, tmp_path, kind, length=96) for kind in files]
+    answers = [make(folder, tmp_path, kind, at(folder, 96)) for kind in files]
     assert files[0] == PLAIN
     assert all("error" not in answer for answer in answers)
     engine = manifest.read((tmp_path / files[-1]).parent).engine
@@ -69,6 +85,24 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
         *("batch", 1, "length"),
     )
     assert contents(folder) == before
+
+
+def test_a_plain_engine_of_a_larger_batch_takes_what_is_timed(tmp_path) -> None:
+    folder, prepared = tmp_path / "out", tmp_path / "prepared"
+    prepared.mkdir()
+    options = Options(heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
+    export_model(sources.Request("flux-attention", options), folder)
+    record = manifest.read(folder)
+    sizes = [benchmark._checked_sizes(record), *benchmark._sizes(record, (96,))]
+    files = BY_NAME["tensorrt-plain"].files
+    answers = [make(folder, prepared, kind, sizes) for kind in files]
+    assert all("error" not in answer for answer in answers)
+    engine = manifest.read((prepared / files[-1]).parent).engine
+    for each, reached in zip(sizes, (engine.profile.min, engine.profile.max), strict=True):
+        shapes = {name: x.shape for name, x in InputSets(record, each, seed=0)[0].items()}
+        # its matrices have the data's batch, so no other size of either would be taken
+        assert axis_sizes(engine.inputs, shapes) == {"batch": 1, "length": each["length"]}
+        assert shapes == reached
 
 
 def test_weights_are_read_where_they_lie(export_once, tmp_path) -> None:
@@ -91,3 +125,22 @@ def test_what_cannot_be_built_is_a_failure_with_its_reason(exported, tmp_path) -
     answer = make(folder, tmp_path, "decomposed/model.engine")
     assert answer["error"]
     assert not answer["missing"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_flavour_with_a_timing_cache_builds_again(
+    export_once, tmp_path, monkeypatch, built_once, keeps
+) -> None:
+    made = iter([manifest.read(built_once).engine.model_copy(update={"sha256": n}) for n in "12"])
+
+    def make_engine(folder, record, target, options):
+        if keeps:
+            (target / TIMING_CACHE_NAME).write_bytes(b"measured")
+        return next(made)
+
+    monkeypatch.setattr(engines, "make_engine", make_engine)
+    kind = "native/model.engine"
+    built = engines.build_engine(export_once(), tmp_path, kind, at(export_once(), 64))
+    assert (built.again_seconds is not None) == keeps
+    # the manifest beside it is of the engine that lies there: the last one that was built
+    assert manifest.read(tmp_path / "native").engine.sha256 == ("2" if keeps else "1")

@@ -19,7 +19,7 @@ from ropeexport.parity.cases import select
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.ort import OrtRunner
-from ropeexport.runners.torch_arrays import array_from, tensor_from
+from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt.flavour import load
@@ -39,6 +39,20 @@ def test_arrays_cross_to_torch_and_back_bit_for_bit(dtype: str) -> None:
     back = array_from(tensor_from(array))
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
     assert back.tobytes() == array.tobytes()
+
+
+def test_a_signature_is_read_once_for_many_calls(monkeypatch) -> None:
+    from ropeexport.runners import torch_arrays
+
+    class Twice(torch.nn.Module):
+        def forward(self, x, y):
+            return x - y
+
+    run = caller(Twice(), ["out"])
+    monkeypatch.delattr(torch_arrays.inspect, "signature")
+    one, two = torch.ones(1), 2 * torch.ones(1)
+    assert run({"y": one, "x": two})["out"].item() == 1
+    assert run({"a": one, "b": two})["out"].item() == -1  # other names: by their order
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])

@@ -26,6 +26,9 @@ def engine_file(made_of: str) -> str:
     return f"{made_of}/{ENGINE_NAME}"
 
 
+def _keep_nothing() -> None: ...
+
+
 @dataclass(frozen=True)
 class Run:
     """A contender that is set up, with everything that a user pays once already paid.
@@ -38,11 +41,14 @@ class Run:
         Runs it once on what was loaded; on a GPU, enqueues that on torch's current stream.
     read : callable
         Returns the named arrays of what a call gave.
+    keep : callable
+        Writes what its runtime compiled for this machine beside its file, where it can be kept.
     """
 
     load: Callable[[Arrays], Any]
     call: Callable[[Any], Any]
     read: Callable[[Any], Arrays]
+    keep: Callable[[], None] = _keep_nothing
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run it once, arrays in, arrays out."""

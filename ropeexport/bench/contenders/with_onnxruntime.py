@@ -13,9 +13,9 @@ from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Run, Setting
 from ropeexport.bench.records import Device
 from ropeexport.errors import MissingError
 from ropeexport.packages import require
+from ropeexport.runners.ort_cuda import CUDA, cuda_provider
 
 _QUIET = 4  # fatal messages only: every error is raised as well
-_CUDA = "CUDAExecutionProvider"
 
 
 def needs_onnxruntime(device: Device) -> None:
@@ -23,9 +23,9 @@ def needs_onnxruntime(device: Device) -> None:
     require("onnxruntime")
     import onnxruntime
 
-    if device == "cuda" and _CUDA not in onnxruntime.get_available_providers():
+    if device == "cuda" and CUDA not in onnxruntime.get_available_providers():
         raise MissingError(
-            f"onnxruntime {onnxruntime.__version__} has no {_CUDA}; "
+            f"onnxruntime {onnxruntime.__version__} has no {CUDA}; "
             "run: pip uninstall --yes onnxruntime; pip install 'ropeexport[gpu]'"
         )
 
@@ -77,12 +77,11 @@ def _on_cuda(path: Path, setting: Setting) -> Run:
     from ropeexport.bench.contenders.io_binding import bound_run
 
     stream = torch.cuda.current_stream().cuda_stream
-    # float32 means float32: TF32 has the roundoff of float16
-    options = {"use_tf32": "0", "user_compute_stream": str(stream)}
-    session = _session(path, setting, [(_CUDA, options), "CPUExecutionProvider"])
-    if session.get_providers()[0] != _CUDA:  # it goes on without, and only warns
+    provider = cuda_provider(user_compute_stream=str(stream))
+    session = _session(path, setting, [provider, "CPUExecutionProvider"])
+    if session.get_providers()[0] != CUDA:  # it goes on without, and only warns
         raise MissingError(
-            f"onnxruntime cannot load its {_CUDA}, which needs its own CUDA and cuDNN; "
+            f"onnxruntime cannot load its {CUDA}, which needs its own CUDA and cuDNN; "
             "run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     return bound_run(session, setting.outputs, setting.device)

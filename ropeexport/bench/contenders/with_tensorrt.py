@@ -25,13 +25,24 @@ def needs_tensorrt(device: Device) -> None:
 
 
 def run_engine(file: str, setting: Setting) -> Run:
-    """Run a prepared engine; its manifest lies beside it."""
+    """Run a prepared engine; its manifest lies beside it.
+
+    A GPU that the flavour's documents do not name is tried; what it says there is a refusal.
+    """
+    from ropeexport.bench.refusal import refusable
     from ropeexport.runners.trt import TensorrtRunner
 
-    runner = TensorrtRunner((setting.prepared / file).parent, specialise=True).__enter__()
+    runner = TensorrtRunner((setting.prepared / file).parent, specialise=True)
+    flavour = runner.version.partition(" ")[0]
+    refusable(flavour, runner.__enter__)()
     names = setting.outputs
 
     def read(outputs: dict[str, Tensor]) -> Arrays:
         return dict(zip(names, runner.read(outputs).values(), strict=True))
 
-    return Run(runner.load, runner.enqueue, read)
+    return Run(
+        load=refusable(flavour, runner.load),
+        call=refusable(flavour, runner.enqueue),
+        read=refusable(flavour, read),
+        keep=runner.save_runtime_cache,
+    )

@@ -63,16 +63,16 @@ def _example(setting: Setting) -> Example:
 def _run(module: Any, setting: Setting) -> Run:
     import torch
 
-    from ropeexport.runners.torch_arrays import array_from, call, tensor_from
+    from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 
-    names = setting.outputs
+    call = caller(module, setting.outputs)
 
     def load(inputs: Arrays) -> dict[str, torch.Tensor]:
         return {name: tensor_from(x).to(setting.device) for name, x in inputs.items()}
 
     def run(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         with torch.inference_mode():
-            return call(module, inputs, names)
+            return call(inputs)
 
     def read(outputs: dict[str, torch.Tensor]) -> Arrays:
         return {name: array_from(x) for name, x in outputs.items()}

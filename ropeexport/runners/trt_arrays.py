@@ -1,0 +1,79 @@
+"""An engine's inputs and outputs in a device's memory, their types held to its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.errors import EngineError
+from ropeexport.manifest import TensorSpec
+from ropeexport.runners import Arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+Addresses = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's inputs and outputs, with all that a call needs to know of them.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Of the inputs.
+    addresses : tuple of (str, int)
+        Of the inputs and of the outputs.
+    inputs, outputs : dict of str to Tensor
+        By the engine's names; a call fills the outputs.
+    """
+
+    shapes: Shapes
+    addresses: Addresses
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str, Tensor]:
+    """Return inputs in a device's memory.
+
+    Raises
+    ------
+    EngineError
+        Where one is missing, or is of another type than the engine takes.
+    """
+    from ropeexport.runners.torch_arrays import tensor_from
+
+    return {
+        spec.name: tensor_from(_checked(spec, inputs)).to(device).contiguous() for spec in specs
+    }
+
+
+def make_room(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor:
+    """Return memory for an output."""
+    import torch
+
+    from ropeexport.runners.torch_arrays import tensor_from
+
+    dtype = tensor_from(np.empty(0, np.dtype(spec.dtype))).dtype
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def addresses_of(tensors: dict[str, Tensor]) -> Addresses:
+    """Return where tensors lie, by name."""
+    return tuple((name, tensor.data_ptr()) for name, tensor in tensors.items())
+
+
+def _checked(spec: TensorSpec, inputs: Arrays) -> NDArray[np.generic]:
+    if spec.name not in inputs:
+        raise EngineError(f"{spec.name}: expected as an input, got {', '.join(inputs) or 'none'}")
+    found = inputs[spec.name]
+    if str(found.dtype) != spec.dtype:
+        raise EngineError(f"{spec.name}: expected {spec.dtype}, got {found.dtype}")
+    return found

@@ -1,0 +1,89 @@
+"""Contenders of a run: what their records say of loads and builds that came a second time."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from ropeexport import manifest
+from ropeexport.bench import entrants
+from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.entrants import Entrant, Setup
+from ropeexport.bench.making import Made
+from ropeexport.bench.options import Options
+from ropeexport.runners.trt import RUNTIME_CACHE_NAME
+
+FILE = "native/model.engine"
+
+
+class Process:
+    """Takes less time to load where what the first one compiled was kept."""
+
+    made: list[Process]
+
+    def __init__(self, order) -> None:
+        self.order, self.closed = order, False
+        self.made.append(self)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def ready(self) -> float:
+        return 9.0 / len(self.made)
+
+    def outputs(self, *_) -> dict[str, object]:
+        return {}
+
+
+@pytest.fixture
+def setup(monkeypatch, export_once, tmp_path) -> Setup:
+    """A run whose engine was built, and built again, by nobody."""
+    folder = export_once()
+    Process.made = []
+    made = Made(seconds=60.0, version="tensorrt 10.14", again_seconds=5.0)
+    checker = SimpleNamespace(wrong=lambda *_, **__: None)
+    monkeypatch.setattr(entrants, "Process", Process)
+    monkeypatch.setattr(entrants, "Checker", lambda *_: checker)
+    monkeypatch.setattr(entrants, "make", lambda order: made)
+    (tmp_path / FILE).parent.mkdir()
+    (tmp_path / FILE).write_bytes(b"engine")
+    options = Options(device="cuda", threads=1)
+    return Setup(folder, manifest.read(folder), options, tmp_path, {}, ())
+
+
+def opened(setup: Setup) -> Entrant:
+    contender = Contender("tensorrt-native", "native", BY_NAME["tensorrt-native"].set_up, (FILE,))
+    with ExitStack() as stack:
+        entrant = setup.open(contender, stack, lambda *_: None)
+        assert entrant.process is not None, entrant.record.reason
+        assert not entrant.process.closed
+        assert entrant.process is Process.made[-1]
+    return entrant
+
+
+def test_an_engine_that_kept_what_it_compiled_is_loaded_again(setup) -> None:
+    (setup.prepared / FILE).with_name(RUNTIME_CACHE_NAME).write_bytes(b"kernels")
+    record = opened(setup).record
+    assert (record.load_seconds, record.load_again_seconds) == (9.0, 4.5)
+    assert [process.order for process in Process.made] == [Process.made[0].order] * 2
+    assert Process.made[0].closed
+
+
+def test_one_that_kept_nothing_is_loaded_once(setup) -> None:
+    record = opened(setup).record
+    assert (record.load_seconds, record.load_again_seconds) == (9.0, None)
+    assert len(Process.made) == 1
+
+
+def test_a_build_with_what_the_first_one_measured_is_recorded(setup) -> None:
+    record = opened(setup).record
+    assert (record.prepare_seconds, record.prepare_again_seconds) == (60.0, 5.0)
