@@ -160,7 +160,9 @@ class Setup:
                 "file_mb": megabytes(self.prepared / contender.files[-1]),
             }
         if contender.name == OURS:
-            return {"file_mb": megabytes(self.folder / self.manifest.model.file)}
+            weights = self.manifest.model.weights  # safetensors files have names of their own
+            files = [self.folder / each.file for each in weights.files] if weights else []
+            return {"file_mb": megabytes(self.folder / self.manifest.model.file, *files)}
         return {}
 
     def _order(self, contender: Contender) -> dict[str, object]:

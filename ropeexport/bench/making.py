@@ -38,7 +38,7 @@ def make(order: dict[str, object]) -> Made:
     return Made(**answer)
 
 
-def megabytes(path: Path) -> float:
-    """Return the size of a file with the external data that is named after it."""
-    names = (p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}."))
-    return sum(p.stat().st_size for p in (path, *names)) / 1e6
+def megabytes(path: Path, *others: Path) -> float:
+    """Return the size of a file with the external data that is named after it, and of others."""
+    named = {p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}.")}
+    return sum(p.stat().st_size for p in {path, *others} | named) / 1e6

@@ -49,7 +49,7 @@ def test_a_device_is_in_the_command_that_runs_it_again() -> None:
 
 
 def test_records_of_before_devices_are_the_cpus() -> None:
-    environment = {name: "" for name in ("ropeexport", "python", "platform", "machine")}
+    environment = dict.fromkeys(("ropeexport", "python", "platform", "machine"), "")
     old = {
         **dict.fromkeys(("model", "source", "dtype", "model_sha256", "code_sha256"), "some"),
         **dict.fromkeys(("date", "command", "processor"), "some"),

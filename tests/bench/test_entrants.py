@@ -12,7 +12,7 @@ from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
 from ropeexport.bench.entrants import Entrant, Setup
-from ropeexport.bench.making import Made
+from ropeexport.bench.making import Made, megabytes
 from ropeexport.bench.options import Options
 from ropeexport.runners.trt import RUNTIME_CACHE_NAME
 
@@ -87,3 +87,12 @@ def test_one_that_kept_nothing_is_loaded_once(setup) -> None:
 def test_a_build_with_what_the_first_one_measured_is_recorded(setup) -> None:
     record = opened(setup).record
     assert (record.prepare_seconds, record.prepare_again_seconds) == (60.0, 5.0)
+
+
+def test_the_size_of_a_model_counts_its_weights_once(tmp_path) -> None:
+    for name, size in (("m.onnx", 1), ("m.onnx.data", 2), ("w.safetensors", 4), ("other", 8)):
+        (tmp_path / name).write_bytes(bytes(size * 1000))
+    path = tmp_path / "m.onnx"
+    assert megabytes(path) == pytest.approx(0.003)
+    found = megabytes(path, tmp_path / "m.onnx.data", tmp_path / "w.safetensors")
+    assert found == pytest.approx(0.007)
