@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cpu.runs import Runs, bench_of
 from ropeexport.bench import show
-from ropeexport.bench.records import Bench, Group, Timing
+from ropeexport.bench.records import OURS, Bench, Group, Timing
+
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The median of the runs' medians, and the range of all their turns."""
+    """The median of the runs' medians, and the range that is stated for another run's."""
 
     value: float
     low: float
     high: float
+
+    def widened(self, factor: float) -> Figure:
+        """Return the figure with a range of at least so many times its value to either side."""
+        low, high = self.value / factor, self.value * factor
+        return Figure(self.value, min(self.low, low), max(self.high, high))
 
     def holds(self, other: float) -> bool:
         """Say whether the median of another run lies within the range."""
@@ -55,11 +63,37 @@ def rows(benches: Sequence[Bench], size: int) -> list[Row]:
     sizes = benches[0].groups[size].sizes
     groups = [group for bench in benches for group in bench.groups if group.sizes == sizes]
     names = dict.fromkeys(t.contender for group in groups for t in group.timings)
-    made = [_row(name, benches, groups) for name in names if any(g.ratios(name) for g in groups)]
+    factor = further_run(benches)
+    made = [
+        _row(name, benches, groups, factor)
+        for name in names
+        if any(group.ratios(name) for group in groups)
+    ]
     return sorted(made, key=lambda row: (row.is_floor, row.time_ms.value))
 
 
-def _row(name: str, benches: Sequence[Bench], groups: Sequence[Group]) -> Row:
+def further_run(benches: Sequence[Bench]) -> float:
+    """Return the factor within which 95 % of a further run's ratios lie, of one part.
+
+    By how much its runs differ: the variance between runs of a ratio's logarithm, pooled over the
+    contenders and sizes, for a new value beside a mean of so many.
+    """
+    variances = [
+        statistics.variance(logarithms)
+        for size, group in enumerate(benches[0].groups)
+        for timing in group.timings
+        if len(logarithms := _logarithms(benches, size, timing.contender)) > 1
+    ]
+    pooled = statistics.fmean(variances) if variances else 0.0
+    return math.exp(_NORMAL_95 * math.sqrt(pooled * (1 + 1 / len(benches))))
+
+
+def _logarithms(benches: Sequence[Bench], size: int, name: str) -> list[float]:
+    found = [bench.groups[size].ratios(name) for bench in benches if size < len(bench.groups)]
+    return [math.log(statistics.median(each)) for each in found if each and name != OURS]
+
+
+def _row(name: str, benches: Sequence[Bench], groups: Sequence[Group], factor: float) -> Row:
     timings = [timing for group in groups for timing in group.timings if timing.contender == name]
     records = [r for bench in benches for r in bench.contenders if r.name == name]
     loads = [r.load_seconds for r in records if r.load_seconds is not None]
@@ -68,7 +102,7 @@ def _row(name: str, benches: Sequence[Bench], groups: Sequence[Group]) -> Row:
         label=records[0].label,
         is_floor=show.is_floor(timings[0]),
         time_ms=_figure([timing.turns_ms for timing in timings]),
-        ratio=_figure([found for group in groups if (found := group.ratios(name))]),
+        ratio=_figure([r for group in groups if (r := group.ratios(name))]).widened(factor),
         tokens=groups[0].tokens,
         peak_mb=max(timing.peak_mb for timing in timings),
         load_seconds=statistics.median(loads),

@@ -66,7 +66,7 @@ def short_table(benches: Sequence[Bench], size: int) -> Iterator[str]:
 
 
 def range_text(row: Row) -> str:
-    """Return where a ratio lay, from the lowest turn to the highest."""
+    """Return the range that is stated for a ratio."""
     return f"{row.ratio.low:.2f} to {row.ratio.high:.2f}" if row.contender != OURS else ""
 
 
