@@ -132,9 +132,9 @@ ATTENTION = (
         dtypes=("fp32", "fp16"),
     ),
     Mutant(
-        "heads and lanes exchanged in blocks",
-        "the heads that lay side by side were taken apart as (D, H)",
-        in_blocks("Concat", inputs={1: "rest", 2: "heads"}),
+        "queries for keys in blocks",
+        "long attention has a kernel of its own, which reads a packed projection at one offset",
+        in_blocks("MultiHeadAttention", inputs={1: "q_rows"}),
         seen_at=(OUT,),
         dtypes=("fp32", "fp16"),
     ),
