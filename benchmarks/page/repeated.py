@@ -23,8 +23,8 @@ def lines(read: Runs) -> Iterator[str]:
     yield (
         f"A further run, {read.check['date']}, that is in no table above: "
         f"{len(others) - len(off)} of its {len(others)} ratios to ropeexport lie within the range "
-        f"that is stated for 95 % of them, and {times} of {len(found)} times within that of all turns. "
-        f"Half of the ratios differ by {_median_change(others):.1%} or less from the tables'."
+        f"that is stated for 95 % of them, and {times} of {len(found)} times within that of all "
+        f"turns. Half of the ratios differ by {_median_change(others):.1%} or less from the tables'."
     )
     yield ""
     yield from map(_off, off)
