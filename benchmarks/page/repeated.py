@@ -24,7 +24,8 @@ def lines(read: Runs) -> Iterator[str]:
         f"A further run, {read.check['date']}, that is in no table above: "
         f"{len(others) - len(off)} of its {len(others)} ratios to ropeexport lie within the range "
         f"that is stated for 95 % of them, and {times} of {len(found)} times within that of all "
-        f"turns. Half of the ratios differ by {_median_change(others):.1%} or less from the tables'."
+        f"turns. Half of the ratios differ by {_median_change(others):.1%} or less from those of "
+        "the tables."
     )
     yield ""
     yield from map(_off, off)
