@@ -13,6 +13,7 @@ from command_line import assert_one_line, ropeexport
 
 from ropeexport.errors import ModelFileError, UsageError
 from ropeexport.locate.files import check_shared, locate_files
+from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.onnx_ops.bodies import with_body
 from ropeexport.parity.check_files import check_files
 from ropeexport.parity.options import Options
@@ -32,10 +33,8 @@ def plain(path: Path, names: str = "abc", op: str = "Identity") -> Path:
 def causal(folder: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
     node = next(n for n in model.graph.node if n.op_type == "Attention")
-    kept = [a for a in node.attribute if a.name == "scale"]
-    node.domain = ""  # ONNX's own, whichever op the export wrote
-    del node.attribute[:]
-    node.attribute.extend([*kept, onnx.helper.make_attribute("is_causal", 1)])
+    make_standard(node)
+    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "other.onnx")
     return folder / "other.onnx"
 
