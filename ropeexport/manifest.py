@@ -100,6 +100,22 @@ class Weights(Record):
     copied: tuple[str, ...] = ()  # names of the weights that a layout forced into the ONNX file
 
 
+class Comparison(Record):
+    """What of the rewritten graph was compared, in float64, with the graph that it was made from.
+
+    Regions are from a rotary op's data and the model's inputs to the op's results, the arithmetic
+    of positions inside.
+    """
+
+    regions: int = 0  # rotary ops, each compared at every one of ``shapes``
+    shapes: tuple[dict[str, int], ...] = ()  # sizes of the dynamic axes
+    max_position: int = 0  # the largest number that was drawn for an integer input
+    # of an error's share of what is allowed for it, the largest; None: nothing was compared
+    worst_region: float | None = None
+    worst_whole: float | None = None
+    whole: str = ""  # why the whole graph was not compared; empty: it was
+
+
 class ModelRecord(Record):
     """The exported ONNX file."""
 
@@ -112,6 +128,10 @@ class ModelRecord(Record):
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
     weights: Weights | None = None  # None: all weights are in the file
+    # the largest position that the tables of angles hold, beyond which angles are NaN; None: the
+    # file has no such table
+    max_position: int | None = None
+    comparison: Comparison | None = None  # None: nothing was rewritten, or by an older version
 
 
 class PluginRecord(Record):
