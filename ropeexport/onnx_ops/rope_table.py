@@ -15,7 +15,8 @@ may exceed 1 by 2^-11 (2^-24).  The correction is a sum of terms of at most 2^-1
 1.5 * 2^-24 + 2^-33, absolute, three quarters of the 2^-23 that is promised.  Splitting a position
 is exact, since every number in it is an integer below 2^24 or a multiple of 2^-10.
 
-Positions beyond :data:`MAX_POSITION` give NaN: they fail, they do not drift.
+The rows of the coarse table say how far positions go (:data:`MAX_POSITION` unless asked for more);
+beyond, angles are NaN: they fail, they do not drift.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ropeexport.errors import UsageError
 from ropeexport.onnx_ops import names
 
 BASE = 1024
-COARSE_ROWS = 1025
-MAX_POSITION = BASE * COARSE_ROWS - 1  # 1,049,599
+MAX_POSITION = BASE * 1025 - 1  # 1,049,599
+LARGEST_POSITION = (1 << 24) - 1  # the last before float32 skips whole numbers
 ERROR_BOUND = 1.5 * 2.0**-24 + 2.0**-33
 
 _HI_BITS = 12
@@ -45,8 +47,10 @@ _NODES = f"""
   digit_a = Floor(scaled)
   whole = Mul(digit_a, base)
   digit_b = Sub(size, whole)
-  limit = Constant<value_float = {float(MAX_POSITION)}>()
-  known_1 = LessOrEqual(size, limit)
+  rows_1 = Shape<start = 0, end = 1>(coarse)
+  rows = Cast<to = {_FLOAT}>(rows_1)
+  limit = Mul(rows, base)
+  known_1 = Less(size, limit)
   zero_f = Constant<value_float = 0.0>()
   safe_a = Where(known_1, digit_a, zero_f)
   safe_b = Where(known_1, digit_b, zero_f)
@@ -103,28 +107,47 @@ def rope_table_function(opset: int) -> onnx.FunctionProto:
         f"{names.ROPE_TABLE} (pos, coarse, fine) => (pe) {{ {_NODES} }}"
     )
     function.doc_string = (
-        f"float32 rotation matrices of integer positions up to {MAX_POSITION} in size, "
-        "within 2^-23 of exact; NaN beyond"
+        f"float32 rotation matrices of integer positions below {BASE} times the rows of 'coarse' "
+        "in size, within 2^-23 of exact; NaN beyond"
     )
     return function
 
 
-def digit_tables(frequencies: NDArray[np.float64]) -> tuple[NDArray[np.float32], ...]:
+def digit_tables(
+    frequencies: NDArray[np.float64], max_position: int = MAX_POSITION
+) -> tuple[NDArray[np.float32], ...]:
     """Make the tables of the coarse and the fine digit.
 
     Parameters
     ----------
     frequencies : ndarray
         (P,) radians a position, float64.
+    max_position : int
+        The largest position that they must hold, see :func:`limit_of`.
 
     Returns
     -------
     tuple of ndarray
-        float32 (1025, P, 4) and (1024, P, 4): hi of cosine and sine, then their lo.
+        float32 (1025, P, 4) and (1024, P, 4): hi of cosine and sine, then their lo; the first has
+        as many rows as ``max_position`` asks for.
     """
-    coarse = np.arange(COARSE_ROWS, dtype=np.float64) * BASE
+    coarse = np.arange(max_position // BASE + 1, dtype=np.float64) * BASE
     fine = np.arange(BASE, dtype=np.float64)
     return tuple(_digit_table(digits, frequencies) for digits in (coarse, fine))
+
+
+def limit_of(coarse_rows: int) -> int:
+    """Return the largest position that a coarse table of so many rows holds."""
+    return BASE * coarse_rows - 1
+
+
+def check_limit(max_position: int) -> None:
+    """Raise :class:`UsageError` for a limit that tables cannot have."""
+    if not 0 < max_position <= LARGEST_POSITION:
+        raise UsageError(
+            f"max position: expected 1 to {LARGEST_POSITION} (float32 skips whole numbers beyond), "
+            f"got {max_position}"
+        )
 
 
 def _digit_table(

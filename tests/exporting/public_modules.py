@@ -1,7 +1,7 @@
 """Ten modules of public repositories, in writings that no other test has.
 
-The list was drawn up before the first of them was tried, and none was exchanged afterwards.  Each is
-restated here in our own words; its repository and file are named.
+The list was drawn up before the first of them was tried, and none was exchanged afterwards.
+Each is restated here in our own words; its repository and file are named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 SOURCES: dict[str, tuple[str, str, str]] = {
     "llama": (
         "meta-llama/llama", "llama/model.py",
-        "precompute_freqs_cis and apply_rotary_emb: torch.polar, a complex product, a start position",
+        "precompute_freqs_cis and apply_rotary_emb: torch.polar, complex product, start position",
     ),
     "rotary_embedding_torch": (
         "lucidrains/rotary-embedding-torch", "rotary_embedding_torch/rotary_embedding_torch.py",
@@ -46,6 +46,6 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     ),
     "mochi": (
         "genmoai/mochi", "src/genmo/mochi_preview/dit/joint_model/rope_mixed.py",
-        "compute_mixed_rotation and apply_rotary_emb_qk_real: frequencies by head, einsum over axes",
+        "compute_mixed_rotation and apply_rotary_emb_qk_real: frequencies by head, einsum",
     ),
 }  # fmt: skip
