@@ -13,6 +13,7 @@ from ropeexport.errors import UsageError
 from ropeexport.exporting.exporter import DEFAULT_OPSET, export_example
 from ropeexport.manifest import Axis, Manifest, Refusal, Source
 from ropeexport.models.example import Example, unchanged
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
 from ropeexport.weights.safetensors_files import find
 from ropeexport.weights.skeleton import skeleton
 
@@ -52,6 +53,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     opset: int = DEFAULT_OPSET,
     force: bool = False,
     require_rope: int | None = None,
+    max_position: int = MAX_POSITION,
 ) -> Export:
     """Export a module to ONNX, every rotary application that can be proven as an op.
 
@@ -77,6 +79,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         Overwrite what is there.
     require_rope : int
         How many rotary applications must be replaced.
+    max_position : int
+        The largest position that the tables of exact angles must hold; beyond, angles are NaN.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     with unchanged(made):
         manifest = export_example(
             example, source, Path(out), opset=opset, force=force, require_rope=require_rope,
-            copy_weights=copy_weights,
+            copy_weights=copy_weights, max_position=max_position,
         )  # fmt: skip
     return Export(Path(out), manifest)
 

@@ -107,13 +107,14 @@ class Comparison(Record):
     of positions inside.
     """
 
-    regions: int = 0  # rotary ops, each compared at every one of ``shapes``
+    regions: int = 0
     shapes: tuple[dict[str, int], ...] = ()  # sizes of the dynamic axes
-    max_position: int = 0  # the largest number that was drawn for an integer input
-    # of an error's share of what is allowed for it, the largest; None: nothing was compared
+    max_position: int = 0  # the largest number that was drawn for a position
+    # the largest error as a share of what is allowed for it; None: nothing was compared
     worst_region: float | None = None
-    worst_whole: float | None = None
-    whole: str = ""  # why the whole graph was not compared; empty: it was
+    worst_whole: float | None = None  # of the whole graph's outputs
+    without_whole: str = ""  # why the whole graph was not compared
+    left: tuple[Refusal, ...] = ()  # angles that were rewritten, departed, and are as they were
 
 
 class ModelRecord(Record):

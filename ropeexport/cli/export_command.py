@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.rope_lines import rope_lines
+from ropeexport.cli.rope_lines import max_position_option, rope_lines
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -37,6 +37,7 @@ _BUILTINS = "flux-attention, flux-self-attention, flux-self-attention-ids"
     "--copy-weights", is_flag=True, help="Copy safetensors files instead of writing beside them."
 )
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@max_position_option
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
@@ -64,7 +65,7 @@ def command(model: str, output: Path, as_json: bool, config: Path | None, **give
         _print(manifest, output)
 
 
-_CHOICES = ("opset", "force", "copy_weights", "require_rope")
+_CHOICES = ("opset", "force", "copy_weights", "require_rope", "max_position")
 
 
 def _request(model: str, config: Path | None, sizes: dict[str, Any]) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ropeexport.cli.rope_lines import count_lines, rope_lines
+from ropeexport.cli.rope_lines import count_lines, max_position_option, rope_lines
 
 
 @click.command(name="fuse")
@@ -15,8 +16,9 @@ from ropeexport.cli.rope_lines import count_lines, rope_lines
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
 )
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@max_position_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
-def command(path: Path, output: Path, require_rope: int | None, force: bool) -> None:
+def command(path: Path, output: Path, **choices: Any) -> None:
     """Replace the rotary applications of an ONNX file by the custom op.
 
     PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
@@ -27,7 +29,7 @@ def command(path: Path, output: Path, require_rope: int | None, force: bool) -> 
     require("onnxscript", "onnx_ir")
     from ropeexport.exporting.fuse_file import fuse_file
 
-    record, count = fuse_file(path, output, force=force, require_rope=require_rope)
+    record, count = fuse_file(path, output, **choices)
     if record is None:
         click.echo(f"- fuse     {path}: nothing to replace, nothing written")
         for line in count_lines(count):

@@ -5,15 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
-    from ropeexport.manifest import ModelRecord, RopeCount
+    from ropeexport.manifest import Comparison, ModelRecord, RopeCount
 
 _SHOWN = 5
+
+max_position_option = click.option(
+    "--max-position",
+    type=int,
+    default=1_049_599,
+    show_default=True,
+    help="Largest position that tables of exact angles hold; angles are NaN beyond.",
+)
 
 
 def rope_lines(model: ModelRecord) -> Iterator[str]:
     """Yield the count of applications, the first refusals, and where the weights lie."""
     yield from count_lines(model.recognition)
+    if model.max_position is not None:
+        yield (
+            f"positions: exact angles up to {model.max_position:,}, NaN beyond "
+            "(--max-position raises it)"
+        )
+    if model.comparison is not None:
+        yield from _comparison_lines(model.comparison)
     if model.weights is not None:
         weights = model.weights
         gigabytes = weights.referenced_bytes / 1e9
@@ -21,6 +38,22 @@ def rope_lines(model: ModelRecord) -> Iterator[str]:
             f"weights: {weights.referenced_tensors} tensors, {gigabytes:.2f} GB "
             f"in {', '.join(file.file for file in weights.files)}; {len(weights.copied)} copied"
         )
+
+
+def _comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield what of the rewritten graph was compared with the graph as it was."""
+    for refusal in comparison.left[:_SHOWN]:
+        yield f"  angles of {refusal.node} left in float32: {refusal.reason}"
+    if comparison.worst_whole is not None:
+        whole = f"the whole graph (at most {comparison.worst_whole:.0%} of what is allowed)"
+    else:
+        whole = f"not the whole graph: {comparison.without_whole}"
+    if comparison.regions:
+        whole = (
+            f"{comparison.regions} rewritten ropes at {len(comparison.shapes)} shapes, "
+            f"positions up to {comparison.max_position:,}; {whole}"
+        )
+    yield f"compared in float64: {whole}"
 
 
 def count_lines(count: RopeCount) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,9 +17,9 @@ from ropeexport.exporting.opsets import check_opset
 from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
-from ropeexport.fusion.angles import make_exact
+from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import fuse
-from ropeexport.manifest import Manifest, RopeCount, Source, Weights
+from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models import sources
 from ropeexport.models.example import Example, all_axes, checked
 from ropeexport.onnx_files import onnx_contract
@@ -26,7 +27,7 @@ from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import attention_functions
 from ropeexport.onnx_ops.bodies import rope_function
 from ropeexport.onnx_ops.forms import FORMS, form_of
-from ropeexport.onnx_ops.rope_table import rope_table_function
+from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit, rope_table_function
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET
@@ -40,6 +41,7 @@ def export_model(
     force: bool = False,
     require_rope: int | None = None,
     copy_weights: bool = False,
+    max_position: int = MAX_POSITION,
 ) -> Manifest:
     """Export a MODEL (a built-in or a factory's reference) into an output folder.
 
@@ -57,6 +59,8 @@ def export_model(
         How many rotary applications must be replaced; None: any number.
     copy_weights : bool
         Copy safetensors files into ``folder`` instead of writing beside them.
+    max_position : int
+        The largest position that the tables of angles must hold; beyond, angles are NaN.
 
     Returns
     -------
@@ -78,6 +82,7 @@ def export_model(
         force=force,
         require_rope=require_rope,
         copy_weights=copy_weights,
+        max_position=max_position,
     )
 
 
@@ -90,6 +95,7 @@ def export_example(
     force: bool = False,
     require_rope: int | None = None,
     copy_weights: bool = False,
+    max_position: int = MAX_POSITION,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`export_model`."""
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
@@ -98,39 +104,61 @@ def export_example(
         copying.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
-    model, count, weights = onnx_model(example, source, opset=opset)
-    check_count(count, require_rope)
+    made = onnx_model(example, source, opset=opset, max_position=max_position)
+    check_count(made.count, require_rope)
 
     def describe(path: Path, written: Weights | None) -> Manifest:
         return Manifest(
             ropeexport=ropeexport.__version__,
             source=source,
-            model=model_writer.record_of(path, count, weights or written),
+            model=model_writer.record_of(
+                path, made.count, made.comparison, made.weights or written
+            ),
             axes=all_axes(example),
         )
 
-    return model_writer.write(model, folder, describe, force=force, copied=copied)
+    return model_writer.write(made.model, folder, describe, force=force, copied=copied)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model as it is written, and what the manifest says of how it was made."""
+
+    model: ir.Model
+    count: RopeCount
+    comparison: Comparison
+    weights: Weights | None = None
 
 
 def onnx_model(
-    example: Example, source: Source, *, opset: int = DEFAULT_OPSET
-) -> tuple[ir.Model, RopeCount, Weights | None]:
-    """Trace a module; return its model, finished, what became of its ropes, and its weights."""
+    example: Example,
+    source: Source,
+    *,
+    opset: int = DEFAULT_OPSET,
+    max_position: int = MAX_POSITION,
+) -> Finished:
+    """Trace a module, finish its model, and compare that with what was traced."""
     check_opset(opset)
-    return finished(trace(checked(example), opset).model, example, source)
+    check_limit(max_position)
+    model = trace(checked(example), opset, max_position).model
+    weights = _referred(model, example)
+    before = model.clone()
+    made = finished(model, example, source, max_position=max_position)
+    attach_functions(before)
+    single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
+    comparison = with_whole(made.comparison, before, made.model, single)
+    return replace(made, comparison=comparison, weights=weights)
 
 
 def finished(
-    model: ir.Model, example: Example, source: Source
-) -> tuple[ir.Model, RopeCount, Weights | None]:
-    """Make a traced model what is written: weights referred to, ropes found, angles exact."""
-    weights = _referred(model, example)
+    model: ir.Model, example: Example, source: Source, *, max_position: int = MAX_POSITION
+) -> Finished:
+    """Make a traced model what is written: ropes found, angles exact, bodies attached."""
     parameters = example.module.named_parameters(remove_duplicate=False)
     simplify(model, {name for name, _ in parameters})
-    count = fuse(model)
+    fused = fuse(model, max_position=max_position)
+    model = fused.model
     fuse_norms(model)
-    clean(model)
-    make_exact(model)
     make_portable(model)
     clean(model)
     share_attention(model)
@@ -139,7 +167,7 @@ def finished(
         model.graph.outputs[0].name = "out"
     annotate(model, source, type(example.module).__qualname__)
     onnx_contract.check_dynamic(model, example.dynamic_axes)
-    return model, count, weights
+    return Finished(model, fused.count, fused.comparison)
 
 
 def _referred(model: ir.Model, example: Example) -> Weights | None:

@@ -14,11 +14,12 @@ from ropeexport.exporting import model_writer
 from ropeexport.exporting.exporter import annotate, attach_functions, check_count
 from ropeexport.exporting.foreign_shapes import infer_shapes
 from ropeexport.exporting.simplify import clean
-from ropeexport.fusion.angles import make_exact
-from ropeexport.fusion.fuse import fuse
+from ropeexport.exporting.whole_graph import with_whole
+from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
 
 OLDEST_OPSET = 17
 # sizes that a dynamic axis of a foreign file is meant for, until a build is told others
@@ -26,7 +27,12 @@ _AXIS = Axis(min=1, opt=16, max=64)
 
 
 def fuse_file(
-    path: Path, folder: Path, *, force: bool = False, require_rope: int | None = None
+    path: Path,
+    folder: Path,
+    *,
+    force: bool = False,
+    require_rope: int | None = None,
+    max_position: int = MAX_POSITION,
 ) -> tuple[Manifest | None, RopeCount]:
     """Write an ONNX file again with its rotary applications replaced by ops.
 
@@ -40,6 +46,8 @@ def fuse_file(
         Overwrite what is there.
     require_rope : int or None
         How many rotary applications must be replaced.
+    max_position : int
+        The largest position that the tables of angles must hold; beyond, angles are NaN.
 
     Returns
     -------
@@ -55,19 +63,20 @@ def fuse_file(
     """
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     onnx_file.check_external_data(path, onnx_file.load(path, external_data=False))
-    model, count = fused(path)
+    check_limit(max_position)
+    made = fused(path, max_position=max_position)
+    model, count = made.model, made.count
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
     clean(model)
-    make_exact(model)
-    clean(model)
     attach_functions(model)
+    comparison = with_whole(made.comparison, ir.load(path), model)
     source = Source(kind="onnx", name=path.name)
     annotate(model, source, path.stem)
 
     def describe(path: Path, weights: Weights | None) -> Manifest:
-        written = model_writer.record_of(path, count, weights)
+        written = model_writer.record_of(path, count, comparison, weights)
         return Manifest(
             ropeexport=ropeexport.__version__,
             source=source,
@@ -78,13 +87,13 @@ def fuse_file(
     return model_writer.write(model, folder, describe, force=force), count
 
 
-def fused(path: Path) -> tuple[ir.Model, RopeCount]:
+def fused(path: Path, *, max_position: int = MAX_POSITION) -> Fused:
     """Load an ONNX file and replace what is proven to be a rotary application, in memory."""
     onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
     model = _at_opset(ir.load(path), path)
     _name_dimensions(model)
     infer_shapes(model)
-    return model, fuse(model)
+    return fuse(model, max_position=max_position)
 
 
 def _at_opset(model: ir.Model, path: Path) -> ir.Model:

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ropeexport import atomic, manifest
-from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Weights
+from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import onnx_contract, onnx_file
 from ropeexport.weights import copying, references
 from ropeexport.weights.integrity import weight_file
@@ -121,7 +121,9 @@ def _files_of(path: Path) -> set[str]:
     return {onnx.external_data_helper.ExternalDataInfo(t).location for t in tensors}
 
 
-def record_of(path: Path, count: RopeCount, weights: Weights | None = None) -> ModelRecord:
+def record_of(
+    path: Path, count: RopeCount, comparison: Comparison, weights: Weights | None = None
+) -> ModelRecord:
     """Return the manifest's record of a written file."""
     model = onnx_file.load(path, external_data=False)
     return ModelRecord(
@@ -134,4 +136,6 @@ def record_of(path: Path, count: RopeCount, weights: Weights | None = None) -> M
         ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         recognition=count,
         weights=weights,
+        max_position=onnx_file.max_position(model),
+        comparison=comparison,
     )

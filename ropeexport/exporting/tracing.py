@@ -15,9 +15,11 @@ import torch
 
 from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
+from ropeexport.exporting.purity import check_function
 from ropeexport.models.example import Example, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
 from ropeexport.onnx_ops.translation import translation_table
 
 
@@ -29,7 +31,7 @@ class Traced:
     program: torch.export.ExportedProgram
 
 
-def trace(example: Example, opset: int) -> Traced:
+def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     inputs, shapes = traceable_inputs(example), dynamic_shapes(example)
     with quiet(), torch.no_grad(), traceable_ropes(example.module):
@@ -48,7 +50,7 @@ def trace(example: Example, opset: int) -> Traced:
                 optimize=False,
                 verbose=False,
                 output_names=list(example.outputs) or None,
-                custom_translation_table=translation_table(),
+                custom_translation_table=translation_table(max_position),
             )
         except ExportError:
             raise
@@ -61,8 +63,9 @@ def trace(example: Example, opset: int) -> Traced:
             f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
             f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
         )
-    _name_axes(program.model, example.dynamic_axes)
     assert program.exported_program is not None  # what it was lowered from
+    check_function(program.exported_program)
+    _name_axes(program.model, example.dynamic_axes)
     return Traced(program.model, program.exported_program)
 
 

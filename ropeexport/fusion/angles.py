@@ -4,14 +4,15 @@ A float32 angle ``position * frequency`` is off by about ``position * 2^-24``, a
 float64.  So where an op's table comes, by movement and elementwise operators, from ``Cos`` or
 ``Sin`` of positions times constant frequencies, those are read from ``ropeexport::RopeTable``.
 Cosine and movement commute, so the rewrite is exact algebra; what it computes is better than what
-was written.  Positions that are not known to be whole numbers are split: the whole part goes
-through the table, the fraction is rotated on top; with frequencies above 1 its angle is not small,
-and such angles are left as they were written.
+was written.  Whole positions that are multiplied by a number before they meet the frequencies
+(position interpolation) stay whole: the number goes to the frequencies.  Positions that are not
+known to be whole are split: the whole part goes through the table, the fraction is rotated on top;
+with frequencies above 1 its angle is not small, and such angles are left as they were written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,46 +23,84 @@ from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.rope_table import digit_tables
+from ropeexport.onnx_ops.forms import Form, form_of
+from ropeexport.onnx_ops.rope_table import MAX_POSITION, digit_tables
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 _SPACING = float(np.finfo(np.float32).eps)
 
 
+# movements of one input alone: a factor of every element before them is one after them
+_UNARY = {
+    "Cast", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Neg", "Reshape", "Slice",
+    "Squeeze", "Tile", "Transpose", "Unsqueeze",
+}  # fmt: skip
+_ROUNDING = {"Ceil", "Floor", "Round", "Sign"}
+_KEEPS_WHOLE = {"Abs", "Add", "Max", "Min", "Mul", "Range", "Sub", "Sum"}  # of whole numbers
+_LARGEST_CONSTANT = 1 << 16  # elements; positions are no weights
+
+
 @dataclass(frozen=True)
 class Angle:
-    """Positions (..., 1) times frequencies (P,)."""
+    """Positions (..., 1) times frequencies (P,).
+
+    ``positions`` are moved from ``unscaled``, every element times ``scale``.
+    """
 
     positions: ir.Value
     frequencies: ir.Value
+    unscaled: ir.Value
+    scale: float = 1.0
 
 
-def make_exact(model: ir.Model) -> int:
-    """Give the ops' tables exact angles, in place; return how many angles were rewritten."""
+def make_exact(
+    model: ir.Model, *, max_position: int = MAX_POSITION, leave: Container[str] = ()
+) -> dict[ir.Node, frozenset[str]]:
+    """Give the ops' tables exact angles, in place.
+
+    Parameters
+    ----------
+    model : ir.Model
+        With rotary ops, and the types and shapes of its values known.
+    max_position : int
+        The largest position that the tables must hold.
+    leave : container of str
+        Names of cosines and sines that stay as they are written.
+
+    Returns
+    -------
+    dict
+        For each rotary op, the names of the cosines and sines that were rewritten for it.
+    """
     graph, movement = model.graph, Movement()
-    builder = _Builder(movement)
-    waves = list(dict.fromkeys(_waves(graph, movement)))
-    for node in waves:
-        made = builder.wave(node)
+    builder = _Builder(movement, max_position)
+    waves = {node: dict.fromkeys(_waves(node, movement)) for node in graph if _form(node)}
+    rewritten: set[str] = set()
+    for node in {wave: None for found in waves.values() for wave in found}:
+        old = node.outputs[0]
+        made = None if old.name in leave else builder.wave(node)
         if made is not None:
-            old = node.outputs[0]
+            rewritten.add(str(old.name))
             made.shape = old.shape
-            ir.convenience.replace_all_uses_with(old, made)
+            for reader, index in list(old.uses()):  # an output of the graph stays as it is
+                reader.replace_input_with(index, made)
             _lower(made, builder.nodes)
     graph.extend(builder.nodes.made)
     if builder.nodes.made:
         graph.sort()
-    return len(builder.tables)
+    names_of = {op: {str(wave.outputs[0].name) for wave in found} for op, found in waves.items()}
+    return {op: frozenset(found & rewritten) for op, found in names_of.items()}
 
 
-def _waves(graph: ir.Graph, movement: Movement) -> Iterator[ir.Node]:
-    """Yield the Cos and Sin nodes that the ops' tables are made from."""
-    pending: list[ir.Value] = []
-    for node in graph:
-        form = form_of(node.domain, node.op_type)
-        if form is not None:
-            pending += [x for x in node.inputs[form.tensors :] if x is not None]
+def _form(node: ir.Node) -> Form | None:
+    return form_of(node.domain, node.op_type)
+
+
+def _waves(op: ir.Node, movement: Movement) -> Iterator[ir.Node]:
+    """Yield the Cos and Sin nodes that an op's tables are made from."""
+    form = _form(op)
+    assert form is not None  # it is asked of rotary ops alone
+    pending = [x for x in op.inputs[form.tensors :] if x is not None]
     seen: set[ir.Value] = set()
     while pending:
         value = pending.pop()
@@ -78,6 +117,7 @@ def _waves(graph: ir.Graph, movement: Movement) -> Iterator[ir.Node]:
 @dataclass
 class _Builder:
     movement: Movement
+    max_position: int
     nodes: Nodes = field(default_factory=Nodes)
     tables: dict[Angle, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     _constants: dict[bytes, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
@@ -91,17 +131,12 @@ class _Builder:
     def _rebuilt(self, value: ir.Value, wave: str) -> ir.Value | None:
         key = (value, wave)
         if key not in self._moved:
-            angle = angle_of(value)
-            if angle is not None and self._can_be_exact(angle):
+            angle = angle_of(value, self.movement)
+            if angle is not None:
                 self._moved[key] = self._table(angle)[wave == "Sin"]
             else:
                 self._moved[key] = self._moved_wave(value, wave)
         return self._moved[key]
-
-    def _can_be_exact(self, angle: Angle) -> bool:
-        """Say whether a fraction of a position stays a small angle; whole positions always are."""
-        is_small = bool(np.abs(_numbers(angle.frequencies)).max() <= 1.0)
-        return is_small or is_whole(angle.positions, self.movement)
 
     def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
         """Move the wave of what a value is moved from, as the value is."""
@@ -116,22 +151,34 @@ class _Builder:
     def _table(self, angle: Angle) -> tuple[ir.Value, ir.Value]:
         """Return cosine and sine (..., P) of an angle."""
         if angle not in self.tables:
-            add = self.nodes.add
-            pos = add("Squeeze", self._in_float32(angle.positions), ints([-1]))
-            if is_whole(angle.positions, self.movement):
-                self.tables[angle] = self._whole(pos, angle)
+            add, frequencies = self.nodes.add, angle.scale * exact_frequencies(_numbers(angle))
+            pos = add("Squeeze", self._unscaled(angle.positions, angle.unscaled), ints([-1]))
+            if is_whole(angle.unscaled, self.movement):
+                self.tables[angle] = self._whole(pos, frequencies)
             else:
                 floor = add("Floor", pos)
                 rest = add("Unsqueeze", add("Sub", pos, floor), ints([-1]))
-                self.tables[angle] = self._turned(*self._whole(floor, angle), rest, angle)
+                self.tables[angle] = self._turned(*self._whole(floor, frequencies), rest, angle)
         return self.tables[angle]
+
+    def _unscaled(self, value: ir.Value, until: ir.Value) -> ir.Value:
+        """Return what ``until`` becomes where it is moved as ``value`` is, but for its factors."""
+        if value is until:
+            return self._in_float32(value)
+        node, sources = value.producer(), self.movement.sources(value)
+        assert node is not None  # value comes from until by movement
+        assert sources is not None
+        moved = self._unscaled(sources[0], until)
+        dropped = node.op_type in ("Cast", "Div", "Identity", "Mul", "Neg")
+        return moved if dropped else self._copied(node, {sources[0]: moved}, value)
 
     def _in_float32(self, positions: ir.Value) -> ir.Value:
         """Return positions as float32, cast from what they are before they are moved."""
         node, sources = positions.producer(), self.movement.sources(positions)
         if positions.dtype == _FLOAT:
             return positions
-        if node is None or (sources is None and node.op_type != "Cast"):
+        scaled = node is not None and node.op_type in ("Div", "Mul")
+        if node is None or scaled or (sources is None and node.op_type != "Cast"):
             return self.nodes.add("Cast", positions, to=_FLOAT)
         if node.op_type == "Cast":
             source = node.inputs[0]
@@ -148,8 +195,8 @@ class _Builder:
         self.nodes.made.append(copy)
         return copy.outputs[0]
 
-    def _whole(self, pos: ir.Value, angle: Angle) -> tuple[ir.Value, ir.Value]:
-        tables = self._digits(exact_frequencies(_numbers(angle.frequencies)))
+    def _whole(self, pos: ir.Value, frequencies: NDArray[np.float64]) -> tuple[ir.Value, ir.Value]:
+        tables = self._digits(frequencies)
         node = ir.Node(names.DOMAIN, names.ROPE_TABLE, [pos, *tables], version=1)
         matrices = node.outputs[0]
         matrices.dtype = _FLOAT
@@ -165,7 +212,8 @@ class _Builder:
     ) -> tuple[ir.Value, ir.Value]:
         """Rotate on by the fraction of a position; where it is 0, nothing changes, bit for bit."""
         add = self.nodes.add
-        small = add("Mul", rest, ir.tensor(_numbers(angle.frequencies).astype(np.float32)))
+        frequencies = (angle.scale * _numbers(angle)).astype(np.float32)
+        small = add("Mul", rest, ir.tensor(frequencies))
         c, s = add("Cos", small), add("Sin", small)
         return (
             add("Sub", add("Mul", cos, c), add("Mul", sin, s)),
@@ -175,13 +223,26 @@ class _Builder:
     def _digits(self, frequencies: NDArray[np.float64]) -> tuple[ir.Value, ir.Value]:
         key = frequencies.tobytes()
         if key not in self._constants:
-            coarse, fine = (self.nodes.constant(ir.tensor(t)) for t in digit_tables(frequencies))
+            tables = digit_tables(frequencies, self.max_position)
+            coarse, fine = (self.nodes.constant(ir.tensor(table)) for table in tables)
             self._constants[key] = (coarse, fine)
         return self._constants[key]
 
 
-def angle_of(value: ir.Value) -> Angle | None:
-    """Return a value as positions times frequencies, or None where it is no such product."""
+def angle_of(value: ir.Value, movement: Movement) -> Angle | None:
+    """Return a value as positions times frequencies; None where tables cannot hold its angles."""
+    product = _product_of(value)
+    if product is None:
+        return None
+    positions, frequencies = product
+    angles = (
+        Angle(positions, frequencies, *unscaled(positions, movement)),
+        Angle(positions, frequencies, positions),
+    )
+    return next((angle for angle in angles if _fits(angle, movement)), None)
+
+
+def _product_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     node = value.producer()
     if node is None or node.domain != "" or node.op_type != "Mul" or value.shape is None:
         return None
@@ -191,22 +252,70 @@ def angle_of(value: ir.Value) -> Angle | None:
             continue
         one_each = frequencies.const_value.size == pairs and pairs != 1
         if one_each and positions.shape is not None and len(positions.shape) == len(value.shape):
-            return Angle(positions, frequencies) if positions.shape[-1] == 1 else None
+            return (positions, frequencies) if positions.shape[-1] == 1 else None
     return None
 
 
+def _fits(angle: Angle, movement: Movement) -> bool:
+    """Say whether a fraction of a position stays a small angle; whole positions have none."""
+    largest = float(np.abs(angle.scale * _numbers(angle)).max())
+    return bool(largest <= 1.0) or is_whole(angle.unscaled, movement)
+
+
+def unscaled(value: ir.Value, movement: Movement) -> tuple[ir.Value, float]:
+    """Return what a value is moved from, every element times one number, and that number."""
+    scale = 1.0
+    while True:
+        node, sources = value.producer(), movement.sources(value)
+        if node is None or sources is None or len(sources) != 1 or node.op_type not in _UNARY:
+            return value, scale
+        factor = _factor(node, sources[0])
+        if not (np.isfinite(factor) and factor):
+            return value, scale
+        value, scale = sources[0], factor * scale
+
+
+def _factor(node: ir.Node, source: ir.Value) -> float:
+    """Return what a movement multiplies its source by."""
+    if node.op_type not in ("Div", "Mul"):
+        return -1.0 if node.op_type == "Neg" else 1.0
+    other = next((x for x in node.inputs if x is not source), source)
+    assert other is not None  # a factor of movement is one number
+    assert other.const_value is not None
+    number = float(other.const_value.numpy().astype(np.float64).reshape(()))
+    if node.op_type == "Mul":
+        return number
+    return 1.0 / number if number else 0.0
+
+
 def is_whole(value: ir.Value, movement: Movement) -> bool:
-    """Say whether a value is moved from whole numbers and nothing else."""
+    """Say whether a value consists of whole numbers, whatever the model is given."""
     pending = [value]
     for x in pending:
-        node, sources = x.producer(), movement.sources(x)
-        if sources is not None:
-            pending.extend(sources)
-        elif (
-            node is None or node.op_type != "Cast" or not node.inputs[0] or is_float(node.inputs[0])
-        ):
+        parts = _whole_by(x, movement)
+        if parts is None:
             return False
+        pending.extend(part for part in parts if part not in pending)
     return True
+
+
+def _whole_by(value: ir.Value, movement: Movement) -> Sequence[ir.Value] | None:
+    """Return what has to be whole for a value to be so; None where it may have fractions."""
+    node, tensor = value.producer(), value.const_value
+    if tensor is not None and tensor.size <= _LARGEST_CONSTANT:
+        numbers = tensor.numpy().astype(np.float64)
+        return () if np.array_equal(numbers, np.rint(numbers)) else None
+    if node is None or node.domain not in ("", "ai.onnx"):
+        return None
+    inputs = [x for x in node.inputs if x is not None]
+    if node.op_type in _ROUNDING or (node.op_type == "Cast" and not is_float(inputs[0])):
+        return ()
+    if node.op_type in _KEEPS_WHOLE:
+        return inputs
+    sources = movement.sources(value)
+    if sources is None or node.op_type == "Div":
+        return None
+    return (*sources, *inputs[2:3]) if node.op_type == "Pad" else sources
 
 
 def exact_frequencies(stored: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -224,9 +333,10 @@ def exact_frequencies(stored: NDArray[np.float64]) -> NDArray[np.float64]:
     return exact if is_exact else stored
 
 
-def _numbers(frequencies: ir.Value) -> NDArray[np.float64]:
-    assert frequencies.const_value is not None  # asked by angle_of
-    numbers: NDArray[np.float64] = frequencies.const_value.numpy().astype(np.float64)
+def _numbers(angle: Angle) -> NDArray[np.float64]:
+    tensor = angle.frequencies.const_value
+    assert tensor is not None  # asked when the angle was found
+    numbers: NDArray[np.float64] = tensor.numpy().astype(np.float64)
     return numbers.reshape(-1)
 
 

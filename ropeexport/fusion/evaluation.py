@@ -5,7 +5,7 @@ Each operator is onnx's own reference implementation, so a region means here wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,8 +14,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
+from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.semantics import apply_form
+from ropeexport.onnx_ops.rope_table import limit_of
+from ropeexport.onnx_ops.semantics import apply_form, rope_table
 
 Array = NDArray[Any]
 Given = Mapping[ir.Value, Array]
@@ -28,32 +30,45 @@ _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part o
 class UnevaluableError(Exception):
     """A value cannot be computed at trial sizes; the text says why."""
 
+    def __init__(self, text: str, value: ir.Value | None = None) -> None:
+        super().__init__(text)
+        self.value = value
+
 
 class Trial:
-    """A size for every symbolic dimension of a graph."""
+    """A size for every symbolic dimension of a graph.
 
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
+    Parameters
+    ----------
+    graph : ir.Graph
+        Its inputs' dimensions are the symbols.
+    opset : int
+        Of ONNX's own operators.
+    sizes : sequence of int
+        For one symbol after the other, from the front again where there are more.
+    """
+
+    def __init__(self, graph: ir.Graph, opset: int, sizes: Sequence[int] = _TRIAL_SIZES) -> None:
         self.opset = opset
-        symbols: dict[str, int] = {}
+        self.symbols: dict[str, int] = {}
         for value in graph.inputs:
             for dim in value.shape or ():
                 if isinstance(dim, ir.SymbolicDim):
                     for symbol in sorted(dim.free_symbols()):
-                        symbols.setdefault(symbol, _TRIAL_SIZES[len(symbols) % len(_TRIAL_SIZES)])
-        self._symbols = symbols
+                        self.symbols.setdefault(symbol, sizes[len(self.symbols) % len(sizes)])
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, or raise where it is not known."""
         if value.shape is None:
-            raise UnevaluableError(f"the shape of {value.name} is not known")
+            raise UnevaluableError(f"the shape of {value.name} is not known", value)
         return tuple(self._size(dim, value) for dim in value.shape)
 
     def _size(self, dim: int | ir.SymbolicDim, value: ir.Value) -> int:
         if isinstance(dim, int):
             return dim
-        size = dim.evaluate(self._symbols)
+        size = dim.evaluate(self.symbols)
         if not isinstance(size, int):
-            raise UnevaluableError(f"a dimension of {value.name} is not known")
+            raise UnevaluableError(f"a dimension of {value.name} is not known", value)
         return size
 
 
@@ -65,48 +80,92 @@ def evaluate(value: ir.Value, given: Given, trial: Trial, memo: dict[ir.Value, A
     UnevaluableError
         Where a value is needed that is neither given, constant, nor computed from those.
     """
-    if value in given:
-        return given[value]
-    if value not in memo:
-        for output, array in zip(*_outputs(value, given, trial, memo), strict=True):
-            memo[output] = array
-    return memo[value]
+    pending = [value]
+    while pending:  # a chain of nodes may be longer than Python's stack
+        x = pending[-1]
+        missing = [] if x in given or x in memo else _missing(x, given, trial, memo)
+        pending.extend(missing)
+        if not missing:
+            if x not in given and x not in memo:
+                memo.update(_computed(x, given, trial, memo))
+            pending.pop()
+    return given[value] if value in given else memo[value]
 
 
-def _outputs(
-    value: ir.Value, given: Given, trial: Trial, memo: dict[ir.Value, Array]
-) -> tuple[tuple[ir.Value, ...], tuple[Array, ...]]:
+def _missing(
+    value: ir.Value, given: Given, trial: Trial, memo: Mapping[ir.Value, Array]
+) -> list[ir.Value]:
+    """Return what has to be computed before a value can be."""
     node = value.producer()
-    constant = value.const_value
-    if constant is not None and (node is None or node.op_type == "Constant"):
-        return (value,), (_constant(value),)
+    if value.const_value is not None and (node is None or node.op_type == "Constant"):
+        return []
     if node is None:
-        raise UnevaluableError(f"{value.name} depends on the model's data")
-    if node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0] not in memo:
-        start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-        return (value,), (np.array(trial.shape(node.inputs[0])[start:end], dtype=np.int64),)
-    inputs = [None if x is None else evaluate(x, given, trial, memo) for x in node.inputs]
+        raise UnevaluableError(f"{value.name} depends on the model's data", value)
+    if static_shape(node, trial) is not None:
+        return []
+    return [x for x in node.inputs if x is not None and x not in given and x not in memo]
+
+
+def static_shape(node: ir.Node, trial: Trial) -> Array | None:
+    """Return what a Shape gives at trial sizes, whatever its input's values are."""
+    shaped = node.inputs[0] if node.op_type == "Shape" else None
+    if shaped is None:
+        return None
+    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
     try:
-        return tuple(node.outputs), tuple(_run(node, inputs, trial.opset))
+        return np.array(trial.shape(shaped)[start:end], dtype=np.int64)
+    except UnevaluableError:
+        return None
+
+
+def _computed(
+    value: ir.Value, given: Given, trial: Trial, memo: Mapping[ir.Value, Array]
+) -> dict[ir.Value, Array]:
+    """Return a value, and with it all that its node computes."""
+    node = value.producer()
+    if node is None or node.op_type == "Constant":
+        return {value: _constant(value)}
+    shape = static_shape(node, trial)
+    if shape is not None:
+        return {value: shape}
+    inputs = [None if x is None else given[x] if x in given else memo[x] for x in node.inputs]
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is compared, not printed
+            results = _run(node, inputs, trial.opset)
+    except UnevaluableError as error:
+        raise UnevaluableError(str(error), value) from error
     except (ValueError, TypeError, IndexError, RuntimeError, NotImplementedError) as error:
-        raise UnevaluableError(f"{node.op_type} {node.name}: {error}") from error
+        raise UnevaluableError(f"{node.op_type} {node.name}: {error}", value) from error
+    return dict(zip(node.outputs, results, strict=True))
 
 
 def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
     form = form_of(node.domain, node.op_type)
     if form is not None:
         return apply_form(form, *inputs)
+    if (node.domain, node.op_type) == (names.DOMAIN, names.ROPE_TABLE):
+        return (_rope_table(*inputs),)
     if node.domain not in ("", "ai.onnx"):
         raise UnevaluableError(f"no meaning is known of {node.domain}::{node.op_type}")
     if node.op_type in ("Cast", "CastLike", "Identity"):
         return (_cast(node, inputs[0]),)
-    kwargs = {
-        name: list(a.value) if isinstance(a.value, tuple) else a.value
-        for name, a in node.attributes.items()
-    }
+    kwargs = {name: _attribute(a.value) for name, a in node.attributes.items()}
     kernel = _kernel(node.op_type, opset)
     result = kernel.eval(*inputs, n_outputs=len(node.outputs), **kwargs)
     return result if isinstance(result, (tuple, list)) else (result,)
+
+
+def _attribute(value: Any) -> Any:
+    """Return an attribute as onnx's kernels take it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.numpy() if isinstance(value, ir.TensorProtocol) else value
+
+
+def _rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
+    if np.abs(positions).max(initial=0) > limit_of(len(coarse)):
+        raise UnevaluableError("positions beyond the tables, which give NaN")
+    return rope_table(positions, coarse, fine)
 
 
 def _cast(node: ir.Node, x: Array) -> Array:
@@ -121,8 +180,11 @@ def _constant(value: ir.Value) -> Array:
     tensor = value.const_value
     assert tensor is not None  # asked by the caller
     if tensor.size > _LARGEST_CONSTANT:
-        raise UnevaluableError(f"{value.name} is a weight")
-    array = tensor.numpy()
+        raise UnevaluableError(f"{value.name} is a weight", value)
+    try:
+        array = tensor.numpy()
+    except (OSError, ValueError) as error:  # external data that is not in its place yet
+        raise UnevaluableError(f"{value.name} cannot be read: {error}", value) from error
     is_float = tensor.dtype.is_floating_point()
     values: Array = array.astype(np.float64) if is_float else array
     return values

@@ -1,55 +1,117 @@
-"""The stage itself: a graph in, the same graph with its rotary applications as ops, a count."""
+"""The stage itself: a graph in, a graph with its rotary applications as ops and exact angles out.
+
+Each application is proven before it is replaced, and what was rewritten is compared once more with
+the graph that came in; a rewrite that departs from it is taken back, and named.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import onnx_ir as ir
 
+from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.applications import Application, find
+from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.native import find_native
 from ropeexport.fusion.pairs import pair_up
-from ropeexport.fusion.rewrite import swap_in
+from ropeexport.fusion.rewrite import Region, region_of, swap_in
 from ropeexport.fusion.tables import Tables
 from ropeexport.fusion.twins import Twins
-from ropeexport.manifest import Refusal, RopeCount
+from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.onnx_ops.forms import form_of
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
 
 
-def fuse(model: ir.Model) -> RopeCount:
-    """Replace every proven rotary application of a model's main graph by an op, in place.
+@dataclass(frozen=True)
+class Fused:
+    """A model whose rotary applications are ops, what became of each, and what was compared."""
+
+    model: ir.Model
+    count: RopeCount
+    comparison: Comparison
+
+
+@dataclass
+class _Left:
+    """What stays as it is written, and why: applications and cosines and sines, by name."""
+
+    ropes: dict[str, str] = field(default_factory=dict)
+    waves: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, waves: frozenset[str], reason: str) -> None:
+        """Take back what was done last to a region: its angles, else the op itself."""
+        if waves:
+            self.waves |= dict.fromkeys(waves, reason)
+        else:
+            self.ropes[name] = reason
+
+
+def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
+    """Replace every proven rotary application of a model's main graph by an op, its angles exact.
 
     Parameters
     ----------
     model : ir.Model
-        With the types and shapes of its values known; its function bodies are not attached here.
+        With the types and shapes of its values known, and a name for each; it stays as it is.
+        Function bodies of ropeexport's ops are not attached.
+    max_position : int
+        The largest position that tables of angles must hold.
 
     Returns
     -------
-    RopeCount
+    Fused
         Applications that were ops already count as found and replaced.
     """
+    left = _Left()
+    while True:
+        made = model.clone()
+        count, regions = _replaced(made, left.ropes)
+        angles = make_exact(made, max_position=max_position, leave=left.waves)
+        changed = [r for r in regions if r.replaces or angles[r.op]]
+        outcomes = compare_regions(model, made, changed)
+        wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
+        if not wrong:
+            return Fused(made, count, _comparison(outcomes, left.waves))
+        for region, reason in wrong.items():
+            left.add(region.name, angles[region.op], reason)
+
+
+def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:
+    shapes = {str(shape): shape for outcome in outcomes.values() for shape in outcome.shapes}
+    return Comparison(
+        regions=len(outcomes),
+        shapes=tuple(shapes.values()),
+        max_position=max((o.largest for o in outcomes.values()), default=0),
+        worst_region=max((o.worst for o in outcomes.values()), default=None),
+        left=tuple(Refusal(node=name, reason=reason) for name, reason in left.items()),
+    )
+
+
+def _replaced(model: ir.Model, leave: Mapping[str, str]) -> tuple[RopeCount, list[Region]]:
+    """Put ops in the place of applications, in place, but for those to leave."""
     graph = model.graph
-    already = sum(form_of(node.domain, node.op_type) is not None for node in graph)
+    regions = [region_of(node) for node in graph if form_of(node.domain, node.op_type)]
     trial, movement = Trial(graph, model.opset_imports[""]), Movement()
     twins, tables = Twins(movement), Tables()
     found, refused = find(graph, trial, movement, twins)
     native, without_op = find_native(graph, twins)
     refused += without_op
-    groups = [*pair_up(found, graph), *pair_up(native, graph)]
-    replaced = 0
-    for group in groups:
-        reason = swap_in(group, tables, trial, movement)
-        replaced += reason is None
-        if reason is not None:
-            refused.append(Refusal(node=_name(group[0]), reason=reason))
-    if replaced:
-        graph.sort()
-    return RopeCount(
-        found=already + replaced + len(refused),
-        replaced=already + replaced,
-        refused=tuple(refused),
+    for group in [*pair_up(found, graph), *pair_up(native, graph)]:
+        reason = leave.get(str(group[0].root.name))
+        made = reason or swap_in(group, tables, trial, movement)
+        if isinstance(made, Region):
+            regions.append(made)
+        else:
+            refused.append(Refusal(node=_name(group[0]), reason=made))
+    graph.sort()
+    count = RopeCount(
+        found=len(regions) + len(refused), replaced=len(regions), refused=tuple(refused)
     )
+    return count, regions
 
 
 def _name(application: Application) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,7 +15,7 @@ from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.probe import deep_values
 from ropeexport.fusion.tables import Tables
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import ROTARY_SIZE, Form
+from ropeexport.onnx_ops.forms import ROTARY_SIZE, Form, form_of
 
 # the few float64 operations of a rotation, on numbers of unit size
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -20,7 +23,45 @@ _ROUNDING = 64 * float(np.finfo(np.float64).eps)
 Group = tuple[Application, ...]
 
 
-def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> str | None:
+@dataclass(frozen=True)
+class Region:
+    """A rotary op, and the part of the graph that it stands for.
+
+    Parameters
+    ----------
+    op : Node
+        The op.
+    data, results : tuple of (str, Value)
+        The rotated values and what became of them: the name that each had in the graph before
+        anything was replaced, and the value that it is now.
+    replaces : bool
+        Whether the op stands in the place of other nodes; False: the graph had it already.
+    """
+
+    op: ir.Node
+    data: tuple[tuple[str, ir.Value], ...]
+    results: tuple[tuple[str, ir.Value], ...]
+    replaces: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name of the first result, by which a region is known before and after."""
+        return self.results[0][0]
+
+
+def region_of(op: ir.Node) -> Region:
+    """Return the region of an op that a graph has already: the op itself."""
+    form = form_of(op.domain, op.op_type)
+    assert form is not None  # it is asked of rotary ops alone
+    data = [x for x in op.inputs[: form.tensors] if x is not None]
+    return Region(op, _named(data, data), _named(op.outputs, op.outputs), replaces=False)
+
+
+def _named(before: Sequence[ir.Value], now: Sequence[ir.Value]) -> tuple[tuple[str, ir.Value], ...]:
+    return tuple((str(old.name), new) for old, new in zip(before, now, strict=True))
+
+
+def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> Region | str:
     """Replace an application, or two that share their tables, by one op; a reason if it may not.
 
     The graph is left as it was unless the op computes the same from the same random numbers.
@@ -32,10 +73,13 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> s
     nodes.made.append(op)
     results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
     reason = _difference(group, results, trial, movement)
-    if reason is None:
-        _replace(group, results, [*tables.nodes.made, *nodes.made])
-        tables.nodes.made.clear()
-    return reason
+    if reason is not None:
+        return reason
+    data, roots = [a.x for a in group], [a.root for a in group]
+    region = Region(op, _named(data, data), _named(roots, results))
+    _replace(group, results, [*tables.nodes.made, *nodes.made])
+    tables.nodes.made.clear()
+    return region
 
 
 def _form(group: Group) -> Form:

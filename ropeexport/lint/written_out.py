@@ -15,7 +15,7 @@ def _written_out(path: Path) -> Iterator[str]:
 
     nodes = load(path, external_data=False).graph.node
     own = {node.output[0] for node in nodes if is_rope(node) or node.op_type == "RotaryEmbedding"}
-    for node in fused(path)[0].graph:
+    for node in fused(path).model.graph:
         made = node.outputs[0].name
         if form_of(node.domain, node.op_type) is not None and made not in own:
             yield str(made)

@@ -24,6 +24,7 @@ from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, un
 from ropeexport.locate.taps import taps_of
 from ropeexport.models import sources
 from ropeexport.models.example import checked
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import Report
@@ -52,9 +53,10 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
         return report
     record = manifest.read(folder)
     example = sources.rebuild_example(record, folder, module_reference)
-    traced = trace(checked(example), record.model.opset)
+    limit = record.model.max_position or MAX_POSITION
+    traced = trace(checked(example), record.model.opset, limit)
     program = traced.program
-    model = finished(traced.model, example, record.source)[0]
+    model = finished(traced.model, example, record.source, max_position=limit).model
     taps = taps_of(
         model, returned_by(program), program.graph_signature.user_outputs, record.model.outputs
     )

@@ -39,3 +39,21 @@ def rotate(x: Array, pairing: Pairing, *entries: Array) -> Array:
     rotated[..., first] = m00 * x[..., first] + m01 * x[..., second]
     rotated[..., second] = m10 * x[..., first] + m11 * x[..., second]
     return rotated
+
+
+def rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
+    """Run the table op on arrays: matrices (..., P, 2, 2) of positions (...), by two digits each.
+
+    The tables are those of :func:`ropeexport.onnx_ops.rope_table.digit_tables`; no position is
+    beyond them.
+    """
+    size = np.abs(positions)
+    rows = np.floor_divide(size, len(fine)).astype(np.int64)
+    digits = coarse[rows], fine[(size - rows * len(fine)).astype(np.int64)]
+    (cos_a, sin_a), (cos_b, sin_b) = (
+        np.split(row[..., :2] + row[..., 2:], 2, axis=-1) for row in digits
+    )
+    cos = cos_a * cos_b - sin_a * sin_b
+    sin = (sin_a * cos_b + cos_a * sin_b) * np.sign(positions)[..., None, None]
+    flat = np.concatenate([cos, -sin, sin, cos], axis=-1)
+    return flat.reshape(*flat.shape[:-1], 2, 2)

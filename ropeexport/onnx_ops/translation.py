@@ -64,8 +64,11 @@ def _op(schema: onnx.defs.OpSchema) -> onnxscript.values.Op:
     return onnxscript.values.Op(opset, schema.name, schema)
 
 
-def translation_table() -> dict[Any, Callable[..., Any]]:
-    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops."""
+def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
+    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops.
+
+    ``max_position`` is the largest that tables of angles must hold.
+    """
     apply_rope_node = _op(_apply_rope_schema())
     rope_table_node = _op(_rope_table_schema())
     tables: dict[tuple[int, float], tuple[Any, Any]] = {}  # one pair for all nodes alike
@@ -76,7 +79,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
 
     def rope_of_positions(pos: Any, dim: int, theta: float) -> Any:
         if (dim, theta) not in tables:
-            coarse, fine = rope_table.digit_tables(frequencies(dim, theta).numpy())
+            coarse, fine = rope_table.digit_tables(frequencies(dim, theta).numpy(), max_position)
             tables[dim, theta] = (_constant(coarse), _constant(fine))
         return rope_table_node(pos, *tables[dim, theta])
 

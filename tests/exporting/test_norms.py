@@ -51,7 +51,7 @@ class NormOverTheLength(nn.Module):
 
 def exported(module: nn.Module, dtype: torch.dtype) -> ir.Model:
     example = Example(module.eval(), {"x": torch.randn(2, 3, 64).to(dtype)}, AXES)
-    return onnx_model(example, Source(kind="factory", name="test"))[0]
+    return onnx_model(example, Source(kind="factory", name="test")).model
 
 
 def norms(model: ir.Model) -> list[ir.Node]:

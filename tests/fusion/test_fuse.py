@@ -22,7 +22,8 @@ TYPES = [torch.float32, torch.float16]
 def exported(module, inputs, axes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return onnx_model(Example(module, inputs, axes), SOURCE)
+        made = onnx_model(Example(module, inputs, axes), SOURCE)
+        return made.model, made.count
 
 
 def ropes(model: ir.Model) -> list[ir.Node]:
@@ -40,7 +41,7 @@ def run(model: ir.Model, *arrays: torch.Tensor) -> list[np.ndarray]:
 def test_a_writing_becomes_one_op(name: str, dtype: torch.dtype) -> None:
     module = WRITINGS[name]().to(dtype).eval()
     x, pos = torch.randn(2, 6, 16).to(dtype), torch.arange(6).repeat(2, 1)
-    model, count, _ = exported(module, {"x": x, "pos": pos}, {"x": AXES, "pos": AXES})
+    model, count = exported(module, {"x": x, "pos": pos}, {"x": AXES, "pos": AXES})
     assert (count.found, count.replaced, count.refused) == (1, 1, ())
     node = ropes(model)[0]
     form = form_of(node.domain, node.op_type)
@@ -66,7 +67,7 @@ def test_tables_without_a_proof_become_matrices() -> None:
     q, cos, sin = (torch.randn(2, h, 6, 8) for h in (3, 1, 1))
     axes = {0: "batch", 2: "length"}
     inputs = {"q": q, "cos": cos, "sin": sin}
-    model, count, _ = exported(GivenTables().eval(), inputs, dict.fromkeys(inputs, axes))
+    model, count = exported(GivenTables().eval(), inputs, dict.fromkeys(inputs, axes))
     assert count.replaced == 1
     assert ropes(model)[0].op_type == "ApplyRopeHalfSingle"
     expected = GivenTables()(q, cos, sin).numpy()
@@ -78,7 +79,7 @@ def test_tables_by_head_become_matrices_by_head() -> None:
     angle = torch.randn(6, 3, 4)
     inputs = {"x": x, "cos": angle.cos(), "sin": angle.sin()}
     axes = {"x": {0: "batch", 1: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
-    model, count, _ = exported(ByHead().eval(), inputs, axes)
+    model, count = exported(ByHead().eval(), inputs, axes)
     assert count.replaced == 1
     assert ropes(model)[0].op_type == "ApplyRopeSingle"
     expected = ByHead()(*inputs.values()).numpy()
@@ -87,7 +88,7 @@ def test_tables_by_head_become_matrices_by_head() -> None:
 
 def test_what_is_no_rope_is_left_alone() -> None:
     x, a, b = (torch.randn(2, 6, 8) for _ in range(3))
-    model, count, _ = exported(Blend().eval(), {"x": x, "a": a, "b": b}, {})
+    model, count = exported(Blend().eval(), {"x": x, "a": a, "b": b}, {})
     assert ropes(model) == []
     assert (count.found, count.replaced) == (len(count.refused), 0)
     assert all("mixed" in refusal.reason for refusal in count.refused)

@@ -7,9 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 
+from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import flux_axes
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops import rope_table
+from ropeexport.onnx_ops import rope_table, semantics
 
 PROMISED = 2.0**-23
 LAST = 1 << 20
@@ -99,3 +100,30 @@ def test_a_float_input_that_reaches_the_table_is_known_as_positions() -> None:
     )
     roles = {spec.name: spec.role for spec in onnx_file.input_specs(model)}
     assert (roles["txt_ids"], roles["img_ids"], roles["x"]) == ("positions", "positions", "data")
+
+
+def test_what_the_op_means_in_numpy_is_what_its_body_computes() -> None:
+    omega = frequencies(16, 1e4)
+    pos = np.array([0, 1, -1, 1023, 1024, -70_000, rope_table.MAX_POSITION])
+    tables = [table.astype("f8") for table in rope_table.digit_tables(omega)]
+    meaning = semantics.rope_table(pos, *tables)
+    assert np.abs(meaning - exact(pos, omega)).max() <= 2.0**-35
+    assert np.abs(table(pos, omega) - meaning).max() <= rope_table.ERROR_BOUND
+
+
+@pytest.mark.parametrize("limit", [1, 1023, 1024, 3_000_000, rope_table.LARGEST_POSITION])
+def test_tables_hold_the_positions_that_they_are_asked_for(limit: int) -> None:
+    omega = frequencies(8, 1e4)
+    coarse, fine = rope_table.digit_tables(omega, limit)
+    held = rope_table.limit_of(len(coarse))
+    assert limit <= held < limit + 1024
+    pos = np.array([held, -held, held // 3, held + 1])
+    pe = session(len(omega)).run(None, {"pos": pos, "coarse": coarse, "fine": fine})[0]
+    assert np.abs(pe[:3] - exact(pos[:3], omega)).max() <= PROMISED
+    assert np.isnan(pe[3]).all()
+
+
+@pytest.mark.parametrize("limit", [0, -1, rope_table.LARGEST_POSITION + 1])
+def test_a_limit_that_tables_cannot_have_is_refused(limit: int) -> None:
+    with pytest.raises(UsageError, match=rf"expected 1 to 16777215 .*, got {limit}"):
+        rope_table.check_limit(limit)

@@ -62,20 +62,20 @@ def outputs(made, model: ir.Model, length: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("kind", SCALED)
 def test_a_scaled_rope_is_replaced_and_computes_the_same(tmp_path, kind: str) -> None:
     made = example(tmp_path, kind, SCALED)
-    model, count, _ = onnx_model(made, Source(kind="config", name=kind))
-    assert (count.found, count.replaced) == (1, 1)
+    exported = onnx_model(made, Source(kind="config", name=kind))
+    assert (exported.count.found, exported.count.replaced) == (1, 1)
     for length in (8, 100):  # within and beyond what the model was first trained with
-        ours, theirs = outputs(made, model, length)
+        ours, theirs = outputs(made, exported.model, length)
         assert np.abs(ours - theirs).max() < 1e-5, length
 
 
 def test_longrope_changes_its_angles_with_the_length(tmp_path) -> None:
     made = example(tmp_path, "longrope", LONGROPE)
     with unchanged(made.module):
-        model, count, _ = onnx_model(made, Source(kind="config", name="longrope"))
-    assert (count.found, count.replaced) == (1, 1)
+        exported = onnx_model(made, Source(kind="config", name="longrope"))
+    assert (exported.count.found, exported.count.replaced) == (1, 1)
     for length in (8, 32, 33, 100, 9):
-        ours, theirs = outputs(made, model, length)
+        ours, theirs = outputs(made, exported.model, length)
         assert np.abs(ours - theirs).max() < 1e-5, length
 
 
@@ -94,10 +94,10 @@ def test_a_module_is_left_as_it_was(tmp_path) -> None:
 
 def test_dynamic_ntk_follows_the_longest_position(tmp_path) -> None:
     made = example(tmp_path, "dynamic", DYNAMIC)
-    model, count, _ = onnx_model(made, Source(kind="config", name="dynamic"))
-    assert (count.found, count.replaced) == (1, 1)
+    exported = onnx_model(made, Source(kind="config", name="dynamic"))
+    assert (exported.count.found, exported.count.replaced) == (1, 1)
     assert "forward" not in vars(made.module.rotary_emb)
     for length in (8, 32, 33, 100, 60, 9):
         # transformers keeps the frequencies of the longest sequence so far: a model of its own each
-        ours, theirs = outputs(example(tmp_path, "dynamic", DYNAMIC), model, length)
+        ours, theirs = outputs(example(tmp_path, "dynamic", DYNAMIC), exported.model, length)
         assert np.abs(ours - theirs).max() < 1e-5, length

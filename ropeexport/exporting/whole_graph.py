@@ -1,0 +1,170 @@
+"""Compare a finished model with the graph that it was made from, output by output, in float64.
+
+Both are evaluated by onnx's reference implementation on the same random inputs: the finished model
+with the function bodies that are written into its file, the other as it was traced, or as it came
+in.  Everything between the two is held to that, whichever pass did it.
+
+Tolerance.  In float64 the two may differ by what was rounded on the way: constants that were folded
+in their own type, and frequencies that are exact now.  The graph as it was makes roundings of the
+same kind and size, and more of them, when it is evaluated in its own types; so its own error E,
+measured on the same inputs, is the measure: 8 E, and 32 units of rounding of the output's size for
+outputs that E meets by luck.  Half types are not evaluated (NumPy has no products of matrices for
+them): there the latter stands alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport.errors import ExportError, first_line
+from ropeexport.manifest import Comparison, TensorSpec
+from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_retype import float64_twin
+from ropeexport.parity.cases import Case
+from ropeexport.parity.floats import float_type, is_float
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.space import work_of
+
+MOST_WEIGHT_BYTES = 256 * 10**6
+_MOST_WORK = 2e10  # multiply-adds of one run
+
+_SIZES = ((2, 6, 3, 10, 8), (4,), (1,))  # axes unlike each other, all alike, all single
+_SINGLE = float_type("float32").unit_roundoff
+_ERROR_MULTIPLE = 8.0
+_ROUNDINGS = 32.0
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+def compare_whole(
+    before: ir.Model, after: ir.Model, single: Container[str] = ()
+) -> tuple[float | None, str]:
+    """Compare two models of the same inputs and outputs.
+
+    Parameters
+    ----------
+    before, after : ir.Model
+        With the bodies of their functions.
+    single : container of str
+        Axes that broadcast, and so have size 1.
+
+    Returns
+    -------
+    worst : float or None
+        The largest error as a share of what is allowed; None where nothing was compared.
+    reason : str
+        Why nothing was compared.
+
+    Raises
+    ------
+    ExportError
+        Where an output of the two differs, with its name and by how much.
+    """
+    size = sum(t.nbytes for v in before.graph.initializers.values() if (t := v.const_value))
+    if size >= MOST_WEIGHT_BYTES:
+        return None, f"its weights take {size / 1e6:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
+    try:
+        old, new = _proto(before), _proto(after)
+    except (OSError, ValueError) as error:  # external data that is not in its place yet
+        return None, f"its weights cannot be read: {first_line(error)}"
+    specs = onnx_file.input_specs(new)
+    shares: list[float] = []
+    reason = "it would take too long"
+    for sizes in _sizes(specs, single):
+        if work_of(specs, sizes) <= _MOST_WORK:
+            inputs = make_inputs(Case("", "random matrices", sizes, seed=0), specs)
+            try:
+                shares += _shares(old, new, inputs)
+            except _UnevaluableError as error:
+                reason = f"onnx's reference implementation cannot evaluate it: {error}"
+    return max(shares, default=None), "" if shares else reason
+
+
+def with_whole(
+    comparison: Comparison, before: ir.Model, after: ir.Model, single: Container[str] = ()
+) -> Comparison:
+    """Return what was compared of the regions together with :func:`compare_whole`'s result."""
+    worst, reason = compare_whole(before, after, single)
+    return comparison.model_copy(update={"worst_whole": worst, "without_whole": reason})
+
+
+class _UnevaluableError(Exception):
+    """The graph as it was cannot be evaluated; the text says why."""
+
+
+def _shares(old: onnx.ModelProto, new: onnx.ModelProto, inputs: Arrays) -> list[float]:
+    """Return each output's error as a share of what is allowed."""
+    wide = {n: x.astype(np.float64) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
+    expected = _evaluated(float64_twin(old), wide)
+    found = _evaluated(float64_twin(new), wide)
+    roundoff = _coarsest(old)
+    own = expected if roundoff > _SINGLE else _evaluated(old, inputs)
+    shares = []
+    for value, *results in zip(new.graph.output, found, expected, own, strict=True):
+        x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
+        allowed = _ERROR_MULTIPLE * _error(rounded, y) + _ROUNDINGS * roundoff * _size(y)
+        shares.append(_share(value.name, _error(x, y), allowed, _size(y)))
+    return shares
+
+
+def _share(name: str, error: float, allowed: float, size: float) -> float:
+    if not error <= allowed:
+        raise ExportError(
+            f"output {name!r}: expected what was traced, got an error of {error:.3g} on values of "
+            f"up to {size:.3g} where {allowed:.3g} is allowed: this is a fault of ropeexport, "
+            "nothing was written; report it with the model"
+        )
+    return error / allowed if allowed else 0.0
+
+
+def _error(x: Any, y: Any) -> float:
+    """Return the largest difference; NaN is equal to NaN, and infinity to itself."""
+    if x.shape != y.shape:
+        return math.inf
+    differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+    return float(np.nan_to_num(np.abs(x - y)[differs], nan=math.inf).max(initial=0.0))
+
+
+def _size(x: Any) -> float:
+    return float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
+
+
+def _proto(model: ir.Model) -> onnx.ModelProto:
+    """Return a model as a message, its weights inside."""
+    whole = model.clone()
+    ir.external_data.load_to_model(whole)
+    proto: onnx.ModelProto = ir.to_proto(whole)
+    return proto
+
+
+def _coarsest(model: onnx.ModelProto) -> float:
+    """Return the unit roundoff of the coarsest floating type of a model's inputs and weights."""
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in model.graph.input}
+    named = {str(onnx.helper.tensor_dtype_to_np_dtype(t)) for t in types if t}
+    return max((float_type(t).unit_roundoff for t in named if is_float(t)), default=_SINGLE)
+
+
+def _evaluated(model: onnx.ModelProto, inputs: Arrays) -> list[Any]:
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is compared, not printed
+            return list(ReferenceEvaluator(model).run(None, dict(inputs)))
+    except Exception as error:  # an operator of onnx's reference may raise anything
+        raise _UnevaluableError(first_line(error)) from error
+
+
+def _sizes(specs: Sequence[TensorSpec], single: Container[str]) -> Iterator[dict[str, int]]:
+    """Yield sizes of the dynamic axes, in order of their names' first mention."""
+    axes = list(dict.fromkeys(dim for s in specs for dim in s.shape if isinstance(dim, str)))
+    free = [name for name in axes if name not in single]
+    for sizes in _SIZES if free else _SIZES[:1]:
+        yield dict.fromkeys(axes, 1) | dict(zip(free, cycle(sizes), strict=False))
