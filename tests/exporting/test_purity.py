@@ -1,0 +1,183 @@
+"""What is no function of its inputs is refused by name; what only looks like it is exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, scaled_dot_product_attention
+
+import ropeexport
+from ropeexport.errors import ExportError
+
+
+class Base(nn.Module):
+    """x (batch, length, 8), with buffers that a forward may use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("cache", torch.zeros(2, 64, 8))
+
+
+class InPlace(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x) + self.offset
+        self.offset.add_(x.shape[1])
+        return y
+
+
+class Reassigned(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        self.offset = self.offset + 1
+        return self.linear(x) * self.offset
+
+
+class Cache(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        self.cache[:, 0] = x[:, 0]
+        return self.linear(self.cache)
+
+
+class InAPart(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = InPlace()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+class Indexed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        self.cache.index_copy_(1, torch.tensor([3]), x.mean(1, keepdim=True))
+        return self.linear(self.cache.sum(1))
+
+
+class Weight(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        with torch.no_grad():
+            self.linear.bias.add_(1)
+        return y
+
+
+STATE = {
+    InPlace: "buffer 'offset'",
+    Reassigned: "buffer 'offset'",
+    Cache: "buffer 'cache'",
+    InAPart: r"buffer 'inner\.offset'",
+    Indexed: "buffer 'cache'",
+    Weight: r"parameter 'linear\.bias'",
+}
+
+
+class Dropout(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(self.linear(x), 0.5, training=True)
+
+
+class Noise(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.randn_like(x)
+
+
+class Rand(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * torch.rand(8)
+
+
+class Bernoulli(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bernoulli(self.linear(x).sigmoid())
+
+
+class Offset(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.randint(0, 100, (1,))
+
+
+class AttentionDropout(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.linear(x)[:, None]
+        return scaled_dot_product_attention(q, q, q, dropout_p=0.1)
+
+
+RANDOM = [Dropout, Noise, Rand, Bernoulli, Offset, AttentionDropout]
+
+
+def export(module: nn.Module, folder: Path, *names: str) -> ropeexport.api.Export:
+    inputs = {name: torch.randn(2, 6, 8) for name in names or ("x",)}
+    axes = {name: {1: "length"} for name in inputs}
+    return ropeexport.export(module, inputs, folder, dynamic_axes=axes)
+
+
+@pytest.mark.parametrize("kind", STATE)
+def test_state_is_refused_by_name(tmp_path: Path, kind: type[nn.Module]) -> None:
+    words = STATE[kind] + r": forward changes it .* input of forward .* output \(.*test_purity\.py"
+    with pytest.raises(ExportError, match=words) as caught:
+        export(kind(), tmp_path)
+    assert "register" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_numbers_are_refused_by_their_line(tmp_path: Path, kind: type[nn.Module]) -> None:
+    with pytest.raises(ExportError, match=r"random numbers in evaluation mode.*test_purity\.py:\d"):
+        export(kind(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_that_is_changed_in_place_is_refused(tmp_path: Path) -> None:
+    class Filled(Base):
+        def forward(self, x: Tensor, past: Tensor) -> Tensor:
+            past[:, 0] = x[:, 0]
+            return self.linear(past)
+
+    with pytest.raises(ExportError, match=r"input 'past': forward changes it in place.*output"):
+        export(Filled(), tmp_path, "x", "past")
+
+
+class Returned(Base):
+    """The changed input is an output, so nothing is lost."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x.mul_(2)
+        return self.linear(x), x
+
+
+class Scratch(Base):
+    """Overwritten before it is read: the next call finds nothing of this one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.offset.copy_(x.mean())
+        return self.linear(x) * self.offset
+
+
+class Counted(Base):
+    """Counts its calls, and no result depends on the count."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.offset.add_(1)
+        return self.linear(x)
+
+
+class Unused(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.rand(3)
+        return dropout(self.linear(x), 0.5, training=self.training)
+
+
+class Attention(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.linear(x)[:, None]
+        return scaled_dot_product_attention(q, q, q, dropout_p=0.1 if self.training else 0.0)
+
+
+@pytest.mark.parametrize("kind", [Returned, Scratch, Counted, Unused, Attention])
+def test_functions_are_exported(tmp_path: Path, kind: type[nn.Module]) -> None:
+    assert export(kind(), tmp_path).manifest.model.comparison.without_whole == ""
