@@ -32,6 +32,14 @@ def check_rope_arguments(pos: Tensor, dim: int, theta: float) -> None:
         raise ValueError(f"theta: expected a positive number, got {theta}")
 
 
+def check_integer_positions(pos: Tensor) -> None:
+    """Raise unless ``pos`` holds integers: the op of a table knows no derivative."""
+    if pos.dtype.is_floating_point or pos.dtype.is_complex or pos.dtype is torch.bool:
+        raise TypeError(
+            f"pos: expected integer positions, got {pos.dtype}; ropeexport.rope takes floating ones"
+        )
+
+
 def check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
     """Raise for a wrong rank, type or device: what a trace may check without freezing a size."""
     for name, x in (("xq", xq), ("xk", xk), ("freqs_cis", pe)):

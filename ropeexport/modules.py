@@ -29,6 +29,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     -------
     Tensor
         (B, L, H*D) in the type of ``q``.
+
+    Notes
+    -----
+    torch's fused attention has no forward mode and no second derivative, and raises; its plain one
+    has both: call within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` for them.
     """
     q, k = apply_rope(q, k, pe)
     check_values(q, k, v)

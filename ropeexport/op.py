@@ -6,10 +6,19 @@ integer positions; as an op of its own it reaches ONNX in a form that needs no f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo  # torch.compiler.disable loads torch._dynamo at once
+from torch.autograd import forward_ad
 
-from ropeexport.checks import check_rope_arguments, check_sizes, check_traceable
+from ropeexport.checks import (
+    check_integer_positions,
+    check_rope_arguments,
+    check_sizes,
+    check_traceable,
+)
 from ropeexport.reference import (
     rope_matrices,
     rotate,
@@ -17,9 +26,17 @@ from ropeexport.reference import (
     rotate_backward_pe,
 )
 
+# Not torch.library.custom_op: it knows gradients only, and answers forward mode with zeros.
+_LIBRARY: Any = torch.library.Library("ropeexport", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(
+    "apply_rope(Tensor xq, Tensor xk, Tensor pe) -> (Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+apply_rope_op = torch.ops.ropeexport.apply_rope.default
 
-@torch.library.custom_op("ropeexport::apply_rope", mutates_args=())
-def apply_rope_op(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+
+@_disable_dynamo  # a kernel runs as written: compiled, it would round otherwise
+def _rotate_both(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate q (B, Hq, L, D) and k (B, Hk, L, D) by pe (B or 1, H or 1, L, D/2, 2, 2)."""
     check_traceable(xq, xk, pe)
     check_sizes(xq, xk, pe)
@@ -27,7 +44,6 @@ def apply_rope_op(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     return rotate(xq, pe).contiguous(), rotate(xk, pe).contiguous()
 
 
-@apply_rope_op.register_fake
 def _apply_rope_fake(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     return _contiguous_like(xq), _contiguous_like(xk)
 
@@ -36,35 +52,78 @@ def _contiguous_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _apply_rope_setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
+@_disable_dynamo
+def _differentiable(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate with derivatives: of forward mode and of torch.func, those of torch's own operators.
+
+    Gradients have a rule of their own, which keeps the op whole in a compiled graph.
+    """
+    inputs = (xq, xk, pe)
+    if torch._C._are_functorch_transforms_active() or any(map(_has_tangent, inputs)):
+        return _rotate_both(*inputs)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        rotated: tuple[Tensor, Tensor] = _Rotation.apply(*inputs)  # type: ignore[no-untyped-call]
+        return rotated
+    return _without_derivatives(*inputs)
 
 
-def _apply_rope_backward(ctx, grad_q: Tensor, grad_k: Tensor):  # type: ignore[no-untyped-def]
-    xq, xk, pe = ctx.saved_tensors
-    needs_q, needs_k, needs_pe = ctx.needs_input_grad
-    grad_pe = None
-    if needs_pe:
-        grad_pe = rotate_backward_pe(grad_q, xq, pe) + rotate_backward_pe(grad_k, xk, pe)
-    return (
-        rotate_backward_data(grad_q, pe) if needs_q else None,
-        rotate_backward_data(grad_k, pe) if needs_k else None,
-        grad_pe,
-    )
+def _has_tangent(x: Tensor) -> bool:
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
-apply_rope_op.register_autograd(_apply_rope_backward, setup_context=_apply_rope_setup)
+def _without_derivatives(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    with torch._C._AutoDispatchBelowAutograd():
+        rotated: tuple[Tensor, Tensor] = apply_rope_op(xq, xk, pe)
+    return rotated
+
+
+class _Rotation(torch.autograd.Function):
+    """The gradients of the op: they save the data in its own type, not a float32 copy of it."""
+
+    @staticmethod
+    def forward(ctx: Any, xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(xq, xk, pe)
+        return _without_derivatives(xq, xk, pe)
+
+    @staticmethod
+    def backward(ctx: Any, grad_q: Tensor, grad_k: Tensor) -> tuple[Tensor | None, ...]:
+        xq, xk, pe = ctx.saved_tensors
+        needs_q, needs_k, needs_pe = ctx.needs_input_grad
+        grad_pe = None
+        if needs_pe:
+            grad_pe = rotate_backward_pe(grad_q, xq, pe) + rotate_backward_pe(grad_k, xk, pe)
+        return (
+            rotate_backward_data(grad_q, pe) if needs_q else None,
+            rotate_backward_data(grad_k, pe) if needs_k else None,
+            grad_pe,
+        )
+
+
+_LIBRARY.impl("apply_rope", _rotate_both, "CompositeExplicitAutograd")
+_LIBRARY.impl("apply_rope", _differentiable, "Autograd")
+# torch.vmap sees through to torch's own operators as well: they map any axis of any input
+_LIBRARY.impl("apply_rope", _rotate_both, "FuncTorchBatched")
+torch.library.register_fake(apply_rope_op, _apply_rope_fake, lib=_LIBRARY)
 
 
 @torch.library.custom_op("ropeexport::rope_table", mutates_args=())
 def rope_table_op(pos: Tensor, dim: int, theta: float) -> Tensor:
     """Return the float32 matrices (..., L, dim/2, 2, 2) of integer positions (..., L)."""
+    check_integer_positions(pos)
     return rope_matrices(pos, dim, theta)
 
 
 @rope_table_op.register_fake
 def _rope_table_fake(pos: Tensor, dim: int, theta: float) -> Tensor:
+    check_integer_positions(pos)
     return pos.new_empty((*pos.shape, dim // 2, 2, 2), dtype=torch.float32)
+
+
+@rope_table_op.register_vmap
+def _rope_table_vmap(
+    _info: Any, in_dims: tuple[int, None, None], pos: Tensor, dim: int, theta: float
+) -> tuple[Tensor, int]:
+    return rope_table_op(pos.movedim(in_dims[0], 0), dim, theta), 0  # a mapped axis is one more
 
 
 def rope(pos: Tensor, dim: int, theta: float) -> Tensor:
@@ -91,6 +150,9 @@ def rope(pos: Tensor, dim: int, theta: float) -> Tensor:
 
     Notes
     -----
+    Floating positions are differentiable in every mode, integer ones have no derivative;
+    ``torch.vmap`` maps both.
+
     Source: black-forest-labs/flux ``src/flux/math.py``.
     """
     check_rope_arguments(pos, dim, theta)
@@ -124,6 +186,10 @@ def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tenso
 
     Notes
     -----
+    Gradients, forward mode (``torch.func.jvp``, ``jacfwd``, dual numbers), ``torch.vmap`` and all
+    that ``torch.func`` builds of them, nested or of higher order, hold for every argument; a
+    tangent has its result's type.
+
     Source: black-forest-labs/flux ``src/flux/math.py``.
     """
     check_traceable(xq, xk, freqs_cis)

@@ -36,7 +36,7 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
     pairs = x.to(dtype).reshape(*x.shape[:-1], x.shape[-1] // 2, 1, 2)
     matrices = pe.to(dtype)
     rotated = matrices[..., 0] * pairs[..., 0] + matrices[..., 1] * pairs[..., 1]
-    return rotated.flatten(-2).to(x.dtype)
+    return rotated.reshape(x.shape).to(x.dtype)
 
 
 def rotate_backward_data(grad: Tensor, pe: Tensor) -> Tensor:
