@@ -1,0 +1,52 @@
+"""Modules of public repositories export as they are written, and compute what eager computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from exporting.public_modules import MODULES, SOURCES, Case
+
+import ropeexport
+
+EPS = float(np.finfo(np.float32).eps)
+LARGEST = 68  # position, at which a float32 angle is off by as many half units of rounding
+# how many of the rotary applications are ops: q and k share their tables, or each is one
+ROPES: dict[str, tuple[int, int]] = {}
+
+
+def compare(case: Case, folder: Path) -> float:
+    """Return the largest error at the case's sizes, as a share of what float32 angles explain."""
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    names = [value.name for value in session.get_inputs()]
+    shares = []
+    for batch, length in case.sizes:
+        inputs = case.inputs(batch, length)
+        eager = case.module(**inputs)
+        ours = session.run(None, {name: inputs[name].numpy() for name in names})
+        for x, y in zip(ours, eager if isinstance(eager, tuple) else (eager,), strict=True):
+            assert x.shape == tuple(y.shape)
+            size = max(1.0, float(y.abs().max()))
+            shares.append(np.abs(x - y.numpy()).max(initial=0.0) / (LARGEST * EPS * size))
+    return max(shares)
+
+
+@pytest.mark.parametrize("name", MODULES)
+@torch.no_grad()
+def test_a_public_module_exports_as_it_is_written(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    case = MODULES[name]()
+    made = ropeexport.export(
+        case.module.eval(), case.inputs(2, 16), tmp_path,
+        dynamic_axes=case.dynamic_axes, axes=case.axes,
+    )  # fmt: skip
+    assert (made.found, made.replaced) == ROPES[name]
+    assert compare(case, tmp_path) <= 1.0
+
+
+def test_each_is_of_another_repository() -> None:
+    assert list(SOURCES) == list(MODULES)
+    assert len({repository for repository, *_ in SOURCES.values()}) == 10
