@@ -100,15 +100,31 @@ def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
 
 
 def dynamic_shapes(example: Example) -> dict[str, Any]:
-    """Return torch.export's ``dynamic_shapes`` of an example."""
+    """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds."""
+    dims = {
+        label: _dim(label, example)
+        for axes in example.dynamic_axes.values()
+        for label in axes.values()
+    }
     shapes: dict[str, Any] = {
-        name: {
-            axis: torch.export.Dim(label)
-            for axis, label in example.dynamic_axes.get(name, {}).items()
-        }
+        name: {axis: dims[label] for axis, label in example.dynamic_axes.get(name, {}).items()}
         for name in example.inputs
     }
     return shapes | {name: _static(value) for name, value in example.constants.items()}
+
+
+def _dim(label: str, example: Example) -> Any:
+    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it."""
+    limit = example.axes.get(label)
+    sizes = [
+        x.shape[axis]
+        for name, x in traceable_inputs(example).items()
+        for axis, named in example.dynamic_axes.get(name, {}).items()
+        if named == label
+    ]
+    if limit is None or limit.max < max(sizes, default=0):
+        return torch.export.Dim(label)
+    return torch.export.Dim(label, max=limit.max)
 
 
 def _static(value: Any) -> Any:
