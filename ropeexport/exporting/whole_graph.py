@@ -119,9 +119,9 @@ def _shares(old: onnx.ModelProto, new: onnx.ModelProto, inputs: Arrays) -> list[
 def _share(name: str, error: float, allowed: float, size: float) -> float:
     if not error <= allowed:
         raise ExportError(
-            f"output {name!r}: expected what was traced, got an error of {error:.3g} on values of "
-            f"up to {size:.3g} where {allowed:.3g} is allowed: this is a fault of ropeexport, "
-            "nothing was written; report it with the model"
+            f"output {name!r}: the rewritten graph departs from the one that it was made from: "
+            f"expected at most {allowed:.3g} on values of up to {size:.3g}, got {error:.3g}; this "
+            "is a fault of ropeexport, and nothing was written: report it with the model"
         )
     return error / allowed if allowed else 0.0
 

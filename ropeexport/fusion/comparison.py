@@ -71,8 +71,8 @@ class Outcome:
     def reason(self) -> str | None:
         """Why the rewrite must not stand; None where it agrees."""
         if not self.shapes:
-            return f"cannot be compared with what was traced: {self.failure}"
-        return None if self.worst <= 1.0 else f"departs from what was traced: {self.text}"
+            return f"cannot be compared with the graph as it was: {self.failure}"
+        return None if self.worst <= 1.0 else f"departs from the graph as it was: {self.text}"
 
 
 def compare_regions(

@@ -267,3 +267,27 @@ def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatc
         data.write_bytes(values[:-1] + (b"" if fault == "truncated" else bytes([values[-1] ^ 1])))
     with pytest.raises(ModelFileError, match=r"model\.onnx\.data.*bring it back"):
         check_weights(tmp_path, record.model.weights)
+
+
+@pytest.mark.parametrize("limit", [5000, 3_000_000])
+def test_a_limit_of_positions_is_stated_and_kept(tmp_path: Path, limit: int) -> None:
+    request = sources.Request("flux-self-attention-ids", Options(**SMALL))
+    record = export_model(request, tmp_path, max_position=limit)
+    stated = record.model.max_position
+    assert limit <= stated < limit + 1024
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    x, ids = np.ones((1, 4, 32), np.float32), np.full((1, 4, 3), stated)
+    assert np.isfinite(session.run(None, {"x": x, "ids": ids})[0]).all()
+    assert np.isnan(session.run(None, {"x": x, "ids": ids + 1})[0]).all()
+
+
+def test_a_model_without_tables_states_no_limit(tmp_path: Path) -> None:
+    record = export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path)
+    assert record.model.max_position is None
+
+
+def test_a_limit_beyond_whole_numbers_of_float32_is_refused(tmp_path: Path) -> None:
+    request = sources.Request("flux-self-attention-ids", Options(**SMALL))
+    with pytest.raises(UsageError, match=r"max position: expected 1 to 16777215 .*, got 16777216"):
+        export_model(request, tmp_path, max_position=1 << 24)
+    assert list(tmp_path.iterdir()) == []

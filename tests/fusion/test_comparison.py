@@ -98,7 +98,7 @@ def test_wrong_angles_are_taken_back(tmp_path: Path, monkeypatch, fault) -> None
     assert record.recognition.replaced == 1
     names = [refusal.node for refusal in record.comparison.left]
     assert len(names) == 2  # the cosine and the sine
-    assert all("departs from what was traced" in r.reason for r in record.comparison.left)
+    assert all("departs from the graph as it was" in r.reason for r in record.comparison.left)
     assert record.max_position is None
     assert_right(tmp_path, module)
 
@@ -143,7 +143,7 @@ def test_a_wrong_op_is_taken_back(tmp_path: Path, monkeypatch, fault, proof: str
     record = export(tmp_path, module)
     count = record.recognition
     assert (count.found, count.replaced, record.ropes) == (1, 0, ())
-    words = "the op would" if proof == "before" else "departs from what was traced"
+    words = "the op would" if proof == "before" else "departs from the graph as it was"
     assert words in count.refused[0].reason
     assert_right(tmp_path, module)
 
@@ -162,7 +162,9 @@ def test_a_fault_elsewhere_ends_the_export(tmp_path: Path, monkeypatch) -> None:
             reader.replace_input_with(index, scaled.outputs[0])
 
     monkeypatch.setattr(exporter, "make_portable", halve)
-    with pytest.raises(ExportError, match=r"output '\w+': expected what was traced, got an error"):
+    with pytest.raises(
+        ExportError, match=r"output '\w+': the rewritten graph departs.*nothing was written"
+    ):
         export(tmp_path, Half().eval())
     assert list(tmp_path.iterdir()) == []
 
