@@ -12,9 +12,11 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.tensor_adapters import from_torch_dtype
 
 from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
+from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.models.example import Example, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
@@ -42,7 +44,7 @@ def trace(example: Example, opset: int) -> Traced:
                 strict=False,
             )
             program = torch.onnx.export(
-                without_complex(exported),
+                without_complex(with_explicit_types(exported)),
                 dynamo=True,
                 opset_version=opset,
                 optimize=False,
@@ -62,8 +64,34 @@ def trace(example: Example, opset: int) -> Traced:
             f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
         )
     _name_axes(program.model, example.dynamic_axes)
+    _keep_output_types(program.model, exported)
     assert program.exported_program is not None  # what it was lowered from
     return Traced(program.model, program.exported_program)
+
+
+def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
+    """Give each output the type that eager returns; torch computes a float16 sum in float32, say.
+
+    Between two kinds of numbers a cast would hide that something else was computed.
+    """
+    nodes = exported.graph.output_node().all_input_nodes
+    types = {x.name: x.meta["val"].dtype for x in nodes if isinstance(x.meta["val"], torch.Tensor)}
+    names_of_eager = [name for name in exported.graph_signature.user_outputs if name in types]
+    for index, name in enumerate(names_of_eager):
+        value, wanted = model.graph.outputs[index], from_torch_dtype(types[name])
+        if value.dtype in (None, wanted):
+            continue
+        if value.dtype.is_floating_point() != wanted.is_floating_point():
+            raise ExportError(
+                f"output {name}: expected {wanted}, as the module returns, torch.onnx computes it "
+                f"as {value.dtype}: cast the arguments of what makes it to one type in the module"
+            )
+        cast = ir.node("Cast", [value], {"to": wanted})
+        output = cast.outputs[0]
+        output.name, value.name = value.name, f"{value.name}_{value.dtype.name.lower()}"
+        output.dtype, output.shape = wanted, value.shape
+        model.graph.append(cast)
+        model.graph.outputs[index] = output
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
