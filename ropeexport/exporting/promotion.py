@@ -45,11 +45,12 @@ _ORIGIN = ("stack_trace", "nn_module_stack", "torch_fn")  # where in the module 
 
 def with_explicit_types(program: ExportedProgram) -> ExportedProgram:
     """Return the program, changed in place, with a cast wherever eager promotes by itself."""
-    for module in program.graph_module.modules():  # a region under autocast is a graph of its own
-        if isinstance(module, fx.GraphModule):
-            for node in list(module.graph.nodes):
-                _rewrite(node)
-            module.recompile()
+    with program.graph_module._set_replace_hook(program.graph_signature.get_replace_hook()):
+        for module in program.graph_module.modules():  # a region under autocast is one of its own
+            if isinstance(module, fx.GraphModule):
+                for node in list(module.graph.nodes):
+                    _rewrite(node)
+                module.recompile()
     return program
 
 
@@ -85,7 +86,7 @@ def _compute_in(dtype: torch.dtype, node: fx.Node) -> None:
     _cast_arguments(node, dtype)
     if dtype is value.dtype:
         return
-    node.meta["val"] = value.to(dtype)
+    node.meta = node.meta | {"val": value.to(dtype)}  # a region's result may share the former one
     narrow = _add_node(node.next, _aten.to.dtype, node, value.dtype)
     node.replace_all_uses_with(narrow, delete_user_cb=lambda user: user is not narrow)
 

@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
+from torch.export.graph_signature import OutputKind
 
 from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
@@ -74,11 +75,8 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
 
     Between two kinds of numbers a cast would hide that something else was computed.
     """
-    nodes = exported.graph.output_node().all_input_nodes
-    types = {x.name: x.meta["val"].dtype for x in nodes if isinstance(x.meta["val"], torch.Tensor)}
-    names_of_eager = [name for name in exported.graph_signature.user_outputs if name in types]
-    for index, name in enumerate(names_of_eager):
-        value, wanted = model.graph.outputs[index], from_torch_dtype(types[name])
+    for index, (name, dtype) in enumerate(_user_outputs(exported)):
+        value, wanted = model.graph.outputs[index], from_torch_dtype(dtype)
         if value.dtype in (None, wanted):
             continue
         if value.dtype.is_floating_point() != wanted.is_floating_point():
@@ -92,6 +90,15 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
         output.dtype, output.shape = wanted, value.shape
         model.graph.append(cast)
         model.graph.outputs[index] = output
+
+
+def _user_outputs(exported: torch.export.ExportedProgram) -> Iterator[tuple[str, torch.dtype]]:
+    """Yield the names and types of the tensors that the module returns."""
+    nodes = exported.graph.output_node().args[0]
+    for spec, node in zip(exported.graph_signature.output_specs, nodes, strict=True):
+        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(value, torch.Tensor):
+            yield node.name, value.dtype
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
