@@ -59,8 +59,11 @@ def check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
 
 
 def check_values(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Raise unless ``v`` fits the keys and the heads of q are a multiple of theirs."""
-    if v.dtype != q.dtype:
+    """Raise unless ``v`` fits the keys and the heads of q are a multiple of theirs.
+
+    Under autocast q, k and v may differ in type: attention casts them to autocast's.
+    """
+    if v.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
         raise TypeError(f"v: expected {q.dtype} as q has, got {v.dtype}")
     if v.ndim != 4:
         raise ValueError(f"v: expected shape (B, H, L, D), got {_shape(v)}")

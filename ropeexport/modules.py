@@ -28,7 +28,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (B, L, H*D) in the type of ``q``.
+        (B, L, H*D) in the type of ``q``; under autocast, in autocast's type.
 
     Notes
     -----
@@ -91,7 +91,9 @@ class FluxSelfAttention(nn.Module):
         """Attend over x (B, L, dim) with pe as :func:`ropeexport.apply_rope` takes it."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        projected: Tensor = self.proj(attention(self.query_norm(q), self.key_norm(k), v, pe))
+        # in v's type again, as QKNorm ends there: float32 scales widen what they scale
+        q, k = self.query_norm(q).to(v), self.key_norm(k).to(v)
+        projected: Tensor = self.proj(attention(q, k, v, pe))
         return projected
 
 

@@ -12,9 +12,12 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.tensor_adapters import from_torch_dtype
+from torch.export.graph_signature import OutputKind
 
 from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
+from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
 from ropeexport.models.example import Example, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
@@ -44,7 +47,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 strict=False,
             )
             program = torch.onnx.export(
-                without_complex(exported),
+                without_complex(with_explicit_types(exported)),
                 dynamo=True,
                 opset_version=opset,
                 optimize=False,
@@ -66,7 +69,39 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     assert program.exported_program is not None  # what it was lowered from
     check_function(program.exported_program)
     _name_axes(program.model, example.dynamic_axes)
+    _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program)
+
+
+def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
+    """Give each output the type that eager returns; torch computes a float16 sum in float32, say.
+
+    Between two kinds of numbers a cast would hide that something else was computed.
+    """
+    for index, (name, dtype) in enumerate(_user_outputs(exported)):
+        value, wanted = model.graph.outputs[index], from_torch_dtype(dtype)
+        if value.dtype in (None, wanted):
+            continue
+        if value.dtype.is_floating_point() != wanted.is_floating_point():
+            raise ExportError(
+                f"output {name}: expected {wanted}, as the module returns, torch.onnx computes it "
+                f"as {value.dtype}: cast the arguments of what makes it to one type in the module"
+            )
+        cast = ir.node("Cast", [value], {"to": wanted})
+        output = cast.outputs[0]
+        output.name, value.name = value.name, f"{value.name}_{value.dtype.name.lower()}"
+        output.dtype, output.shape = wanted, value.shape
+        model.graph.append(cast)
+        model.graph.outputs[index] = output
+
+
+def _user_outputs(exported: torch.export.ExportedProgram) -> Iterator[tuple[str, torch.dtype]]:
+    """Yield the names and types of the tensors that the module returns."""
+    nodes = exported.graph.output_node().args[0]
+    for spec, node in zip(exported.graph_signature.output_specs, nodes, strict=True):
+        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(value, torch.Tensor):
+            yield node.name, value.dtype
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:

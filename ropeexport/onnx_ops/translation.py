@@ -6,7 +6,7 @@ and the custom node would be lost; the function bodies are attached to the finis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def _op(schema: onnx.defs.OpSchema) -> onnxscript.values.Op:
 
 
 def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
-    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops.
+    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops, and einsum.
 
     ``max_position`` is the largest that tables of angles must hold.
     """
@@ -84,9 +84,19 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         return rope_table_node(pos, *tables[dim, theta])
 
     return {
+        torch.ops.aten.einsum.default: _einsum,
         torch.ops.ropeexport.apply_rope.default: apply_rope,
         torch.ops.ropeexport.rope_table.default: rope_of_positions,
     }
+
+
+def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = None) -> Any:
+    """Write an Einsum; ONNX's takes no bfloat16, whose sums eager has in float32 as well."""
+    op, types = onnxscript.opset23, {x.dtype for x in tensors}
+    if types != {ir.DataType.BFLOAT16}:
+        return op.Einsum(*tensors, equation=equation)
+    wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
+    return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)
 
 
 def _is_narrow(pe: Any) -> bool:
