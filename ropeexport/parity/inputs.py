@@ -16,6 +16,7 @@ from ropeexport.parity.floats import float_type, is_float, numpy_type
 from ropeexport.parity.space import Kind
 from ropeexport.profiles import shape_at
 
+_FIRST_POSITIONS = 16  # below which a single position is drawn
 _AXES_LIMIT = 4  # a last dimension of this size or less holds position axes, not a length
 
 
@@ -70,8 +71,10 @@ def _positions(
     """Return position ids (..., L, axes), or (..., L) where the last dimension is a length."""
     if kind == "long positions":
         return rng.integers(0, min(positions.LONG_LIMIT, _exact_below(spec.dtype)), shape)
+    if not shape:
+        return rng.integers(0, _FIRST_POSITIONS, shape)
     last = spec.shape[-1]
-    if not isinstance(last, int) or last > _AXES_LIMIT:
+    if len(shape) == 1 or not isinstance(last, int) or last > _AXES_LIMIT:
         return np.broadcast_to(np.arange(shape[-1]), shape).copy()
     *lead, length, axes = shape
     made = np.zeros(shape, dtype=np.int64)
