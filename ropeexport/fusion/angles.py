@@ -35,6 +35,7 @@ _UNARY = {
     "Cast", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Neg", "Reshape", "Slice",
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
+_KEEPS_ORDER = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _ROUNDING = {"Ceil", "Floor", "Round", "Sign"}
 _KEEPS_WHOLE = {"Abs", "Add", "Max", "Min", "Mul", "Range", "Sub", "Sum"}  # of whole numbers
 _LARGEST_CONSTANT = 1 << 16  # elements; positions are no weights
@@ -247,13 +248,25 @@ def _product_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     if node is None or node.domain != "" or node.op_type != "Mul" or value.shape is None:
         return None
     pairs = value.shape[-1]
-    for positions, frequencies in (node.inputs, node.inputs[::-1]):
+    for positions, factor in (node.inputs, node.inputs[::-1]):
+        frequencies = _constant_of(factor)
         if positions is None or frequencies is None or frequencies.const_value is None:
             continue
         one_each = frequencies.const_value.size == pairs and pairs != 1
         if one_each and positions.shape is not None and len(positions.shape) == len(value.shape):
             return (positions, frequencies) if positions.shape[-1] == 1 else None
     return None
+
+
+def _constant_of(value: ir.Value | None) -> ir.Value | None:
+    """Return the constant whose elements a value has, in their order; no weight is folded."""
+    while value is not None and value.const_value is None:
+        node = value.producer()
+        moved = node is not None and node.domain == "" and node.op_type in _KEEPS_ORDER
+        if node is None or not (moved and is_float(value)):
+            return None
+        value = node.inputs[0]
+    return value
 
 
 def _fits(angle: Angle, movement: Movement) -> bool:
