@@ -111,6 +111,7 @@ class Judge:
             output=truth.sizes[spec.name],
             sensitivity=truth.sensitivity[spec.name],
             data_rms=truth.data_rms,
+            conversions=truth.conversions.get(spec.name, Size(0.0, 0.0)),
             rotated=rotated,
         )
 

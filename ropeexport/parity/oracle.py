@@ -4,14 +4,13 @@ The inputs of a case are numbers of their own type; the oracle takes those very 
 Matrices ``pe`` are such an input.  Where a module makes them itself from integer positions,
 ``ropeexport.rope`` rounds them to float32 by contract, in the oracle as in eager.  What else a
 module casts to a narrower type stays in float64, and what its casts to float32 and its tables in
-float32 cost is measured and joins the sensitivity.
+float32 cost is measured on its own: a conversion is rounded once and grows in no sum.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ropeexport.parity.floats import Float64s, float_type
-from ropeexport.parity.tolerance import Size
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
 from ropeexport.parity.widening import Widened
 from ropeexport.runners import Arrays
@@ -57,8 +55,7 @@ class Oracle:
         with Widened(single=False), self._rounded_tables(seed):
             coarse = self._run({**inputs, **floats_in_float64(inputs)})
         moves = {name: size_of(x - truth.outputs[name]) for name, x in coarse.items()}
-        joined = {name: _hypot(size, moves[name]) for name, size in truth.sensitivity.items()}
-        return dataclasses.replace(truth, sensitivity=joined)
+        return dataclasses.replace(truth, conversions=moves)
 
     @torch.no_grad()
     def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
@@ -83,7 +80,3 @@ class Oracle:
 def _noise(table: Tensor, generator: torch.Generator) -> Tensor:
     signs = 2.0 * torch.rand(table.shape, dtype=torch.float64, generator=generator) - 1.0
     return float_type("float32").unit_roundoff * signs
-
-
-def _hypot(one: Size, other: Size) -> Size:
-    return Size(math.hypot(one.rms, other.rms), math.hypot(one.largest, other.largest))

@@ -8,9 +8,11 @@ by its unit roundoff ``u``.  So the oracle runs again on inputs perturbed by ran
 of up to ``u``, and the change is the ``sensitivity`` S: it knows the magnitudes, the softmax, and
 how a 2x2 matrix amplifies logits, whatever the module.  Rounding the output adds ``u |y|``, and a
 sum of n terms in float32 adds random errors that grow as the square root of n (Higham and Mary,
-2019), half of ``sqrt(n) 2^-24`` for each perturbed factor:
+2019), half of ``sqrt(n) 2^-24`` for each perturbed factor.  What the module's own conversions to
+float32 cost, C, is known as it is: they are rounded once, whatever is summed afterwards.
 
-    P = sqrt(S^2 + (u |y|)^2) * sqrt(1 + n (2^-24 / u)^2 / 4) + underflow * max(1, sqrt(n) |x|)
+    G = sqrt(1 + n (2^-24 / u)^2 / 4)
+    P = sqrt(G^2 (S^2 + (u |y|)^2) + C^2) + underflow * max(1, sqrt(n) |x|)
 
 *Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
 stages cost, which the first yardstick does not see.  It is capped at ``eager_cap * P`` (to which
@@ -23,7 +25,8 @@ sees one wrong element.  The multiples are in :class:`Allowance`.
 *Rotation.*  Where an output is a rope's own, in a half type, far less is forgiven.  The contract
 rotates in float32 and rounds once, so each element is within ``u |y|`` of exact, beyond float32's
 own noise: three roundings of ``2^-24`` of ``|m0 x0| + |m1 x1|``, which ``S`` scales (the inputs'
-perturbation by u moves that very sum), and 2^-23 for matrices made from positions.  The same
+perturbation by u moves that very sum), and 2^-23 for matrices made from positions; and beyond a
+multiple of C, where a module makes its matrices by conversions of its own.  The same
 elements are rounded the same way in eager, so the root mean square error is eager's own, but for
 that noise: a table or a product in half precision adds to it at least a factor of sqrt(2).
 """
@@ -70,6 +73,8 @@ class Yardstick:
         Of the oracle's output, and of its change on perturbed inputs.
     data_rms : float
         Of the data that is summed.
+    conversions : Size
+        Of the output's change by the module's own conversions to float32.
     rotated : bool
         Whether the output is a rope's own: rotated in float32 and rounded to its type once.
     eager : Size or None
@@ -82,6 +87,7 @@ class Yardstick:
     output: Size
     sensitivity: Size
     data_rms: float
+    conversions: Size = Size(0.0, 0.0)
     eager: Size | None = None
     rotated: bool = False
 
@@ -147,12 +153,14 @@ def rounding(yardstick: Yardstick) -> Size:
     growth = math.sqrt(1.0 + terms * (_GROWTH * ratio) ** 2)
     floor = kind.underflow * max(1.0, math.sqrt(terms) * yardstick.data_rms)
 
-    def size(sensitivity: float, output: float) -> float:
-        return growth * math.hypot(sensitivity, kind.unit_roundoff * output) + floor
+    def size(sensitivity: float, output: float, conversions: float) -> float:
+        summed = growth * math.hypot(sensitivity, kind.unit_roundoff * output)
+        return math.hypot(summed, conversions) + floor
 
+    moved, whole, converted = yardstick.sensitivity, yardstick.output, yardstick.conversions
     return Size(
-        rms=size(yardstick.sensitivity.rms, yardstick.output.rms),
-        largest=size(yardstick.sensitivity.largest, yardstick.output.largest),
+        rms=size(moved.rms, whole.rms, converted.rms),
+        largest=size(moved.largest, whole.largest, converted.largest),
     )
 
 
@@ -204,9 +212,10 @@ def _rotation(yardstick: Yardstick, allowed: Allowance) -> Bound:
     rms = kind.unit_roundoff * yardstick.output.rms
     if yardstick.eager is not None and yardstick.eager.rms < math.inf:
         rms = min(rms, allowed.rotation_rms * yardstick.eager.rms)
+    converted = yardstick.conversions
     return Bound(
-        max_abs=noise,
-        rms=rms + noise,
+        max_abs=noise + allowed.rounding_max * converted.largest,
+        rms=rms + noise + allowed.rounding_rms * converted.rms,
         rule="rotation",
         rtol=kind.unit_roundoff,
     )

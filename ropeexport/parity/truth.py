@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,13 +27,16 @@ _STEPS = 128
 class Truth:
     """The exact outputs of a case and how they move when its inputs are rounded anew.
 
-    ``data_rms`` is the root mean square of the largest floating input.
+    ``data_rms`` is the root mean square of the largest floating input; ``conversions`` is the
+    change of each output where the module's own conversions to float32 are as they are written,
+    empty where it has none.
     """
 
     outputs: Mapping[str, Float64s]
     sizes: dict[str, Size]
     sensitivity: dict[str, Size]
     data_rms: float = 1.0
+    conversions: Mapping[str, Size] = field(default_factory=dict)
 
 
 class TruthTeller(Protocol):

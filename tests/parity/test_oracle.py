@@ -33,7 +33,7 @@ class _NoCasts(nn.Module):
         return x.cos()
 
 
-def test_what_float32_angles_cost_is_in_the_sensitivity() -> None:
+def test_what_float32_angles_cost_is_measured_apart() -> None:
     module, inputs = _FloatAngles(), {"position_ids": _POSITIONS}
     frequencies = _THETA ** -(np.arange(0, _DIM, 2) / _DIM)
     exact = np.cos(_POSITIONS[..., None] * frequencies)
@@ -42,7 +42,8 @@ def test_what_float32_angles_cost_is_in_the_sensitivity() -> None:
     cost = np.abs(eager - exact).max()
     assert cost > 1e-3, "this test's own angles are too short to show anything"
     assert np.abs(truth.outputs["cos"] - exact).max() < 4 * cost
-    assert cost / 8 < truth.sensitivity["cos"].largest < 8 * cost
+    assert cost / 8 < truth.conversions["cos"].largest < 8 * cost
+    assert truth.sensitivity["cos"].largest == 0, "whole numbers are exact in every type"
 
 
 def test_the_modules_tables_are_as_they_were_after_a_run() -> None:
@@ -56,6 +57,7 @@ def test_where_nothing_is_narrowed_the_inputs_alone_are_perturbed() -> None:
     truth = Oracle(_NoCasts(), ["y"]).truth(inputs, seed=0)
     np.testing.assert_array_equal(truth.outputs["y"], np.cos(inputs["x"].astype(np.float64)))
     assert 0 < truth.sensitivity["y"].largest <= 2.0**-24
+    assert not truth.conversions
 
 
 def test_whole_numbers_are_exact_and_so_not_perturbed() -> None:

@@ -31,6 +31,14 @@ def test_rounding_is_the_formula_of_the_docstring() -> None:
     assert own.largest == pytest.approx(growth * math.hypot(1e-6, 4 * u) + floor)
 
 
+def test_conversions_are_rounded_once_and_do_not_grow_with_the_sums() -> None:
+    converted = Size(0.02, 0.1)  # what float32 angles at position 10^6 are off by, and more
+    for terms in (64, 4096):
+        own = tolerance.rounding(replace(YARDSTICK, conversions=converted, terms=terms))
+        assert own.rms == pytest.approx(converted.rms, rel=1e-3)
+        assert own.largest == pytest.approx(converted.largest, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -39,6 +47,7 @@ def test_rounding_is_the_formula_of_the_docstring() -> None:
         {"output": Size(50.0, 200.0)},
         {"dtype": "float16", "working_roundoff": 2.0**-11},
         {"eager": Size(1e-5, 1e-5)},
+        {"conversions": Size(1e-5, 1e-5)},
     ],
 )
 def test_a_bound_grows_with_what_it_is_made_of(change) -> None:
