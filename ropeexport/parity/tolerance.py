@@ -15,8 +15,9 @@ float32 cost, C, is known as it is: they are rounded once, whatever is summed af
     P = sqrt(G^2 (S^2 + (u |y|)^2) + C^2) + underflow * max(1, sqrt(n) |x|)
 
 *Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
-stages cost, which the first yardstick does not see.  It is capped at ``eager_cap * P`` (to which
-eager is held itself), so that a broken eager is not a licence for the others.
+stages cost, which the first yardstick does not see.  It is capped at P with all but C taken
+``eager_cap`` times (to which eager is held itself), so that a broken eager is not a licence for the
+others.
 
 A bound is the larger of a multiple of each, once for the root mean square of the error, which
 concentrates and so sees what touches many elements a little, and once for the largest error, which
@@ -118,12 +119,14 @@ class Bound:
     """What an output is held to, and which yardstick set it.
 
     With ``rtol``, an element's error may exceed ``max_abs`` by ``rtol`` times what was expected.
+    ``floor`` is the part of ``max_abs`` that underflow alone explains.
     """
 
     max_abs: float
     rms: float
     rule: Literal["rounding", "eager", "rotation", "override"]
     rtol: float = 0.0
+    floor: float = 0.0
 
     def broken_by(self, difference: Difference) -> str | None:
         """Return what a difference breaks, or None where it holds; NaN never holds."""
@@ -135,6 +138,20 @@ class Bound:
             return f"largest error {difference.max_abs:.3g}, bound {self.max_abs:.3g}"
         return None
 
+    def too_wide_for(self, output: Size) -> str | None:
+        """Return why a bound proves nothing of an output: it is larger than all that is in it.
+
+        Zeros would pass, and so would the output with its sign reversed or its elements in another
+        order.  Below the smallest normal number a type knows no less, and a user's own bound is
+        the user's to choose.
+        """
+        if self.rule == "override" or self.max_abs - self.floor <= output.largest:
+            return None
+        return (
+            f"the bound {self.max_abs:.3g} is larger than the output itself (largest "
+            f"{output.largest:.3g}): nothing would be proven"
+        )
+
 
 def samples_for(elements: int) -> int:
     """Return how many perturbed runs a sensitivity needs: many where an output is small.
@@ -145,17 +162,21 @@ def samples_for(elements: int) -> int:
     return max(1, min(_MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
 
 
-def rounding(yardstick: Yardstick) -> Size:
-    """Return P of the module's docstring: what rounding alone explains."""
+def rounding(yardstick: Yardstick, factor: float = 1.0) -> Size:
+    """Return P of the module's docstring: what rounding alone explains.
+
+    ``factor`` multiplies all but C: the further stages of a module round anew, but what its
+    conversions cost is known as it is.
+    """
     kind = float_type(yardstick.dtype)
     terms = yardstick.terms
     ratio = _ACCUMULATION_ROUNDOFF / yardstick.working_roundoff
     growth = math.sqrt(1.0 + terms * (_GROWTH * ratio) ** 2)
-    floor = kind.underflow * max(1.0, math.sqrt(terms) * yardstick.data_rms)
+    floor = _floor(yardstick)
 
     def size(sensitivity: float, output: float, conversions: float) -> float:
         summed = growth * math.hypot(sensitivity, kind.unit_roundoff * output)
-        return math.hypot(summed, conversions) + floor
+        return math.hypot(factor * summed, conversions) + factor * floor
 
     moved, whole, converted = yardstick.sensitivity, yardstick.output, yardstick.conversions
     return Size(
@@ -164,19 +185,26 @@ def rounding(yardstick: Yardstick) -> Size:
     )
 
 
+def _floor(yardstick: Yardstick) -> float:
+    """Return what underflow alone explains: each of random terms rounded to a subnormal."""
+    kind = float_type(yardstick.dtype)
+    return kind.underflow * max(1.0, math.sqrt(yardstick.terms) * yardstick.data_rms)
+
+
 def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     """Return what a runtime's output is held to."""
     allowed = allowance or Allowance()
     if _is_rounded_once(yardstick):
         return _rotation(yardstick, allowed)
     own = rounding(yardstick)
-    eager = _capped(yardstick.eager, own, allowed)
+    eager = _capped(yardstick.eager, rounding(yardstick, allowed.eager_cap))
     by_rounding = allowed.rounding_max * own.largest, allowed.rounding_rms * own.rms
     by_eager = allowed.eager_max * eager.largest, allowed.eager_rms * eager.rms
     return Bound(
         max_abs=max(by_rounding[0], by_eager[0]),
         rms=max(by_rounding[1], by_eager[1]),
         rule="eager" if by_eager[1] > by_rounding[1] else "rounding",
+        floor=allowed.eager_max * allowed.eager_cap * _floor(yardstick),
     )
 
 
@@ -185,11 +213,12 @@ def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bou
     allowed = allowance or Allowance()
     if _is_rounded_once(yardstick):
         return _rotation(replace(yardstick, eager=None), allowed)
-    own = rounding(yardstick)
+    own = rounding(yardstick, allowed.eager_cap)
     return Bound(
-        max_abs=allowed.eager_cap * allowed.rounding_max * own.largest,
-        rms=allowed.eager_cap * allowed.rounding_rms * own.rms,
+        max_abs=allowed.rounding_max * own.largest,
+        rms=allowed.rounding_rms * own.rms,
         rule="rounding",
+        floor=allowed.eager_cap * allowed.rounding_max * _floor(yardstick),
     )
 
 
@@ -218,12 +247,12 @@ def _rotation(yardstick: Yardstick, allowed: Allowance) -> Bound:
         rms=rms + noise + allowed.rounding_rms * converted.rms,
         rule="rotation",
         rtol=kind.unit_roundoff,
+        floor=kind.underflow,
     )
 
 
-def _capped(eager: Size | None, own: Size, allowed: Allowance) -> Size:
+def _capped(eager: Size | None, cap: Size) -> Size:
     """Return eager's error, no larger than the cap; nothing where it is absent or not a number."""
     if eager is None or not (eager.rms < math.inf and eager.largest < math.inf):
         return Size(0.0, 0.0)
-    cap = allowed.eager_cap
-    return Size(min(eager.rms, cap * own.rms), min(eager.largest, cap * own.largest))
+    return Size(min(eager.rms, cap.rms), min(eager.largest, cap.largest))

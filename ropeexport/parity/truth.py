@@ -6,7 +6,7 @@ Whatever computes in float64 can be an oracle: a torch module, an ONNX graph, a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +44,14 @@ class TruthTeller(Protocol):
 
     widest: int
 
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """Return the exact outputs of some inputs, nothing put back in between."""
+        ...
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        ...
+
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
         ...
@@ -80,7 +88,7 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     return Truth(
         outputs=outputs,
         sizes={name: size_of(x) for name, x in outputs.items()},
-        sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
+        sensitivity={name: joined(sizes) for name, sizes in moves.items()},
         data_rms=max((size_of(x).rms for x in wide.values()), default=1.0),
     )
 
@@ -115,6 +123,7 @@ def _perturbed(wide: Float64s, roundoff: float, rng: np.random.Generator) -> Flo
     return factors
 
 
-def _joined(sizes: list[Size]) -> Size:
+def joined(sizes: Sequence[Size]) -> Size:
+    """Return the root mean square and the largest over several draws."""
     mean = sum(size.rms**2 for size in sizes) / max(1, len(sizes))
     return Size(math.sqrt(mean), max((size.largest for size in sizes), default=0.0))

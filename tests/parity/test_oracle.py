@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.parity import tolerance
 from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.tolerance import Yardstick
+from ropeexport.parity.truth import size_of
 from ropeexport.parity.widening import Widened
 
 _POSITIONS = np.arange(100_000, 100_064)[None]
@@ -85,8 +89,41 @@ def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
         assert x.view(torch.float32).dtype is torch.float32, "bits, not numbers"
 
 
+@pytest.mark.parametrize(
+    "cast",
+    [Tensor.float, Tensor.half, lambda x: x.to(torch.float16), lambda x: x.to(torch.float32)],
+)
+def test_a_cast_gives_a_copy_that_may_be_changed_in_place(cast) -> None:
+    x = torch.ones(2, dtype=torch.float64)
+    with Widened(single=True):
+        cast(x).add_(1)
+        assert x.to(torch.float64) is x
+    assert x.tolist() == [1, 1]
+
+
 def test_an_op_of_ours_keeps_its_contract() -> None:
     from ropeexport import rope
 
     with Widened(single=True):
         assert rope(torch.arange(3)[None], 8, 10_000).dtype is torch.float32
+
+
+def test_a_module_with_float32_angles_is_checked_up_to_a_million_with_something_proven() -> None:
+    module = _FloatAngles()
+    rng = np.random.default_rng(0)
+    for length in (1, 2, 64):
+        for seed in range(40):
+            positions = rng.integers(0, MAX_POSITION + 1, (1, length))
+            truth = Oracle(module, ["cos"]).truth({"position_ids": positions}, seed)
+            error = size_of(
+                module(torch.from_numpy(positions)).double().numpy() - truth.outputs["cos"]
+            )
+            known = Yardstick(
+                "float32", 2.0**-24, _DIM, truth.sizes["cos"], truth.sensitivity["cos"],
+                truth.data_rms, truth.conversions["cos"],
+            )  # fmt: skip
+            own = tolerance.eager_bound(known)
+            assert error.largest <= own.max_abs
+            assert error.rms <= own.rms
+            assert own.too_wide_for(truth.sizes["cos"]) is None
+            assert tolerance.bound(known.with_eager(error)).too_wide_for(truth.sizes["cos"]) is None
