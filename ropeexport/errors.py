@@ -54,6 +54,13 @@ class ParityError(RopeExportError):
     """A parity run could not be set up; a difference that it found is a verdict, not an error."""
 
 
+class ChangedInputError(ParityError):
+    """A reference changes an input in place, so what it returns is not all that it does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"changes its input {name!r} in place: return it as an output")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

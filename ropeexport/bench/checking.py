@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
+from ropeexport.parity.floats import Float64s
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.repeat import NotRepeatableError
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.parity.truth import Truth
 from ropeexport.runners import Arrays
@@ -47,9 +50,12 @@ class Checker:
         """Return what is wrong with outputs at some sizes; None where they hold."""
         case = Case("bench", space_of(self._record).kinds[0], sizes, self._seed)
         candidate = Contender(name, _Named(outputs, name))
-        for comparison in self._judge.judge(case, [candidate]):
-            if comparison.runtime == name and comparison.status != "PASS":
-                return f"{comparison.output}: {comparison.reason}"
+        try:
+            for comparison in self._judge.judge(case, [candidate]):
+                if comparison.runtime == name and comparison.status != "PASS":
+                    return f"{comparison.output}: {comparison.reason}"
+        except NotRepeatableError as error:
+            return error.explained()
         return None
 
 
@@ -60,6 +66,14 @@ class _Remembering:
         self._oracle = oracle
         self.widest = oracle.widest
         self._last: tuple[Arrays, Truth] | None = None
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """As the oracle's."""
+        return self._oracle.in_a_row(calls)
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """As the oracle's."""
+        return self._oracle.cause(before, inputs)
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """As the oracle's; the inputs of one bench differ by their sizes alone."""

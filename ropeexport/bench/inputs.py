@@ -35,7 +35,9 @@ class InputSets:
         if number not in self._made:
             kind = space_of(self._record).kinds[0]
             case = Case("bench", kind, self._sizes, self._seed + number)
-            self._made[number] = make_inputs(case, self._record.model.inputs)
+            self._made[number] = make_inputs(
+                case, self._record.model.inputs, self._record.model.max_position
+            )
         return self._made[number]
 
     @cached_property

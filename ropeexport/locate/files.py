@@ -58,7 +58,8 @@ def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
         other, _ = _tapped(candidate, taps, Path(place, CANDIDATE))
         taps = in_order(copy, taps, producers)
         yardstick, make = open_yardstick(exact, copy, stack)
-        search = Search(Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick), taps, producers)
+        judge = Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick, must_prove=False)
+        search = Search(judge, taps, producers)
         contender = open_runner(CANDIDATE, lambda: named(make(other), CANDIDATE), stack)
         found = (
             unknown(CANDIDATE, case, contender.reason)

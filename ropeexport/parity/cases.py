@@ -89,13 +89,19 @@ _Choice = tuple[Kind, Sizes]
 
 
 def _designed(space: Space) -> Iterator[_Choice]:
-    """Yield kinds and sizes, what tells most for its cost first."""
+    """Yield kinds and sizes, what tells most for its cost first.
+
+    Positions beyond the tables take two keys at least: of one alone, attention is its value.
+    """
     low, opt, high = space.at("min"), space.at("opt"), space.at("max")
     for sizes in (opt, low):
         yield from _every_kind(space, sizes)
     for sizes in space.broadcasts(space.with_length(high, _BROADCAST_LENGTH)):
         for kind in space.kinds:
             yield kind, sizes
+    for sizes in (space.with_length(low, 2), space.with_length(high, _BROADCAST_LENGTH)):
+        for options in space.broadcasts(sizes)[:1]:
+            yield from ((kind, options) for kind in space.beyond)
     yield from _off_optimum(space, low, opt, high)
     yield from _every_kind(space, high)
 
@@ -137,6 +143,8 @@ def _at_lengths(space: Space, lengths: Sequence[int]) -> Iterator[_Choice]:
                 options = space.broadcasts(sizes)
                 if options:
                     yield kind, options[(turn + step) % len(options)]
+        smallest = space.broadcasts({**space.at("min"), **dict.fromkeys(space.lengths, length)})
+        yield from ((kind, options) for kind in space.beyond for options in smallest[:1])
 
 
 def _again_and_again(seed: int, choices: Sequence[_Choice], count: int) -> Iterator[Case]:

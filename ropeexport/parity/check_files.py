@@ -6,9 +6,14 @@ own types, is the yardstick that eager torch is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import MissingError, ModelFileError, UsageError
@@ -18,14 +23,14 @@ from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import Case, Selection, select
 from ropeexport.parity.contenders import Contender, is_bfloat16, open_runner
 from ropeexport.parity.judge import Judge
-from ropeexport.parity.onnx_oracle import OnnxOracle
+from ropeexport.parity.onnx_oracle import OnnxOracle, cause_in_graph
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
 from ropeexport.parity.running import Listener, Silent, run
 from ropeexport.parity.space import space_of
 from ropeexport.parity.summary import Run, report_of
 from ropeexport.profiles import axis_sizes
-from ropeexport.runners import Arrays, Runner, saved
+from ropeexport.runners import Arrays, saved
 from ropeexport.runners.emulated import EmulatedRunner
 from ropeexport.runners.ort import OrtRunner
 
@@ -123,19 +128,63 @@ def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:
     return Case("saved arrays", kind, sizes, options.seed)
 
 
-def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[Runner, Make]:
+class FileReference:
+    """An ONNX file in eager's place: what runs it, again where it is asked to.
+
+    Parameters
+    ----------
+    runner : OrtRunner or EmulatedRunner
+        Of the file.
+    path : Path
+        The file.
+    """
+
+    def __init__(self, runner: OrtRunner | EmulatedRunner, path: Path) -> None:
+        self._runner = named(runner, REFERENCE)
+        self._path = path
+        self.name, self.implementation = runner.name, runner.implementation
+        self.emulated = isinstance(runner, EmulatedRunner)
+        self.version = self.device = ""
+
+    def __enter__(self) -> Self:
+        runner = self._runner.__enter__()
+        self.version, self.device = runner.version, runner.device
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.__exit__(kind, error, trace)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Run the file once, see :class:`ropeexport.runners.Runner`."""
+        return self._runner.run(inputs)
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+        """Run the file once for each of some inputs."""
+        return [self.run(inputs) for inputs in calls]
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return cause_in_graph(self._path)
+
+
+def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[FileReference, Make]:
     """Enter the reference, and return how the candidate is to be run: as the reference is."""
     make: Make = OrtRunner
     try:
-        return stack.enter_context(named(make(path), REFERENCE)), make
+        return stack.enter_context(FileReference(make(path), path)), make
     except MissingError:
         if not is_bfloat16(record):
             raise
     make = EmulatedRunner
-    return stack.enter_context(named(make(path), REFERENCE)), make
+    return stack.enter_context(FileReference(make(path), path)), make
 
 
-def named(runner: OrtRunner | EmulatedRunner, name: str) -> Runner:
+def named(runner: OrtRunner | EmulatedRunner, name: str) -> OrtRunner | EmulatedRunner:
     """Return a runner under its name in the report."""
     runner.name = name
     if isinstance(runner, OrtRunner):

@@ -39,7 +39,8 @@ class Difference:
     Relative errors and ULPs divide by the expected element (at least the smallest normal number),
     so their worst sits near a zero; ``relative_l2`` and ``cosine`` are of the whole tensor, and
     ``ulps_at_rms`` is the largest error in units of an element as large as its root mean square.
-    ``excess`` is the largest of ``|got - expected| - rtol * |expected|``.
+    ``excess`` is the largest of ``|got - expected| - rtol * |expected|``, and ``nans`` counts the
+    elements that are NaN where that was allowed: no number is of them.
     """
 
     faults: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class Difference:
     relative_l2: float = 0.0
     cosine: float = 1.0
     worst: Worst | None = None
+    nans: int = 0
 
 
 def compare(
@@ -61,6 +63,8 @@ def compare(
     dtype: str,
     rtol: float = 0.0,
     observer: Observer | None = None,
+    *,
+    allow_nan: bool = False,
 ) -> Difference:
     """Measure how far ``got`` is from ``expected``.
 
@@ -76,6 +80,8 @@ def compare(
         What ``excess`` forgives of each element, relative to the expected one.
     observer : callable, optional
         Called with each chunk of errors in turn, where there are elements to compare.
+    allow_nan : bool
+        Whether an element of ``got`` may be NaN instead of a number.
 
     Returns
     -------
@@ -91,7 +97,7 @@ def compare(
         return Difference(faults=(*faults, "empty: no elements to compare"))
     if not all(np.isfinite(part).all() for part in _chunks(expected)):
         faults = (*faults, "the oracle itself is not finite here: nothing to compare with")
-    return _measure(got, expected, _Sums(float_type(dtype), rtol, observer), faults)
+    return _measure(got, expected, _Sums(float_type(dtype), rtol, observer, allow_nan), faults)
 
 
 @dataclass
@@ -101,6 +107,8 @@ class _Sums:
     kind: FloatType
     rtol: float
     observer: Observer | None = None
+    allow_nan: bool = False
+    allowed_nans: int = 0
     error2: float = 0.0
     got2: float = 0.0
     expected2: float = 0.0
@@ -115,6 +123,10 @@ class _Sums:
     nans: int = 0
 
     def add(self, start: int, got: Float64s, expected: Float64s) -> None:
+        if self.allow_nan:
+            nan = np.isnan(got)
+            self.allowed_nans += int(np.count_nonzero(nan))
+            got, expected = np.where(nan, 0.0, got), np.where(nan, 0.0, expected)
         finite = np.isfinite(got)
         sound = bool(finite.all())
         if not sound:
@@ -165,6 +177,7 @@ def _measure(
     if sums.not_finite:
         faults = (*faults, _not_finite_fault(sums, got.shape))
     place = sums.first_not_finite if sums.not_finite else sums.worst
+    compared = max(1, got.size - sums.allowed_nans)
     return Difference(
         faults=faults,
         elements=got.size,
@@ -172,11 +185,12 @@ def _measure(
         excess=sums.excess,
         max_rel=sums.max_rel,
         max_ulps=sums.max_ulps,
-        ulps_at_rms=sums.max_abs / _spacing(sums, math.sqrt(sums.expected2 / got.size)),
-        rms=math.sqrt(sums.error2 / got.size),
+        ulps_at_rms=sums.max_abs / _spacing(sums, math.sqrt(sums.expected2 / compared)),
+        rms=math.sqrt(sums.error2 / compared),
         relative_l2=_ratio(math.sqrt(sums.error2), math.sqrt(sums.expected2)),
         cosine=_cosine(sums),
-        worst=_worst(got, expected, place),
+        worst=None if sums.allowed_nans == got.size else _worst(got, expected, place),
+        nans=sums.allowed_nans,
     )
 
 

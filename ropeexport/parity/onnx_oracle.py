@@ -6,7 +6,7 @@ float32) is part of a tensor's type and is exact here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,12 @@ from ropeexport.errors import ParityError
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.onnx_retype import float64_twin
 from ropeexport.parity.floats import Float64s
-from ropeexport.parity.truth import Truth, truth_of
+from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
 from ropeexport.runners import Arrays
+
+_RANDOM = frozenset(
+    f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
+) | {"Bernoulli", "Multinomial", "Dropout"}
 
 
 class OnnxOracle:
@@ -43,6 +47,14 @@ class OnnxOracle:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
         return truth_of(self._run, inputs, seed)
 
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """Return the exact outputs of some inputs, one after the other."""
+        return [self._run({**inputs, **floats_in_float64(inputs)}) for inputs in calls]
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return cause_in_graph(self._path)
+
     def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
         with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
             outputs = self._evaluator.run(None, dict(inputs))
@@ -58,3 +70,14 @@ class OnnxOracle:
                 f"{self._path}: onnx's reference evaluator cannot run its graph in float64: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+def cause_in_graph(path: Path) -> str:
+    """Say why an ONNX file gives another result when it is run again."""
+    model = onnx_file.load(path)
+    nodes = (*model.graph.node, *(node for f in model.functions for node in f.node))
+    drawing = [node for node in nodes if node.op_type in _RANDOM]
+    if not drawing:
+        return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
+    shown = ", ".join(f"{node.op_type} {node.name or node.output[0]}" for node in drawing[:3])
+    return f"its graph draws random numbers ({shown}): make them an input"

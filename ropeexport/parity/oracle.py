@@ -4,28 +4,30 @@ The inputs of a case are numbers of their own type; the oracle takes those very 
 Matrices ``pe`` are such an input.  Where a module makes them itself from integer positions,
 ``ropeexport.rope`` rounds them to float32 by contract, in the oracle as in eager.  What else a
 module casts to a narrower type stays in float64, and what its casts to float32 and its tables in
-float32 cost is measured and joins the sensitivity.
+float32 cost is measured on its own: a conversion is rounded once and grows in no sum.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ropeexport.errors import ParityError
 from ropeexport.parity.floats import Float64s, float_type
-from ropeexport.parity.tolerance import Size
-from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
+from ropeexport.parity.tolerance import Size, samples_for
+from ropeexport.parity.truth import Truth, floats_in_float64, joined, size_of, truth_of
 from ropeexport.parity.widening import Widened
 from ropeexport.runners import Arrays
-from ropeexport.runners.torch_arrays import call, tensor_from
+from ropeexport.runners.cause import cause_of
+from ropeexport.runners.module_calls import ModuleCalls
+
+# One draw for the tables of a small output may undo a conversion's own error by luck
+_MOST_DRAWS = 4
 
 
 class Oracle:
@@ -40,50 +42,76 @@ class Oracle:
     """
 
     def __init__(self, module: nn.Module, output_names: Sequence[str]) -> None:
-        own = copy.deepcopy(module).to("cpu")
+        own = _copied(module).to("cpu")
         tables = [name for name, x in own.named_buffers() if x.dtype is torch.float32]
-        self._module = own.double().eval()
-        self._tables = [self._module.get_buffer(name) for name in tables]
-        self._output_names = tuple(output_names)
+        own = own.double().eval()
+        self._tables = [own.get_buffer(name) for name in tables]
+        # an input changed in place is eager's to tell: what is cast there is not cast here
+        self._calls = ModuleCalls(own, output_names, may_change_inputs=True)
         self.widest = max((max(p.shape, default=1) for p in module.parameters()), default=1)
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
         widened = Widened(single=True)
-        with widened:
-            truth = truth_of(self._run, inputs, seed)
+        truth = truth_of(lambda x: self._row([x], widened)[0], inputs, seed)
         if not (widened.met_single or self._tables):
             return truth
-        with Widened(single=False), self._rounded_tables(seed):
-            coarse = self._run({**inputs, **floats_in_float64(inputs)})
-        moves = {name: size_of(x - truth.outputs[name]) for name, x in coarse.items()}
-        joined = {name: _hypot(size, moves[name]) for name, size in truth.sensitivity.items()}
-        return dataclasses.replace(truth, sensitivity=joined)
+        return dataclasses.replace(truth, conversions=self._conversions(inputs, truth, seed))
 
-    @torch.no_grad()
-    def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
-        tensors = {name: tensor_from(x) for name, x in inputs.items()}
-        outputs = call(self._module, tensors, self._output_names)
-        return {name: x.to(torch.float64).numpy() for name, x in outputs.items()}
+    def _conversions(self, inputs: Arrays, truth: Truth, seed: int) -> dict[str, Size]:
+        """Return how the outputs move by the module's own conversions to float32."""
+        wide = {**inputs, **floats_in_float64(inputs)}
+        moves: dict[str, list[Size]] = {name: [] for name in truth.outputs}
+        smallest = min((x.size for x in truth.outputs.values()), default=0)
+        for number in range(min(_MOST_DRAWS, samples_for(smallest))):
+            coarse = self._row([wide], self._as_written(seed + number))[0]
+            for name, x in coarse.items():
+                moves[name].append(size_of(x - truth.outputs[name]))
+        return {name: joined(sizes) for name, sizes in moves.items()}
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """Return the exact outputs of some inputs, nothing put back in between."""
+        wide = [{**inputs, **floats_in_float64(inputs)} for inputs in calls]
+        return self._row(wide, Widened(single=True))
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return cause_of(self._calls, before, inputs)
+
+    def _row(
+        self, calls: Sequence[Arrays], within: AbstractContextManager[object]
+    ) -> list[dict[str, Float64s]]:
+        outputs = self._calls.row(calls, within)
+        return [{name: x.to(torch.float64).numpy() for name, x in row.items()} for row in outputs]
 
     @contextmanager
-    def _rounded_tables(self, seed: int) -> Iterator[None]:
-        """Perturb the buffers that a module keeps in float32 by its unit roundoff, for a while."""
-        generator = torch.Generator().manual_seed(seed)
-        kept = [x.clone() for x in self._tables]
-        try:
-            for table in self._tables:
-                table.mul_(1.0 + _noise(table, generator))
+    def _as_written(self, seed: int) -> Iterator[None]:
+        """Leave conversions to float32 as they are, and the tables in float32 off by as much.
+
+        The next row of calls finds the tables as they were.
+        """
+        self._perturb_tables(seed)
+        with Widened(single=False):
             yield
-        finally:
-            for table, values in zip(self._tables, kept, strict=True):
-                table.copy_(values)
+
+    @torch.no_grad()
+    def _perturb_tables(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for table in self._tables:
+            table.mul_(1.0 + _noise(table, generator))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # an attribute's own way of being copied may raise anything
+        raise ParityError(
+            f"{type(module).__name__} cannot be copied for the float64 oracle: "
+            f"{type(error).__name__}: {error}; keep what cannot be copied (a lock, a file) out "
+            "of the module"
+        ) from error
 
 
 def _noise(table: Tensor, generator: torch.Generator) -> Tensor:
     signs = 2.0 * torch.rand(table.shape, dtype=torch.float64, generator=generator) - 1.0
     return float_type("float32").unit_roundoff * signs
-
-
-def _hypot(one: Size, other: Size) -> Size:
-    return Size(math.hypot(one.rms, other.rms), math.hypot(one.largest, other.largest))

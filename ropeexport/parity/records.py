@@ -52,6 +52,7 @@ class Numbers(Record):
     relative_l2: Number
     cosine: Number
     worst: WorstRecord | None
+    nans: int = 0  # elements that are NaN as documented, of which the other numbers are not
 
 
 class BoundRecord(Record):
@@ -200,6 +201,7 @@ def numbers_of(difference: Difference) -> Numbers | None:
         rms=difference.rms,
         relative_l2=difference.relative_l2,
         cosine=difference.cosine,
+        nans=difference.nans,
         worst=worst and WorstRecord(index=worst.index, got=worst.got, expected=worst.expected),
     )
 

@@ -145,6 +145,10 @@ def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
     line = Text(f"{mark} {runtime.name:12} {runtime.status}", style=colour)
     line.append(f"  {', '.join(facts)}" if facts else "", style="default")
     line.append(f"  {runtime.reason}" if runtime.reason else "", style="default")
+    mine = [c.numbers for c in report.comparisons if c.runtime == runtime.name]
+    beyond = sum(numbers is not None and numbers.nans > 0 for numbers in mine)
+    if beyond:
+        line.append(f"  {beyond} NaN beyond the tables of angles, as documented", style="default")
     if skipped:
         line.append(f"  {skipped} NOT SUPPORTED: right for rotations only", style="yellow")
     return line

@@ -18,6 +18,7 @@ from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.records import Comparison
+from ropeexport.parity.repeat import NotRepeatableError
 from ropeexport.parity.space import work_of
 from ropeexport.parity.survey import CaseSurvey, Survey
 
@@ -57,6 +58,7 @@ class Outcome:
     comparisons: list[Comparison] = field(default_factory=list)
     surveys: dict[tuple[str, str], Survey] = field(default_factory=dict)
     complete: bool = False
+    not_repeatable: str = ""  # why the reference is no function of its inputs; empty: it is one
 
     def add(self, judged: _Judged) -> None:
         """Keep the records of a case and add up its surveys."""
@@ -78,16 +80,25 @@ class _Judged:
 def run(
     judge: Judge, cases: Sequence[Case], contenders: list[Contender], listener: Listener
 ) -> Outcome:
-    """Judge every case; an interruption keeps what is done."""
+    """Judge every case; an interruption keeps what is done.
+
+    Where the reference is no function of its inputs, what was compared with it proves nothing: of
+    such a run the reason is kept, and that eager failed.
+    """
     outcome = Outcome()
     waiting: _Waiting = deque()
     pool = ThreadPoolExecutor(_workers(), initializer=_one_thread)
     try:
         listener.case(0, len(cases), cases[0].name if cases else "")
+        judge.check_references()
         for done, judged in enumerate(_in_order(judge, cases, contenders, pool, waiting), 1):
             outcome.add(judged)
             listener.case(done, len(cases), cases[done].name if done < len(cases) else "")
         outcome.complete = True
+    except NotRepeatableError as error:
+        pool.shutdown(cancel_futures=True)  # what finds the cause must be alone
+        outcome = Outcome(complete=True, not_repeatable=error.explained())
+        outcome.comparisons.append(judge.failed(error.output, outcome.not_repeatable))
     except KeyboardInterrupt:
         for judged in _finished(waiting):
             outcome.add(judged)

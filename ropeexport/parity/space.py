@@ -10,11 +10,19 @@ from typing import Literal
 import numpy as np
 
 from ropeexport.manifest import Axis, Manifest, TensorSpec
+from ropeexport.parity.floats import is_float
 from ropeexport.profiles import profile_axes, shape_at
 
 Kind = Literal[
-    "flux positions", "random rotations", "random matrices", "long positions", "random data"
+    "flux positions",
+    "random rotations",
+    "random matrices",
+    "long positions",
+    "positions beyond the tables",
+    "random data",
 ]
+BEYOND: Kind = "positions beyond the tables"  # where the file's angles are NaN, as documented
+BEYOND_BY = 4  # just beyond: where an index that is off by one or clipped would still find a row
 Sizes = dict[str, int]
 
 _KINDS: dict[str, tuple[Kind, ...]] = {
@@ -26,11 +34,16 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True)
 class Space:
-    """The sizes that a manifest (or its engine's profile) allows."""
+    """The sizes that a manifest (or its engine's profile) allows.
+
+    ``kinds`` are those that every size is checked with; positions ``beyond`` the file's tables,
+    where it has any, are checked at a few.
+    """
 
     specs: tuple[TensorSpec, ...]
     axes: Mapping[str, Axis]
     kinds: tuple[Kind, ...]
+    beyond: tuple[Kind, ...] = ()
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -85,7 +98,24 @@ def space_of(manifest: Manifest) -> Space:
     specs = manifest.model.inputs
     roles = {spec.role for spec in specs} - {"data"} or {"data"}
     kinds = dict.fromkeys(kind for role in sorted(roles) for kind in _KINDS[role])
-    return Space(specs, axes, tuple(kinds))
+    beyond = has_end(manifest.model.max_position, specs)
+    return Space(specs, axes, tuple(kinds), (BEYOND,) if beyond else ())
+
+
+def has_end(max_position: int | None, specs: Sequence[TensorSpec]) -> bool:
+    """Say whether some input can hold positions beyond the tables of angles that a file has."""
+    return max_position is not None and any(ends_at(spec, max_position) for spec in specs)
+
+
+def ends_at(spec: TensorSpec, max_position: int) -> bool:
+    """Say whether an input is of integer positions, those beyond ``max_position`` included.
+
+    What indexes a table of the user's own ends where that table does.
+    """
+    if spec.role != "positions" or is_float(spec.dtype):
+        return False
+    largest = np.iinfo(spec.dtype).max if spec.below is None else spec.below - 1
+    return largest >= max_position + BEYOND_BY
 
 
 def work_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> float:

@@ -33,7 +33,7 @@ def report_of(run: Run, outcome: Outcome) -> Report:
     absent = [c for contender in run.contenders for c in _absent(contender, run.manifest)]
     comparisons = (*outcome.comparisons, *absent)
     eager = Contender(run.judge.eager.name, run.judge.eager)
-    verdict, reason = verdict_of(comparisons, outcome.complete, eager.name)
+    verdict, reason = verdict_of(comparisons, outcome.complete, eager.name, outcome.not_repeatable)
     model = run.manifest.model
     return Report(
         verdict=verdict,

@@ -8,13 +8,16 @@ by its unit roundoff ``u``.  So the oracle runs again on inputs perturbed by ran
 of up to ``u``, and the change is the ``sensitivity`` S: it knows the magnitudes, the softmax, and
 how a 2x2 matrix amplifies logits, whatever the module.  Rounding the output adds ``u |y|``, and a
 sum of n terms in float32 adds random errors that grow as the square root of n (Higham and Mary,
-2019), half of ``sqrt(n) 2^-24`` for each perturbed factor:
+2019), half of ``sqrt(n) 2^-24`` for each perturbed factor.  What the module's own conversions to
+float32 cost, C, is known as it is: they are rounded once, whatever is summed afterwards.
 
-    P = sqrt(S^2 + (u |y|)^2) * sqrt(1 + n (2^-24 / u)^2 / 4) + underflow * max(1, sqrt(n) |x|)
+    G = sqrt(1 + n (2^-24 / u)^2 / 4)
+    P = sqrt(G^2 (S^2 + (u |y|)^2) + C^2) + underflow * max(1, sqrt(n) |x|)
 
 *Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
-stages cost, which the first yardstick does not see.  It is capped at ``eager_cap * P`` (to which
-eager is held itself), so that a broken eager is not a licence for the others.
+stages cost, which the first yardstick does not see.  It is capped at P with all but C taken
+``eager_cap`` times (to which eager is held itself), so that a broken eager is not a licence for the
+others.
 
 A bound is the larger of a multiple of each, once for the root mean square of the error, which
 concentrates and so sees what touches many elements a little, and once for the largest error, which
@@ -23,7 +26,8 @@ sees one wrong element.  The multiples are in :class:`Allowance`.
 *Rotation.*  Where an output is a rope's own, in a half type, far less is forgiven.  The contract
 rotates in float32 and rounds once, so each element is within ``u |y|`` of exact, beyond float32's
 own noise: three roundings of ``2^-24`` of ``|m0 x0| + |m1 x1|``, which ``S`` scales (the inputs'
-perturbation by u moves that very sum), and 2^-23 for matrices made from positions.  The same
+perturbation by u moves that very sum), and 2^-23 for matrices made from positions; and beyond a
+multiple of C, where a module makes its matrices by conversions of its own.  The same
 elements are rounded the same way in eager, so the root mean square error is eager's own, but for
 that noise: a table or a product in half precision adds to it at least a factor of sqrt(2).
 """
@@ -70,6 +74,8 @@ class Yardstick:
         Of the oracle's output, and of its change on perturbed inputs.
     data_rms : float
         Of the data that is summed.
+    conversions : Size
+        Of the output's change by the module's own conversions to float32.
     rotated : bool
         Whether the output is a rope's own: rotated in float32 and rounded to its type once.
     eager : Size or None
@@ -82,6 +88,7 @@ class Yardstick:
     output: Size
     sensitivity: Size
     data_rms: float
+    conversions: Size = Size(0.0, 0.0)
     eager: Size | None = None
     rotated: bool = False
 
@@ -112,12 +119,14 @@ class Bound:
     """What an output is held to, and which yardstick set it.
 
     With ``rtol``, an element's error may exceed ``max_abs`` by ``rtol`` times what was expected.
+    ``floor`` is the part of ``max_abs`` that underflow alone explains.
     """
 
     max_abs: float
     rms: float
     rule: Literal["rounding", "eager", "rotation", "override"]
     rtol: float = 0.0
+    floor: float = 0.0
 
     def broken_by(self, difference: Difference) -> str | None:
         """Return what a difference breaks, or None where it holds; NaN never holds."""
@@ -129,6 +138,20 @@ class Bound:
             return f"largest error {difference.max_abs:.3g}, bound {self.max_abs:.3g}"
         return None
 
+    def too_wide_for(self, output: Size) -> str | None:
+        """Return why a bound proves nothing of an output: it is larger than all that is in it.
+
+        Zeros would pass, and so would the output with its sign reversed or its elements in another
+        order.  Below the smallest normal number a type knows no less, and a user's own bound is
+        the user's to choose.
+        """
+        if self.rule == "override" or self.max_abs - self.floor <= output.largest:
+            return None
+        return (
+            f"the bound {self.max_abs:.3g} is larger than the output itself (largest "
+            f"{output.largest:.3g}): nothing would be proven"
+        )
+
 
 def samples_for(elements: int) -> int:
     """Return how many perturbed runs a sensitivity needs: many where an output is small.
@@ -139,21 +162,33 @@ def samples_for(elements: int) -> int:
     return max(1, min(_MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
 
 
-def rounding(yardstick: Yardstick) -> Size:
-    """Return P of the module's docstring: what rounding alone explains."""
+def rounding(yardstick: Yardstick, factor: float = 1.0) -> Size:
+    """Return P of the module's docstring: what rounding alone explains.
+
+    ``factor`` multiplies all but C: the further stages of a module round anew, but what its
+    conversions cost is known as it is.
+    """
     kind = float_type(yardstick.dtype)
     terms = yardstick.terms
     ratio = _ACCUMULATION_ROUNDOFF / yardstick.working_roundoff
     growth = math.sqrt(1.0 + terms * (_GROWTH * ratio) ** 2)
-    floor = kind.underflow * max(1.0, math.sqrt(terms) * yardstick.data_rms)
+    floor = _floor(yardstick)
 
-    def size(sensitivity: float, output: float) -> float:
-        return growth * math.hypot(sensitivity, kind.unit_roundoff * output) + floor
+    def size(sensitivity: float, output: float, conversions: float) -> float:
+        summed = growth * math.hypot(sensitivity, kind.unit_roundoff * output)
+        return math.hypot(factor * summed, conversions) + factor * floor
 
+    moved, whole, converted = yardstick.sensitivity, yardstick.output, yardstick.conversions
     return Size(
-        rms=size(yardstick.sensitivity.rms, yardstick.output.rms),
-        largest=size(yardstick.sensitivity.largest, yardstick.output.largest),
+        rms=size(moved.rms, whole.rms, converted.rms),
+        largest=size(moved.largest, whole.largest, converted.largest),
     )
+
+
+def _floor(yardstick: Yardstick) -> float:
+    """Return what underflow alone explains: each of random terms rounded to a subnormal."""
+    kind = float_type(yardstick.dtype)
+    return kind.underflow * max(1.0, math.sqrt(yardstick.terms) * yardstick.data_rms)
 
 
 def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
@@ -162,13 +197,14 @@ def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     if _is_rounded_once(yardstick):
         return _rotation(yardstick, allowed)
     own = rounding(yardstick)
-    eager = _capped(yardstick.eager, own, allowed)
+    eager = _capped(yardstick.eager, rounding(yardstick, allowed.eager_cap))
     by_rounding = allowed.rounding_max * own.largest, allowed.rounding_rms * own.rms
     by_eager = allowed.eager_max * eager.largest, allowed.eager_rms * eager.rms
     return Bound(
         max_abs=max(by_rounding[0], by_eager[0]),
         rms=max(by_rounding[1], by_eager[1]),
         rule="eager" if by_eager[1] > by_rounding[1] else "rounding",
+        floor=allowed.eager_max * allowed.eager_cap * _floor(yardstick),
     )
 
 
@@ -177,11 +213,12 @@ def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bou
     allowed = allowance or Allowance()
     if _is_rounded_once(yardstick):
         return _rotation(replace(yardstick, eager=None), allowed)
-    own = rounding(yardstick)
+    own = rounding(yardstick, allowed.eager_cap)
     return Bound(
-        max_abs=allowed.eager_cap * allowed.rounding_max * own.largest,
-        rms=allowed.eager_cap * allowed.rounding_rms * own.rms,
+        max_abs=allowed.rounding_max * own.largest,
+        rms=allowed.rounding_rms * own.rms,
         rule="rounding",
+        floor=allowed.eager_cap * allowed.rounding_max * _floor(yardstick),
     )
 
 
@@ -204,17 +241,18 @@ def _rotation(yardstick: Yardstick, allowed: Allowance) -> Bound:
     rms = kind.unit_roundoff * yardstick.output.rms
     if yardstick.eager is not None and yardstick.eager.rms < math.inf:
         rms = min(rms, allowed.rotation_rms * yardstick.eager.rms)
+    converted = yardstick.conversions
     return Bound(
-        max_abs=noise,
-        rms=rms + noise,
+        max_abs=noise + allowed.rounding_max * converted.largest,
+        rms=rms + noise + allowed.rounding_rms * converted.rms,
         rule="rotation",
         rtol=kind.unit_roundoff,
+        floor=kind.underflow,
     )
 
 
-def _capped(eager: Size | None, own: Size, allowed: Allowance) -> Size:
+def _capped(eager: Size | None, cap: Size) -> Size:
     """Return eager's error, no larger than the cap; nothing where it is absent or not a number."""
     if eager is None or not (eager.rms < math.inf and eager.largest < math.inf):
         return Size(0.0, 0.0)
-    cap = allowed.eager_cap
-    return Size(min(eager.rms, cap * own.rms), min(eager.largest, cap * own.largest))
+    return Size(min(eager.rms, cap.rms), min(eager.largest, cap.largest))

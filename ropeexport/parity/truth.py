@@ -6,8 +6,8 @@ Whatever computes in float64 can be an oracle: a torch module, an ONNX graph, a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -27,19 +27,30 @@ _STEPS = 128
 class Truth:
     """The exact outputs of a case and how they move when its inputs are rounded anew.
 
-    ``data_rms`` is the root mean square of the largest floating input.
+    ``data_rms`` is the root mean square of the largest floating input; ``conversions`` is the
+    change of each output where the module's own conversions to float32 are as they are written,
+    empty where it has none.
     """
 
     outputs: Mapping[str, Float64s]
     sizes: dict[str, Size]
     sensitivity: dict[str, Size]
     data_rms: float = 1.0
+    conversions: Mapping[str, Size] = field(default_factory=dict)
 
 
 class TruthTeller(Protocol):
     """What a judge asks for the exact outputs; ``widest`` is the longest axis of its weights."""
 
     widest: int
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """Return the exact outputs of some inputs, nothing put back in between."""
+        ...
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        ...
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
@@ -77,7 +88,7 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     return Truth(
         outputs=outputs,
         sizes={name: size_of(x) for name, x in outputs.items()},
-        sensitivity={name: _joined(sizes) for name, sizes in moves.items()},
+        sensitivity={name: joined(sizes) for name, sizes in moves.items()},
         data_rms=max((size_of(x).rms for x in wide.values()), default=1.0),
     )
 
@@ -112,6 +123,7 @@ def _perturbed(wide: Float64s, roundoff: float, rng: np.random.Generator) -> Flo
     return factors
 
 
-def _joined(sizes: list[Size]) -> Size:
+def joined(sizes: Sequence[Size]) -> Size:
+    """Return the root mean square and the largest over several draws."""
     mean = sum(size.rms**2 for size in sizes) / max(1, len(sizes))
     return Size(math.sqrt(mean), max((size.largest for size in sizes), default=0.0))

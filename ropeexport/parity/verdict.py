@@ -33,24 +33,36 @@ def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> R
 
 
 def verdict_of(
-    comparisons: Sequence[Comparison], complete: bool, yardstick: str = _EAGER
+    comparisons: Sequence[Comparison],
+    complete: bool,
+    yardstick: str = _EAGER,
+    not_repeatable: str = "",
 ) -> tuple[Verdict, str]:
     """Return the verdict of a run and, for a failure, its reason in one line.
 
     Eager, or what stands in its place, is a yardstick: where it alone was compared, nothing was
-    proven.
+    proven.  Where it is no function of its inputs, ``not_repeatable`` says so, and why.
     """
     failed = [comparison for comparison in comparisons if comparison.status == "FAIL"]
+    if not_repeatable:
+        return "FAIL", not_repeatable
     if failed:
         runtimes = ", ".join(dict.fromkeys(comparison.runtime for comparison in failed))
         return "FAIL", f"{runtimes}: {len(failed)} of {len(comparisons)} comparisons failed"
     if not complete:
         return "FAIL", "interrupted: the cases that were left have not been compared"
-    if not any(c.status == "PASS" and c.runtime != yardstick for c in comparisons):
+    if not any(_proves(c) and c.runtime != yardstick for c in comparisons):
         alone = "eager torch" if yardstick == _EAGER else f"the {yardstick}"
         ran = f"no runtime besides {alone} ran"
         return "FAIL", f"nothing was compared: {ran}{_emulated(comparisons)}"
     return "PASS", ""
+
+
+def _proves(comparison: Comparison) -> bool:
+    """Say whether a comparison passed, and with some number that was compared."""
+    numbers = comparison.numbers
+    all_nan = numbers is not None and numbers.nans == numbers.elements
+    return comparison.status == "PASS" and not all_nan
 
 
 def _emulated(comparisons: Sequence[Comparison]) -> str:

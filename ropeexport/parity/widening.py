@@ -53,13 +53,24 @@ class Widened(TorchFunctionMode):
         if func in _CASTS:
             cast = _CASTS[func]
             self.met_single |= cast is torch.float32
-            return args[0].double() if cast in self._widened else func(*args, **named)
-        return func(
+            return _copied(args[0]) if cast in self._widened else func(*args, **named)
+        result = func(
             *(self._wide(x) for x in args), **{name: self._wide(x) for name, x in named.items()}
         )
+        # what is narrowed is a copy, which the module's code may change in place
+        return _copied(result) if args and result is args[0] and self._asks(args, named) else result
+
+    def _asks(self, args: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        """Say whether a type that is widened is asked for."""
+        types = [x for x in (*args, *named.values()) if isinstance(x, torch.dtype)]
+        return any(x in self._widened for x in types)
 
     def _wide(self, argument: Any) -> Any:
         if not isinstance(argument, torch.dtype):
             return argument
         self.met_single |= argument is torch.float32
         return torch.float64 if argument in self._widened else argument
+
+
+def _copied(x: Tensor) -> Tensor:
+    return x.to(torch.float64, copy=True)

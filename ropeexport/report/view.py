@@ -44,7 +44,10 @@ class Cell:
         status = self.comparison.status
         if status in ("SKIPPED", "NOT_SUPPORTED"):
             return WORDS[status]
-        return percent(self.share) if self.comparison.numbers else WORDS[status]
+        numbers = self.comparison.numbers
+        if numbers and numbers.nans == numbers.elements and status != "FAIL":
+            return "NaN"
+        return percent(self.share) if numbers else WORDS[status]
 
     @property
     def detail(self) -> str:

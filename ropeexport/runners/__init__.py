@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -33,4 +33,26 @@ class Runner(Protocol):
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """Run the model once; bfloat16 arrays are of ``ml_dtypes.bfloat16``."""
+        ...
+
+
+def same_bits(one: NDArray[np.generic], other: NDArray[np.generic]) -> bool:
+    """Say whether two arrays are the same in type, shape and every bit: NaN equals itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.size == 0:
+        return True
+    mine, theirs = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
+    return bool(np.array_equal(mine, theirs))
+
+
+class ReferenceRunner(Runner, Protocol):
+    """What the others are held to, and is therefore run again: eager, or an ONNX file."""
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+        """Run the model once for each of some inputs, nothing put back in between."""
+        ...
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
         ...

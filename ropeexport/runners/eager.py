@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.runners import Arrays
-from ropeexport.runners.torch_arrays import array_from, call, tensor_from
+from ropeexport.runners.cause import cause_of
+from ropeexport.runners.module_calls import ModuleCalls
+from ropeexport.runners.torch_arrays import array_from
 
 
 class EagerRunner:
@@ -38,9 +40,11 @@ class EagerRunner:
         self._module = module
         self._output_names = tuple(output_names)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._calls: ModuleCalls | None = None
 
     def __enter__(self) -> Self:
         self._module.to(self.device)
+        self._calls = None
         return self
 
     def __exit__(
@@ -50,10 +54,27 @@ class EagerRunner:
         trace: TracebackType | None,
     ) -> None:
         self._module.to("cpu")
+        self._calls = None
 
-    @torch.no_grad()
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the module once, see :class:`ropeexport.runners.Runner`."""
-        tensors = {name: tensor_from(x).to(self.device) for name, x in inputs.items()}
-        outputs = call(self._module, tensors, self._output_names)
-        return {name: array_from(x) for name, x in outputs.items()}
+        """Run the module once, see :class:`ropeexport.runners.Runner`.
+
+        Whatever earlier runs have left in the module is put back first.
+        """
+        return self.in_a_row([inputs])[0]
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+        """Run the module once for each of some inputs, nothing put back in between."""
+        rows = self.calls.row(calls)
+        return [{name: array_from(x) for name, x in row.items()} for row in rows]
+
+    @property
+    def calls(self) -> ModuleCalls:
+        """The module on its device, with the state that it was entered in."""
+        if self._calls is None:
+            self._calls = ModuleCalls(self._module, self._output_names, self.device)
+        return self._calls
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return cause_of(self.calls, before, inputs)

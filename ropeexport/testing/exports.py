@@ -88,7 +88,7 @@ def _note(name: str, found: list[Comparison]) -> log.Note:
     first = next(c for c in found if c.status == status)
     shares = [_share(c) for c in found]
     share = max(shares)
-    if first.reason:
+    if first.reason and status not in ("PASS", "EMULATED"):
         return log.Note(name, status, share, first.reason)
     worst = found[shares.index(share)]
     where = f", worst in {worst.case.name!r}" if worst.case else ""

@@ -215,3 +215,29 @@ def test_the_command_line_names_its_usage(exported, tmp_path) -> None:
     done = ropeexport("check", folder, changed(folder, causal), "--cases", "2")
     assert done.returncode == 1
     assert "candidate: " in done.stdout
+
+
+def test_a_file_that_draws_random_numbers_is_no_reference(tmp_path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    g (float[batch, n] x) => (float[batch, n] y) {{ h = {op}(x)  y = Add(x, h) }}"""
+    noisy, sound = tmp_path / "noisy.onnx", tmp_path / "sound.onnx"
+    onnx.save(onnx.parser.parse_model(text.format(op="RandomNormalLike")), noisy)
+    onnx.save(onnx.parser.parse_model(text.format(op="Identity")), sound)
+    report = check_files(noisy, sound, FEW)
+    assert (report.verdict, status(report)) == ("FAIL", "SKIPPED")
+    assert "its graph draws random numbers (RandomNormalLike h)" in report.reason
+    assert check_files(sound, noisy, FEW).verdict == "FAIL"
+
+
+def test_a_bound_larger_than_the_output_fails_though_the_files_are_the_same(tmp_path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 23]>
+    g (float[batch, n] x) => (float[batch, n] y) {
+        big = Constant<value_float = 1e9>()  h = Mul(x, big)  y = Sin(h) }"""
+    path = tmp_path / "chaotic.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    report = check_files(path, path, FEW)
+    reasons = {c.reason for c in report.comparisons if c.runtime == "candidate"}
+    assert report.verdict == "FAIL"
+    assert all("is larger than the output itself (largest " in reason for reason in reasons)
+    own = check_files(path, path, Options(count=3, atol=2.0))
+    assert own.verdict == "PASS", "a bound of the user's own is the user's to choose"

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.parity import tolerance
 from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.tolerance import Yardstick
+from ropeexport.parity.truth import size_of
 from ropeexport.parity.widening import Widened
 
 _POSITIONS = np.arange(100_000, 100_064)[None]
@@ -33,7 +37,7 @@ class _NoCasts(nn.Module):
         return x.cos()
 
 
-def test_what_float32_angles_cost_is_in_the_sensitivity() -> None:
+def test_what_float32_angles_cost_is_measured_apart() -> None:
     module, inputs = _FloatAngles(), {"position_ids": _POSITIONS}
     frequencies = _THETA ** -(np.arange(0, _DIM, 2) / _DIM)
     exact = np.cos(_POSITIONS[..., None] * frequencies)
@@ -42,7 +46,8 @@ def test_what_float32_angles_cost_is_in_the_sensitivity() -> None:
     cost = np.abs(eager - exact).max()
     assert cost > 1e-3, "this test's own angles are too short to show anything"
     assert np.abs(truth.outputs["cos"] - exact).max() < 4 * cost
-    assert cost / 8 < truth.sensitivity["cos"].largest < 8 * cost
+    assert cost / 8 < truth.conversions["cos"].largest < 8 * cost
+    assert truth.sensitivity["cos"].largest == 0, "whole numbers are exact in every type"
 
 
 def test_the_modules_tables_are_as_they_were_after_a_run() -> None:
@@ -56,6 +61,7 @@ def test_where_nothing_is_narrowed_the_inputs_alone_are_perturbed() -> None:
     truth = Oracle(_NoCasts(), ["y"]).truth(inputs, seed=0)
     np.testing.assert_array_equal(truth.outputs["y"], np.cos(inputs["x"].astype(np.float64)))
     assert 0 < truth.sensitivity["y"].largest <= 2.0**-24
+    assert not truth.conversions
 
 
 def test_whole_numbers_are_exact_and_so_not_perturbed() -> None:
@@ -83,8 +89,41 @@ def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
         assert x.view(torch.float32).dtype is torch.float32, "bits, not numbers"
 
 
+@pytest.mark.parametrize(
+    "cast",
+    [Tensor.float, Tensor.half, lambda x: x.to(torch.float16), lambda x: x.to(torch.float32)],
+)
+def test_a_cast_gives_a_copy_that_may_be_changed_in_place(cast) -> None:
+    x = torch.ones(2, dtype=torch.float64)
+    with Widened(single=True):
+        cast(x).add_(1)
+        assert x.to(torch.float64) is x
+    assert x.tolist() == [1, 1]
+
+
 def test_an_op_of_ours_keeps_its_contract() -> None:
     from ropeexport import rope
 
     with Widened(single=True):
         assert rope(torch.arange(3)[None], 8, 10_000).dtype is torch.float32
+
+
+def test_a_module_with_float32_angles_is_checked_up_to_a_million_with_something_proven() -> None:
+    module = _FloatAngles()
+    rng = np.random.default_rng(0)
+    for length in (1, 2, 64):
+        for seed in range(40):
+            positions = rng.integers(0, MAX_POSITION + 1, (1, length))
+            truth = Oracle(module, ["cos"]).truth({"position_ids": positions}, seed)
+            error = size_of(
+                module(torch.from_numpy(positions)).double().numpy() - truth.outputs["cos"]
+            )
+            known = Yardstick(
+                "float32", 2.0**-24, _DIM, truth.sizes["cos"], truth.sensitivity["cos"],
+                truth.data_rms, truth.conversions["cos"],
+            )  # fmt: skip
+            own = tolerance.eager_bound(known)
+            assert error.largest <= own.max_abs
+            assert error.rms <= own.rms
+            assert own.too_wide_for(truth.sizes["cos"]) is None
+            assert tolerance.bound(known.with_eager(error)).too_wide_for(truth.sizes["cos"]) is None

@@ -31,6 +31,14 @@ def test_rounding_is_the_formula_of_the_docstring() -> None:
     assert own.largest == pytest.approx(growth * math.hypot(1e-6, 4 * u) + floor)
 
 
+def test_conversions_are_rounded_once_and_do_not_grow_with_the_sums() -> None:
+    converted = Size(0.02, 0.1)  # what float32 angles at position 10^6 are off by, and more
+    for terms in (64, 4096):
+        own = tolerance.rounding(replace(YARDSTICK, conversions=converted, terms=terms))
+        assert own.rms == pytest.approx(converted.rms, rel=1e-3)
+        assert own.largest == pytest.approx(converted.largest, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -39,6 +47,7 @@ def test_rounding_is_the_formula_of_the_docstring() -> None:
         {"output": Size(50.0, 200.0)},
         {"dtype": "float16", "working_roundoff": 2.0**-11},
         {"eager": Size(1e-5, 1e-5)},
+        {"conversions": Size(1e-5, 1e-5)},
     ],
 )
 def test_a_bound_grows_with_what_it_is_made_of(change) -> None:
@@ -80,3 +89,25 @@ def test_small_outputs_take_many_samples() -> None:
     assert (
         tolerance.samples_for(1) > tolerance.samples_for(1 << 14) > tolerance.samples_for(1 << 20)
     )
+
+
+def test_a_bound_beyond_the_output_proves_nothing() -> None:
+    wide = bound(replace(YARDSTICK, sensitivity=Size(1.0, 2.0)))
+    reason = wide.too_wide_for(YARDSTICK.output)
+    assert reason is not None
+    assert f"the bound {wide.max_abs:.3g} is larger than the output itself (largest 4)" in reason
+    assert bound(YARDSTICK).too_wide_for(YARDSTICK.output) is None
+    assert tolerance.override(9.0, 0.0).too_wide_for(YARDSTICK.output) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_nothing_is_known_below_the_smallest_number_and_that_is_no_width(dtype: str) -> None:
+    kind = float_type(dtype)
+    tiny = kind.underflow
+    for output, moved in ((Size(0.0, 0.0), Size(0.0, 0.0)), (Size(tiny, tiny), Size(tiny, tiny))):
+        known = replace(
+            YARDSTICK, dtype=dtype, working_roundoff=kind.unit_roundoff, output=output,
+            sensitivity=replace(moved, largest=moved.largest * kind.unit_roundoff),
+        )  # fmt: skip
+        assert bound(known).too_wide_for(output) is None
+        assert tolerance.eager_bound(known).too_wide_for(output) is None

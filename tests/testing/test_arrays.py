@@ -148,3 +148,62 @@ def test_a_note_is_kept_of_each() -> None:
     assert second.status == "FAIL"
     assert second.share > 1
     assert not log.take()
+
+
+def counts_its_calls():
+    calls = []
+
+    def function(a, b):
+        calls.append(1)
+        return product(a, b) + len(calls)
+
+    return function
+
+
+def draws(a, b):
+    return product(a, b) + np.random.default_rng().standard_normal()
+
+
+def draws_with_torch(a, b):
+    return torch.nn.functional.dropout(torch.from_numpy(product(a, b)), 0.5)
+
+
+def changes_its_input(a, b):
+    a += 1
+    return product(a, b)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (counts_its_calls(), "out changes by up to 1 between two calls on the same inputs: make"),
+        (draws, "no function of its inputs"),
+        (draws_with_torch, "no function of its inputs"),
+        (changes_its_input, "changes its input 'a' in place"),
+    ],
+)
+def test_a_reference_with_state_or_randomness_fails(function, message: str) -> None:
+    data = inputs()
+    with pytest.raises(AssertionError, match=message):
+        assert_parity(rounded(data), function, inputs=data)
+
+
+def ill_conditioned(x):
+    return np.sin(1e6 * x)
+
+
+def test_a_bound_larger_than_the_output_fails_unless_it_is_ones_own() -> None:
+    x = np.linspace(1, 2, 300, dtype=np.float16)
+    got = ill_conditioned(x.astype(np.float64)).astype(np.float16)
+    with pytest.raises(AssertionError, match=r"larger than the output itself \(largest 1\)"):
+        assert_parity(got, ill_conditioned, inputs={"x": x})
+    assert_parity(got, ill_conditioned, inputs={"x": x}, atol=2.0**-11)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16, "int64", "bool"])
+def test_zeros_are_no_output_that_nothing_can_be_proven_of(dtype) -> None:
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    zeros = np.zeros(64, dtype)
+    assert_parity(zeros, lambda x: 0 * x, inputs={"x": x})
+    with pytest.raises(AssertionError, match="out: "):
+        assert_parity(zeros + np.ones(64, dtype), lambda x: 0 * x, inputs={"x": x})

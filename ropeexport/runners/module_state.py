@@ -1,0 +1,241 @@
+"""What a module holds from one call to the next: kept, put back, and named where it has changed.
+
+Buffers, parameters, attributes, and what lists, dicts and plain objects in attributes hold.  What
+lies outside of a module (a global variable, a closure, a file) is out of reach.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# Kept and compared at every run, so no more than what costs little beside the run itself
+_MOST_BYTES = 1 << 24  # of parameters, and of tensors in attributes; buffers are kept whatever
+_MOST_VALUES = 20_000
+
+_Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+_Array = Tensor | NDArray[Any]
+
+_TORCHS_OWN = frozenset(vars(nn.Module())) - {"training"}
+# Objects of these hold nothing of a module's, or (loggers) what the whole process shares
+_NOT_ENTERED = frozenset(sys.stdlib_module_names) | {"torch"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: ``buffer 'offset' of 'attn'``."""
+
+    kind: str  # buffer, parameter or attribute
+    name: str
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}" + (f" of {self.part!r}" if self.part else "")
+
+
+@dataclass(frozen=True)
+class _KeptContainer:
+    value: _Container
+    kept: _Container
+    place: Place
+    keyed: bool = False  # a module's own dictionary: each of its keys has a place of its own
+
+    def place_of(self, name: object) -> Place:
+        return replace(self.place, name=str(name))
+
+
+@dataclass(frozen=True)
+class _KeptArray:
+    value: _Array
+    kept: _Array
+    place: Place
+
+
+class ModuleState:
+    """The values that can be reached from a module, as they are when this is made.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It keeps its own tensors; copies are taken of them.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._containers: list[_KeptContainer] = []
+        self._arrays: list[_KeptArray] = []
+        # values, not ids alone: an id of what is gone may be another's
+        self._seen: dict[int, object] = {id(part): part for part in module.modules()}
+        self._bytes = 0
+        for path, part in module.named_modules():
+            self._keep_part(part, path)
+
+    @torch.no_grad()
+    def restore(self, only: Place | None = None) -> None:
+        """Put everything back in place, or what lies at one place alone."""
+        for container in self._containers:
+            _put_back(container, only)
+        for array in self._arrays:
+            if only in (None, array.place) and not _same(array.value, array.kept):
+                _copy(array.kept, array.value)
+
+    def changes(self) -> list[Place]:
+        """Return the places whose values are no longer what they were."""
+        found = [place for c in self._containers for place in _changed_places(c)]
+        found += [a.place for a in self._arrays if not _same(a.value, a.kept)]
+        return list(dict.fromkeys(found))
+
+    def _keep_part(self, part: nn.Module, path: str) -> None:
+        kinds = {"attribute": vars(part), "buffer": part._buffers, "parameter": part._parameters}
+        for kind, values in kinds.items():
+            container = _KeptContainer(values, dict(values), Place(kind, "", path), keyed=True)
+            self._containers.append(container)
+            for name in _own_names(container):
+                self._keep(values[name], container.place_of(name))
+
+    def _keep(self, value: object, place: Place) -> None:
+        """Keep what can be changed in place, and what it holds."""
+        if id(value) in self._seen or len(self._seen) > _MOST_VALUES:
+            return
+        if isinstance(value, Tensor | np.ndarray):
+            self._seen[id(value)] = value
+            self._keep_array(value, place)
+            return
+        container = _container_of(value)
+        items = value if isinstance(value, tuple) else container
+        if items is None:
+            return
+        self._seen[id(value)] = value
+        if container is not None:
+            self._containers.append(_KeptContainer(container, _copy_of(container), place))
+        for item in list(items.values() if isinstance(items, dict) else items):
+            self._keep(item, place)
+
+    def _keep_array(self, value: _Array, place: Place) -> None:
+        if not _is_plain(value):
+            return
+        if place.kind != "buffer":
+            if self._bytes + value.nbytes > _MOST_BYTES:
+                return
+            self._bytes += value.nbytes
+        kept = value.detach().clone() if isinstance(value, Tensor) else value.copy()
+        self._arrays.append(_KeptArray(value, kept, place))
+
+
+def _container_of(value: object) -> _Container | None:
+    """Return what can be changed of a value: a container itself, an object's attributes."""
+    if isinstance(value, dict | list | set | deque):
+        return value
+    entered = type(value).__module__.split(".")[0] not in _NOT_ENTERED
+    if entered and not isinstance(value, type) and hasattr(value, "__dict__"):
+        return vars(value)
+    return None
+
+
+def _copy_of(container: _Container) -> _Container:
+    """Return a copy, of a plain type whatever a class of the user's makes of copying."""
+    if isinstance(container, dict):
+        return dict(container)
+    return set(container) if isinstance(container, set) else list(container)
+
+
+def _is_plain(value: _Array) -> bool:
+    """Say whether an array has elements of its own to copy, which a fake or expanded one lacks."""
+    if isinstance(value, np.ndarray):
+        return value.dtype != object and value.flags.writeable
+    if value.layout is not torch.strided or value.device.type == "meta":
+        return False
+    expanded = any(s == 0 and n > 1 for s, n in zip(value.stride(), value.shape, strict=True))
+    return type(value) in (Tensor, nn.Parameter) and not expanded
+
+
+def _same(one: _Array, other: _Array) -> bool:
+    """Say whether two arrays hold the same values, NaN in the same places."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        a, b = np.asarray(one), np.asarray(other)
+        return a.shape == b.shape and a.tobytes() == b.tobytes()
+    if one.shape != other.shape:
+        return False
+    if torch.equal(one, other):
+        return True
+    return one.is_floating_point() and bool(torch.isclose(one, other, 0.0, 0.0, True).all())
+
+
+def _copy(kept: _Array, value: _Array) -> None:
+    if isinstance(value, Tensor) and isinstance(kept, Tensor):
+        if value.shape == kept.shape:
+            value.copy_(kept)
+        else:  # resized in place
+            value.data = kept.clone()
+    elif isinstance(value, np.ndarray):
+        value[...] = kept
+
+
+def _put_back(container: _KeptContainer, only: Place | None) -> None:
+    value, kept = container.value, container.kept
+    if only is not None and container.keyed:
+        _put_back_key(container, only)
+    elif only in (None, container.place) and not _has_same_items(value, kept):
+        value.clear()
+        if isinstance(value, dict | set):
+            value.update(kept)
+        else:
+            value.extend(kept)
+
+
+def _put_back_key(container: _KeptContainer, only: Place) -> None:
+    """Put one name of a module's own dictionary back; one that is new goes."""
+    value, kept = container.value, container.kept
+    assert isinstance(value, dict)
+    assert isinstance(kept, dict)
+    if container.place_of(only.name) != only:
+        return
+    if only.name in kept:
+        value[only.name] = kept[only.name]
+    else:
+        value.pop(only.name, None)
+
+
+def _has_same_items(value: _Container, kept: _Container) -> bool:
+    """Say whether a container holds the very objects that it held."""
+    if len(value) != len(kept):
+        return False
+    if isinstance(value, dict) and isinstance(kept, dict):
+        return all(name in kept and kept[name] is x for name, x in value.items())
+    if isinstance(value, set):
+        return value == kept
+    return all(one is other for one, other in zip(value, kept, strict=True))
+
+
+def _own_names(container: _KeptContainer) -> list[str]:
+    """Return the names that the module's author gave, those that are new or gone included."""
+    names = dict.fromkeys((*container.kept, *container.value))
+    return [name for name in names if name not in _TORCHS_OWN]
+
+
+def _changed_places(container: _KeptContainer) -> Iterator[Place]:
+    value, kept = container.value, container.kept
+    if not container.keyed:
+        if not _has_same_items(value, kept):
+            yield container.place
+        return
+    assert isinstance(value, dict)
+    assert isinstance(kept, dict)
+    for name in _own_names(container):
+        if (name in value) != (name in kept) or _is_other(value.get(name), kept.get(name)):
+            yield container.place_of(name)
+
+
+def _is_other(one: object, other: object) -> bool:
+    """Say whether a name stands for another value; equal numbers and strings are the same."""
+    if one is other:
+        return False
+    plain = isinstance(one, bool | int | float | str) and type(one) is type(other)
+    return not (plain and one == other)
