@@ -15,10 +15,12 @@ from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.norms import fuse_norms
 from ropeexport.exporting.opsets import check_opset
 from ropeexport.exporting.portable import make_portable
+from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import fuse
+from ropeexport.fusion.limits import largest_position
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models import sources
 from ropeexport.models.example import Example, all_axes, checked
@@ -112,7 +114,7 @@ def export_example(
             ropeexport=ropeexport.__version__,
             source=source,
             model=model_writer.record_of(
-                path, made.count, made.comparison, made.weights or written
+                path, made.count, made.comparison, made.max_position, made.weights or written
             ),
             axes=all_axes(example),
         )
@@ -127,6 +129,7 @@ class Finished:
     model: ir.Model
     count: RopeCount
     comparison: Comparison
+    max_position: int | None
     weights: Weights | None = None
 
 
@@ -141,6 +144,7 @@ def onnx_model(
     check_opset(opset)
     check_limit(max_position)
     model = trace(checked(example), opset, max_position).model
+    check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone()
     made = finished(model, example, source, max_position=max_position)
@@ -167,7 +171,7 @@ def finished(
         model.graph.outputs[0].name = "out"
     annotate(model, source, type(example.module).__qualname__)
     onnx_contract.check_dynamic(model, example.dynamic_axes)
-    return Finished(model, fused.count, fused.comparison)
+    return Finished(model, fused.count, fused.comparison, largest_position(model))
 
 
 def _referred(model: ir.Model, example: Example) -> Weights | None:

@@ -16,6 +16,7 @@ from ropeexport.exporting.foreign_shapes import infer_shapes
 from ropeexport.exporting.simplify import clean
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import Fused, fuse
+from ropeexport.fusion.limits import largest_position
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
@@ -76,7 +77,8 @@ def fuse_file(
     annotate(model, source, path.stem)
 
     def describe(path: Path, weights: Weights | None) -> Manifest:
-        written = model_writer.record_of(path, count, comparison, weights)
+        limit = largest_position(model)
+        written = model_writer.record_of(path, count, comparison, limit, weights)
         return Manifest(
             ropeexport=ropeexport.__version__,
             source=source,

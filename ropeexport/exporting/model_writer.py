@@ -122,7 +122,11 @@ def _files_of(path: Path) -> set[str]:
 
 
 def record_of(
-    path: Path, count: RopeCount, comparison: Comparison, weights: Weights | None = None
+    path: Path,
+    count: RopeCount,
+    comparison: Comparison,
+    max_position: int | None,
+    weights: Weights | None = None,
 ) -> ModelRecord:
     """Return the manifest's record of a written file."""
     model = onnx_file.load(path, external_data=False)
@@ -136,6 +140,6 @@ def record_of(
         ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         recognition=count,
         weights=weights,
-        max_position=onnx_file.max_position(model),
+        max_position=max_position,
         comparison=comparison,
     )

@@ -8,14 +8,24 @@ ONNX's own generator in the place of torch's.  Either gives other numbers than e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec
 
-from ropeexport.errors import ExportError
+from ropeexport.errors import ExportError, ParityError
+from ropeexport.exporting.whole_graph import MOST_WEIGHT_BYTES
+from ropeexport.models.example import Example, bound
+from ropeexport.parity.repeat import NotRepeatableError, run_twice
+from ropeexport.runners import Arrays
+from ropeexport.runners.cause import cause_of
+from ropeexport.runners.module_calls import ModuleCalls
+from ropeexport.runners.torch_arrays import array_from
 
 _STATE = {OutputKind.BUFFER_MUTATION: "buffer", OutputKind.PARAMETER_MUTATION: "parameter"}
 # arguments of operators that draw random numbers only where they are set
@@ -58,6 +68,51 @@ def check_function(program: ExportedProgram) -> None:
             f"{node.target}: forward draws random numbers in evaluation mode, so it is no function "
             f"of its inputs: take them as an input of forward, or leave them out{_source(node)}"
         )
+
+
+def check_repeats(example: Example, outputs: Sequence[str]) -> None:
+    """Raise :class:`ExportError` where a module gives another result when it is called again.
+
+    This sees what no trace does: a counter in Python, a global variable, Python's own random
+    numbers.  Modules whose weights are large or in no memory are not called.
+
+    Parameters
+    ----------
+    example : Example
+        The module and its inputs; what the calls leave in it is put back.
+    outputs : sequence of str
+        Names of what it returns.
+    """
+    size = sum(x.nbytes for x in example.module.parameters())
+    if example.weights is not None or size >= MOST_WEIGHT_BYTES:
+        return
+    device = next((str(x.device) for x in example.inputs.values()), "cpu")
+    module = _Module(ModuleCalls(bound(example), outputs, device, may_change_inputs=True))
+    inputs = {name: array_from(x) for name, x in example.inputs.items()}
+    try:
+        run_twice("the module", module, inputs)
+    except NotRepeatableError as error:
+        raise ExportError(error.explained()) from error
+    except (ParityError, RuntimeError):
+        return  # it cannot be called here as it is; whether it can be traced is another question
+    finally:
+        module.calls.state.restore()
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module, called on arrays."""
+
+    calls: ModuleCalls
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+        """Return the outputs of each call in turn."""
+        rows = self.calls.row(calls)
+        return [{name: array_from(x) for name, x in row.items()} for row in rows]
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return cause_of(self.calls, before, inputs)
 
 
 def _needed_for(graph: fx.Graph, names: set[str]) -> set[str]:

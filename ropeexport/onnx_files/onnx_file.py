@@ -14,7 +14,6 @@ from ropeexport.errors import ModelFileError, first_line
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.onnx_ops.forms import form_of
 from ropeexport.onnx_ops.names import ROPE_TABLE
-from ropeexport.onnx_ops.rope_table import limit_of
 
 _REPEATS = ("Identity", "Tile", "Expand")
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -73,14 +72,6 @@ def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
         spec_of(value, "rotated" if value.name in rotated else "data")
         for value in model.graph.output
     )
-
-
-def max_position(model: onnx.ModelProto) -> int | None:
-    """Return the largest position that all tables of angles hold; None where there is no table."""
-    rows = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
-    tables = [node for node in model.graph.node if node.op_type == ROPE_TABLE]
-    limits = [limit_of(rows[node.input[1]]) for node in tables if node.input[1] in rows]
-    return min(limits, default=None)
 
 
 def weights(model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, NDArray[np.generic]]]:

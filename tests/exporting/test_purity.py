@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,90 @@ def test_random_numbers_are_refused_by_their_line(tmp_path: Path, kind: type[nn.
     with pytest.raises(ExportError, match=r"random numbers in evaluation mode.*test_purity\.py:\d"):
         export(kind(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Counter(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x) + self.calls
+
+
+class Listed(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return self.linear(x) * len(self.seen)
+
+
+class Attribute(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = torch.zeros(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sum = self.sum + x.mean((0, 1))
+        return self.linear(x) + self.sum
+
+
+class PythonsRandom(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * random.random()
+
+
+CALLS = itertools.count()
+
+
+class Global(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + next(CALLS)
+
+
+UNSEEN_BY_A_TRACE = {
+    Counter: "attribute 'calls' changes from call to call",
+    Listed: "attribute 'seen' changes from call to call",
+    Attribute: "attribute 'sum' changes from call to call",
+    PythonsRandom: "Python's random",
+    Global: "a global variable",
+}
+
+
+@pytest.mark.parametrize("kind", UNSEEN_BY_A_TRACE)
+def test_what_a_trace_cannot_see_is_refused(tmp_path: Path, kind: type[nn.Module]) -> None:
+    module = kind()
+    kept = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    with pytest.raises(ExportError, match=UNSEEN_BY_A_TRACE[kind]) as caught:
+        export(module, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert {n: v for n, v in vars(module).items() if not n.startswith("_")} == kept | {
+        "training": False
+    }
+
+
+def test_a_dictionary_of_the_module_is_as_it_was(tmp_path: Path) -> None:
+    class Memo(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known: dict[str, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            key = f"length {x.shape[1]}"
+            if key not in self.known:
+                self.known[key] = torch.arange(8.0).cos()
+            return self.linear(x) * self.known[key]
+
+    module = Memo()
+    known = module.known
+    export(module, tmp_path)
+    assert module.known is known
+    assert known == {}
 
 
 def test_an_input_that_is_changed_in_place_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ropeexport.fusion.angles import is_whole, unscaled
 from ropeexport.fusion.movement import Movement
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
+from ropeexport.onnx_ops.rope_table import MAX_POSITION
 
 SIZE = 16
 EPS = float(np.finfo(np.float32).eps)
@@ -168,3 +169,20 @@ def test_whole_is_what_every_step_keeps_whole() -> None:
     assert factors["divided"] == (values["cast"], 0.125)
     assert factors["y"] == (values["floor"], -1.0)
     assert factors["nothing"] == (values["nothing"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "less"), [("as they are", 0), ("shifted", 1), ("halved and shifted", 0)]
+)
+def test_the_limit_is_that_of_the_input(name: str, less: int) -> None:
+    module = Rotated(WRITINGS[name]).eval()
+    made = onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
+    limit = made.max_position
+    assert limit == MAX_POSITION - less
+    x = torch.ones(1, 2, 1, SIZE)
+    last, beyond = (
+        run(serialized(made.model), {"x": x, "pos": torch.tensor([[pos]])})
+        for pos in (limit, 2 * limit + 2)
+    )
+    assert np.isfinite(last).all()
+    assert np.isnan(beyond).all()
