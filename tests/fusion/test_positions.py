@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ropeexport.exporting.exporter import onnx_model
+from ropeexport.exporting.exporter import Finished, onnx_model
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.fusion.angles import is_whole, unscaled
 from ropeexport.fusion.movement import Movement
@@ -50,19 +50,20 @@ WRITINGS = {
 
 
 class Rotated(nn.Module):
-    """Half pairs of x (B, H, L, D) turned by angles of positions (B, L)."""
+    """Half pairs of x (B, H, L, D) turned by angles of positions (B, L), once for each writing."""
 
-    def __init__(self, writing) -> None:
+    def __init__(self, *writings) -> None:
         super().__init__()
-        self.writing = writing
+        self.writings = writings
         exponent = torch.arange(0, SIZE, 2).float() / SIZE
         self.register_buffer("frequencies", 1 / 10000**exponent, persistent=False)
 
-    def angles(self, pos: Tensor, frequencies: Tensor) -> Tensor:
-        return (self.writing(pos)[..., None] * frequencies)[:, None]
+    def forward(self, x: Tensor, pos: Tensor) -> tuple[Tensor, ...]:
+        return self.all_turned(x, pos.float(), self.frequencies)
 
-    def forward(self, x: Tensor, pos: Tensor) -> Tensor:
-        return self.turned(x, self.angles(pos.float(), self.frequencies))
+    def all_turned(self, x: Tensor, pos: Tensor, frequencies: Tensor) -> tuple[Tensor, ...]:
+        angles = ((writing(pos)[..., None] * frequencies)[:, None] for writing in self.writings)
+        return tuple(self.turned(x, a) for a in angles)
 
     @staticmethod
     def turned(x: Tensor, angles: Tensor) -> Tensor:
@@ -70,9 +71,9 @@ class Rotated(nn.Module):
         a, b = x.chunk(2, -1)
         return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
-    def exact(self, x: Tensor, pos: Tensor) -> np.ndarray:
+    def exact(self, x: Tensor, pos: Tensor) -> list[np.ndarray]:
         frequencies = 10000.0 ** -(torch.arange(0, SIZE, 2).double() / SIZE)
-        return self.turned(x.double(), self.angles(pos.double(), frequencies)).numpy()
+        return [y.numpy() for y in self.all_turned(x.double(), pos.double(), frequencies)]
 
 
 def inputs(batch: int, length: int, start: int) -> dict[str, Tensor]:
@@ -82,60 +83,68 @@ def inputs(batch: int, length: int, start: int) -> dict[str, Tensor]:
     return {"x": x, "pos": pos[None].repeat(batch, 1)}
 
 
-def run(path_or_bytes, feed: dict[str, Tensor]) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path_or_bytes, providers=["CPUExecutionProvider"])
-    return session.run(None, {name: x.numpy() for name, x in feed.items()})[0]
+def exported(*names: str) -> Finished:
+    module = Rotated(*(WRITINGS[name] for name in names)).eval()
+    return onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
 
 
-def check_against_eager(model, module: Rotated) -> None:
-    """Hold a file to float64, at short and long positions: as close as eager, and 4 roundings."""
-    for feed in (inputs(2, 6, 0), inputs(3, 17, 40), inputs(1, 1, 5), inputs(2, 9, 30_000)):
-        exact = module.exact(**feed)
-        eager = np.abs(module(**feed).numpy() - exact).max()
-        assert np.abs(run(model, feed) - exact).max() <= eager + 4 * EPS * np.abs(exact).max()
+def session_of(model: ir.Model | Path) -> onnxruntime.InferenceSession:
+    file = model if isinstance(model, Path) else ir.to_proto(model).SerializeToString()
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", WRITINGS)
-def test_positions_are_exported_as_they_are_written(name: str) -> None:
-    module = Rotated(WRITINGS[name]).eval()
-    made = onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
-    assert (made.count.found, made.count.replaced) == (1, 1)
+def run(session: onnxruntime.InferenceSession, feed: dict[str, Tensor]) -> list[np.ndarray]:
+    return session.run(None, {name: x.numpy() for name, x in feed.items()})
+
+
+# one file of all writings, from each of the two roads
+@pytest.fixture(scope="module")
+def by_export() -> onnxruntime.InferenceSession:
+    made = exported(*WRITINGS)
+    assert (made.count.found, made.count.replaced) == (len(WRITINGS),) * 2
     assert made.comparison.left == ()
-    assert (made.comparison.regions, made.comparison.without_whole) == (1, "")
-    check_against_eager(serialized(made.model), module)
+    assert (made.comparison.regions, made.comparison.without_whole) == (len(WRITINGS), "")
+    return session_of(made.model)
 
 
-def serialized(model: ir.Model) -> bytes:
-    return ir.to_proto(model).SerializeToString()
+@pytest.fixture(scope="module")
+def by_fuse(tmp_path_factory) -> onnxruntime.InferenceSession:
+    folder = tmp_path_factory.mktemp("fused")
+    shapes = {n: {a: torch.export.Dim(label) for a, label in AXES[n].items()} for n in AXES}
+    module, path = Rotated(*WRITINGS.values()).eval(), folder / "plain.onnx"
+    torch.onnx.export(
+        module, (), path, kwargs=inputs(2, 6, 3), dynamic_shapes=shapes, dynamo=True, verbose=False
+    )
+    record, count = fuse_file(path, folder / "out")
+    assert (count.found, count.replaced) == (len(WRITINGS),) * 2
+    assert record is not None
+    assert record.model.comparison.left == ()
+    return session_of(folder / "out" / "model.onnx")
+
+
+@pytest.mark.parametrize("road", ["by_export", "by_fuse"])
+@pytest.mark.parametrize("name", WRITINGS)
+def test_positions_are_computed_as_they_are_written(request, road: str, name: str) -> None:
+    """Short and long positions: as close to float64 as eager, and four roundings."""
+    session, place = request.getfixturevalue(road), list(WRITINGS).index(name)
+    module = Rotated(WRITINGS[name])
+    for feed in (inputs(2, 6, 0), inputs(3, 17, 40), inputs(1, 1, 5), inputs(2, 9, 30_000)):
+        ours, exact = run(session, feed)[place], module.exact(**feed)[0]
+        eager = np.abs(module(**feed)[0].numpy() - exact).max()
+        assert np.abs(ours - exact).max() <= eager + 4 * EPS * np.abs(exact).max()
 
 
 SCALED = ["divided", "by what no binary fraction is", "halved", "scaled twice", "moved in between"]
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_scaled_whole_positions_have_exact_angles(name: str) -> None:
-    module = Rotated(WRITINGS[name]).eval()
-    made = onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
-    assert [n.op_type for n in made.model.graph].count("RopeTable") == 1
-    feed = inputs(1, 2000, 900_000)
-    ours = np.abs(run(serialized(made.model), feed) - module.exact(**feed)).max()
-    eager = np.abs(module(**feed).numpy() - module.exact(**feed)).max()
+def test_scaled_whole_positions_have_exact_angles(by_export, name: str) -> None:
+    module, feed = Rotated(WRITINGS[name]), inputs(1, 2000, 900_000)
+    exact = module.exact(**feed)[0]
+    ours = np.abs(run(by_export, feed)[list(WRITINGS).index(name)] - exact).max()
+    eager = np.abs(module(**feed)[0].numpy() - exact).max()
     print(f"{name}: ours {ours:.1e}, eager {eager:.1e}")
     assert ours <= 8 * EPS * np.abs(feed["x"].numpy()).max() < eager
-
-
-@pytest.mark.parametrize("name", WRITINGS)
-def test_fuse_leaves_a_right_file_right(tmp_path: Path, name: str) -> None:
-    module, path = Rotated(WRITINGS[name]).eval(), tmp_path / "plain.onnx"
-    shapes = {n: {a: torch.export.Dim(label) for a, label in AXES[n].items()} for n in AXES}
-    torch.onnx.export(
-        module, (), path, kwargs=inputs(2, 6, 3), dynamic_shapes=shapes, dynamo=True, verbose=False
-    )
-    record, count = fuse_file(path, tmp_path / "out")
-    assert (count.found, count.replaced) == (1, 1)
-    assert record is not None
-    assert record.model.comparison.left == ()
-    check_against_eager(tmp_path / "out" / "model.onnx", module)
 
 
 def test_whole_is_what_every_step_keeps_whole() -> None:
@@ -175,13 +184,12 @@ def test_whole_is_what_every_step_keeps_whole() -> None:
     ("name", "less"), [("as they are", 0), ("shifted", 1), ("halved and shifted", 0)]
 )
 def test_the_limit_is_that_of_the_input(name: str, less: int) -> None:
-    module = Rotated(WRITINGS[name]).eval()
-    made = onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
+    made = exported(name)
     limit = made.max_position
     assert limit == MAX_POSITION - less
     x = torch.ones(1, 2, 1, SIZE)
     last, beyond = (
-        run(serialized(made.model), {"x": x, "pos": torch.tensor([[pos]])})
+        run(session_of(made.model), {"x": x, "pos": torch.tensor([[pos]])})[0]
         for pos in (limit, 2 * limit + 2)
     )
     assert np.isfinite(last).all()

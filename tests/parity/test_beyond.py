@@ -10,7 +10,7 @@ import pytest
 
 from ropeexport import manifest
 from ropeexport.manifest import TensorSpec
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.onnx_ops.rope_table import MAX_POSITION, limit_of
 from ropeexport.parity import report as reports
 from ropeexport.parity.cases import Case, select
 from ropeexport.parity.check import Options, check
@@ -26,9 +26,9 @@ FEW = Options(count=14)
 
 @pytest.fixture
 def with_limit(exported):
-    """Return a function that gives an export whose manifest states where its tables end."""
+    """Return a function that gives an export, and another end of its tables in the manifest."""
 
-    def export(dtype: str = "fp32", limit: int = MAX_POSITION) -> Path:
+    def export(dtype: str = "fp32", limit: int | None = MAX_POSITION) -> Path:
         folder = exported("flux-self-attention-ids", dtype)
         record = manifest.read(folder)
         model = record.model.model_copy(update={"max_position": limit})
@@ -91,8 +91,8 @@ def test_chosen_lengths_are_checked_beyond_too(with_limit) -> None:
     assert kinds.count(BEYOND) == 1
 
 
-def test_a_file_without_tables_is_checked_as_ever(exported) -> None:
-    record = manifest.read(exported("flux-self-attention-ids"))
+def test_a_file_that_states_no_limit_is_checked_as_ever(with_limit) -> None:
+    record = manifest.read(with_limit(limit=None))
     cases = select(record).cases
     assert {case.kind for case in cases} == {"flux positions", "long positions"}
     case = next(c for c in cases if c.kind == "long positions")
@@ -138,10 +138,10 @@ def clip_instead(model: onnx.ModelProto) -> None:
 
 def shorter_tables(model: onnx.ModelProto) -> None:
     """Give NaN from a position on that the manifest says the tables hold."""
-    for function in model.functions:
-        for node in function.node:
-            if node.op_type == "Constant" and node.output[0] == "limit":
-                node.attribute[0].f = float(MAX_POSITION - 1)
+    for tensor in model.graph.initializer:
+        rows = onnx.numpy_helper.to_array(tensor)
+        if rows.shape and limit_of(len(rows)) == MAX_POSITION:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rows[:-1], tensor.name))
 
 
 def test_a_finite_wrong_number_beyond_fails(with_limit) -> None:
