@@ -129,8 +129,10 @@ class ModelRecord(Record):
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
     weights: Weights | None = None  # None: all weights are in the file
-    # the largest position that the tables of angles hold, beyond which angles are NaN; None: the
-    # file has no such table
+    # the largest position that the tables of exact angles hold, as the model makes it, beyond which
+    # angles are NaN; None: the file has no such table
+    table_limit: int | None = None
+    # the same, as an input may have it; None: no one number says it
     max_position: int | None = None
     comparison: Comparison | None = None  # None: nothing was rewritten, or by an older version
 

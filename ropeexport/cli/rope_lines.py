@@ -24,10 +24,12 @@ max_position_option = click.option(
 def rope_lines(model: ModelRecord) -> Iterator[str]:
     """Yield the count of applications, the first refusals, and where the weights lie."""
     yield from count_lines(model.recognition)
-    if model.max_position is not None:
+    if model.table_limit is not None:
+        limit, made = model.max_position, ""
+        if limit is None:
+            limit, made = model.table_limit, ", as the model makes them of its inputs"
         yield (
-            f"positions: exact angles up to {model.max_position:,}, NaN beyond "
-            "(--max-position raises it)"
+            f"positions: exact angles up to {limit:,}{made}; NaN beyond (--max-position raises it)"
         )
     if model.comparison is not None:
         yield from _comparison_lines(model.comparison)
@@ -44,16 +46,16 @@ def _comparison_lines(comparison: Comparison) -> Iterator[str]:
     """Yield what of the rewritten graph was compared with the graph as it was."""
     for refusal in comparison.left[:_SHOWN]:
         yield f"  angles of {refusal.node} left in float32: {refusal.reason}"
-    if comparison.worst_whole is not None:
-        whole = f"the whole graph (at most {comparison.worst_whole:.0%} of what is allowed)"
-    else:
+    whole = "the whole graph"
+    if comparison.worst_whole is None:
         whole = f"not the whole graph: {comparison.without_whole}"
     if comparison.regions:
+        plural = "s" if comparison.regions > 1 else ""
         whole = (
-            f"{comparison.regions} rewritten ropes at {len(comparison.shapes)} shapes, "
+            f"{comparison.regions} rewritten rope{plural} at {len(comparison.shapes)} shapes and "
             f"positions up to {comparison.max_position:,}; {whole}"
         )
-    yield f"compared in float64: {whole}"
+    yield f"compared with the graph as it was, in float64: {whole}"
 
 
 def count_lines(count: RopeCount) -> Iterator[str]:

@@ -20,10 +20,10 @@ from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import fuse
-from ropeexport.fusion.limits import largest_position
+from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models import sources
-from ropeexport.models.example import Example, all_axes, checked
+from ropeexport.models.example import Example, all_axes, checked, unchanged
 from ropeexport.onnx_files import onnx_contract
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import attention_functions
@@ -114,7 +114,7 @@ def export_example(
             ropeexport=ropeexport.__version__,
             source=source,
             model=model_writer.record_of(
-                path, made.count, made.comparison, made.max_position, made.weights or written
+                path, made.count, made.comparison, made.limits, made.weights or written
             ),
             axes=all_axes(example),
         )
@@ -129,7 +129,8 @@ class Finished:
     model: ir.Model
     count: RopeCount
     comparison: Comparison
-    max_position: int | None
+    limits: Limits | None
+    folded: ir.Model  # as it was traced, its constants folded and nothing rewritten
     weights: Weights | None = None
 
 
@@ -143,14 +144,16 @@ def onnx_model(
     """Trace a module, finish its model, and compare that with what was traced."""
     check_opset(opset)
     check_limit(max_position)
-    model = trace(checked(example), opset, max_position).model
+    with unchanged(example.module):
+        model = trace(checked(example), opset, max_position).model
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone()
     made = finished(model, example, source, max_position=max_position)
     attach_functions(before)
+    attach_functions(made.folded)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
-    comparison = with_whole(made.comparison, before, made.model, single)
+    comparison = with_whole(made.comparison, before, made.folded, made.model, single)
     return replace(made, comparison=comparison, weights=weights)
 
 
@@ -161,7 +164,7 @@ def finished(
     parameters = example.module.named_parameters(remove_duplicate=False)
     simplify(model, {name for name, _ in parameters})
     fused = fuse(model, max_position=max_position)
-    model = fused.model
+    folded, model = model, fused.model
     fuse_norms(model)
     make_portable(model)
     clean(model)
@@ -171,7 +174,7 @@ def finished(
         model.graph.outputs[0].name = "out"
     annotate(model, source, type(example.module).__qualname__)
     onnx_contract.check_dynamic(model, example.dynamic_axes)
-    return Finished(model, fused.count, fused.comparison, largest_position(model))
+    return Finished(model, fused.count, fused.comparison, limits_of(model), folded)
 
 
 def _referred(model: ir.Model, example: Example) -> Weights | None:

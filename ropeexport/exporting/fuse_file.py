@@ -16,7 +16,7 @@ from ropeexport.exporting.foreign_shapes import infer_shapes
 from ropeexport.exporting.simplify import clean
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import Fused, fuse
-from ropeexport.fusion.limits import largest_position
+from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
@@ -72,13 +72,13 @@ def fuse_file(
         return None, count
     clean(model)
     attach_functions(model)
-    comparison = with_whole(made.comparison, ir.load(path), model)
+    attach_functions(made.before)
+    comparison = with_whole(made.comparison, ir.load(path), made.before, model)
     source = Source(kind="onnx", name=path.name)
     annotate(model, source, path.stem)
 
     def describe(path: Path, weights: Weights | None) -> Manifest:
-        limit = largest_position(model)
-        written = model_writer.record_of(path, count, comparison, limit, weights)
+        written = model_writer.record_of(path, count, comparison, limits_of(model), weights)
         return Manifest(
             ropeexport=ropeexport.__version__,
             source=source,

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ropeexport import atomic, manifest
+from ropeexport.fusion.limits import Limits
 from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import onnx_contract, onnx_file
 from ropeexport.weights import copying, references
@@ -125,7 +126,7 @@ def record_of(
     path: Path,
     count: RopeCount,
     comparison: Comparison,
-    max_position: int | None,
+    limits: Limits | None,
     weights: Weights | None = None,
 ) -> ModelRecord:
     """Return the manifest's record of a written file."""
@@ -140,6 +141,7 @@ def record_of(
         ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         recognition=count,
         weights=weights,
-        max_position=max_position,
+        table_limit=limits.tables if limits is not None else None,
+        max_position=limits.inputs if limits is not None else None,
         comparison=comparison,
     )

@@ -18,12 +18,17 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec
 
-from ropeexport.errors import ExportError, ParityError
+from ropeexport.errors import ExportError, first_line
 from ropeexport.exporting.whole_graph import MOST_WEIGHT_BYTES
 from ropeexport.models.example import Example, bound
-from ropeexport.parity.repeat import NotRepeatableError, run_twice
+from ropeexport.parity.repeat import (
+    NotRepeatableError,
+    run_in_two_orders,
+    run_many_times,
+    run_twice,
+)
 from ropeexport.runners import Arrays
-from ropeexport.runners.cause import cause_of
+from ropeexport.runners.cause import cause_of, generators_kept
 from ropeexport.runners.module_calls import ModuleCalls
 from ropeexport.runners.torch_arrays import array_from
 
@@ -52,9 +57,9 @@ def check_function(program: ExportedProgram) -> None:
     for spec in specs:
         if spec.kind in _STATE and spec.target in targets:
             raise ExportError(
-                f"{_STATE[spec.kind]} {spec.target!r}: forward changes it and its results depend "
-                "on it, so it is no function of its inputs, which a file has to be: take the value "
-                "as an input of forward and return the changed one as an output"
+                f"{_STATE[spec.kind]} {spec.target!r}: forward changes it and reads what a former "
+                "call has left in it, so it is no function of its inputs, which a file has to be: "
+                "take it as an input of forward and return the changed one as an output"
                 f"{_line(program, spec)}"
             )
         if spec.kind is OutputKind.USER_INPUT_MUTATION and spec.arg.name not in returned:
@@ -87,16 +92,44 @@ def check_repeats(example: Example, outputs: Sequence[str]) -> None:
     if example.weights is not None or size >= MOST_WEIGHT_BYTES:
         return
     device = next((str(x.device) for x in example.inputs.values()), "cpu")
-    module = _Module(ModuleCalls(bound(example), outputs, device, may_change_inputs=True))
+    calls = ModuleCalls(bound(example), outputs, device, may_change_inputs=True)
     inputs = {name: array_from(x) for name, x in example.inputs.items()}
+    with generators_kept():
+        try:
+            calls.row([inputs])
+        except Exception:  # the user's code may raise anything, and may yet be traced
+            return
+        try:
+            _call_again(_Module(calls), inputs)
+        finally:
+            calls.state.restore()
+
+
+def _call_again(module: _Module, inputs: Arrays) -> None:
+    """Call a module on its inputs, on others and on its inputs again; longer where it changes."""
+    others = {name: np.ascontiguousarray(np.flip(x)) for name, x in inputs.items()}
     try:
         run_twice("the module", module, inputs)
+        changed = bool(module.calls.state.changes())
+        if _runs(module, others):
+            run_in_two_orders("the module", module, [inputs, others])
+        if changed:
+            run_many_times("the module", module, inputs)
     except NotRepeatableError as error:
         raise ExportError(error.explained()) from error
-    except (ParityError, RuntimeError):
-        return  # it cannot be called here as it is; whether it can be traced is another question
-    finally:
-        module.calls.state.restore()
+    except Exception as error:
+        raise ExportError(
+            f"the module fails when it is called again: {type(error).__name__}: "
+            f"{first_line(error)}: {module.cause([inputs], inputs)}"
+        ) from error
+
+
+def _runs(module: _Module, inputs: Arrays) -> bool:
+    try:
+        module.in_a_row([inputs])
+    except Exception:  # whatever it has against these numbers
+        return False
+    return True
 
 
 @dataclass(frozen=True)

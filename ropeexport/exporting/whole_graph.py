@@ -5,11 +5,11 @@ with the function bodies that are written into its file, the other as it was tra
 in.  Everything between the two is held to that, whichever pass did it.
 
 Tolerance.  In float64 the two may differ by what was rounded on the way: constants that were folded
-in their own type, and frequencies that are exact now.  The graph as it was makes roundings of the
-same kind and size, and more of them, when it is evaluated in its own types; so its own error E,
-measured on the same inputs, is the measure: 8 E, and 32 units of rounding of the output's size for
-outputs that E meets by luck.  Half types are not evaluated (NumPy has no products of matrices for
-them): there the latter stands alone.
+in float32, and frequencies that are exact now.  The graph as it was makes roundings of the same
+kind and size, and more of them, when it is evaluated in float32; so its own error E there, on the
+same inputs, is the measure: 8 E, and 32 units of float32's rounding of the output's size for
+outputs that E meets by luck.  A graph with half types is compared from where its constants are
+folded, which rounds to them.  Elements of a mask's size (beyond 1e30) are held to equality.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnx.reference import ReferenceEvaluator
 from ropeexport.errors import ExportError, first_line
 from ropeexport.manifest import Comparison, TensorSpec
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.onnx_retype import float64_twin
+from ropeexport.onnx_files.onnx_retype import float64_twin, single_twin
 from ropeexport.parity.cases import Case
 from ropeexport.parity.floats import float_type, is_float
 from ropeexport.parity.inputs import make_inputs
@@ -38,6 +38,8 @@ MOST_WEIGHT_BYTES = 256 * 10**6
 _MOST_WORK = 2e10  # multiply-adds of one run
 
 _SIZES = ((2, 6, 3, 10, 8), (4,), (1,))  # axes unlike each other, all alike, all single
+_MASK = 1e30  # what is added to logits to leave them out is of such a size
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _SINGLE = float_type("float32").unit_roundoff
 _ERROR_MULTIPLE = 8.0
 _ROUNDINGS = 32.0
@@ -48,7 +50,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 def compare_whole(
     before: ir.Model, after: ir.Model, single: Container[str] = ()
 ) -> tuple[float | None, str]:
-    """Compare two models of the same inputs and outputs.
+    """Compare two models of the same inputs and outputs, see :func:`with_whole`.
 
     Parameters
     ----------
@@ -90,10 +92,24 @@ def compare_whole(
 
 
 def with_whole(
-    comparison: Comparison, before: ir.Model, after: ir.Model, single: Container[str] = ()
+    comparison: Comparison,
+    before: ir.Model,
+    folded: ir.Model,
+    after: ir.Model,
+    single: Container[str] = (),
 ) -> Comparison:
-    """Return what was compared of the regions together with :func:`compare_whole`'s result."""
-    worst, reason = compare_whole(before, after, single)
+    """Return what was compared of the regions, and of the whole graph with it.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of the regions.
+    before, folded, after : ir.Model
+        As it was; the same with its constants folded; and finished.
+    single : container of str
+        Axes that broadcast, and so have size 1.
+    """
+    worst, reason = compare_whole(folded if _has_halves(before) else before, after, single)
     return comparison.model_copy(update={"worst_whole": worst, "without_whole": reason})
 
 
@@ -106,12 +122,14 @@ def _shares(old: onnx.ModelProto, new: onnx.ModelProto, inputs: Arrays) -> list[
     wide = {n: x.astype(np.float64) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
     expected = _evaluated(float64_twin(old), wide)
     found = _evaluated(float64_twin(new), wide)
-    roundoff = _coarsest(old)
-    own = expected if roundoff > _SINGLE else _evaluated(old, inputs)
+    single = {n: x.astype(np.float32) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
+    own = _evaluated(single_twin(old), single)
     shares = []
     for value, *results in zip(new.graph.output, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
-        allowed = _ERROR_MULTIPLE * _error(rounded, y) + _ROUNDINGS * roundoff * _size(y)
+        finite = np.isfinite(rounded)  # float32 may overflow where float64 does not
+        own_error = _error(rounded[finite], y[finite]) if rounded.shape == y.shape else 0.0
+        allowed = _ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y)
         shares.append(_share(value.name, _error(x, y), allowed, _size(y)))
     return shares
 
@@ -131,11 +149,21 @@ def _error(x: Any, y: Any) -> float:
     if x.shape != y.shape:
         return math.inf
     differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-    return float(np.nan_to_num(np.abs(x - y)[differs], nan=math.inf).max(initial=0.0))
+    errors = np.nan_to_num(np.abs(x - y)[differs], nan=math.inf)
+    sizes = np.abs(y[differs])
+    masked = (sizes > _MASK) & (errors <= sizes * _ROUNDINGS * _SINGLE)
+    return float(errors[~masked].max(initial=0.0))
 
 
 def _size(x: Any) -> float:
-    return float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
+    sizes = np.abs(x)
+    return float(sizes[sizes <= _MASK].max(initial=0.0))
+
+
+def _has_halves(model: ir.Model) -> bool:
+    values = (*model.graph.inputs, *model.graph.initializers.values())
+    computed = (value for node in model.graph for value in node.outputs)
+    return any(value.dtype in _HALVES for value in (*values, *computed))
 
 
 def _proto(model: ir.Model) -> onnx.ModelProto:
@@ -144,14 +172,6 @@ def _proto(model: ir.Model) -> onnx.ModelProto:
     ir.external_data.load_to_model(whole)
     proto: onnx.ModelProto = ir.to_proto(whole)
     return proto
-
-
-def _coarsest(model: onnx.ModelProto) -> float:
-    """Return the unit roundoff of the coarsest floating type of a model's inputs and weights."""
-    types = {tensor.data_type for tensor in model.graph.initializer}
-    types |= {value.type.tensor_type.elem_type for value in model.graph.input}
-    named = {str(onnx.helper.tensor_dtype_to_np_dtype(t)) for t in types if t}
-    return max((float_type(t).unit_roundoff for t in named if is_float(t)), default=_SINGLE)
 
 
 def _evaluated(model: onnx.ModelProto, inputs: Arrays) -> list[Any]:

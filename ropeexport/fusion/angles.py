@@ -27,6 +27,8 @@ from ropeexport.onnx_ops.forms import Form, form_of
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, digit_tables
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
+_WIDE = {_FLOAT, _DOUBLE}
+_LAST = ints([-1])
 _SPACING = float(np.finfo(np.float32).eps)
 
 
@@ -144,6 +146,8 @@ class _Builder:
         node, sources = value.producer(), self.movement.sources(value)
         if node is None or sources is None or node.op_type in ("Mul", "Div", "Neg", "Pad", "Split"):
             return None
+        if not {x.dtype for x in (value, *sources)} <= _WIDE:  # a half type has rounded the angle
+            return None
         parts = {x: made for x in sources if (made := self._rebuilt(x, wave)) is not None}
         if len(parts) < len(set(sources)):
             return None
@@ -153,33 +157,45 @@ class _Builder:
         """Return cosine and sine (..., P) of an angle."""
         if angle not in self.tables:
             add, frequencies = self.nodes.add, angle.scale * exact_frequencies(_numbers(angle))
-            pos = add("Squeeze", self._unscaled(angle.positions, angle.unscaled), ints([-1]))
             if is_whole(angle.unscaled, self.movement):
+                base = self._in_float32(angle.unscaled)
+                pos = add("Squeeze", self._unscaled(angle.positions, angle.unscaled, base), _LAST)
                 self.tables[angle] = self._whole(pos, frequencies)
             else:
-                floor = add("Floor", pos)
-                rest = add("Unsqueeze", add("Sub", pos, floor), ints([-1]))
-                self.tables[angle] = self._turned(*self._whole(floor, frequencies), rest, angle)
+                base = self._widened(angle.unscaled)
+                moved = self._unscaled(angle.positions, angle.unscaled, base)
+                floor = add("Floor", moved)
+                whole, rest = (self._narrowed(x) for x in (floor, add("Sub", moved, floor)))
+                table = self._whole(add("Squeeze", whole, _LAST), frequencies)
+                self.tables[angle] = self._turned(*table, rest, angle)
         return self.tables[angle]
 
-    def _unscaled(self, value: ir.Value, until: ir.Value) -> ir.Value:
-        """Return what ``until`` becomes where it is moved as ``value`` is, but for its factors."""
+    def _unscaled(self, value: ir.Value, until: ir.Value, base: ir.Value) -> ir.Value:
+        """Return ``base`` moved as ``value`` is moved from ``until``, but for its factors."""
         if value is until:
-            return self._in_float32(value)
+            return base
         node, sources = value.producer(), self.movement.sources(value)
         assert node is not None  # value comes from until by movement
         assert sources is not None
-        moved = self._unscaled(sources[0], until)
+        moved = self._unscaled(sources[0], until, base)
         dropped = node.op_type in ("Cast", "Div", "Identity", "Mul", "Neg")
         return moved if dropped else self._copied(node, {sources[0]: moved}, value)
 
+    def _widened(self, positions: ir.Value) -> ir.Value:
+        """Return positions in a type that keeps their fractions: half types become float32."""
+        return positions if positions.dtype in _WIDE else self._in_float32(positions)
+
+    def _narrowed(self, value: ir.Value) -> ir.Value:
+        return value if value.dtype == _FLOAT else self.nodes.add("Cast", value, to=_FLOAT)
+
     def _in_float32(self, positions: ir.Value) -> ir.Value:
-        """Return positions as float32, cast from what they are before they are moved."""
+        """Return positions as float32; float64 ones are cast before they are moved."""
         node, sources = positions.producer(), self.movement.sources(positions)
         if positions.dtype == _FLOAT:
             return positions
-        scaled = node is not None and node.op_type in ("Div", "Mul")
-        if node is None or scaled or (sources is None and node.op_type != "Cast"):
+        moved = sources is not None and node is not None and node.op_type not in ("Div", "Mul")
+        is_cast = node is not None and node.op_type == "Cast"
+        if node is None or positions.dtype != _DOUBLE or not (moved or is_cast):
             return self.nodes.add("Cast", positions, to=_FLOAT)
         if node.op_type == "Cast":
             source = node.inputs[0]
@@ -192,7 +208,8 @@ class _Builder:
         """Repeat a movement on other data."""
         inputs = [x if x is None else parts.get(x, x) for x in node.inputs]
         copy = ir.Node("", node.op_type, inputs, node.attributes.values())
-        copy.outputs[0].dtype, copy.outputs[0].shape = _FLOAT, like.shape
+        copy.outputs[0].dtype = next(x.dtype for x in parts.values())
+        copy.outputs[0].shape = like.shape
         self.nodes.made.append(copy)
         return copy.outputs[0]
 
@@ -214,7 +231,7 @@ class _Builder:
         """Rotate on by the fraction of a position; where it is 0, nothing changes, bit for bit."""
         add = self.nodes.add
         frequencies = (angle.scale * _numbers(angle)).astype(np.float32)
-        small = add("Mul", rest, ir.tensor(frequencies))
+        small = add("Mul", rest, ir.tensor(frequencies))  # (..., 1) times (P,)
         c, s = add("Cos", small), add("Sin", small)
         return (
             add("Sub", add("Mul", cos, c), add("Mul", sin, s)),
@@ -245,7 +262,8 @@ def angle_of(value: ir.Value, movement: Movement) -> Angle | None:
 
 def _product_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     node = value.producer()
-    if node is None or node.domain != "" or node.op_type != "Mul" or value.shape is None:
+    is_product = node is not None and node.domain == "" and node.op_type == "Mul"
+    if node is None or not is_product or value.shape is None or value.dtype not in _WIDE:
         return None
     pairs = value.shape[-1]
     for positions, factor in (node.inputs, node.inputs[::-1]):
@@ -281,6 +299,8 @@ def unscaled(value: ir.Value, movement: Movement) -> tuple[ir.Value, float]:
     while True:
         node, sources = value.producer(), movement.sources(value)
         if node is None or sources is None or len(sources) != 1 or node.op_type not in _UNARY:
+            return value, scale
+        if not {value.dtype, sources[0].dtype} <= _WIDE:  # a half type has rounded positions
             return value, scale
         factor = _factor(node, sources[0])
         if not (np.isfinite(factor) and factor):

@@ -4,8 +4,9 @@ A region is evaluated from the data that is rotated and from the model's inputs,
 of positions is inside.  What cannot be evaluated on the way (a weight, a branch, another's
 operator) is cut: random numbers stand for it, the same on both sides.
 
-Tolerance.  Casts among floating types are left out on both sides, and the tables of angles are
-exact to 2^-36 in float64, so two things alone may differ.  Frequencies that are stored in float32
+Tolerance.  Casts among floating types are left out on both sides, but for those to half types on
+the way to an angle, which make another position of a long one; and the tables of angles are exact
+to 2^-36 in float64.  So two things alone may differ.  Frequencies that are stored in float32
 may be replaced by the exact ones of the same base, each within 2^-23 of it: an angle of at most A
 radians moves by A * 2^-23, and a rotated element by its size times that, once by the cosine and
 once by the sine.  And float64 rounds.
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -34,7 +36,7 @@ from ropeexport.onnx_ops import names
 # no two axes alike; then all alike, for sizes that have to agree; then odd ones
 _SIZES: tuple[tuple[int, ...], ...] = ((2, 6, 4, 10, 8, 12, 14, 16), (4,), (3, 7, 5, 9, 11))
 # integers are drawn below the largest of these at which the region can be evaluated (a table of the
-# model's own may have few rows), and then below a small one, where the tolerance is narrow
+# model's own may have few rows), and then about zero, with fractions, where the tolerance is narrow
 _LIMITS = (1 << 17, 1 << 10, 1 << 6, 8, 2)
 _SMALL = 16
 _MOST_CUTS = 16
@@ -107,6 +109,7 @@ class _Sides:
         self.old = _by_name(self.before)
         self.new = _by_name(self.after)
         self._cut: set[str] = set()
+        self.angles = _leading_to_angles(self.before) | _leading_to_angles(self.after)
 
     def cut(self, values: Iterable[ir.Value | None]) -> bool:
         """Begin at values that could not be computed; say whether any of them is a new one."""
@@ -121,6 +124,19 @@ class _Sides:
         return value.name in self._cut or not own or holds_graph or node.op_type in _RANDOM
 
 
+def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
+    """Return the values that cosines, sines and tables of angles are computed from."""
+    is_angle = {"Cos", "Sin", names.ROPE_TABLE}
+    pending = [n.inputs[0] for n in graph if n.op_type in is_angle and n.inputs[0] is not None]
+    found = set(pending)
+    for value in pending:
+        node = value.producer()
+        new = {x for x in (node.inputs if node is not None else ()) if x is not None} - found
+        found |= new
+        pending.extend(new)
+    return found
+
+
 def _by_name(graph: ir.Graph) -> dict[str, ir.Value]:
     computed = (value for node in graph for value in node.outputs)
     values = (*graph.inputs, *graph.initializers.values(), *computed)
@@ -131,7 +147,7 @@ def _compare_at(
     sides: _Sides, sizes: Sequence[int], regions: Sequence[Region], outcomes: dict[str, Outcome]
 ) -> None:
     """Compare the regions at sizes, with large numbers as far as each can take them, and small."""
-    trial = Trial(sides.before, sides.opset, sizes)
+    trial = Trial(sides.before, sides.opset, sizes, sides.angles)
     waiting = list(regions)
     for limit in _LIMITS:
         done = _compare(sides, trial, limit, waiting, outcomes)
@@ -139,7 +155,7 @@ def _compare_at(
         if not waiting:
             break
     compared = [r for r in regions if r not in waiting and outcomes[r.name].largest > _SMALL]
-    _compare(sides, trial, _SMALL, compared, outcomes, fractions=True)
+    _compare(sides, trial, _SMALL, compared, outcomes, signed_fractions=True)
 
 
 def _compare(
@@ -148,10 +164,10 @@ def _compare(
     limit: int,
     regions: Sequence[Region],
     outcomes: dict[str, Outcome],
-    fractions: bool = False,
+    signed_fractions: bool = False,
 ) -> set[str]:
     """Compare regions on one draw; return the names of those that could be evaluated."""
-    draw = _Draw(sides, trial, limit, fractions)
+    draw = _Draw(sides, trial, limit, signed_fractions)
     done = set()
     for region in regions:
         outcome = outcomes[region.name]
@@ -175,7 +191,7 @@ class _Draw:
     sides: _Sides
     trial: Trial
     limit: int
-    fractions: bool
+    signed_fractions: bool
     largest: int = 0
     _given: dict[str, Array] = field(default_factory=dict)
     _old: dict[ir.Value, Array] = field(default_factory=dict)
@@ -239,10 +255,16 @@ class _Draw:
             raise UnevaluableError(f"the type of {value.name} is not known", value)
         if value.dtype == ir.DataType.BOOL:
             return rng.integers(0, 2, shape).astype(bool)
-        numbers = rng.uniform(0.0, self.limit, shape)
-        self.largest = max(self.largest, int(numbers.max(initial=0.0)))
         is_float = value.dtype.is_floating_point()
-        whole = numbers if is_float and self.fractions else np.floor(numbers)
+        limit = (
+            self.limit
+            if is_float
+            else min(self.limit, int(ml_dtypes.iinfo(value.dtype.numpy()).max))
+        )
+        signed = self.signed_fractions and (is_float or value.dtype.is_signed())
+        numbers = rng.uniform(-limit if signed else 0.0, limit, shape)
+        self.largest = max(self.largest, int(numbers.max(initial=0.0)))
+        whole = numbers if is_float and self.signed_fractions else np.floor(numbers)
         return whole if is_float else whole.astype(value.dtype.numpy())
 
 

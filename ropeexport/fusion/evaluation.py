@@ -5,7 +5,7 @@ Each operator is onnx's own reference implementation, so a region means here wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,9 @@ _TRIAL_SIZES = (2, 6, 4, 10, 8, 12, 14, 16)
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
 
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
 class UnevaluableError(Exception):
     """A value cannot be computed at trial sizes; the text says why."""
 
@@ -46,10 +49,19 @@ class Trial:
         Of ONNX's own operators.
     sizes : sequence of int
         For one symbol after the other, from the front again where there are more.
+    rounded : set of Value
+        Values that are rounded to their half type; whatever else is floating stays in float64.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int, sizes: Sequence[int] = _TRIAL_SIZES) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        opset: int,
+        sizes: Sequence[int] = _TRIAL_SIZES,
+        rounded: Container[ir.Value] = (),
+    ) -> None:
         self.opset = opset
+        self.rounded = rounded
         self.symbols: dict[str, int] = {}
         for value in graph.inputs:
             for dim in value.shape or ():
@@ -136,7 +148,16 @@ def _computed(
         raise UnevaluableError(str(error), value) from error
     except (ValueError, TypeError, IndexError, RuntimeError, NotImplementedError) as error:
         raise UnevaluableError(f"{node.op_type} {node.name}: {error}", value) from error
-    return dict(zip(node.outputs, results, strict=True))
+    pairs = zip(node.outputs, results, strict=True)
+    return {output: _rounded(output, x, trial) for output, x in pairs}
+
+
+def _rounded(value: ir.Value, x: Array, trial: Trial) -> Array:
+    """Return what a value holds of numbers, where its half type is to count."""
+    if value.dtype not in _HALVES or value not in trial.rounded:
+        return x
+    rounded: Array = x.astype(value.dtype.numpy()).astype(np.float64)
+    return rounded
 
 
 def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:

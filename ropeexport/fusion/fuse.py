@@ -28,9 +28,13 @@ from ropeexport.onnx_ops.rope_table import MAX_POSITION
 
 @dataclass(frozen=True)
 class Fused:
-    """A model whose rotary applications are ops, what became of each, and what was compared."""
+    """A model whose rotary applications are ops, what became of each, and what was compared.
+
+    ``before`` is the model that it was made from.
+    """
 
     model: ir.Model
+    before: ir.Model
     count: RopeCount
     comparison: Comparison
 
@@ -75,7 +79,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         outcomes = compare_regions(model, made, changed)
         wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
         if not wrong:
-            return Fused(made, count, _comparison(outcomes, left.waves))
+            return Fused(made, model, count, _comparison(outcomes, left.waves))
         for region, reason in wrong.items():
             left.add(region.name, angles[region.op], reason)
 

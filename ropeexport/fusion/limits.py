@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -9,22 +14,49 @@ from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.rope_table import limit_of
 
+# the sizes of axes at which a model is asked; what it makes of a sum depends on them
+_SIZES = ((2, 6, 4, 10), (3, 11, 5, 7))
 
-def largest_position(model: ir.Model) -> int | None:
-    """Return the largest number that every position input may have; None where no table is.
 
-    It is the tables' own limit, less what the model adds to its positions: the graph is asked what
-    it makes of a number, and the largest that stays within the tables is found by halving.
+@dataclass(frozen=True)
+class Limits:
+    """How far positions go.
+
+    Parameters
+    ----------
+    tables : int
+        The largest position that all tables hold, as the model makes it.
+    inputs : int or None
+        The largest that every position input may be given; None where no one number says it.
+    """
+
+    tables: int
+    inputs: int | None
+
+
+def limits_of(model: ir.Model) -> Limits | None:
+    """Return how far the positions of a model go; None where it has no table of angles.
+
+    A model may add something to its positions, so the graph is asked what it makes of a number in
+    every input, and the largest that stays within the tables is found by halving.  Where it sums
+    over a length (positions from a mask), no number says it.
     """
     tables = [node for node in model.graph if _is_table(node)]
     if not tables:
         return None
-    low, high = 0, min(_limit(node) for node in tables)
-    if _holds(model, tables, high) or not _holds(model, tables, low):
+    limit = min(_limit(node) for node in tables)
+    found = {_largest(model, tables, sizes, limit) for sizes in _SIZES}
+    return Limits(limit, found.pop() if len(found) == 1 else None)
+
+
+def _largest(model: ir.Model, tables: list[ir.Node], sizes: Sequence[int], limit: int) -> int:
+    trial = Trial(model.graph, model.opset_imports[""], sizes)
+    low, high = 0, limit
+    if _holds(model, tables, trial, high) or not _holds(model, tables, trial, low):
         return high  # what is beyond at any position has another cause than the input
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _holds(model, tables, middle) else (low, middle)
+        low, high = (middle, high) if _holds(model, tables, trial, middle) else (low, middle)
     return low
 
 
@@ -41,11 +73,10 @@ def _limit(node: ir.Node) -> int:
     return limit_of(rows)
 
 
-def _holds(model: ir.Model, tables: list[ir.Node], position: int) -> bool:
+def _holds(model: ir.Model, tables: list[ir.Node], trial: Trial, position: int) -> bool:
     """Say whether each table holds what is made of one number in every input."""
-    trial = Trial(model.graph, model.opset_imports[""])
     given = {
-        value: np.full(trial.shape(value), position, dtype=_numpy_type(value))
+        value: np.full(trial.shape(value), _nearest(position, value.dtype))
         for value in model.graph.inputs
         if value.shape is not None and value.dtype is not None
     }
@@ -61,6 +92,10 @@ def _holds(model: ir.Model, tables: list[ir.Node], position: int) -> bool:
     return True
 
 
-def _numpy_type(value: ir.Value) -> np.dtype:
-    assert value.dtype is not None
-    return np.dtype(np.float64) if value.dtype.is_floating_point() else value.dtype.numpy()
+def _nearest(position: int, dtype: ir.DataType) -> Any:
+    """Return a position as an input of a type can have it; floating data is float64 throughout."""
+    if dtype.is_floating_point():
+        return np.float64(position)
+    if not dtype.is_integer():
+        return dtype.numpy().type(position)
+    return dtype.numpy().type(min(position, int(ml_dtypes.iinfo(dtype.numpy()).max)))

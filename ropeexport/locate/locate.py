@@ -53,7 +53,7 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
         return report
     record = manifest.read(folder)
     example = sources.rebuild_example(record, folder, module_reference)
-    limit = record.model.max_position or MAX_POSITION
+    limit = record.model.table_limit or MAX_POSITION
     traced = trace(checked(example), record.model.opset, limit)
     program = traced.program
     model = finished(traced.model, example, record.source, max_position=limit).model

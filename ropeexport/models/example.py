@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis
+from ropeexport.runners.module_state import ModuleState
 
 
 @dataclass(frozen=True)
@@ -129,27 +129,13 @@ def bound(example: Example) -> nn.Module:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Give every submodule its attributes and buffers back, whatever a trace has left in them.
+    """Put back what a module holds, whatever a trace or a call has left in it.
 
-    A forward that stores a tensor in its module (transformers' longrope), or in a dictionary there,
-    stores a fake one while it is traced, and would compute with that afterwards.
+    A forward that stores a tensor in its module (transformers' longrope, a table kept for the next
+    call) stores a fake one while it is traced, and would compute with that afterwards.
     """
-    kept = [(part, dict(vars(part)), dict(part._buffers)) for part in module.modules()]
-    held = [(x, copy.copy(x)) for _, attributes, _ in kept for x in _containers(attributes)]
+    state = ModuleState(module)
     try:
         yield
     finally:
-        for part, attributes, buffers in kept:
-            vars(part).clear()
-            vars(part).update(attributes)
-            part._buffers.clear()
-            part._buffers.update(buffers)
-        for container, former in held:
-            container.clear()
-            container.extend(former) if isinstance(container, list) else container.update(former)
-
-
-def _containers(attributes: dict[str, Any]) -> list[Any]:
-    """Return the plain containers among a module's own attributes, not those of ``nn.Module``."""
-    own = (x for name, x in attributes.items() if not name.startswith("_"))
-    return [x for x in own if type(x) in (dict, list, set)]
+        state.restore()

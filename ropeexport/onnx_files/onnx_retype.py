@@ -60,6 +60,11 @@ def float64_twin(model: ModelProto) -> ModelProto:
     return _twin(model, _Retype(dict.fromkeys(_NARROW, _DOUBLE), rounds=False))
 
 
+def single_twin(model: ModelProto) -> ModelProto:
+    """Return a model's twin in float32 where it has half types, which NumPy is slow in."""
+    return _twin(model, _Retype(dict.fromkeys(_NARROW[:2], _FLOAT), rounds=False))
+
+
 def _twin(model: ModelProto, retype: _Retype) -> ModelProto:
     inlined = onnx.inliner.inline_local_functions(with_standard_attention(model))
     typed = onnx.shape_inference.infer_shapes(inlined, data_prop=True)

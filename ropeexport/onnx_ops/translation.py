@@ -65,7 +65,7 @@ def _op(schema: onnx.defs.OpSchema) -> onnxscript.values.Op:
 
 
 def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
-    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops, and einsum.
+    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops and two more.
 
     ``max_position`` is the largest that tables of angles must hold.
     """
@@ -85,9 +85,17 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
 
     return {
         torch.ops.aten.einsum.default: _einsum,
+        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.ropeexport.apply_rope.default: apply_rope,
         torch.ops.ropeexport.rope_table.default: rope_of_positions,
     }
+
+
+def _scalar_tensor(s: float, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
+    """Write a number of Python's in its own type; torch.onnx makes float32 of it on the way."""
+    if isinstance(s, bool | int | float):
+        return _constant(np.array(s, dtype=ir.DataType(dtype).numpy()))
+    return onnxscript.opset23.Cast(s, to=dtype)
 
 
 def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = None) -> Any:

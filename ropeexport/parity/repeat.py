@@ -21,6 +21,8 @@ _Outputs = Mapping[str, NDArray[Any]]
 # What a module may raise on what an earlier call has left; a case's own failure is told elsewhere
 _FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
+_MANY = 9  # calls, in which what counts them may show
+
 _SAME = "between two calls on the same inputs"
 _OTHER = "after calls on other inputs"
 
@@ -72,6 +74,19 @@ def run_twice(name: str, reference: Reference, inputs: Arrays) -> _Outputs:
     first, second = _in_a_row(name, reference, [inputs, inputs])
     _check_same(name, first, second, _SAME, lambda: reference.cause([inputs], inputs))
     return first
+
+
+def run_many_times(name: str, reference: Reference, inputs: Arrays) -> None:
+    """Run a reference again and again: what counts its calls may show in the fourth alone.
+
+    Raises
+    ------
+    NotRepeatableError
+        Where two results differ in one bit.
+    """
+    first, *others = _in_a_row(name, reference, [inputs] * _MANY)
+    for number, outputs in enumerate(others, 1):
+        _check_same(name, first, outputs, _SAME, _asking(reference, [inputs] * number, inputs))
 
 
 def run_in_two_orders(name: str, reference: Reference, probes: Sequence[Arrays]) -> None:

@@ -47,7 +47,7 @@ def cause_of(calls: ModuleCalls, before: Sequence[Arrays], inputs: Arrays) -> st
     inputs : mapping
         Those of the call whose result is another one.
     """
-    with calls.turn, _generators_kept():
+    with calls.turn, generators_kept():
         search = _Search(calls, before, inputs)
         drawn, changed = search.observe()
         if changed and search.agrees(state=True):
@@ -187,7 +187,7 @@ def _seed() -> None:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
     """Give the caller's generators their states back."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
@@ -207,9 +207,15 @@ def _equal(one: _Result, other: _Result) -> bool:
 def _state_text(places: Sequence[Place]) -> str:
     shown = " and ".join(map(str, places[:_MOST_NAMES]))
     if len(places) == 1:
-        return f"{shown} changes from call to call: make it an input and an output"
+        return (
+            f"{shown} changes from call to call: take it as an input of forward and return the "
+            "changed one as an output"
+        )
     more = f" and {len(places) - _MOST_NAMES} more" if len(places) > _MOST_NAMES else ""
-    return f"{shown}{more} change from call to call: make them inputs and outputs"
+    return (
+        f"{shown}{more} change from call to call: take them as inputs of forward and return the "
+        "changed ones as outputs"
+    )
 
 
 def _random_text(drawn: Sequence[_Draw]) -> str:

@@ -177,7 +177,53 @@ class Global(Base):
         return self.linear(x) + next(CALLS)
 
 
+class EveryFourth(Counter):
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x) * (2.0 if self.calls % 4 == 0 else 1.0)
+
+
+class Difference(Base):
+    """Of the same inputs it makes the same; what came before shows in others alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x) + (x - self.last).sum() * 0.1
+        self.last = x.flatten()[0] * 1.0
+        return y
+
+
+class Once(Counter):
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.calls < 1, "called again"
+        self.calls += 1
+        return self.linear(x)
+
+
+class InAnObject(Base):
+    class Held:
+        cos: Tensor | None = None
+        calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.Held()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.held.cos is None:
+            self.held.cos = self.linear.bias.cos()
+        self.held.calls += 1
+        return self.linear(x) * self.held.cos * self.held.calls
+
+
 UNSEEN_BY_A_TRACE = {
+    EveryFourth: "attribute 'calls' changes from call to call",
+    Difference: "attribute 'last' changes from call to call",
+    Once: "fails when it is called again: AssertionError: called again",
+    InAnObject: "attribute 'held' changes from call to call",
     Counter: "attribute 'calls' changes from call to call",
     Listed: "attribute 'seen' changes from call to call",
     Attribute: "attribute 'sum' changes from call to call",
@@ -197,6 +243,41 @@ def test_what_a_trace_cannot_see_is_refused(tmp_path: Path, kind: type[nn.Module
     assert {n: v for n, v in vars(module).items() if not n.startswith("_")} == kept | {
         "training": False
     }
+
+
+def test_a_module_that_its_example_does_not_suit_is_traced_all_the_same(tmp_path: Path) -> None:
+    """The tracer widens an axis of 1, at which this module refuses to be called."""
+
+    class Long(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] == 1:
+                raise ValueError("too short")
+            return self.linear(x)
+
+    inputs = {"x": torch.randn(2, 1, 8)}
+    made = ropeexport.export(Long(), inputs, tmp_path, dynamic_axes={"x": {1: "length"}})
+    assert made.manifest.model.comparison.without_whole == ""
+
+
+def test_an_object_of_the_module_is_as_it_was(tmp_path: Path) -> None:
+    class Lazy(InAnObject):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.held.cos is None:
+                self.held.cos = self.linear.bias.cos()
+            return self.linear(x) * self.held.cos
+
+    module = Lazy()
+    export(module, tmp_path)
+    assert module.held.cos is None
+
+
+def test_generators_are_where_they_were(tmp_path: Path) -> None:
+    states = torch.get_rng_state(), random.getstate()
+    with torch.random.fork_rng():
+        module, inputs = Unused(), {"x": torch.randn(2, 6, 8)}
+    ropeexport.export(module, inputs, tmp_path, dynamic_axes={"x": {1: "length"}})
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
 
 
 def test_a_dictionary_of_the_module_is_as_it_was(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ropeexport.exporting.exporter import Finished, onnx_model
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.fusion.angles import is_whole, unscaled
+from ropeexport.fusion.limits import Limits
 from ropeexport.fusion.movement import Movement
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
@@ -46,6 +47,23 @@ WRITINGS = {
     "by a buffer": lambda p: p * torch.tensor(0.125, dtype=p.dtype),
     "by others": lambda p: p / (p.max() + 1),
     "times a thousand": lambda p: p * 1000,
+}
+# what other types do to positions; each is held to eager, whose types they are
+TYPED = {
+    "in float16": lambda p: p.half().float(),
+    "in bfloat16": lambda p: p.bfloat16(),
+    "shifted in float16": lambda p: (p + 3000).half(),
+    "scaled in float16": lambda p: (p % 2000).half() * 0.25,
+    "rounded, then scaled": lambda p: p.float().half().float() * 0.5,
+    "scaled in float64": lambda p: p.double() * 0.3,
+    "shifted in float64": lambda p: p.double() + 0.3,
+    "cut to float32 on the way": lambda p: (p.double() * 0.3).float().double(),
+    "in int32": lambda p: p.int() * 3,
+    "in uint8": lambda p: p.to(torch.uint8).float() / 2,
+    "in int8": lambda p: p.to(torch.int8),
+    "negative": lambda p: -p - 1,
+    "a difference": lambda p: p - p.max(),
+    "of a running sum": lambda p: ((p % 3 > 0).int().cumsum(-1) - 1).clamp(min=0),
 }
 
 
@@ -147,6 +165,33 @@ def test_scaled_whole_positions_have_exact_angles(by_export, name: str) -> None:
     assert ours <= 8 * EPS * np.abs(feed["x"].numpy()).max() < eager
 
 
+class Typed(Rotated):
+    """Positions reach the writings in their own type."""
+
+    def forward(self, x: Tensor, pos: Tensor) -> tuple[Tensor, ...]:
+        turned = self.all_turned(x, pos, self.frequencies)
+        return tuple(y.float() for y in turned)
+
+
+@pytest.fixture(scope="module")
+def typed() -> onnxruntime.InferenceSession:
+    module = Typed(*TYPED.values()).eval()
+    example = Example(module, inputs(2, 6, 3), AXES)
+    made = onnx_model(example, Source(kind="factory", name="test"))
+    assert (made.count.found, made.count.replaced) == (len(TYPED),) * 2
+    assert made.comparison.left == ()
+    return session_of(made.model)
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_positions_have_the_type_that_is_written(typed, name: str) -> None:
+    module, place = Typed(TYPED[name]), list(TYPED).index(name)
+    for feed in (inputs(2, 6, 0), inputs(3, 17, 40), inputs(1, 1, 5), inputs(2, 9, 5_000)):
+        ours, eager = run(typed, feed)[place], module(**feed)[0].numpy()
+        angles = float(module.writings[0](feed["pos"]).abs().max())  # each off by half a rounding
+        assert np.abs(ours - eager).max() <= (4 + angles) * EPS * np.abs(eager).max()
+
+
 def test_whole_is_what_every_step_keeps_whole() -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 23]>
@@ -185,8 +230,9 @@ def test_whole_is_what_every_step_keeps_whole() -> None:
 )
 def test_the_limit_is_that_of_the_input(name: str, less: int) -> None:
     made = exported(name)
-    limit = made.max_position
-    assert limit == MAX_POSITION - less
+    assert made.limits is not None
+    limit = made.limits.inputs
+    assert (limit, made.limits.tables) == (MAX_POSITION - less, MAX_POSITION)
     x = torch.ones(1, 2, 1, SIZE)
     last, beyond = (
         run(session_of(made.model), {"x": x, "pos": torch.tensor([[pos]])})[0]
@@ -194,3 +240,26 @@ def test_the_limit_is_that_of_the_input(name: str, less: int) -> None:
     )
     assert np.isfinite(last).all()
     assert np.isnan(beyond).all()
+
+
+def test_positions_of_a_mask_have_no_limit_of_an_input() -> None:
+    """How far a running sum goes depends on the length as well."""
+    module = Typed(lambda mask: (mask.cumsum(-1) - 1).clamp(min=0)).eval()
+    made = onnx_model(Example(module, inputs(2, 6, 3), AXES), Source(kind="factory", name="test"))
+    assert made.limits == Limits(tables=MAX_POSITION, inputs=None)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_narrow_integers_beside_a_rope(dtype: torch.dtype) -> None:
+    class Masked(Typed):
+        def forward(self, x: Tensor, pos: Tensor, mask: Tensor) -> Tensor:
+            return super().forward(x, pos)[0] * mask[:, None, :, None]
+
+    module = Masked(WRITINGS["as they are"]).eval()
+    feed = inputs(2, 6, 3)
+    feed["mask"] = torch.ones_like(feed["pos"]).to(dtype)
+    example = Example(module, feed, AXES | {"mask": AXES["pos"]})
+    made = onnx_model(example, Source(kind="factory", name="test"))
+    assert made.limits == Limits(MAX_POSITION, MAX_POSITION)
+    error = np.abs(run(session_of(made.model), feed)[0] - module(**feed).numpy()).max()
+    assert error <= 64 * EPS

@@ -13,7 +13,7 @@ MODELS = "tests/changing_models.py"
 FEW = Options(count=6)
 
 STATES = {
-    "BufferInPlace": "buffer 'offset' changes from call to call: make it an input and an output",
+    "BufferInPlace": "buffer 'offset' changes from call to call: take it as an input of forward",
     "BufferReassigned": "buffer 'offset' changes from call to call",
     "InAChild": "buffer 'offset' of 'child' changes from call to call",
     "Counter": "attribute 'calls' changes from call to call",
