@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
+# a file's tests stay together, for what they share; each worker holds a few GB at most
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin gpu-test bench optimum clean
@@ -26,7 +28,7 @@ demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, p
 	$(BIN)/ropeexport inspect $(DEMO)
 
 test: setup ## the tests that need neither a GPU nor nvcc
-	$(BIN)/python -m pytest -m 'not plugin'
+	$(BIN)/python -m pytest -m 'not plugin' $(WORKERS)
 
 check: setup ## formatters, linters, types, tests
 	$(BIN)/ruff format --check .
