@@ -18,7 +18,7 @@ from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.exporting.tracing import trace
-from ropeexport.exporting.whole_graph import with_whole
+from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.fuse import fuse
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
@@ -148,10 +148,11 @@ def onnx_model(
         model = trace(checked(example), opset, max_position).model
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
-    before = model.clone()
+    before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
     made = finished(model, example, source, max_position=max_position)
-    attach_functions(before)
-    attach_functions(made.folded)
+    for former in (before, made.folded):
+        if former is not None:
+            attach_functions(former)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     comparison = with_whole(made.comparison, before, made.folded, made.model, single)
     return replace(made, comparison=comparison, weights=weights)

@@ -47,6 +47,17 @@ _ROUNDINGS = 32.0
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Return what a model's weights take."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def is_compared(model: ir.Model) -> bool:
+    """Say whether a model's weights are small enough for its whole graph to be evaluated."""
+    return weight_bytes(model) < MOST_WEIGHT_BYTES
+
+
 def compare_whole(
     before: ir.Model, after: ir.Model, single: Container[str] = ()
 ) -> tuple[float | None, str]:
@@ -71,9 +82,9 @@ def compare_whole(
     ExportError
         Where an output of the two differs, with its name and by how much.
     """
-    size = sum(t.nbytes for v in before.graph.initializers.values() if (t := v.const_value))
-    if size >= MOST_WEIGHT_BYTES:
-        return None, f"its weights take {size / 1e6:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
+    if not is_compared(before):
+        size = weight_bytes(before) / 1e6
+        return None, f"its weights take {size:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
     try:
         old, new = _proto(before), _proto(after)
     except (OSError, ValueError) as error:  # external data that is not in its place yet
@@ -93,7 +104,7 @@ def compare_whole(
 
 def with_whole(
     comparison: Comparison,
-    before: ir.Model,
+    before: ir.Model | None,
     folded: ir.Model,
     after: ir.Model,
     single: Container[str] = (),
@@ -105,11 +116,12 @@ def with_whole(
     comparison : Comparison
         Of the regions.
     before, folded, after : ir.Model
-        As it was; the same with its constants folded; and finished.
+        As it was (None: too large to be compared); the same with its constants folded; finished.
     single : container of str
         Axes that broadcast, and so have size 1.
     """
-    worst, reason = compare_whole(folded if _has_halves(before) else before, after, single)
+    source = folded if before is None or _has_halves(folded) else before
+    worst, reason = compare_whole(source, after, single)
     return comparison.model_copy(update={"worst_whole": worst, "without_whole": reason})
 
 

@@ -206,9 +206,13 @@ class _Draw:
         given_old = {old[name]: x for name, x in given.items()}
         given_new = {new[name]: x for name, x in given.items() if name in new}
         given_new |= {value: data[name] for name, value in region.data}
-        for name, value in region.results:
-            was = evaluate(old[name], given_old, self.trial, self._old)
-            yield was, evaluate(value, given_new, self.trial, self._new)
+        try:
+            for name, value in region.results:
+                was = evaluate(old[name], given_old, self.trial, self._old)
+                yield was, evaluate(value, given_new, self.trial, self._new)
+        finally:
+            _forget(self._old, {old[name] for name in data})
+            _forget(self._new, {value for _, value in region.data})
 
     def _beginnings(self, results: Iterable[str], data: Container[str]) -> list[str]:
         """Return the values, besides ``data``, that ``results`` are computed from."""
@@ -266,6 +270,16 @@ class _Draw:
         self.largest = max(self.largest, int(numbers.max(initial=0.0)))
         whole = numbers if is_float and self.signed_fractions else np.floor(numbers)
         return whole if is_float else whole.astype(value.dtype.numpy())
+
+
+def _forget(memo: dict[ir.Value, Array], data: set[ir.Value]) -> None:
+    """Drop what was computed of data: no other region reads it, and a model has many."""
+    made = set(data)
+    for value in list(memo):  # in the order in which they were computed
+        node = value.producer()
+        if node is not None and any(x in made for x in node.inputs):
+            made.add(value)
+            del memo[value]
 
 
 def _note(old: Array, new: Array, largest_angle: float, outcome: Outcome) -> None:
