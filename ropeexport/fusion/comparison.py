@@ -193,6 +193,7 @@ class _Draw:
     limit: int
     signed_fractions: bool
     largest: int = 0
+    largest_angle: float = 0.0  # argument of a cosine or sine so far, in radians
     _given: dict[str, Array] = field(default_factory=dict)
     _old: dict[ir.Value, Array] = field(default_factory=dict)
     _new: dict[ir.Value, Array] = field(default_factory=dict)
@@ -211,6 +212,7 @@ class _Draw:
                 was = evaluate(old[name], given_old, self.trial, self._old)
                 yield was, evaluate(value, given_new, self.trial, self._new)
         finally:
+            self.largest_angle = max(self.largest_angle, self._largest_angle())
             _forget(self._old, {old[name] for name in data})
             _forget(self._new, {value for _, value in region.data})
 
@@ -231,9 +233,7 @@ class _Draw:
                 seen.update(inputs)
         return found
 
-    @property
-    def largest_angle(self) -> float:
-        """The largest argument of a cosine or sine so far, in radians."""
+    def _largest_angle(self) -> float:
         angles = [
             np.abs(self._old[x]).max(initial=0.0)
             for value in self._old
@@ -277,7 +277,8 @@ def _forget(memo: dict[ir.Value, Array], data: set[ir.Value]) -> None:
     made = set(data)
     for value in list(memo):  # in the order in which they were computed
         node = value.producer()
-        if node is not None and any(x in made for x in node.inputs):
+        is_shape = node is not None and node.op_type in ("Shape", "Size")
+        if node is not None and not is_shape and any(x in made for x in node.inputs):
             made.add(value)
             del memo[value]
 
