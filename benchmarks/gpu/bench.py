@@ -27,7 +27,7 @@ def measure(
     plan: Plan,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return the entry of a result file for one shape and type.
+    """Return the entry of a result file for one shape, type and group of contenders.
 
     :class:`Skipped` where the GPU's memory does not hold it.
     """

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu.bench import measure
 from benchmarks.gpu.compiler import CompileError
-from benchmarks.gpu.contenders import Contender, own_contenders
+from benchmarks.gpu.contenders import Contender, compiler_contenders, kernel_contenders
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.flashinfer import NAME as FLASHINFER
 from benchmarks.gpu.flashinfer import flashinfer
@@ -17,39 +17,58 @@ from benchmarks.gpu.kernel import Kernel
 from benchmarks.gpu.result import bench_key
 from benchmarks.gpu.rivals import FLASH_ATTENTION, LIGER, flash_attention, liger
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.shapes import SHAPES, Shape
 from benchmarks.gpu.standings import ERROR, TIMED, WRONG
 from benchmarks.gpu.targets import targets
 from benchmarks.gpu.timing import QUICK, Plan
 from benchmarks.gpu.verdict import FAIL, PASS, SKIPPED, Check, Skipped, part_of
 
+Group = Callable[[], list[Contender]]
+
 
 def bench(session: Session) -> Check:
-    """Time the contenders on each shape and type."""
+    """Time the contenders on each shape and type, in two groups.
+
+    What compiles nothing comes first, for all of them: a run that is cut short then lacks
+    torch.compile alone, which takes longer to compile than all else to be timed.
+    """
     device, kernel = session.device(), session.kernel()
     rivals = _rivals(session, device)
-    plan = QUICK if session.options.quick else Plan()
-    checks = []
-    for shape in (shape for shape in SHAPES if shape.name in session.options.shapes):
-        for dtype in session.options.dtypes:
-            name = f"{shape.name} {dtype}"
-            contenders = [*_own(device, kernel, session), *rivals]
-            try:
-                entry = measure(device, shape, dtype, contenders, plan, session.say)
-            except Skipped as reason:
-                checks.append(Check(name, SKIPPED, str(reason)))
-                continue
-            finally:
-                device.release()
-            checks.append(_bench_check(name, entry["contenders"]))
-            session.join("bench", [entry], bench_key)
-            session.update(targets=targets(session.document["bench"]))
+    groups: dict[str, Group] = {
+        "kernels": lambda: [*kernel_contenders(device, kernel), *rivals],
+        "compilers": lambda: _compilers(device, kernel, session),
+    }
+    cases = [
+        (group, shape, dtype)
+        for group in groups
+        for shape in SHAPES
+        if shape.name in session.options.shapes
+        for dtype in session.options.dtypes
+    ]
+    checks = [_timed(session, device, case, groups[case[0]]) for case in cases]
     return part_of("bench", checks)
 
 
-def _own(device: CudaDevice, kernel: Kernel, session: Session) -> list[Contender]:
+def _timed(
+    session: Session, device: CudaDevice, case: tuple[str, Shape, str], group: Group
+) -> Check:
+    group_name, shape, dtype = case
+    name = f"{shape.name} {dtype}, {group_name}"
+    plan = QUICK if session.options.quick else Plan()
+    try:
+        entry = measure(device, shape, dtype, group(), plan, session.say) | {"group": group_name}
+    except Skipped as reason:
+        return Check(name, SKIPPED, str(reason))
+    finally:
+        device.release()
+    session.join("bench", [entry], bench_key)
+    session.update(targets=targets(session.document["bench"]))
+    return _bench_check(name, entry["contenders"])
+
+
+def _compilers(device: CudaDevice, kernel: Kernel, session: Session) -> list[Contender]:
     torch.compiler.reset()  # else the shapes before this one count against its recompilations
-    return own_contenders(device, kernel, thorough=not session.options.quick)
+    return compiler_contenders(device, kernel, thorough=not session.options.quick)
 
 
 def _rivals(session: Session, device: CudaDevice) -> list[Contender]:

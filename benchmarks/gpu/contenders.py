@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.compiler import find_compiler
 from benchmarks.gpu.correct import Outputs, equals_eager, is_rotation
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.kernel import Kernel, Launch
@@ -41,6 +42,7 @@ class Contender:
     prepare: Callable[[Problem], Call]
     wrong: Callable[[Problem, Outputs], str]
     pairing: str = "interleaved"
+    coefficients: str = "matrices"  # or tables; only contenders of the same move the same bytes
     captured: bool = True  # timed from a CUDA graph, without the cost of launching
     is_ours: bool = False
 
@@ -50,32 +52,43 @@ class Contender:
         return not self.is_ours and not self.name.startswith(COPY)
 
 
-def own_contenders(device: CudaDevice, kernel: Kernel, thorough: bool) -> list[Contender]:
-    """Return what needs no other package; ``thorough``: torch.compile with its autotuning too."""
+def kernel_contenders(device: CudaDevice, kernel: Kernel) -> list[Contender]:
+    """Return what needs no other package and compiles nothing: the kernel, eager, copies."""
     half = partial(is_rotation, pairing="half")
     neighbours = partial(is_rotation, pairing="interleaved")
     matrices = partial(_kernel_call, device, kernel)
     tables = partial(_kernel_call, device, kernel, tables="interleaved")
     halves = partial(_kernel_call, device, kernel, tables="half")
-    found = [
+    return [
         Contender(OURS, matrices, equals_eager, is_ours=True),
-        Contender("ours, tables", tables, neighbours, is_ours=True),
-        Contender("ours, tables, halves", halves, half, "half", is_ours=True),
+        *copies(device, kernel),
+        Contender("ours, tables", tables, neighbours, coefficients="tables", is_ours=True),
+        Contender("ours, tables, halves", halves, half, "half", "tables", is_ours=True),
         Contender(EAGER, _eager_call, equals_eager),
-        Contender("torch.compile", Compiled(None), neighbours),
     ]
-    if thorough:
-        mode = "max-autotune-no-cudagraphs"
-        found.append(Contender("torch.compile, max-autotune", Compiled(mode), neighbours))
-    return [*found, *copies()]
 
 
-def copies() -> list[Contender]:
-    """Return three ways to read and write as many bytes as the op; the fastest is the yardstick.
+def compiler_contenders(device: CudaDevice, kernel: Kernel, thorough: bool) -> list[Contender]:
+    """Return torch.compile beside the kernel; ``thorough``: with its autotuning too."""
+    neighbours = partial(is_rotation, pairing="interleaved")
+    modes = {"torch.compile": None, "torch.compile, max-autotune": "max-autotune-no-cudagraphs"}
+    return [
+        Contender(OURS, partial(_kernel_call, device, kernel), equals_eager, is_ours=True),
+        *(
+            Contender(name, Compiled(mode), neighbours)
+            for name, mode in modes.items()
+            if thorough or mode is None
+        ),
+    ]
+
+
+def copies(device: CudaDevice | None = None, kernel: Kernel | None = None) -> list[Contender]:
+    """Return four ways to read and write as many bytes as the op; the fastest is the yardstick.
 
     The driver's own copy was reported slower in a CUDA graph for some sizes (pytorch#191284), and
     slower than a plain kernel on some GPUs (NVIDIA/cuda-samples#366): hence one without a graph,
-    and one by an elementwise kernel.
+    and two by kernels: torch's elementwise one, whose threads have several accesses, and one whose
+    threads have a single access.  Without ``device`` and ``kernel`` they are this machine's.
     """
     return [
         Contender(COPY, partial(_copy_call, Tensor.copy_), _copy_is_wrong),
@@ -83,6 +96,9 @@ def copies() -> list[Contender]:
             "copy, launched", partial(_copy_call, Tensor.copy_), _copy_is_wrong, captured=False
         ),
         Contender("copy, elementwise", partial(_copy_call, _invert), _inverse_is_wrong),
+        Contender(
+            "copy, an access a thread", partial(_single_access_call, device, kernel), _copy_is_wrong
+        ),
     ]
 
 
@@ -132,7 +148,7 @@ class Compiled:
 
 def _copy_call(move: Callable[[Tensor, Tensor], object], problem: Problem) -> Call:
     """Return a move of as many bytes, read and written together, as the op with matrices."""
-    words = matrices_bytes(problem) // 2 // 4
+    words = matrices_bytes(problem) // 2 // 16 * 4
     seen = torch.randint(-(2**31), 2**31 - 1, (words,), dtype=torch.int32, device=problem.q.device)
     moved = torch.empty_like(seen)
 
@@ -141,6 +157,21 @@ def _copy_call(move: Callable[[Tensor, Tensor], object], problem: Problem) -> Ca
         return seen, moved
 
     return Call(run, 2 * seen.nbytes, checked_again=False)
+
+
+def _single_access_call(device: CudaDevice | None, kernel: Kernel | None, problem: Problem) -> Call:
+    device, kernel = device or CudaDevice(), kernel or _kernel_of_this_machine()
+
+    def move(moved: Tensor, seen: Tensor) -> None:
+        kernel.copy(moved, seen, device.stream())
+
+    return _copy_call(move, problem)
+
+
+@cache
+def _kernel_of_this_machine() -> Kernel:
+    architecture = "".join(map(str, torch.cuda.get_device_capability()))
+    return Kernel(find_compiler(architecture).kernel())
 
 
 def _invert(to: Tensor, seen: Tensor) -> None:

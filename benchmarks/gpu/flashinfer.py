@@ -1,4 +1,7 @@
-"""FlashInfer's rotary kernel, compiled from the headers of a FlashInfer that the user names."""
+"""FlashInfer's rotary kernel, compiled from the headers of a FlashInfer that the user names.
+
+Its v0.6.8 compiles with CUDA 13.0; later ones need a CCCL of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.compiler import Compiler
+from benchmarks.gpu.compiler import CompileError, Compiler
 from benchmarks.gpu.contenders import Call, Contender
 from benchmarks.gpu.correct import Outputs, is_rotation
 from benchmarks.gpu.device import CudaDevice
@@ -58,13 +61,18 @@ def _installed() -> list[Path]:
 
 def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> list[Contender]:
     """Return FlashInfer's kernel for both pairings; :class:`Skipped` where it is not at hand."""
-    rotate = load(compiler.flashinfer(find_headers(named)))
+    headers = find_headers(named)
+    try:
+        rotate = load(compiler.flashinfer(headers))
+    except CompileError as error:
+        raise Skipped(f"{headers}: {error}; the headers of v0.6.8 compile with CUDA 13.0") from error
     return [
         Contender(
             NAME if pairing == "interleaved" else f"{NAME}, halves",
             partial(_call, device, rotate, pairing == "interleaved"),
             partial(is_rotation, pairing=pairing),
             pairing,
+            "tables",
         )
         for pairing in ("interleaved", "half")
     ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-# Form in native/launch.h: by pairing, and whether coefficients are tables
+# Form in native/kernel.h: by pairing, and whether coefficients are tables
 _FORMS = {("interleaved", False): 0, ("interleaved", True): 1, ("half", True): 2}
 
 
@@ -121,7 +121,7 @@ class Launch:
 
 
 class Kernel:
-    """A library with the interface of ``native/launch.h``."""
+    """A library with the interface of ``native/kernel.h``."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
@@ -133,6 +133,8 @@ class Kernel:
         self._text: Callable[[int], bytes] = library.ropeexport_error_text
         library.ropeexport_launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
         self._launch: Callable[..., int] = library.ropeexport_launch
+        library.ropeexport_copy.argtypes = [c_void_p, c_void_p, c_int64, c_void_p]
+        self._copy: Callable[..., int] = library.ropeexport_copy
 
     def call(self, launch: Launch, tuning: Tuning | None = None) -> Callable[[int], None]:
         """Return a function that enqueues the launch on a stream, given as CUDA's handle."""
@@ -142,9 +144,18 @@ class Kernel:
             status = self._launch(byref(params), byref(tuning), form, stream)
             if status != 0:  # naming the launch also keeps its tensors as long as this function
                 shapes = [tuple(x.shape) for x in (launch.q, launch.k, launch.pe)]
-                raise LaunchError(f"{shapes}: {self._text(status).decode()} (cudaError {status})")
+                raise self._error(str(shapes), status)
 
         return enqueue
+
+    def copy(self, to: Tensor, seen: Tensor, stream: int) -> None:
+        """Enqueue a copy between dense tensors of a multiple of 16 bytes, 16 bytes a thread."""
+        status = self._copy(to.data_ptr(), seen.data_ptr(), seen.nbytes, stream)
+        if status != 0:
+            raise self._error(f"a copy of {seen.nbytes} bytes", status)
+
+    def _error(self, what: str, status: int) -> LaunchError:
+        return LaunchError(f"{what}: {self._text(status).decode()} (cudaError {status})")
 
 
 def _strides(x: Tensor) -> Strides:

@@ -15,8 +15,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 _EPILOG = """\
 exit codes: 0 nothing failed, 1 something failed, 2 usage, 3 no GPU, or nothing that was asked for
-could run. Each part is written as it ends, into one file for a GPU and a day: a run may be cut into
-several with --only, --shapes and --dtypes.
+could run. Each check is written as it ends, into one file for a GPU, a day and a state of the
+sources: a run may be cut into several with --only, --shapes and --dtypes, or be cut short at any
+moment.
 """
 
 

@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,8 @@ NAME = "the plugin's enqueue"
 
 _HEADERS = "TENSORRT_INCLUDE_DIR"
 _TARGETS = ("ropeexport_plugin", "ropeexport_harness")
+_PRODUCTS = ("libropeexport_plugin.so", "test/ropeexport_harness")  # in CMake's folder
+_SOURCES = {".cu", ".cuh", ".cpp", ".h", ".map", ".txt"}
 _SUMMARY = re.compile(r"(\d+) passed, (\d+) failed")
 _TIMEOUT_S = 300
 _SHAPES = (
@@ -44,18 +48,55 @@ class PluginFiles:
 
 
 def compile_plugin(compiler: Compiler) -> PluginFiles:
-    """Compile both with CMake; :class:`Skipped` where CMake or TensorRT's headers are missing."""
+    """Compile both with CMake around the kernels' objects, where they are not kept or carried.
+
+    Raises
+    ------
+    Skipped
+        Where CMake or TensorRT's headers are missing.
+    CompileError
+        Where the sources do not compile.
+    """
+    headers = _header_folder()
+    inputs = [*_plugin_texts(), ("TensorRT", (headers / "NvInferVersion.h").read_bytes())]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+
+        def take(name: str, target: Path) -> None:
+            if not any(folder.iterdir()):
+                _build(compiler, headers, folder)
+            shutil.copyfile(folder / name, target)
+
+        library, harness = (
+            compiler.kept(Path(name).name, inputs, partial(take, name)) for name in _PRODUCTS
+        )
+    return PluginFiles(library, harness)
+
+
+def _plugin_texts() -> list[tuple[str, bytes]]:
+    folder = ROOT / "plugins"
+    files = [path for path in folder.rglob("*") if path.suffix in _SOURCES]
+    return [(str(path.relative_to(folder)), path.read_bytes()) for path in sorted(files)]
+
+
+def _build(compiler: Compiler, headers: Path, folder: Path) -> None:
+    """Build both with CMake in an empty folder."""
     cmake = shutil.which("cmake") or shutil.which("cmake", path=Path(sys.executable).parent)
     if cmake is None:
         raise Skipped("MISSING: cmake; run: pip install 'cmake>=3.24'")
-    headers = _header_folder()
-    folder = compiler.folder / f"plugin-sm_{compiler.architecture}"
     configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder), f"-D{_HEADERS}={headers}"]
-    configure += [f"-DCMAKE_CUDA_COMPILER={compiler.nvcc}"]
-    _run([*configure, f"-DCMAKE_CUDA_ARCHITECTURES={compiler.architecture}"])
+    configure += [f"-DCMAKE_CUDA_COMPILER={compiler.nvcc}", *_generator()]
+    objects = ";".join(map(str, compiler.objects()))
+    _run([*configure, f"-DROPEEXPORT_LAUNCH_OBJECTS={objects}"])
     jobs = str(os.cpu_count() or 1)
     _run([cmake, "--build", str(folder), "--target", *_TARGETS, "--parallel", jobs])
-    return PluginFiles(folder / "libropeexport_plugin.so", folder / "test" / "ropeexport_harness")
+
+
+def _generator() -> list[str]:
+    """Return CMake's option for Ninja, where the environment names no generator and has no make."""
+    if os.environ.get("CMAKE_GENERATOR") or shutil.which("make") or not shutil.which("ninja"):
+        return []
+    return ["-G", "Ninja"]
 
 
 def enqueue_check(files: PluginFiles, folder: Path) -> Check:

@@ -43,7 +43,7 @@ def liger() -> Contender:
     except (ImportError, OSError) as error:
         raise Skipped(f"MISSING: liger-kernel ({error})") from error
     wrong = partial(is_rotation, pairing="half")
-    return Contender(LIGER, partial(_liger_call, function), wrong, "half")
+    return Contender(LIGER, partial(_liger_call, function), wrong, "half", "tables")
 
 
 def _liger_call(function: type[torch.autograd.Function], problem: Problem) -> Call:
@@ -74,6 +74,7 @@ def flash_attention(path: Path | None) -> list[Contender]:
             partial(_flash_attention_call, module.apply_rotary, pairing == "interleaved"),
             partial(is_rotation, pairing=pairing),
             pairing,
+            "tables",
         )
         for pairing in ("interleaved", "half")
     ]

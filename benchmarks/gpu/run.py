@@ -9,11 +9,14 @@ from benchmarks.gpu import result, table
 from benchmarks.gpu.compiler import find_compiler
 from benchmarks.gpu.machine import describe
 from benchmarks.gpu.options import Options
+from benchmarks.gpu.origin import find_origin
 from benchmarks.gpu.parts import PARTS, Part
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.verdict import FAIL, SKIPPED, Check, Skipped, worst
 from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
 from ropeexport.trt.gpu import Gpu
+
+_UNDER_WAY = "under way: cut short, if this is the end of the run"
 
 
 def run(options: Options, gpu: Gpu, parts: Mapping[str, Part] = PARTS) -> int:
@@ -39,13 +42,14 @@ def _open(options: Options, gpu: Gpu) -> Session:
         nvcc = find_compiler("").nvcc
     except Skipped:
         nvcc = None
-    machine = describe(gpu, nvcc)
-    path = result.path_of(options.out, machine, today, options.quick)
-    return Session(options, machine, path, result.open_document(path, machine, today))
+    machine, origin = describe(gpu, nvcc), find_origin()
+    path = result.path_of(options.out, machine, origin, today, options.quick)
+    return Session(options, machine, path, result.open_document(path, machine, origin, today))
 
 
 def _run_part(session: Session, name: str, part: Part) -> Check:
     """Run a part; what it raises is its verdict, and the next part still runs."""
+    session.update(**result.with_verdict(session.document, Check(name, SKIPPED, _UNDER_WAY)))
     try:
         check = part(session)
     except Skipped as reason:

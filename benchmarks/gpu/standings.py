@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gpu.contenders import COPY, OURS, Contender
+from benchmarks.gpu.contenders import COPY, Contender
 from benchmarks.gpu.timing import Timing, copy_share
 
 # what became of a contender
@@ -49,7 +49,9 @@ class Entrant:
 def records(entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
     """Return what a result file keeps of each contender: its time, share of a copy, ratio to ours.
 
-    ``ratio`` is the contender's time over that of the kernel: above 1, the kernel is quicker.
+    ``beside`` names the form of the kernel with the same pairs and coefficients; ``ratio`` is the
+    contender's time over that form's, ``equal_bytes`` the same for each byte that they must move
+    (tables of the data's type are smaller than ours).  Above 1, the kernel is quicker.
     """
     timings = {e.contender.name: Timing(e.rounds_us) for e in entrants if e.rounds_us}
     copies = [
@@ -57,28 +59,40 @@ def records(entrants: Sequence[Entrant]) -> list[dict[str, Any]]:
         for e in entrants
         if e.contender.name.startswith(COPY) and e.rounds_us
     ]
-    return [_record(e, timings, copies) for e in entrants]
+    ours = {_kind(e): e for e in entrants if e.contender.is_ours and e.rounds_us}
+    return [_record(e, ours.get(_kind(e)), timings, copies) for e in entrants]
+
+
+def _kind(entrant: Entrant) -> tuple[str, str]:
+    return entrant.contender.pairing, entrant.contender.coefficients
 
 
 def _record(
-    entrant: Entrant, timings: dict[str, Timing], copies: Sequence[tuple[int, float]]
+    entrant: Entrant,
+    ours: Entrant | None,
+    timings: dict[str, Timing],
+    copies: Sequence[tuple[int, float]],
 ) -> dict[str, Any]:
     contender = entrant.contender
     record: dict[str, Any] = {
         "name": contender.name,
         "pairing": contender.pairing,
+        "coefficients": contender.coefficients,
         "rival": contender.is_rival,
         "status": entrant.status,
         "reason": entrant.reason,
     }
-    timing, ours = timings.get(contender.name), timings.get(OURS)
+    timing = timings.get(contender.name)
     if timing is None:
         return record
+    ratio = timing.time_us / timings[ours.contender.name].time_us if ours else None
     return record | {
         "time_us": timing.time_us,
         "spread": timing.spread,
         "rounds_us": list(timing.rounds_us),
         "moved_bytes": entrant.moved_bytes,
         "copy_share": copy_share(entrant.moved_bytes, timing.time_us, copies) if copies else None,
-        "ratio": timing.time_us / ours.time_us if ours else None,
+        "beside": ours.contender.name if ours else None,
+        "ratio": ratio,
+        "equal_bytes": ratio * ours.moved_bytes / entrant.moved_bytes if ours and ratio else None,
     }

@@ -10,7 +10,8 @@ Rows = Sequence[Sequence[str]]
 
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that a run ends with."""
-    yield f"{document['gpu']}, driver {document['driver']}, {document['date']}"
+    origin = document["commit"] or "an unknown commit"
+    yield f"{document['gpu']}, driver {document['driver']}, {document['date']}, {origin}"
     yield ""
     verdicts = document["verdicts"]
     yield from aligned([[n, v["verdict"], v["reason"]] for n, v in verdicts.items()])
@@ -35,7 +36,7 @@ def aligned(rows: Rows) -> Iterator[str]:
         yield "  " + "  ".join(cells).rstrip()
 
 
-_HEADER = ("contender", "us", "spread", "GB/s", "of a copy", "over ours", "")
+_HEADER = ("contender", "us", "spread", "GB/s", "of a copy", "over ours", "on equal bytes", "")
 
 
 def _check(check: dict[str, Any]) -> list[str]:
@@ -51,13 +52,14 @@ def _title(entry: dict[str, Any]) -> str:
     shape = entry["shape"]
     sizes = "B={batch} H={q_heads}/{k_heads} L={length} D={head_size}".format(**shape)
     megabytes = entry["moved_bytes"] / 1e6
-    return f"{shape['name']} {entry['dtype']}: {sizes}, {megabytes:.1f} MB, {entry['sets']} sets"
+    name = f"{shape['name']} {entry['dtype']}, {entry['group']}"
+    return f"{name}: {sizes}, {megabytes:.1f} MB, {entry['sets']} sets"
 
 
 def _contender(record: dict[str, Any]) -> list[str]:
     if "time_us" not in record:
-        return [record["name"], "", "", "", "", "", f"{record['status']}: {record['reason']}"]
-    share, ratio = record["copy_share"], record["ratio"]
+        return [record["name"], *[""] * 6, f"{record['status']}: {record['reason']}"]
+    share, ratio, equal_bytes = (record[key] for key in ("copy_share", "ratio", "equal_bytes"))
     return [
         record["name"],
         f"{record['time_us']:.2f}",
@@ -65,6 +67,7 @@ def _contender(record: dict[str, Any]) -> list[str]:
         f"{record['moved_bytes'] / record['time_us'] / 1e3:.0f}",
         "" if share is None else f"{share:.1%}",
         "" if ratio is None else f"{ratio:.2f}",
+        "" if equal_bytes is None else f"{equal_bytes:.2f}",
         "",
     ]
 

@@ -24,17 +24,27 @@ def targets(bench: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rivals = sorted({c["name"] for e in bench for c in e["contenders"] if c["rival"]})
     return [
         *(
-            _target(f"share of a copy at the FLUX shape, {dtype}", COPY_SHARE, _shares(entries))
-            for dtype, entries in flux.items()
-        ),
-        *(
             _target(
-                f"eager torch's time at the FLUX shape, {dtype}", EAGERS, _ratios(entries, EAGER)
+                f"share of a copy at the FLUX shape, {dtype}",
+                COPY_SHARE,
+                _values(entries, OURS, "copy_share"),
             )
             for dtype, entries in flux.items()
         ),
         *(
-            _target(f"{name}'s time over ours, at worst", RIVALS, _ratios(bench, name))
+            _target(
+                f"eager torch's time at the FLUX shape, {dtype}",
+                EAGERS,
+                _values(entries, EAGER, "ratio"),
+            )
+            for dtype, entries in flux.items()
+        ),
+        *(
+            _target(
+                f"{name}'s time over ours on equal bytes, at worst",
+                RIVALS,
+                _values(bench, name, "equal_bytes"),
+            )
             for name in rivals
         ),
     ]
@@ -49,16 +59,10 @@ def _target(name: str, goal: float, measured: Iterable[tuple[float, str]]) -> di
     return {"name": name, "goal": goal, "measured": least, "where": where, "met": least >= goal}
 
 
-def _shares(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[float, str]]:
-    for entry, contender in _timed(entries, OURS):
-        if contender["copy_share"] is not None:
-            yield contender["copy_share"], _where(entry)
-
-
-def _ratios(entries: Iterable[dict[str, Any]], name: str) -> Iterator[tuple[float, str]]:
+def _values(entries: Iterable[dict[str, Any]], name: str, key: str) -> Iterator[tuple[float, str]]:
     for entry, contender in _timed(entries, name):
-        if contender["ratio"] is not None:
-            yield contender["ratio"], _where(entry)
+        if contender[key] is not None:
+            yield contender[key], _where(entry)
 
 
 def _timed(

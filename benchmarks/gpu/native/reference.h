@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "launch.h"
+#include "kernel.h"
 
 namespace ropeexport::bench {
 

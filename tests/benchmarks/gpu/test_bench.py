@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from benchmarks.gpu.bench import measure
-from benchmarks.gpu.contenders import Call, Contender, copies, own_contenders
+from benchmarks.gpu.contenders import (
+    Call,
+    Contender,
+    compiler_contenders,
+    copies,
+    kernel_contenders,
+)
 from benchmarks.gpu.correct import bound, equals_eager, is_rotation
 from benchmarks.gpu.seed import seed_apply_rope
 from benchmarks.gpu.shapes import SHAPES, Shape, count_sets, make_problem
@@ -40,8 +46,7 @@ def measured(device, *contenders: Contender) -> dict[str, dict]:
 @pytest.mark.plugin
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_own_contenders_are_right_and_timed(device, host_kernel, dtype) -> None:
-    all_own = own_contenders(device, host_kernel, thorough=False)
-    own = [c for c in all_own if "compile" not in c.name]
+    own = kernel_contenders(device, host_kernel)
     entry = measure(device, SHAPE, dtype, own, PLAN, lambda text: None)
     assert {record["status"] for record in entry["contenders"]} == {"TIMED"}
     for record in entry["contenders"]:
@@ -51,26 +56,31 @@ def test_own_contenders_are_right_and_timed(device, host_kernel, dtype) -> None:
     ours = entry["contenders"][0]
     assert (ours["name"], ours["ratio"], ours["rival"]) == ("ours", 1.0, False)
     assert ours["moved_bytes"] == entry["moved_bytes"] == SHAPE.moved_bytes(dtype)
-    assert [c.is_rival for c in all_own] == [False] * 3 + [True] * 2 + [False] * 3
+    assert [c.name for c in own if c.is_rival] == ["eager"]
+    beside = {r["name"]: r["beside"] for r in entry["contenders"]}
+    assert beside["ours, tables"] == "ours, tables"
+    assert beside["eager"] == beside["copy"] == "ours"
 
 
-def test_copies_move_as_many_bytes_as_the_op(device) -> None:
+@pytest.mark.plugin
+def test_copies_move_as_many_bytes_as_the_op(device, host_kernel) -> None:
     problem = make_problem(SHAPE, "fp16", CPU, 0)
-    for copy in copies():
+    for copy in copies(device, host_kernel):
         call = copy.prepare(problem)
         outputs = call.run()
         assert call.moved_bytes == SHAPE.moved_bytes("fp16")
         assert copy.wrong(problem, outputs) == ""
         outputs[1][-1] ^= 1
         assert copy.wrong(problem, outputs) != ""
-    assert [copy.captured for copy in copies()] == [True, False, True]
+    assert [copy.captured for copy in copies()] == [True, False, True, True]
 
 
 @pytest.mark.plugin
 def test_torch_compile_is_one_graph(device, host_kernel) -> None:
     """A graph break would be an error, never an eager run under another's name."""
     names = ("torch.compile", "torch.compile, max-autotune")
-    own = {c.name: c for c in own_contenders(device, host_kernel, thorough=True)}
+    own = {c.name: c for c in compiler_contenders(device, host_kernel, thorough=True)}
+    assert [name for name, c in own.items() if c.is_rival] == list(names)
     problem = make_problem(SHAPE, "fp16", CPU, 0)
     for name in names:
         torch.compiler.reset()

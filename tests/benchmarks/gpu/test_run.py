@@ -8,9 +8,10 @@ from datetime import date
 import pytest
 import torch
 
-from benchmarks.gpu import bench_part, contenders, parts, run, session, table
+from benchmarks.gpu import bench_part, contenders, parts, result, run, session, table
 from benchmarks.gpu.compiler import CompileError
 from benchmarks.gpu.options import Options
+from benchmarks.gpu.origin import find_origin
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.seed import seed_apply_rope
 from benchmarks.gpu.shapes import Shape
@@ -42,6 +43,9 @@ class EagerKernel:
         joined = torch.cat(both, -1) if half else torch.stack(both, -1).flatten(-2)
         return joined.to(x.dtype)
 
+    def copy(self, to, seen, stream: int) -> None:
+        to.copy_(seen)
+
 
 @pytest.fixture
 def without_gpu(monkeypatch, device, tmp_path):
@@ -67,7 +71,8 @@ def without_gpu(monkeypatch, device, tmp_path):
 
 def document(options: Options) -> dict:
     (path,) = options.out.iterdir()
-    assert path.name == f"nvidia-test-1-{date.today().isoformat()}-quick.json"
+    sources = find_origin().sources[:8]
+    assert path.name == f"nvidia-test-1-{date.today().isoformat()}-{sources}-quick.json"
     return json.loads(path.read_text())
 
 
@@ -80,14 +85,16 @@ def test_a_whole_run(without_gpu, capsys) -> None:
     assert found["bit_exact"] is True
     assert found["sanitizer"] is None
     assert found["exactness"][-1]["reason"] == "MISSING: cmake"
-    (entry,) = found["bench"]
+    entry, compilers = found["bench"]
+    assert (entry["group"], compilers["group"]) == ("kernels", "compilers")
+    assert [c["name"] for c in compilers["contenders"]] == ["ours", "torch.compile"]
     status = {c["name"]: (c["status"], c["reason"]) for c in entry["contenders"]}
     assert status["ours"] == status["copy"] == ("TIMED", "")
     assert status["Liger"] == ("SKIPPED", "MISSING: liger")
     assert {"flash-attention", "FlashInfer"} <= status.keys()
     assert len(found["targets"]) > 4
     printed = capsys.readouterr().out
-    for text in ("exactness  PASS", "MISSING: compute-sanitizer", "flux fp16: B=1", "written:"):
+    for text in ("exactness  PASS", "MISSING: compute-sanitizer", "flux fp16, kernels: B=1", "written:"):
         assert text in printed
 
 
@@ -100,7 +107,28 @@ def test_a_second_run_joins_the_first(without_gpu) -> None:
     found = document(without_gpu)
     assert found["bit_exact"] is True
     assert found["verdicts"].keys() == {"exactness", "bench"}
-    assert [entry["dtype"] for entry in found["bench"]] == ["fp16", "bf16"]
+    assert [(entry["dtype"], entry["group"]) for entry in found["bench"]] == [
+        *(("fp16", "kernels"), ("bf16", "kernels")),
+        *(("fp16", "compilers"), ("bf16", "compilers")),
+    ]
+
+
+def test_nothing_is_bit_exact_before_the_end(without_gpu, monkeypatch) -> None:
+    """A run that is cut short after checks that passed has not looked at the others."""
+    written = []
+    monkeypatch.setattr(
+        result, "write", lambda path, document: written.append(json.loads(json.dumps(document)))
+    )
+    assert run.run(Options(**(vars(without_gpu) | {"only": ("exactness",)})), GPU) == 0
+    before, *during, last = written
+    assert before["verdicts"]["exactness"]["verdict"] == SKIPPED
+    assert before["verdicts"]["exactness"]["reason"].startswith("under way")
+    counts = [len(document["exactness"]) for document in during]
+    checks = max(counts)
+    assert counts == [*range(checks + 1), checks]
+    assert [document["bit_exact"] for document in during[:-1]] == [None] * (checks + 1)
+    assert during[-1]["bit_exact"] is last["bit_exact"] is True
+    assert last["verdicts"]["exactness"] == {"verdict": PASS, "reason": ""}
 
 
 def test_a_kernel_that_is_wrong_fails_everywhere(without_gpu, monkeypatch) -> None:
@@ -163,7 +191,7 @@ def test_every_part_has_a_name_of_its_own() -> None:
 
 
 def test_engines_and_refusals_are_in_the_table() -> None:
-    start = dict.fromkeys(("gpu", "driver", "date"), "x") | {"verdicts": {}, "exactness": []}
+    start = dict.fromkeys(("gpu", "driver", "date", "commit"), "x") | {"verdicts": {}, "exactness": []}
     engine = {"flavour": "tensorrt-rtx", "implementation": "plugin", "dtype": "fp16",
               "stage": "check", "verdict": REFUSED, "message": "unsupported SM"}  # fmt: skip
     target = {"name": "a share", "goal": 0.92, "measured": 0.9, "where": "flux", "met": False}

@@ -11,7 +11,7 @@ from benchmarks.gpu.timing import Plan, Timing, bandwidth, copy_share, passes_of
 
 
 def entrant(name: str, moved: int, *rounds_us: float, **options) -> Entrant:
-    made = Entrant(Contender(name, None, None, is_ours=name == OURS, **options))
+    made = Entrant(Contender(name, None, None, is_ours=name.startswith(OURS), **options))
     made.moved_bytes, made.rounds_us = moved, rounds_us
     return made
 
@@ -31,22 +31,49 @@ def test_a_share_is_of_the_fastest_copy() -> None:
     assert copy_share(100, 10.0, [(90, 10.0), (250, 20.0)]) == pytest.approx(0.8)
 
 
-def test_records_hold_shares_and_ratios() -> None:
+def test_records_have_shares_and_ratios() -> None:
     entrants = [
         entrant(OURS, 1000, 10.0, 10.0, 12.0),
-        entrant("Liger", 800, 20.0),
+        entrant("eager", 1000, 20.0),
         entrant(COPY, 1000, 9.0),
         entrant("copy, launched", 1000, 9.5),
     ]
-    ours, liger, copy, launched = records(entrants)
+    ours, eager, copy, launched = records(entrants)
     assert ours["time_us"] == 10.0
     assert ours["copy_share"] == pytest.approx(0.9)
-    assert ours["ratio"] == 1.0
-    assert liger["ratio"] == 2.0
-    assert liger["copy_share"] == pytest.approx(0.8 * 9.0 / 20.0)
+    assert ours["ratio"] == ours["equal_bytes"] == 1.0
+    assert eager["ratio"] == 2.0
+    assert eager["copy_share"] == pytest.approx(9.0 / 20.0)
     assert copy["copy_share"] == 1.0
-    assert [r["rival"] for r in (ours, liger, copy, launched)] == [False, True, False, False]
-    assert all(r["status"] == TIMED for r in (ours, liger, copy, launched))
+    assert [r["rival"] for r in (ours, eager, copy, launched)] == [False, True, False, False]
+    assert all(r["status"] == TIMED for r in (ours, eager, copy, launched))
+
+
+def test_like_is_compared_with_like() -> None:
+    """A rival with tables is compared with the kernel's form of tables, byte for byte."""
+    tables = {"coefficients": "tables"}
+    halves = tables | {"pairing": "half"}
+    entrants = [
+        entrant(OURS, 118_000, 40.0),
+        entrant("ours, tables", 115_600, 39.0, **tables),
+        entrant("ours, tables, halves", 115_600, 38.0, **halves),
+        entrant("FlashInfer", 115_600, 39.0, **tables),
+        entrant("FlashInfer, halves", 115_600, 39.0, **halves),
+        entrant("Liger", 114_400, 38.0, **halves),
+        entrant("torch.compile", 118_000, 44.0),
+        entrant("another", 118_000, 44.0, pairing="half"),
+    ]
+    found = {record["name"]: record for record in records(entrants)}
+    assert [found[e.contender.name]["beside"] for e in entrants] == [
+        *(OURS, "ours, tables", "ours, tables, halves", "ours, tables", "ours, tables, halves"),
+        *("ours, tables, halves", OURS, None),
+    ]
+    assert found["FlashInfer"]["equal_bytes"] == 1.0
+    assert found["FlashInfer, halves"]["equal_bytes"] == pytest.approx(39 / 38)
+    assert found["Liger"]["ratio"] == 1.0
+    # as quick, but with smaller tables: a byte of it takes longer
+    assert found["Liger"]["equal_bytes"] == pytest.approx(115.6 / 114.4)
+    assert found["another"]["ratio"] is found["another"]["equal_bytes"] is None
 
 
 def test_without_a_copy_or_ours_there_is_no_share_and_no_ratio() -> None:
@@ -83,7 +110,7 @@ def test_targets_are_met_or_not_by_the_worst() -> None:
     eager = found["eager torch's time at the FLUX shape, fp16"]
     assert (eager["goal"], eager["measured"], eager["met"]) == (EAGERS, 7.9, False)
     assert found["eager torch's time at the FLUX shape, bf16"]["met"] is True
-    liger = found["Liger's time over ours, at worst"]
+    liger = found["Liger's time over ours on equal bytes, at worst"]
     assert (liger["measured"], liger["where"], liger["met"]) == (0.9, "video fp32", False)
 
 

@@ -1,6 +1,8 @@
-// The interface of benchmarks/gpu/native/launch.h on the host: the kernel's grid is walked block by
+// The interface of benchmarks/gpu/native/kernel.h on the host: the kernel's grid is walked block by
 // block and thread by thread, on memory of the host. Compile with -ffp-contract=off.
-#include "launch.h"
+#include "kernel.h"
+
+#include <cstring>
 
 #include "ropeexport/column.cuh"
 #include "ropeexport/dispatch.cuh"
@@ -50,6 +52,11 @@ extern "C" int ropeexport_launch(const ApplyRopeParams* params, const Tuning* tu
 #else
   return launch(*params, *tuning, form);
 #endif
+}
+
+extern "C" int ropeexport_copy(void* to, const void* from, std::int64_t bytes, cudaStream_t) {
+  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  return cudaSuccess;
 }
 
 extern "C" const char* ropeexport_error_text(int) { return "an error of the host's launch"; }
