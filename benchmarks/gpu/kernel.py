@@ -70,7 +70,7 @@ class Tuning(Structure):
         ("most_heads_per_thread", c_int64),
     )
 
-    def __init__(self, columns: int = 1 << 30, blocks: int = 1056, heads: int = 12) -> None:
+    def __init__(self, columns: int = 1 << 30, blocks: int = 0, heads: int = 12) -> None:
         super().__init__(columns, blocks, heads)
 
 

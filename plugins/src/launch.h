@@ -8,19 +8,20 @@
 
 namespace ropeexport {
 
-// A source file each, so that they compile side by side.
-cudaError_t enqueue_matrices(const Form& form, const ApplyRopeParams& params,
-                             cudaStream_t stream) noexcept;
-cudaError_t enqueue_neighbours(const Form& form, const ApplyRopeParams& params,
-                               cudaStream_t stream) noexcept;
-cudaError_t enqueue_halves(const Form& form, const ApplyRopeParams& params,
-                           cudaStream_t stream) noexcept;
+// A source file each, so that they compile side by side; whoever links their objects launches the
+// plugin's own kernels.
+cudaError_t enqueue_matrices(const Form& form, const ApplyRopeParams& params, cudaStream_t stream,
+                             const Tuning& tuning) noexcept;
+cudaError_t enqueue_neighbours(const Form& form, const ApplyRopeParams& params, cudaStream_t stream,
+                               const Tuning& tuning) noexcept;
+cudaError_t enqueue_halves(const Form& form, const ApplyRopeParams& params, cudaStream_t stream,
+                           const Tuning& tuning) noexcept;
 
 inline cudaError_t enqueue_rope(const Form& form, const ApplyRopeParams& params,
-                                cudaStream_t stream) noexcept {
-  if (!form.tables) return enqueue_matrices(form, params, stream);
-  return form.halves ? enqueue_halves(form, params, stream)
-                     : enqueue_neighbours(form, params, stream);
+                                cudaStream_t stream, const Tuning& tuning = Tuning{}) noexcept {
+  if (!form.tables) return enqueue_matrices(form, params, stream, tuning);
+  return form.halves ? enqueue_halves(form, params, stream, tuning)
+                     : enqueue_neighbours(form, params, stream, tuning);
 }
 
 }  // namespace ropeexport

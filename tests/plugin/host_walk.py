@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_HALVES = {"interleaved": 0, "half": 1}
 INVALID_VALUE = 1  # cudaErrorInvalidValue
 
 
@@ -70,7 +71,8 @@ class Seen(Structure):
     ]
 
 
-DEFAULT_TUNING = (1 << 30, 1056, 12)
+DEFAULT_TUNING = (1 << 30, 0, 12)
+WAVE = 132 * 8  # of an H100, of most variants
 
 
 def _strides(tensor: Tensor) -> Strides:
@@ -117,7 +119,9 @@ class HostWalk:
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         self._walk: Callable[..., int] = library.ropeexport_host_walk
-        self._walk.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, POINTER(Seen)]
+        self._walk.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_int64, POINTER(Seen)]
+        self._cuts: Callable[..., int] = library.ropeexport_host_cuts
+        self._cuts.argtypes = [*self._walk.argtypes[:3], POINTER(c_int64), c_int64, POINTER(Seen)]
         self.quotient: Callable[[int, int], int] = library.ropeexport_quotient
         self.quotient.argtypes = [c_uint32, c_uint32]
         self.quotient.restype = c_uint32
@@ -127,9 +131,25 @@ class HostWalk:
     ) -> tuple[int, Seen]:
         """Walk the grid and return the launch's status and what was chosen."""
         seen = Seen()
-        halves = {"interleaved": 0, "half": 1}[pairing]
-        status = self._walk(byref(params), byref(Tuning(*tuning)), halves, byref(seen))
+        halves = _HALVES[pairing]
+        status = self._walk(byref(params), byref(Tuning(*tuning)), halves, WAVE, byref(seen))
         return status, seen
+
+    def cuts(
+        self,
+        params: Params,
+        waves: Sequence[int],
+        pairing: str = "interleaved",
+        tuning: tuple[int, ...] = DEFAULT_TUNING,
+    ) -> list[tuple[int, int]]:
+        """Return blocks and heads of q a thread on GPUs of these waves; no array is touched."""
+        seen = (Seen * len(waves))()
+        given = (c_int64 * len(waves))(*waves)
+        status = self._cuts(
+            byref(params), byref(Tuning(*tuning)), _HALVES[pairing], given, len(waves), seen
+        )
+        assert status == 0, f"cudaError_t {status}"
+        return [(one.blocks, one.heads_per_thread) for one in seen]
 
     def __call__(
         self,

@@ -206,12 +206,20 @@ def test_disagreeing_sizes_are_invalid(walk) -> None:
     assert [status(**changes) for changes in wrong] == [INVALID_VALUE] * len(wrong)
 
 
-@pytest.mark.parametrize("field", [0, 1, 2])
-def test_unusable_tuning_is_invalid(walk, field) -> None:
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (0, {-1: False, 0: False, 1: True, 1 << 30: True, (1 << 30) + 1: False, 1 << 62: False}),
+        (1, {-1: False, 0: True, 1: True}),
+        (2, {-1: False, 0: False, 1: True, 1 << 62: True}),
+    ],
+)
+def test_unusable_tuning_is_invalid(walk, field, values) -> None:
     q, k, pe = make((2, 4, 4, 3, 8, 1, 1), torch.float32)
-    tuning = list(DEFAULT_TUNING)
-    tuning[field] = 0
-    assert walk.status(parameters(q, k, pe, (q, k)), tuning=tuple(tuning))[0] == INVALID_VALUE
+    for value, is_usable in values.items():
+        tuning = (*DEFAULT_TUNING[:field], value, *DEFAULT_TUNING[field + 1 :])
+        status, _ = walk.status(parameters(q, k, pe, (q, k)), tuning=tuning)
+        assert status == (0 if is_usable else INVALID_VALUE), value
 
 
 def test_division_by_multiplication(walk) -> None:

@@ -27,7 +27,8 @@ inline bool sizes_agree(const ApplyRopeParams& p) {
 }
 
 inline bool is_usable(const Tuning& t) {
-  return t.most_columns >= 1 && t.enough_blocks >= 1 && t.most_heads_per_thread >= 1;
+  return t.most_columns >= 1 && t.most_columns <= kMostColumns && t.enough_blocks >= 0 &&
+         t.most_heads_per_thread >= 1;
 }
 
 inline bool is_empty(const ApplyRopeParams& p) {
@@ -103,11 +104,12 @@ cudaError_t run_slices(const ApplyRopeParams& p, const Tuning& tuning, Executor&
       std::max<std::int64_t>(1, std::min(tuning.most_columns, most_blocks * kThreads) / units);
   const std::int64_t positions = std::min(p.length, rows);
   const std::int64_t batches = positions < p.length ? 1 : std::min(p.batch, rows / p.length);
+  const std::int64_t wave = tuning.enough_blocks > 0 ? 0 : executor.template resident_blocks<V>();
   for (std::int64_t b = 0; b < p.batch; b += batches) {
     for (std::int64_t l = 0; l < p.length; l += positions) {
       const ApplyRopeParams part = slice<typename V::Element>(
           p, b, l, std::min(batches, p.batch - b), std::min(positions, p.length - l));
-      const cudaError_t status = executor.template run<V>(make_work<V>(part, tuning));
+      const cudaError_t status = executor.template run<V>(make_work<V>(part, tuning, wave));
       if (status != cudaSuccess) return status;
     }
   }
@@ -138,7 +140,8 @@ cudaError_t run_type(const ApplyRopeParams& p, const Tuning& tuning, Executor& e
   return cudaErrorInvalidValue;
 }
 
-// Check, choose the variant, and hand its work to `executor.run<V>(work)`.
+// Check, choose the variant, and hand its work to `executor.run<V>(work)`, cut by the wave that
+// `executor.resident_blocks<V>()` tells.
 template <class Form, class Pairing, bool kPartial, bool kPerHead = true, class Executor>
 cudaError_t dispatch(ApplyRopeParams p, const Tuning& tuning, Executor& executor) {
   if (!kPartial || p.rotary_size == 0) p.rotary_size = p.head_size;

@@ -49,10 +49,14 @@ struct ApplyRopeParams {
   Coefficients pe{};
 };
 
-// How the work is cut. The defaults are for GPUs with 100 to 150 multiprocessors.
+// How the work is cut. A wave is what a GPU holds at once: its multiprocessors times the blocks
+// that each has place for.
 struct Tuning {
-  std::int64_t most_columns = std::int64_t{1} << 30;  // a launch; more become several launches
-  std::int64_t enough_blocks = 1056;                  // below: fewer heads a thread, more threads
+  // Of a launch, 2^30 at most; more columns become several launches.
+  std::int64_t most_columns = std::int64_t{1} << 30;
+  // Blocks below which a thread gets fewer heads, so that there are more threads; 0: from the wave
+  // of the GPU, see work.cuh.
+  std::int64_t enough_blocks = 0;
   std::int64_t most_heads_per_thread = 12;
 };
 
