@@ -39,7 +39,6 @@ _DEFAULT_HOME = "/usr/local/cuda"
 _SHARED = ("-shared", "-Xcompiler=-fPIC,-fvisibility=hidden", "-Xlinker", "--exclude-libs=ALL")
 _OBJECT = ("-c", "-DNDEBUG", "-Xcompiler=-fPIC,-fvisibility=hidden")
 _WARNINGS = ("--Werror=all-warnings", "-Xcompiler=-Wall,-Wextra")
-_INCLUDES = (f"-I{HEADERS}", f"-I{LAUNCHES}")
 
 Inputs = Iterable[tuple[str, bytes]]  # what a product is made of: a name without a path, a text
 
@@ -126,13 +125,13 @@ class Compiler:
             Path(source).with_suffix(".o").name,
             [("source", source.encode()), *kernel_texts()],
             (*_OBJECT, "-lineinfo", *_WARNINGS),  # line numbers do not change the machine code
-            lambda: [*_INCLUDES, str(LAUNCHES / source)],
+            lambda: [*_includes(), str(LAUNCHES / source)],
         )
 
     def _linked(self, name: str, sources: Sequence[str], options: Sequence[str]) -> Path:
         def arguments() -> list[str]:
             files = [str(NATIVE / source) for source in sources]
-            return [*_INCLUDES, *files, *map(str, self.objects())]
+            return [*_includes(), *files, *map(str, self.objects())]
 
         inputs = [
             *kernel_texts(),
@@ -182,6 +181,10 @@ def release(nvcc: Path) -> str:
         return ""
     match = re.search(r"release ([\d.]+)", done.stdout)
     return match[1] if match else ""
+
+
+def _includes() -> list[str]:
+    return [f"-I{HEADERS}", f"-I{LAUNCHES}"]
 
 
 def kernel_texts() -> list[tuple[str, bytes]]:

@@ -65,7 +65,9 @@ def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> li
     try:
         rotate = load(compiler.flashinfer(headers))
     except CompileError as error:
-        raise Skipped(f"{headers}: {error}; the headers of v0.6.8 compile with CUDA 13.0") from error
+        raise Skipped(
+            f"{headers}: {error}; the headers of v0.6.8 compile with CUDA 13.0"
+        ) from error
     return [
         Contender(
             NAME if pairing == "interleaved" else f"{NAME}, halves",

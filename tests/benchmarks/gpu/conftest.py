@@ -59,7 +59,7 @@ def device() -> CpuDevice:
 def compiler() -> Compiler:
     """nvcc for Hopper, with a folder of the tests own."""
     found = find_compiler("90")
-    return Compiler(found.nvcc, found.architecture, BUILD)
+    return Compiler(found.nvcc, found.architecture, BUILD, carried=None)
 
 
 Built = Callable[..., Path]

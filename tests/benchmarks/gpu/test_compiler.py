@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plugin import sass
 
 from benchmarks.gpu import compiler as module
 from benchmarks.gpu import plugin
-from benchmarks.gpu.compiler import NATIVE, CompileError, find_compiler
+from benchmarks.gpu.compiler import KERNELS, NATIVE, CompileError, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
 from benchmarks.gpu.verdict import FAIL, PASS, Skipped
 from ropeexport.trt.gpu import find_gpu
@@ -55,21 +57,87 @@ def test_the_kernels_library(compiler) -> None:
     Kernel(path)  # its parameters have the size that Python describes
     _, symbols = run("nm", "--dynamic", "--defined-only", path)
     names = {line.split()[-1] for line in symbols.splitlines()}
-    assert names == {"ropeexport_launch", "ropeexport_error_text", "ropeexport_params_bytes"}
+    assert names == {
+        *("ropeexport_launch", "ropeexport_copy"),
+        *("ropeexport_error_text", "ropeexport_params_bytes"),
+    }
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch) -> Path:
+    """The sources in another folder, from where they are compiled."""
+    folder = tmp_path / "elsewhere"
+    for name, place in (("HEADERS", "include"), ("LAUNCHES", "src"), ("NATIVE", "native")):
+        shutil.copytree(getattr(module, name), folder / place)
+        monkeypatch.setattr(module, name, folder / place)
+    return folder
 
 
 @pytest.mark.plugin
-def test_what_was_compiled_is_kept_until_a_source_changes(compiler, monkeypatch, tmp_path) -> None:
+def test_what_was_compiled_is_kept_until_a_source_changes(compiler, copied) -> None:
     path = compiler.kernel()
     changed = path.stat().st_mtime_ns
     assert compiler.kernel() == path
     assert path.stat().st_mtime_ns == changed
-    for name in ("launch.cu", "launch.h"):
-        (tmp_path / name).write_bytes((NATIVE / name).read_bytes())
-    (tmp_path / "launch.cu").write_text("#error other sources\n")
-    monkeypatch.setattr(module, "NATIVE", tmp_path)
+    (copied / "native" / "launch.cpp").write_text("#error other sources\n")
     with pytest.raises(CompileError, match="other sources"):
         compiler.kernel()
+    (copied / "include" / "ropeexport" / "work.cuh").write_text("#error another header\n")
+    with pytest.raises(CompileError, match="another header"):
+        compiler.objects()
+
+
+@pytest.fixture
+def counted(tmp_path, compiler) -> Compiler:
+    """A compiler with a folder of its own, whose nvcc keeps a list of what it compiled."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] || echo "$*" >> {tmp_path}/compiled\n'
+        f'exec {compiler.nvcc} "$@"\n'
+    )
+    nvcc.chmod(0o755)
+    return Compiler(nvcc, "90", tmp_path / "kept", tmp_path / "carried")
+
+
+def compiled(counted: Compiler) -> list[str]:
+    path = counted.folder.with_name("compiled")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+@pytest.mark.plugin
+def test_kernels_are_compiled_once_for_all_that_links_them(counted) -> None:
+    counted.kernel()
+    counted.driver()
+    files = plugin.compile_plugin(counted)
+    for source in KERNELS:
+        assert sum(source in line for line in compiled(counted)) == 1
+    assert len(compiled(counted)) == len(KERNELS) + 2
+    found = [{str(k) for k in sass.kernels(path)} for path in (counted.kernel(), files.library)]
+    assert len(found[1]) == 72
+    assert {name for name in found[0] if "copy" not in name} == found[1]
+
+
+@pytest.mark.plugin
+def test_what_was_compiled_elsewhere_is_found_by_its_contents(counted, copied) -> None:
+    """On another machine the checkout, and so every path of a command, is another."""
+    beforehand = replace(counted, folder=counted.carried)
+    made = [beforehand.kernel(), beforehand.driver()]
+    made += vars(plugin.compile_plugin(beforehand)).values()
+    made[1].chmod(0o644)  # as a copy may come
+    before = compiled(counted)
+    found = [counted.kernel(), counted.driver()]
+    found += vars(plugin.compile_plugin(counted)).values()
+    assert compiled(counted) == before
+    assert [path.relative_to(counted.folder) for path in found] == [
+        path.relative_to(beforehand.folder) for path in made
+    ]
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in made]
+    assert all(os.access(path, os.X_OK) for path in found)
+    text = copied / "include" / "ropeexport" / "column.cuh"
+    text.write_text(text.read_text() + "\n// changed\n")
+    counted.kernel()
+    assert len(compiled(counted)) > len(before)
 
 
 @pytest.mark.plugin
@@ -131,7 +199,7 @@ def compiler_without_nvcc(tmp_path):
     nvcc = tmp_path / "nvcc"
     nvcc.write_text('#!/bin/sh\necho "error: $*" >&2\nexit 1\n')
     nvcc.chmod(0o755)
-    return module.Compiler(nvcc, "90", tmp_path / "build")
+    return Compiler(nvcc, "90", tmp_path / "build")
 
 
 def test_the_architecture_is_the_gpus(compiler_without_nvcc) -> None:

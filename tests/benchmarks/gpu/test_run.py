@@ -94,7 +94,12 @@ def test_a_whole_run(without_gpu, capsys) -> None:
     assert {"flash-attention", "FlashInfer"} <= status.keys()
     assert len(found["targets"]) > 4
     printed = capsys.readouterr().out
-    for text in ("exactness  PASS", "MISSING: compute-sanitizer", "flux fp16, kernels: B=1", "written:"):
+    for text in (
+        "exactness  PASS",
+        "MISSING: compute-sanitizer",
+        "flux fp16, kernels: B=1",
+        "written:",
+    ):
         assert text in printed
 
 
@@ -191,7 +196,10 @@ def test_every_part_has_a_name_of_its_own() -> None:
 
 
 def test_engines_and_refusals_are_in_the_table() -> None:
-    start = dict.fromkeys(("gpu", "driver", "date", "commit"), "x") | {"verdicts": {}, "exactness": []}
+    start = dict.fromkeys(("gpu", "driver", "date", "commit"), "x") | {
+        "verdicts": {},
+        "exactness": [],
+    }
     engine = {"flavour": "tensorrt-rtx", "implementation": "plugin", "dtype": "fp16",
               "stage": "check", "verdict": REFUSED, "message": "unsupported SM"}  # fmt: skip
     target = {"name": "a share", "goal": 0.92, "measured": 0.9, "where": "flux", "met": False}
