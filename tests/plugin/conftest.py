@@ -47,6 +47,8 @@ def plugin_folder(headers) -> Path:
         f"-D{plugin_build.HEADER_VARIABLE}={headers}",
         f"-DCMAKE_CUDA_COMPILER={nvcc}",
         f"-DCMAKE_CUDA_ARCHITECTURES={ARCHITECTURES}",
+        "-DROPEEXPORT_WARNINGS_AS_ERRORS=ON",
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
     )
     targets = ("ropeexport_plugin", "ropeexport_tests")
     _run(cmake, "--build", folder, "--target", *targets, "--parallel", 2)
