@@ -29,11 +29,11 @@ def exactness(session: Session) -> Check:
     session.update(bit_exact=None, exactness=[])
     for check in _exactness_checks(session):
         checks.append(check)
-        session.say(f"  {check.verdict} {check.name} {check.reason}")
         failed = any(done.verdict == FAIL for done in checks)
         session.update(
             bit_exact=False if failed else None, exactness=[done.record() for done in checks]
         )
+        session.say(f"  {check.verdict} {check.name} {check.reason}")
     part = part_of("exactness", checks)
     if part.verdict == PASS:  # only now: a run that was cut short has proven nothing of the kind
         session.update(bit_exact=True)
@@ -73,10 +73,10 @@ def sanitizer(session: Session) -> Check:
         checks.append(Check("all tools, plugin", SKIPPED, str(reason)))
     for check in sanitizer_checks(tool, programs, _LOGS, session.say):
         checks.append(check)
-        session.say(f"  {check.verdict} {check.name} {check.reason}")
         session.update(
             sanitizer=headline(checks), sanitizer_checks=[done.record() for done in checks]
         )
+        session.say(f"  {check.verdict} {check.name} {check.reason}")
     return part_of("sanitizer", checks)
 
 
@@ -101,8 +101,8 @@ def engines(session: Session) -> Check:
     for record in engine_records(flavours, wanted, session.say):
         name = " ".join((record["flavour"], record["implementation"], record["dtype"]))
         checks.append(Check(name, record["verdict"], record["message"], 1))
-        session.say(f"  {record['verdict']} {record['stage']} {record['message']}")
         session.join("engines", [record], engine_key)
+        session.say(f"  {record['verdict']} {record['stage']} {record['message']}")
     return part_of("engines", checks)
 
 

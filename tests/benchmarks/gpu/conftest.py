@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from cpu_device import CpuDevice
 
 from benchmarks.gpu.compiler import HEADERS, NATIVE, ROOT, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
 
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "gpu-tests"
-
-
-class CpuDevice:
-    """Has the methods of ``CudaDevice``; streams are one, and a graph is the call itself."""
-
-    torch = torch.device("cpu")
-    l2_bytes = 1 << 14
-    free_bytes = 1 << 34
-
-    def stream(self) -> int:
-        return 0
-
-    def synchronize(self) -> None:
-        pass
-
-    def at_once(self, works) -> None:
-        for work in works:
-            work()
-
-    def warm_up(self, work) -> None:
-        work()
-
-    def capture(self, work):
-        return work
-
-    def elapsed_us(self, work, times: int) -> float:
-        start = time.perf_counter()
-        for _ in range(times):
-            work()
-        return 1e6 * (time.perf_counter() - start)
-
-    def release(self) -> None:
-        pass
 
 
 @pytest.fixture

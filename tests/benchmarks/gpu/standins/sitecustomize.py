@@ -1,0 +1,50 @@
+"""A bare machine's Python: no network, few packages; and the CPU for its GPU.
+
+Python runs this file at its start where it lies on the path, in every process of a rehearsal.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from importlib.machinery import PathFinder
+
+ABSENT = {"pydantic", "click", "onnxscript", "tensorrt", "tensorrt_rtx", "liger_kernel"}
+
+
+find_spec = PathFinder.find_spec
+
+
+def find_present(name, path=None, target=None):
+    """Find no module of a package that the machine lacks."""
+    return None if name.partition(".")[0] in ABSENT else find_spec(name, path, target)
+
+
+def refuse(*_: object) -> None:
+    raise OSError("this machine has no network")
+
+
+def use_the_cpu() -> None:
+    import torch
+    from cpu_device import CpuDevice
+
+    import benchmarks.gpu.device
+    from benchmarks.gpu import shapes
+
+    CpuDevice.free_bytes = 1 << 33  # no memory for the tensors of more than 2^31 elements
+    benchmarks.gpu.device.CudaDevice = CpuDevice
+    torch.cuda.is_available = lambda: True
+    torch.cuda.get_device_capability = lambda: (9, 0)
+    torch.cuda.get_device_name = lambda: "NVIDIA Stand-in"
+    torch.compile = lambda function, **_: function
+    # the names of the plan's shapes, in little
+    shapes.SHAPES = tuple(
+        shapes.Shape(s.name, min(s.batch, 2), 4, 2, 4, 16, min(s.pe_batch, 2))
+        for s in shapes.SHAPES
+    )
+
+
+PathFinder.find_spec = find_present
+socket.socket.connect = refuse
+if {"benchmarks.gpu", "tune.py"} & {part.rpartition("/")[2] for part in sys.orig_argv}:
+    use_the_cpu()

@@ -1,0 +1,214 @@
+"""Fifteen minutes on a bare machine, rehearsed: its three scripts, on stand-ins for what it has.
+
+The scripts run as they would there, in a copy of the files without git, in processes whose Python
+has neither a network nor pydantic.  Stand-ins (``standins/``): the driver's library, nvcc, whose
+kernels run on the host, compute-sanitizer, ncu, cmake, and the CPU for torch's GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.compiler import NATIVE, ROOT
+
+HERE = Path(__file__).parent
+STANDINS = HERE / "standins"
+SCRIPTS = ("1.sh", "2.sh", "3.sh")
+MOST_FILES = 8  # that come back from such a machine after a command
+
+pytestmark = pytest.mark.plugin  # nvcc compiles the kernels for the host
+
+
+@dataclass(frozen=True)
+class Box:
+    """The machine: a folder with the files, and what its processes see."""
+
+    files: Path
+    out: Path
+    environment: dict[str, str]
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """Start a command in bash, in a process group of its own."""
+        return subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.files,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, command: str) -> str:
+        """Run a command to its end, into an empty ``OUT``, and return what it printed."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        process = self.start(command)
+        output, _ = process.communicate(timeout=300)
+        assert "Traceback" not in output, output
+        return output
+
+    def result(self) -> dict:
+        """Read the one result file in ``OUT``."""
+        (path,) = self.out.glob("nvidia-stand-in-*.json")
+        return json.loads(path.read_text())
+
+    def compiled(self) -> list[str]:
+        """Return what nvcc was asked for."""
+        path = Path(self.environment["STANDINS"]) / "compiled"
+        return path.read_text().split() if path.is_file() else []
+
+
+@pytest.fixture(scope="module")
+def standins(host_build, tmp_path_factory) -> Path:
+    folder = Path(shutil.copytree(STANDINS, tmp_path_factory.mktemp("standins") / "bin"))
+    native = HERE / "native"
+    sources = (native / "host_cuda.cpp", NATIVE / "driver.cpp")
+    launch = {"options": ("-O1",)}
+    shutil.copy(host_build("libhost.so", native / "host_launch.cpp", **launch), folder)
+    program = host_build("host-driver", native / "host_launch.cpp", *sources, link=(), **launch)
+    shutil.copy(program, folder)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-w", folder / "cuda.c", "-o", folder / "libcuda.so.1"],
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def box(standins, tmp_path) -> Box:
+    """A machine as it comes: the files with what was taken along, and nothing compiled on it."""
+    files = tmp_path / "files"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("benchmarks", "plugins", "ropeexport"):
+        shutil.copytree(ROOT / name, files / name, ignore=ignored)
+    (files / "tests").mkdir()
+    shutil.copy(ROOT / "tests/seed_functions.py", files / "tests")
+    shutil.copytree(HERE / "plan", files / ".gpu", ignore=ignored)
+    headers = files / ".gpu/trt"
+    headers.mkdir()
+    for name in ("NvInferRuntime.h", "NvInferVersion.h"):
+        (headers / name).touch()
+    for name in ("sitecustomize.py", "cuda.c"):
+        shutil.copy(standins / name, files)
+    shutil.copy(ROOT / "tests/cpu_device.py", files)
+    (tmp_path / "site").mkdir()
+    out, own = tmp_path / "out", tmp_path / "standins"
+    shutil.copytree(standins, own)
+    path = os.pathsep.join((str(Path(sys.executable).parent), str(own), os.environ["PATH"]))
+    environment = dict(os.environ, PATH=path, OUT=str(out), STANDINS=str(own))
+    environment |= {"CUDACXX": str(own / "nvcc"), "LD_LIBRARY_PATH": str(own)}
+    environment |= {"SITE": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Box(files, out, environment)
+
+
+PREPARE = (
+    "export PYTHONPATH=$PWD TENSORRT_INCLUDE_DIR=$PWD/.gpu/trt; python3 -m benchmarks.gpu.prepare"
+)
+COMMIT = "git init -q . && git add . && git -c user.name=a -c user.email=a@b.c commit -qm all"
+
+
+def prepared(box: Box) -> str:
+    """Compile beforehand, in a checkout; the machine then has a copy of its files alone."""
+    box.run(f"{COMMIT} && {PREPARE} && rm -r build .git 2>/dev/null; cat .gpu/commit.json")
+    Path(box.environment["STANDINS"], "compiled").unlink()
+    return json.loads((box.files / ".gpu/commit.json").read_text())["commit"]
+
+
+def test_the_plan_from_its_first_command_to_its_last(box) -> None:
+    commit = prepared(box)
+    logs = []
+    for script in SCRIPTS:
+        logs.append(box.run(f"bash .gpu/{script}"))
+        assert len(list(box.out.iterdir())) <= MOST_FILES
+        assert all(path.is_file() for path in box.out.iterdir())
+        assert "error:" not in re.sub(r"error: no stand-in for \S+", "", logs[-1])
+    # kernels, driver and plugin were found by their contents; FlashInfer's were not taken along
+    assert set(box.compiled()) <= {"libflashinfer_rope.so"}
+    found = box.result()
+    assert {name: v["verdict"] for name, v in found["verdicts"].items()} == dict.fromkeys(
+        ("exactness", "sanitizer", "bench"), "PASS"
+    )
+    assert (found["bit_exact"], found["sanitizer"]) == (True, "clean")
+    assert (found["commit"], found["changed"]) == (commit, False)
+    names = {check["name"] for check in found["exactness"] if check["verdict"] == "PASS"}
+    assert {"random", "unaligned", "in place", "CUDA graph", "the plugin's enqueue"} <= names
+    timed = {(e["shape"]["name"], e["dtype"], e["group"]) for e in found["bench"]}
+    assert timed == {
+        (shape, dtype, group)
+        for shape in ("flux", "flux-512", "llama-prefill", "llama-decode", "small-heads")
+        for dtype in ("fp16", "bf16")
+        for group in ("kernels", "compilers")
+    }
+    for entry in found["bench"]:
+        out = {c["name"] for c in entry["contenders"] if c["status"] != "TIMED"}
+        assert out <= {"Liger", "flash-attention", "FlashInfer"}
+    measured = {t["name"]: t["measured"] for t in found["targets"]}
+    for name in ("share of a copy at the FLUX shape, bf16", "torch.compile's time over ours"):
+        assert any(value for target, value in measured.items() if target.startswith(name))
+
+
+def test_the_sweep_has_every_cut_and_every_copy(box) -> None:
+    box.run("bash .gpu/2.sh")
+    for name in ("flux", "flux-512"):
+        rows = json.loads((box.out / f"tune-{name}.json").read_text())["rows"]
+        cuts = {key for _, key, _ in rows}
+        assert {"copy", "copy, elementwise", "copy, an access a thread"} <= cuts
+        assert len([key for key in cuts if key.startswith("ours")]) == 20
+    assert {"sanitizer_driver", "libropeexport_launch.so"} <= set(box.compiled())
+    assert "of a copy" in (box.out / "ncu.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "after"), [("exactness", "exactness", 3), ("sanitizer", "sanitizer_checks", 1)]
+)
+def test_what_was_checked_outlives_a_cut(box, part, key, after) -> None:
+    """Killed at any moment, a run leaves every check that it had told of, and proves no more."""
+    box.out.mkdir()
+    run = f". .gpu/env.sh; exec $G --only {part}"
+    told = cut(box.start(run), r"\] +PASS (.+)$", after)
+    left = box.result()
+    assert [check["name"] for check in left[key]][: len(told)] == told
+    assert left["bit_exact"] is None
+    assert left["verdicts"][part]["reason"].startswith("under way")
+    again = box.start(run)
+    assert "PASS" in again.communicate(timeout=300)[0]
+    assert box.result()["verdicts"][part] == {"verdict": "PASS", "reason": ""}
+
+
+def test_a_bench_that_is_cut_keeps_every_shape_before(box) -> None:
+    box.out.mkdir()
+    run = ". .gpu/env.sh; exec $G --only bench --shapes flux,flux-512 --dtypes fp16,bf16"
+    started = r"bench: (\S+ \S+): ours$"
+    told = cut(box.start(run), started, 4)
+    left = box.result()
+    assert [f"{e['shape']['name']} {e['dtype']}" for e in left["bench"]] == told[:3]
+    assert {entry["group"] for entry in left["bench"]} == {"kernels"}
+    assert all(entry["contenders"][0]["time_us"] > 0 for entry in left["bench"])
+    assert left["verdicts"]["bench"]["reason"].startswith("under way")
+
+
+def cut(process: subprocess.Popen[str], pattern: str, after: int) -> list[str]:
+    """Kill a run once it has told of something so often; return what it told of."""
+    told = []
+    for line in process.stdout:
+        match = re.search(pattern, line.rstrip())
+        if match:
+            told.append(match[1].strip())
+        if len(told) == after:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait(timeout=60)
+    process.stdout.close()
+    assert len(told) == after
+    return told
