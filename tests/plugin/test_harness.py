@@ -58,6 +58,16 @@ def test_a_library_of_another_kind(harness, plugin_folder) -> None:
     assert "no plugin library: it has no setLoggerFinder" in output
 
 
+def test_a_tensorrt_of_an_unknown_version(plugin_folder, library) -> None:
+    """Its registry and its logger are left alone: each place of their tables would be a guess."""
+    status, output = run(plugin_folder / "test" / "ropeexport_unknown", library)
+    assert status == 0, output
+    registry, refusal = output.splitlines()
+    assert "unknown generation: load the library with IPluginRegistry::loadLibrary" in registry
+    assert refusal.startswith("ropeexport::ApplyRope: ")
+    assert "expected" in refusal
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
