@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,50 @@ def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure
     monkeypatch.setattr(plugin_build, tool, lambda: None)
     with pytest.raises(MissingError, match=cure):
         plugin_build.compile_plugin()
+
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path) -> Path:
+    """The only wheel that pip finds, with a header, on a system that has none."""
+    monkeypatch.delenv(plugin_build.HEADER_VARIABLE)
+    monkeypatch.setattr(plugin_build, "_SYSTEM_PLACES", ())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    path = tmp_path / "kernel_lens-2.0.1-py3-none-any.whl"
+    about = "kernel_lens-2.0.1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("kernel_lens/include/tensorrt/NvInferRuntime.h", "// a header\n")
+        archive.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: kernel-lens\nVersion: 2.0.1\n"
+        )
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with pytest.raises(MissingError) as caught:
+        plugin_build.header_folder()
+    (line,) = str(caught.value).splitlines()
+    assert re.search(f"expected sha256 07cc714e[0-9a-f]{{56}}, got {found}", line)
+    assert "name their folder with --tensorrt-include DIR" in line
+    assert [path for path in own_cache.rglob("*") if path.is_file()] == []
+
+
+def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> None:
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(plugin_build, "_HEADER_WHEEL_SHA256", found)
+    folder = plugin_build.header_folder()
+    assert own_cache in folder.parents
+    assert [path.name for path in folder.iterdir()] == ["NvInferRuntime.h"]
+
+
+def test_no_wheel_to_be_found(wheel, own_cache) -> None:
+    wheel.unlink()
+    with pytest.raises(MissingError, match="cannot be downloaded .*No matching dist") as caught:
+        plugin_build.header_folder()
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_folder_without_headers(tmp_path) -> None:
