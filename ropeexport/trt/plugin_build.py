@@ -80,8 +80,10 @@ def compile_plugin(
     if nvcc is None:
         raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
     headers = header_folder(include)
-    build = make_cache_folder("plugin-build", _short_name(sources))
+    generator = _generator()
+    build = make_cache_folder("plugin-build", _build_name(sources, generator))
     configure = [cmake, "-S", str(sources), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += generator
     configure += [f"-D{HEADER_VARIABLE}={headers}", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
     # -U: a former build's choice stays in CMake's cache otherwise
     chosen = f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}"
@@ -94,8 +96,21 @@ def compile_plugin(
 
 def find_cmake() -> str | None:
     """Return CMake's path."""
-    beside = Path(sys.executable).parent / "cmake"  # from the wheel, in an environment not entered
-    return shutil.which("cmake") or (str(beside) if beside.is_file() else None)
+    return _find_tool("cmake")
+
+
+def _find_tool(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name  # from a wheel, in an environment not entered
+    return shutil.which(name) or (str(beside) if beside.is_file() else None)
+
+
+def _generator() -> list[str]:
+    """Return options that make CMake use ninja where it would look for a make that is not there."""
+    chosen = os.environ.get("CMAKE_GENERATOR") or shutil.which("gmake") or shutil.which("make")
+    ninja = _find_tool("ninja")
+    if chosen or ninja is None:
+        return []
+    return ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
 
 
 def find_nvcc() -> str | None:
@@ -183,9 +198,9 @@ def _run(command: Sequence[str], on_line: OnLine | None) -> None:
         )
 
 
-def _short_name(sources: Path) -> str:
-    """Return a name for the build of a source folder; CMake keeps a folder to one of them."""
-    return hashlib.sha256(str(sources).encode()).hexdigest()[:12]
+def _build_name(sources: Path, generator: Sequence[str]) -> str:
+    """Return a name for a build; CMake keeps a folder to one of sources and to one generator."""
+    return hashlib.sha256("\n".join([str(sources), *generator[:2]]).encode()).hexdigest()[:12]
 
 
 def _install(build: Path) -> Path:
