@@ -1,6 +1,5 @@
 #include "generation.h"
 
-#include <NvInferVersion.h>
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -18,11 +17,6 @@ const Generation* generation_of(std::int32_t major, std::int32_t minor) noexcept
   return nullptr;
 }
 
-const Generation& generation_of_headers() noexcept {
-  const Generation* const known = generation_of(NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR);
-  return known ? *known : k11;
-}
-
 }  // namespace
 
 const Generation* generation_of_library(void* library) noexcept {
@@ -32,14 +26,14 @@ const Generation* generation_of_library(void* library) noexcept {
   return major && minor ? generation_of(major(), minor()) : nullptr;
 }
 
-const Generation& generation_of_object(const void* object) noexcept {
+const Generation* generation_of_object(const void* object) noexcept {
   Dl_info origin;
-  if (!dladdr(*static_cast<const void* const*>(object), &origin)) return generation_of_headers();
+  if (!dladdr(*static_cast<const void* const*>(object), &origin)) return nullptr;
   void* const library = dlopen(origin.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
-  if (!library) return generation_of_headers();
+  if (!library) return nullptr;
   const Generation* const known = generation_of_library(library);
   dlclose(library);
-  return known ? *known : generation_of_headers();
+  return known;
 }
 
 }  // namespace ropeexport

@@ -24,8 +24,9 @@ struct Generation {
 // not known.
 const Generation* generation_of_library(void* library) noexcept;
 
-// The generation of the library that an object's class is from, else that of the headers.
-const Generation& generation_of_object(const void* object) noexcept;
+// The generation of the library that an object's class is from; null as above. There is no guess: a
+// call through the wrong place of a table ends the process.
+const Generation* generation_of_object(const void* object) noexcept;
 
 // Call the function at a place of an object's table.
 template <typename Result, typename... Arguments>

@@ -16,13 +16,15 @@ constexpr std::size_t kPrefixLength = sizeof(kPrefix) - 1;
 
 std::atomic<nvinfer1::ILoggerFinder*> finder{nullptr};
 
-// The finder is TensorRT's own; its logger is the user's, compiled for the same TensorRT.
+// The finder is TensorRT's own; its logger is the user's, compiled for the same TensorRT. One of an
+// unknown generation cannot be asked.
 bool write_to_logger(Severity severity, const char* message) noexcept {
   nvinfer1::ILoggerFinder* const known = finder.load();
   if (!known) return false;
-  const Generation& generation = generation_of_object(known);
-  auto* const logger = call<nvinfer1::ILogger*>(known, generation.finder_find_logger);
-  if (logger) call<void>(logger, generation.logger_log, severity, message);
+  const Generation* const generation = generation_of_object(known);
+  if (!generation) return false;
+  auto* const logger = call<nvinfer1::ILogger*>(known, generation->finder_find_logger);
+  if (logger) call<void>(logger, generation->logger_log, severity, message);
   return logger != nullptr;
 }
 

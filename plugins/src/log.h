@@ -1,4 +1,5 @@
-// Messages to TensorRT's logger, or to standard error where TensorRT gave none.
+// Messages to TensorRT's logger, or to standard error where TensorRT gave none
+// or is of an unknown generation.
 #pragma once
 
 #include <NvInferRuntime.h>

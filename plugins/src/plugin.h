@@ -49,6 +49,7 @@ class RopePlugin final : public nvinfer1::IPluginV3,
                                std::int32_t input_count,
                                const nvinfer1::DynamicPluginTensorDesc* outputs,
                                std::int32_t output_count) const noexcept override;
+  const char* getTimingCacheID() noexcept override;
 
   // IPluginV3OneRuntime
   std::int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, std::int32_t input_count,

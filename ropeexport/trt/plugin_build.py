@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ _TARGET = "ropeexport_plugin"
 _HEADER = "NvInferRuntime.h"
 # No wheel of TensorRT ships its headers; this package carries those of 10.14, for compiling only.
 _HEADER_WHEEL = "kernel-lens==2.0.1"
+_HEADER_WHEEL_SHA256 = "07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 _HEADER_WHEEL_FOLDER = "kernel_lens/include/tensorrt/"
 _SYSTEM_PLACES = (
     "/usr/include/x86_64-linux-gnu",
@@ -78,8 +80,10 @@ def compile_plugin(
     if nvcc is None:
         raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
     headers = header_folder(include)
-    build = make_cache_folder("plugin-build", _short_name(sources))
+    generator = _generator()
+    build = make_cache_folder("plugin-build", _build_name(sources, generator))
     configure = [cmake, "-S", str(sources), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+    configure += generator
     configure += [f"-D{HEADER_VARIABLE}={headers}", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
     # -U: a former build's choice stays in CMake's cache otherwise
     chosen = f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}"
@@ -92,8 +96,21 @@ def compile_plugin(
 
 def find_cmake() -> str | None:
     """Return CMake's path."""
-    beside = Path(sys.executable).parent / "cmake"  # from the wheel, in an environment not entered
-    return shutil.which("cmake") or (str(beside) if beside.is_file() else None)
+    return _find_tool("cmake")
+
+
+def _find_tool(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name  # from a wheel, in an environment not entered
+    return shutil.which(name) or (str(beside) if beside.is_file() else None)
+
+
+def _generator() -> list[str]:
+    """Return options that make CMake use ninja where it would look for a make that is not there."""
+    chosen = os.environ.get("CMAKE_GENERATOR") or shutil.which("gmake") or shutil.which("make")
+    ninja = _find_tool("ninja")
+    if chosen or ninja is None:
+        return []
+    return ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
 
 
 def find_nvcc() -> str | None:
@@ -123,19 +140,29 @@ def header_folder(include: Path | None = None) -> Path:
 
 def _download_headers(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
+        # pip takes hashes from a file of requirements alone
+        wanted = Path(place) / "wanted.txt"
+        wanted.write_text(f"{_HEADER_WHEEL} --hash=sha256:{_HEADER_WHEEL_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", place]
-        done = subprocess.run(
-            [*command, _HEADER_WHEEL], capture_output=True, text=True, check=False
-        )
+        command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(place).glob("*.whl"))
         if done.returncode != 0 or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
             raise MissingError(
                 f"TensorRT's headers: not on this system, and {_HEADER_WHEEL}, which carries them, "
-                f"cannot be downloaded ({reason}); name their folder with "
+                f"{_download_fault(done.stderr)}; name their folder with "
                 f"--tensorrt-include DIR or {HEADER_VARIABLE}"
             )
         _extract_headers(wheels[0], folder)
+
+
+def _download_fault(said: str) -> str:
+    """Return in one line why pip gave no wheel."""
+    other = re.search(r"Got +([0-9a-f]{64})", said)
+    if other:
+        return f"is another file: expected sha256 {_HEADER_WHEEL_SHA256}, got {other[1]}"
+    reason = (said.strip().splitlines() or ["no wheel"])[-1]
+    return f"cannot be downloaded ({reason})"
 
 
 def _extract_headers(wheel: Path, folder: Path) -> None:
@@ -171,9 +198,9 @@ def _run(command: Sequence[str], on_line: OnLine | None) -> None:
         )
 
 
-def _short_name(sources: Path) -> str:
-    """Return a name for the build of a source folder; CMake keeps a folder to one of them."""
-    return hashlib.sha256(str(sources).encode()).hexdigest()[:12]
+def _build_name(sources: Path, generator: Sequence[str]) -> str:
+    """Return a name for a build; CMake keeps a folder to one of sources and to one generator."""
+    return hashlib.sha256("\n".join([str(sources), *generator[:2]]).encode()).hexdigest()[:12]
 
 
 def _install(build: Path) -> Path:

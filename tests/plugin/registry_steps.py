@@ -1,6 +1,7 @@
 """Child process: load a plugin library in some order, print what the registry holds after each.
 
-``python registry_steps.py none|lean|rtx STEP,STEP,... LIBRARY [SECOND]`` prints one JSON object.
+``python registry_steps.py none|lean|lean10|rtx STEP,STEP,... LIBRARY [SECOND]`` prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ class Session:
         self.registries: dict[str, Any] = {}
         self.loaded: Any = None
         self.opened: ctypes.CDLL | None = None
+        self.version = ""
         if kind != "none":
             self._start(kind)
 
     def _start(self, kind: str) -> None:
-        if kind == "lean":  # no builder, and without a GPU no runtime: the registry alone
+        # no builder, and without a GPU no runtime: the registry alone; which version of it lies
+        # first on the path
+        if kind in ("lean", "lean10"):
             import tensorrt_lean_bindings as trt
         else:
             import tensorrt_rtx as trt
 
             self.builder = trt.Builder(_logger(trt, self.errors))
             self.registries["builder"] = self.builder.get_plugin_registry()
+        self.trt = trt
+        self.version = trt.__version__
         self.registries["global"] = trt.get_plugin_registry()
 
     def creators(self) -> dict[str, list[str]]:
@@ -68,6 +74,11 @@ class Session:
             self.loaded = registry.load_library(self.libraries[1])
         elif step == "unload":
             registry.deregister_library(self.loaded)
+        elif step == "refuse":  # an engine without the field that every engine has
+            fields, phase = self.trt.PluginFieldCollection([]), self.trt.TensorRTPhase.RUNTIME
+            creator = registry.get_creator("ApplyRope", "1", "ropeexport")
+            if creator.create_plugin("rope", fields, phase) is not None:
+                self.errors.append("nothing was refused")
 
 
 def main() -> None:
@@ -77,7 +88,8 @@ def main() -> None:
     for step in steps.split(","):
         session.step(step)
         after.append(session.creators())
-    print(json.dumps({"after": after, "errors": session.errors}))
+    result = {"after": after, "errors": session.errors, "version": session.version}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def test_every_check_holds(harness, library) -> None:
     assert "FAIL" not in output
     passed, failed = re.search(r"(\d+) passed, (\d+) failed", output).groups()
     assert (int(passed), int(failed)) == (output.count("ok   "), 0)
-    assert int(passed) > 100 * len(FORMS)  # shapes, types, formats, fields, contexts
+    assert int(passed) > 90 * len(FORMS)  # shapes, types, formats, fields, contexts
 
 
 def test_another_name_is_noticed(harness, plugin_folder) -> None:
@@ -56,6 +56,16 @@ def test_a_library_of_another_kind(harness, plugin_folder) -> None:
     status, output = run(harness, plugin_folder / "test" / "libropeexport_host_walk.so")
     assert status == 3
     assert "no plugin library: it has no setLoggerFinder" in output
+
+
+def test_a_tensorrt_of_an_unknown_version(plugin_folder, library) -> None:
+    """Its registry and its logger are left alone: each place of their tables would be a guess."""
+    status, output = run(plugin_folder / "test" / "ropeexport_unknown", library)
+    assert status == 0, output
+    registry, refusal = output.splitlines()
+    assert "unknown generation: load the library with IPluginRegistry::loadLibrary" in registry
+    assert refusal.startswith("ropeexport::ApplyRope: ")
+    assert "expected" in refusal
 
 
 @pytest.mark.parametrize(

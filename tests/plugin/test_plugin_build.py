@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,74 @@ def test_a_checkout_elsewhere_has_a_build_of_its_own(tmp_path, monkeypatch) -> N
     assert folders[0] == folders[2]
 
 
+@pytest.fixture
+def tools(monkeypatch, tmp_path) -> Path:
+    """A path of links to what a build needs, of which a test takes some away."""
+    nvcc = plugin_build.find_nvcc()
+    assert nvcc is not None
+    monkeypatch.setenv("CUDACXX", str(Path(nvcc).resolve()))
+    monkeypatch.delenv("CMAKE_GENERATOR", raising=False)
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    compilers = ["sh", "uname", "cc", "c++", "gcc", "g++", "as", "ld", "ar", "ranlib", "strip"]
+    for name in ("cmake", "ninja", "make", *compilers):
+        path = shutil.which(name)
+        assert path is not None, name
+        (folder / name).symlink_to(path)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_without_make_ninja_compiles(tools, own_cache) -> None:
+    (tools / "make").unlink()
+    library = plugin_build.compile_plugin(["90-real"])
+    assert set(architectures(library)) == {"sm_90"}
+    (cached,) = own_cache.rglob("CMakeCache.txt")
+    assert "CMAKE_GENERATOR:INTERNAL=Ninja" in cached.read_text()
+
+
+@pytest.fixture
+def configured(monkeypatch) -> list[list[str]]:
+    """The commands of a build that runs none of them."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], _: object) -> None:
+        commands.append(command)
+        if "--build" in command:
+            (Path(command[command.index("--build") + 1]) / plugin_library.FILE_NAME).touch()
+
+    monkeypatch.setattr(plugin_build, "_run", run)
+    return commands
+
+
+def test_make_and_a_chosen_generator_are_left_to_cmake(tools, configured, monkeypatch) -> None:
+    plugin_build.compile_plugin()
+    monkeypatch.setenv("CMAKE_GENERATOR", "Unix Makefiles")
+    (tools / "make").unlink()
+    plugin_build.compile_plugin()
+    assert not [command for command in configured if "-G" in command]
+
+
+def test_ninja_of_an_environment_that_was_not_entered(tools, configured, monkeypatch) -> None:
+    for name in ("make", "ninja"):
+        (tools / name).unlink()
+    environment = tools.parent / "environment"
+    environment.mkdir()
+    (environment / "ninja").touch()
+    monkeypatch.setattr(plugin_build.sys, "executable", str(environment / "python"))
+    plugin_build.compile_plugin()
+    assert f"-DCMAKE_MAKE_PROGRAM={environment / 'ninja'}" in configured[0]
+
+
+def test_a_build_of_make_is_not_given_to_ninja(tools, configured) -> None:
+    """CMake refuses a build folder that was made for another generator."""
+    plugin_build.compile_plugin()
+    (tools / "make").unlink()
+    plugin_build.compile_plugin()
+    folders = [command[command.index("-B") + 1] for command in configured if "-B" in command]
+    assert len(set(folders)) == 2
+
+
 @pytest.mark.parametrize(
     ("tool", "cure"), [("find_cmake", "pip install 'cmake"), ("find_nvcc", "nvidia-cuda-toolkit")]
 )
@@ -70,6 +141,50 @@ def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure
     monkeypatch.setattr(plugin_build, tool, lambda: None)
     with pytest.raises(MissingError, match=cure):
         plugin_build.compile_plugin()
+
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path) -> Path:
+    """The only wheel that pip finds, with a header, on a system that has none."""
+    monkeypatch.delenv(plugin_build.HEADER_VARIABLE)
+    monkeypatch.setattr(plugin_build, "_SYSTEM_PLACES", ())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    path = tmp_path / "kernel_lens-2.0.1-py3-none-any.whl"
+    about = "kernel_lens-2.0.1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("kernel_lens/include/tensorrt/NvInferRuntime.h", "// a header\n")
+        archive.writestr(
+            f"{about}/METADATA", "Metadata-Version: 2.1\nName: kernel-lens\nVersion: 2.0.1\n"
+        )
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with pytest.raises(MissingError) as caught:
+        plugin_build.header_folder()
+    (line,) = str(caught.value).splitlines()
+    assert re.search(f"expected sha256 07cc714e[0-9a-f]{{56}}, got {found}", line)
+    assert "name their folder with --tensorrt-include DIR" in line
+    assert [path for path in own_cache.rglob("*") if path.is_file()] == []
+
+
+def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> None:
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(plugin_build, "_HEADER_WHEEL_SHA256", found)
+    folder = plugin_build.header_folder()
+    assert own_cache in folder.parents
+    assert [path.name for path in folder.iterdir()] == ["NvInferRuntime.h"]
+
+
+def test_no_wheel_to_be_found(wheel, own_cache) -> None:
+    wheel.unlink()
+    with pytest.raises(MissingError, match=r"cannot be downloaded .*No matching dist") as caught:
+        plugin_build.header_folder()
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_folder_without_headers(tmp_path) -> None:

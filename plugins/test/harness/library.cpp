@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "stand_in.h"
+
 namespace harness {
 namespace {
 
@@ -45,7 +47,7 @@ Library::Library(const std::string& path, Journal& journal) {
   if (!handle) throw Unusable(path + ": " + dlerror());
   using SetFinder = void (*)(nvinfer1::ILoggerFinder*);
   using GetCreators = nvinfer1::IPluginCreatorInterface* const* (*)(std::int32_t&);
-  symbol<SetFinder>(handle, path, "setLoggerFinder")(&journal);
+  symbol<SetFinder>(handle, path, "setLoggerFinder")(stand_in_finder(&journal));
   std::int32_t count = 0;
   auto* const* const list = symbol<GetCreators>(handle, path, "getCreators")(count);
   creators_.assign(list, list + count);

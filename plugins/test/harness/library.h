@@ -17,10 +17,9 @@ struct Unusable : std::runtime_error {
 };
 
 // Keeps what the library says, so that a refusal without a message is noticed.
-class Journal final : public nvinfer1::ILogger, public nvinfer1::ILoggerFinder {
+class Journal final : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override;
-  nvinfer1::ILogger* findLogger() override { return this; }
 
   // The errors since the last call.
   std::vector<std::string> take_errors();
