@@ -13,7 +13,7 @@ from pathlib import Path
 from ropeexport import __version__
 from ropeexport.errors import PluginError
 from ropeexport.manifest import Record
-from ropeexport.trt import plugin_build, plugin_library
+from ropeexport.trt import plugin_library, toolchain
 from ropeexport.trt.flavour import INSTALL, NAMES, available_flavours
 from ropeexport.trt.gpu import Gpu, find_gpu
 
@@ -62,8 +62,8 @@ def _items() -> Iterator[Item]:
         version = flavours.get(name)
         yield _item(name, "build, check", lambda version=version: version, INSTALL[name])  # type: ignore[misc]
     yield _item("gpu", "running engines", lambda: _gpu_text(gpu), _GPU_CURE)
-    yield _item("nvcc", "plugin build", _nvcc, plugin_build.NVCC_CURE)
-    yield _item("cmake", "plugin build", _cmake, plugin_build.CMAKE_CURE)
+    yield _item("nvcc", "plugin build", _nvcc, toolchain.NVCC_CURE)
+    yield _item("cmake", "plugin build", _cmake, toolchain.CMAKE_CURE)
     yield _item("plugin", "build --impl plugin", _plugin, "ropeexport plugin build")
 
 
@@ -132,11 +132,11 @@ def _driver_version() -> str:
 
 
 def _nvcc() -> str | None:
-    return _tool_version(plugin_build.find_nvcc(), r"release ([\d.]+)")
+    return _tool_version(toolchain.find_nvcc(), r"release ([\d.]+)")
 
 
 def _cmake() -> str | None:
-    return _tool_version(plugin_build.find_cmake(), r"version ([\d.]+)")
+    return _tool_version(toolchain.find_cmake(), r"version ([\d.]+)")
 
 
 def _tool_version(path: str | None, pattern: str) -> str | None:

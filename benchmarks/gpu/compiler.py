@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks.gpu.verdict import Skipped
 from ropeexport import atomic
+from ropeexport.trt import toolchain
 
 ROOT = Path(__file__).parents[2]
 NATIVE = Path(__file__).parent / "native"
@@ -35,7 +36,6 @@ KERNELS = ("launch_matrices.cu", "launch_neighbours.cu", "launch_halves.cu")
 _LAUNCH_SOURCES = (*KERNELS, "launch.h", "form.h", "identity.h")
 
 _ERROR_LINES = 8
-_DEFAULT_HOME = "/usr/local/cuda"
 _SHARED = ("-shared", "-Xcompiler=-fPIC,-fvisibility=hidden", "-Xlinker", "--exclude-libs=ALL")
 _OBJECT = ("-c", "-DNDEBUG", "-Xcompiler=-fPIC,-fvisibility=hidden")
 _WARNINGS = ("--Werror=all-warnings", "-Xcompiler=-Wall,-Wextra")
@@ -161,12 +161,9 @@ class Compiler:
 
 def find_compiler(architecture: str) -> Compiler:
     """Return nvcc for a GPU; :class:`Skipped` where there is none."""
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _DEFAULT_HOME]
-    guesses = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
-    guesses += [f"{home}/bin/nvcc" for home in homes if home]
-    found = next((guess for guess in guesses if guess and Path(guess).is_file()), None)
+    found = toolchain.find_nvcc()
     if found is None:
-        raise Skipped("MISSING: nvcc; install NVIDIA's CUDA toolkit 12 or later, or set CUDACXX")
+        raise Skipped(f"MISSING: nvcc; run: {toolchain.NVCC_CURE}, or set CUDACXX")
     return Compiler(Path(found), architecture)
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from benchmarks.gpu.cases import Case, extreme_case, random_case
 from benchmarks.gpu.compiler import ROOT, CompileError, Compiler
 from benchmarks.gpu.seed import seed_apply_rope
 from benchmarks.gpu.verdict import FAIL, PASS, Check, Skipped
+from ropeexport.errors import MissingError
+from ropeexport.trt import toolchain
 
 NAME = "the plugin's enqueue"
 
-_HEADERS = "TENSORRT_INCLUDE_DIR"
 _TARGETS = ("ropeexport_plugin", "ropeexport_harness")
 _PRODUCTS = ("libropeexport_plugin.so", "test/ropeexport_harness")  # in CMake's folder
 _SOURCES = {".cu", ".cuh", ".cpp", ".h", ".map", ".txt"}
@@ -57,7 +57,10 @@ def compile_plugin(compiler: Compiler) -> PluginFiles:
     CompileError
         Where the sources do not compile.
     """
-    headers = _header_folder()
+    try:
+        headers = toolchain.header_folder()
+    except MissingError as error:
+        raise Skipped(f"MISSING: {error}") from error
     inputs = [*_plugin_texts(), ("TensorRT", (headers / "NvInferVersion.h").read_bytes())]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -81,22 +84,16 @@ def _plugin_texts() -> list[tuple[str, bytes]]:
 
 def _build(compiler: Compiler, headers: Path, folder: Path) -> None:
     """Build both with CMake in an empty folder."""
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=Path(sys.executable).parent)
+    cmake = toolchain.find_cmake()
     if cmake is None:
-        raise Skipped("MISSING: cmake; run: pip install 'cmake>=3.24'")
-    configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder), f"-D{_HEADERS}={headers}"]
-    configure += [f"-DCMAKE_CUDA_COMPILER={compiler.nvcc}", *_generator()]
+        raise Skipped(f"MISSING: cmake; run: {toolchain.CMAKE_CURE}")
+    configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder)]
+    configure += [f"-D{toolchain.HEADER_VARIABLE}={headers}"]
+    configure += [f"-DCMAKE_CUDA_COMPILER={compiler.nvcc}", *toolchain.cmake_generator()]
     objects = ";".join(map(str, compiler.objects()))
     _run([*configure, f"-DROPEEXPORT_LAUNCH_OBJECTS={objects}"])
     jobs = str(os.cpu_count() or 1)
     _run([cmake, "--build", str(folder), "--target", *_TARGETS, "--parallel", jobs])
-
-
-def _generator() -> list[str]:
-    """Return CMake's option for Ninja, where the environment names no generator and has no make."""
-    if os.environ.get("CMAKE_GENERATOR") or shutil.which("make") or not shutil.which("ninja"):
-        return []
-    return ["-G", "Ninja"]
 
 
 def enqueue_check(files: PluginFiles, folder: Path) -> Check:
@@ -160,25 +157,6 @@ def _line(name: str, case: Case, offset: int) -> str:
 
 def _raw(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def _header_folder() -> Path:
-    """Return TensorRT's headers: named by the environment, else as ``plugin build`` finds them."""
-    named = os.environ.get(_HEADERS)
-    if named:
-        if not (Path(named) / "NvInferRuntime.h").is_file():
-            raise Skipped(f"MISSING: {_HEADERS}={named} holds no NvInferRuntime.h")
-        return Path(named).absolute()
-    try:
-        from ropeexport.trt.plugin_build import header_folder
-    except ImportError as error:
-        raise Skipped(f"MISSING: {error.name}, or TensorRT's headers in {_HEADERS}") from error
-    from ropeexport.errors import MissingError
-
-    try:
-        return header_folder()
-    except MissingError as error:
-        raise Skipped(f"MISSING: {error}") from error
 
 
 def _run(command: Sequence[str]) -> None:

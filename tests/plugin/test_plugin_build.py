@@ -14,12 +14,12 @@ from plugin import sass
 
 from ropeexport import manifest
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.trt import plugin_build, plugin_library
+from ropeexport.trt import plugin_build, plugin_library, toolchain
 
 
 @pytest.fixture(autouse=True)
 def local_headers(headers, monkeypatch) -> None:
-    monkeypatch.setenv(plugin_build.HEADER_VARIABLE, str(headers))
+    monkeypatch.setenv(toolchain.HEADER_VARIABLE, str(headers))
 
 
 def architectures(library: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_checkout_elsewhere_has_a_build_of_its_own(tmp_path, monkeypatch) -> N
 @pytest.fixture
 def tools(monkeypatch, tmp_path) -> Path:
     """A path of links to what a build needs, of which a test takes some away."""
-    nvcc = plugin_build.find_nvcc()
+    nvcc = toolchain.find_nvcc()
     assert nvcc is not None
     monkeypatch.setenv("CUDACXX", str(Path(nvcc).resolve()))
     monkeypatch.delenv("CMAKE_GENERATOR", raising=False)
@@ -120,7 +120,7 @@ def test_ninja_of_an_environment_that_was_not_entered(tools, configured, monkeyp
     environment = tools.parent / "environment"
     environment.mkdir()
     (environment / "ninja").touch()
-    monkeypatch.setattr(plugin_build.sys, "executable", str(environment / "python"))
+    monkeypatch.setattr(toolchain.sys, "executable", str(environment / "python"))
     plugin_build.compile_plugin()
     assert f"-DCMAKE_MAKE_PROGRAM={environment / 'ninja'}" in configured[0]
 
@@ -138,7 +138,7 @@ def test_a_build_of_make_is_not_given_to_ninja(tools, configured) -> None:
     ("tool", "cure"), [("find_cmake", "pip install 'cmake"), ("find_nvcc", "nvidia-cuda-toolkit")]
 )
 def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure) -> None:
-    monkeypatch.setattr(plugin_build, tool, lambda: None)
+    monkeypatch.setattr(toolchain, tool, lambda: None)
     with pytest.raises(MissingError, match=cure):
         plugin_build.compile_plugin()
 
@@ -146,8 +146,8 @@ def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure
 @pytest.fixture
 def wheel(monkeypatch, tmp_path) -> Path:
     """The only wheel that pip finds, with a header, on a system that has none."""
-    monkeypatch.delenv(plugin_build.HEADER_VARIABLE)
-    monkeypatch.setattr(plugin_build, "_SYSTEM_PLACES", ())
+    monkeypatch.delenv(toolchain.HEADER_VARIABLE)
+    monkeypatch.setattr(toolchain, "_SYSTEM_PLACES", ())
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     path = tmp_path / "kernel_lens-2.0.1-py3-none-any.whl"
@@ -165,7 +165,7 @@ def wheel(monkeypatch, tmp_path) -> Path:
 def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     with pytest.raises(MissingError) as caught:
-        plugin_build.header_folder()
+        toolchain.header_folder()
     (line,) = str(caught.value).splitlines()
     assert re.search(f"expected sha256 07cc714e[0-9a-f]{{56}}, got {found}", line)
     assert "name their folder with --tensorrt-include DIR" in line
@@ -174,8 +174,8 @@ def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
 
 def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> None:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    monkeypatch.setattr(plugin_build, "_HEADER_WHEEL_SHA256", found)
-    folder = plugin_build.header_folder()
+    monkeypatch.setattr(toolchain, "_HEADER_WHEEL_SHA256", found)
+    folder = toolchain.header_folder()
     assert own_cache in folder.parents
     assert [path.name for path in folder.iterdir()] == ["NvInferRuntime.h"]
 
@@ -183,7 +183,7 @@ def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> Non
 def test_no_wheel_to_be_found(wheel, own_cache) -> None:
     wheel.unlink()
     with pytest.raises(MissingError, match=r"cannot be downloaded .*No matching dist") as caught:
-        plugin_build.header_folder()
+        toolchain.header_folder()
     assert len(str(caught.value).splitlines()) == 1
 
 
