@@ -198,7 +198,7 @@ class Session:
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 profile = self._record.profile
-                self._cause()
+                self._cause()  # forgotten: the profile says more
                 raise EngineError(
                     f"{name}: expected a shape within the profile, {profile.min[name]} to "
                     f"{profile.max[name]}, got {shape}"

@@ -36,7 +36,7 @@ def runtime_cache_folder() -> Path:
     return cache_folder() / "runtime"
 
 
-def holds_any(folder: Path) -> bool:
+def has_any(folder: Path) -> bool:
     """Say whether anything was kept in a folder."""
     return any(folder.glob(f"*{_SUFFIX}"))
 

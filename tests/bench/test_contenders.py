@@ -147,7 +147,7 @@ def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> 
 
 def test_an_engines_run_keeps_what_was_compiled_for_that_run(built, monkeypatch, own_cache) -> None:
     from ropeexport.runners import trt
-    from ropeexport.trt.runtime_cache import holds_any
+    from ropeexport.trt.runtime_cache import has_any
 
     tensorrt = TensorRT()
     Cuda(tensorrt.told).install(monkeypatch)
@@ -156,6 +156,6 @@ def test_an_engines_run_keeps_what_was_compiled_for_that_run(built, monkeypatch,
     kept = with_tensorrt.kept_beside(built / "model.engine")
     for _ in range(2):
         with_tensorrt.run_engine("model.engine", setting(built, built)).keep()
-        assert holds_any(kept)
+        assert has_any(kept)
     assert tensorrt.cached == [KERNELS]
-    assert not holds_any(own_cache / "runtime")  # else the next run's first load were none
+    assert not has_any(own_cache / "runtime")  # else the next run's first load were none

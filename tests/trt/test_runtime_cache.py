@@ -11,7 +11,7 @@ from made_tensorrt import A_GPU, engine_record
 
 from ropeexport import atomic
 from ropeexport.trt import runtime_cache
-from ropeexport.trt.runtime_cache import RuntimeCache, holds_any, runtime_cache_folder
+from ropeexport.trt.runtime_cache import RuntimeCache, has_any, runtime_cache_folder
 
 CONTENT = b"first line\n\n" + bytes(range(256)) + b"\n"
 
@@ -31,11 +31,11 @@ def one_warning(caplog) -> str:
 
 @pytest.mark.parametrize("content", [CONTENT, memoryview(CONTENT), b""])
 def test_what_was_written_is_read(cache, content, caplog) -> None:
-    assert not holds_any(cache.folder)
+    assert not has_any(cache.folder)
     assert cache.read() is None
     cache.write(content)
     assert cache.read() == bytes(content)
-    assert holds_any(cache.folder)
+    assert has_any(cache.folder)
     assert not caplog.records
 
 
