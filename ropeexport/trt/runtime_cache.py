@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +88,11 @@ class RuntimeCache:
             with atomic.replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._first_line(content) + b"\n")
                 file.write(content)
-            self._drop_oldest()
         except OSError as error:
             self.not_kept(_reason(error))
+            return
+        with suppress(OSError):  # another process does the same: the next write goes on with it
+            self._drop_oldest()
 
     def not_kept(self, cause: str) -> None:
         """Say that nothing can be kept."""
