@@ -11,6 +11,7 @@ from pathlib import Path
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.contenders.with_tensorrt import kept_beside
 from ropeexport.bench.making import Made, make, megabytes
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process
@@ -20,7 +21,7 @@ from ropeexport.manifest import Manifest
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops.attention import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
-from ropeexport.runners.trt import RUNTIME_CACHE_NAME
+from ropeexport.trt.runtime_cache import has_any
 
 Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
 
@@ -147,7 +148,7 @@ class Setup:
 
     def _kept_what_it_compiled(self, contender: Contender) -> bool:
         files = [self.prepared / file for file in contender.files[-1:]]
-        return any(file.with_name(RUNTIME_CACHE_NAME).is_file() for file in files)
+        return any(has_any(kept_beside(file)) for file in files)
 
     def _prepared(self, contender: Contender) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""

@@ -42,7 +42,8 @@ def _rebuilt(folder: Path, engine: EngineRecord) -> Runner:
     from ropeexport.runners.trt import TensorrtRunner
 
     build(folder, options_of(engine))
-    runner: Runner = TensorrtRunner(folder)
+    # the copy goes when the search ends, and what was compiled for it goes with it
+    runner: Runner = TensorrtRunner(folder, kept_in=folder / "runtime")
     return runner
 
 

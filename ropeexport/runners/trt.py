@@ -17,11 +17,10 @@ from ropeexport.runners.trt_arrays import Loaded
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt import engine_file, flavour
 from ropeexport.trt.gpu import find_gpu
+from ropeexport.trt.runtime_cache import RuntimeCache, runtime_cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-RUNTIME_CACHE_NAME = "runtime.cache"
 
 
 class TensorrtRunner:
@@ -36,14 +35,23 @@ class TensorrtRunner:
     specialise : bool, optional
         Compile the kernels of a shape before its first run, where the flavour would otherwise
         compile them while others stand in: what is timed is then what runs in the end.
+    kept_in : Path, optional
+        Where what was compiled for this GPU is kept for the next load; else ropeexport's cache
+        folder, and never the output folder, which is only read.
     """
 
     name = "tensorrt"
 
     def __init__(
-        self, folder: Path, plugin_library: Path | None = None, *, specialise: bool = False
+        self,
+        folder: Path,
+        plugin_library: Path | None = None,
+        *,
+        specialise: bool = False,
+        kept_in: Path | None = None,
     ) -> None:
         self._folder = folder
+        self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         self._plugin_library = plugin_library
         self._manifest = manifest.read(folder)
@@ -65,9 +73,9 @@ class TensorrtRunner:
         library = None
         if record.plugin is not None:
             library = engine_file.plugin_path(self._folder, record.plugin, self._plugin_library)
-        cache = self._folder / RUNTIME_CACHE_NAME
+        kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
-        self._session = Session(chosen, record, data, library, cache, specialise=self._specialise)
+        self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
         return self
 
     def __exit__(
@@ -82,13 +90,9 @@ class TensorrtRunner:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """Run the engine once, see :class:`ropeexport.runners.Runner`."""
-        import torch
-
         session = self._entered()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
+        with session.running():
             outputs = session.enqueue(session.load(inputs))
-        stream.synchronize()
         return self.read(outputs)
 
     def load(self, inputs: Arrays) -> Loaded:
@@ -106,7 +110,7 @@ class TensorrtRunner:
         return {name: array_from(tensor) for name, tensor in outputs.items()}
 
     def save_runtime_cache(self) -> None:
-        """Keep what the flavour compiled for this GPU beside the engine, for the next load."""
+        """Keep what the flavour compiled for this GPU, for the next load."""
         self._entered().save_runtime_cache()
 
     def _entered(self) -> Session:

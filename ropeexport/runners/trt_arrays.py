@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,26 +49,45 @@ def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str,
     EngineError
         Where one is missing, or is of another type than the engine takes.
     """
-    from ropeexport.runners.torch_arrays import tensor_from
-
-    return {
-        spec.name: tensor_from(_checked(spec, inputs)).to(device).contiguous() for spec in specs
-    }
+    return {spec.name: _on_device(spec, _checked(spec, inputs), device) for spec in specs}
 
 
-def make_room(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor:
-    """Return memory for an output."""
+def make_tensor(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor:
+    """Return a tensor of any values, whose memory is of one element at least.
+
+    TensorRT refuses the null address that a tensor of length zero would have.
+
+    Raises
+    ------
+    EngineError
+        Where a dimension is not known before a run.
+    """
     import torch
 
     from ropeexport.runners.torch_arrays import tensor_from
 
+    if any(dim < 0 for dim in shape):
+        raise EngineError(f"{spec.name}: expected a shape that its inputs decide, got {shape}")
+    size = math.prod(shape)
     dtype = tensor_from(np.empty(0, np.dtype(spec.dtype))).dtype
-    return torch.empty(shape, dtype=dtype, device=device)
+    return torch.empty(max(size, 1), dtype=dtype, device=device)[:size].view(shape)
 
 
 def addresses_of(tensors: dict[str, Tensor]) -> Addresses:
-    """Return where tensors lie, by name."""
-    return tuple((name, tensor.data_ptr()) for name, tensor in tensors.items())
+    """Return where the memory of tensors begins, by name; it is never null."""
+    # data_ptr is 0 for a tensor of length zero, whatever memory it has
+    return tuple(
+        (name, tensor.data_ptr() or tensor.untyped_storage().data_ptr())
+        for name, tensor in tensors.items()
+    )
+
+
+def _on_device(spec: TensorSpec, array: NDArray[np.generic], device: str) -> Tensor:
+    from ropeexport.runners.torch_arrays import tensor_from
+
+    if array.size == 0:
+        return make_tensor(spec, array.shape, device)
+    return tensor_from(array).to(device).contiguous()
 
 
 def _checked(spec: TensorSpec, inputs: Arrays) -> NDArray[np.generic]:

@@ -12,7 +12,7 @@ from ropeexport.trt.flavour import RTX, Flavour
 from ropeexport.trt.gpu import find_gpu
 from ropeexport.trt.messages import BuildRequest, Built
 from ropeexport.trt.network import Parsed
-from ropeexport.trt.registry import load_library
+from ropeexport.trt.registry import load_library, make_builder
 from ropeexport.trt.reporting import Channel, Journal, progress_monitor
 
 # what Myelin says where no fused kernel takes an attention
@@ -30,7 +30,7 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
     """
     compute_capabilities = _compute_capabilities(flavour)
     journal = Journal(flavour)
-    builder = flavour.module.Builder(journal.logger)
+    builder = make_builder(flavour, journal)
     if request.plugin is not None:
         load_library(builder.get_plugin_registry(), request.plugin, journal)
     parsed = networks.parse(flavour, request, builder, journal)
@@ -92,24 +92,19 @@ def _serialize(
     flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Journal, channel: Channel
 ) -> Any:
     """Return the serialized engine, or None where TensorRT could not build one."""
-    config = _config(flavour, parsed, request)
+    config = _config(flavour, parsed, request, journal)
     config.progress_monitor = progress_monitor(flavour, channel)
-    cache = _timing_cache(flavour, config, request.timing_cache)
+    cache = _timing_cache(flavour, config, request.timing_cache, journal)
     plan = parsed.builder.build_serialized_network(parsed.network, config)
     if plan is not None and cache is not None:
-        atomic.write_bytes(request.timing_cache, memoryview(config.get_timing_cache().serialize()))
+        _keep_timing_cache(config, request.timing_cache, channel)
     return plan
 
 
-def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest) -> Any:
+def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Journal) -> Any:
     trt = flavour.module
     config = parsed.builder.create_builder_config()
-    profile = parsed.builder.create_optimization_profile()
-    for name in networks.tensor_types(parsed.network)[0]:  # a parser may drop unused inputs
-        shapes = (getattr(request.profile, point)[name] for point in ("min", "opt", "max"))
-        profile.set_shape(name, *shapes)
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"{flavour.name} refuses the profile {request.profile.model_dump()}")
+    _add_profile(flavour, parsed, config, request, journal)
     # TF32 rounds float32 products to 10 bits; torch has it off by default, and so has the parity
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an inspector name layers
@@ -122,17 +117,49 @@ def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest) -> Any:
     return config
 
 
-def _timing_cache(flavour: Flavour, config: Any, path: Path) -> Any:
-    """Give the build what former builds measured, where the flavour measures anything."""
+def _add_profile(
+    flavour: Flavour, parsed: Parsed, config: Any, request: BuildRequest, journal: Journal
+) -> None:
+    profile = parsed.builder.create_optimization_profile()
+    for name in networks.tensor_types(parsed.network)[0]:  # a parser may drop unused inputs
+        shapes = [getattr(request.profile, point)[name] for point in ("min", "opt", "max")]
+        try:
+            profile.set_shape(name, *shapes)
+        except ValueError as error:  # some versions say it only when the profile is added
+            raise BuildError(f"{name}: {flavour.name} refuses the shapes {shapes}") from error
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(
+            f"{flavour.name} refuses the profile {request.profile.model_dump()}: {journal.cause()}"
+        )
+
+
+def _timing_cache(flavour: Flavour, config: Any, path: Path, journal: Journal) -> Any:
+    """Give the build what former builds measured, where the flavour measures anything.
+
+    A cache of another GPU or version is refused; the build then starts from nothing.
+    """
     if not flavour.capabilities.timing_cache:
         return None
     former = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(former)
-    # a cache of another GPU or version is refused here; the build then starts from nothing
-    if not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    return cache
+    for content in (former, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+        journal.errors.clear()  # a refusal is not the cause of what may fail later
+    return None
+
+
+def _keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
+    """Write what was measured for the next build; without it, this one is as good."""
+    cache = config.get_timing_cache()
+    content = None if cache is None else cache.serialize()
+    if content is None:
+        channel.note(f"{path}: what was measured is not kept: TensorRT gives no timing cache")
+        return
+    try:
+        atomic.write_bytes(path, memoryview(content))
+    except OSError as error:
+        channel.note(f"{path}: what was measured is not kept: {error.strerror}")
 
 
 def _lacks_fused_attention(flavour: Flavour, parsed: Parsed, journal: Journal) -> bool:

@@ -23,33 +23,25 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """Return the first GPU, or None where there is no driver or no device."""
+    """Return the first GPU, or None where there is no driver or no device that answers."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    device = ctypes.c_int()
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
+    device, major, minor, version = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    failed = (  # each returns 0 where it succeeds; the first failure ends it
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, _NAME_BYTES, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or cuda.cuDriverGetVersion(ctypes.byref(version))
+    )
+    if failed:
         return None
-    return Gpu(_name(cuda, device), _compute_capability(cuda, device), _driver_cuda(cuda))
-
-
-def _name(cuda: ctypes.CDLL, device: ctypes.c_int) -> str:
-    buffer = ctypes.create_string_buffer(_NAME_BYTES)
-    cuda.cuDeviceGetName(buffer, _NAME_BYTES, device)
-    return buffer.value.decode()
-
-
-def _compute_capability(cuda: ctypes.CDLL, device: ctypes.c_int) -> str:
-    numbers = []
-    for attribute in (_MAJOR, _MINOR):
-        number = ctypes.c_int()
-        cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
-        numbers.append(str(number.value))
-    return ".".join(numbers)
-
-
-def _driver_cuda(cuda: ctypes.CDLL) -> str:
-    version = ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(
+        name.value.decode(),
+        f"{major.value}.{minor.value}",
+        f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )

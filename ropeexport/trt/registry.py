@@ -1,12 +1,23 @@
-"""Loading a plugin library into a registry of TensorRT's, in whichever process runs this."""
+"""A builder, and a plugin library in a registry of TensorRT's, in whichever process runs this."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ropeexport.errors import PluginError
+from ropeexport.errors import BuildError, PluginError
+from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.reporting import Journal
+
+
+def make_builder(flavour: Flavour, journal: Journal) -> Any:
+    """Return a builder; :class:`BuildError` where TensorRT makes none, for a driver too old."""
+    try:
+        return flavour.module.Builder(journal.logger)
+    except TypeError as error:  # the bindings' word for none
+        raise BuildError(
+            f"{flavour.name} {flavour.version} makes no builder on this machine: {journal.cause()}"
+        ) from error
 
 
 def load_library(registry: Any, library: Path, journal: Journal) -> list[Any]:

@@ -49,11 +49,11 @@ def _build(request: BuildRequest, channel: Channel) -> Built:
 
 
 def _probe(request: ProbeRequest, channel: Channel) -> Probed:
-    from ropeexport.trt.registry import load_library
+    from ropeexport.trt.registry import load_library, make_builder
 
     chosen = flavour.load(request.flavour)
     journal = Journal(chosen)
-    builder = chosen.module.Builder(journal.logger)
+    builder = make_builder(chosen, journal)
     creators = load_library(builder.get_plugin_registry(), request.plugin, journal)
     return Probed(
         creators=tuple(

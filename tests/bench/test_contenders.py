@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from made_tensorrt import KERNELS, Cuda, TensorRT
 
 from ropeexport.bench import contenders, show
 from ropeexport.bench.contenders import BY_NAME, with_tensorrt
@@ -146,15 +145,17 @@ def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> 
         with_tensorrt.run_engine("model.engine", setting(built, built))
 
 
-def test_an_engines_run_keeps_what_was_compiled(built, monkeypatch) -> None:
-    from ropeexport.runners.trt import RUNTIME_CACHE_NAME, TensorrtRunner
-    from ropeexport.runners.trt_session import Session
+def test_an_engines_run_keeps_what_was_compiled_for_that_run(built, monkeypatch, own_cache) -> None:
+    from ropeexport.runners import trt
+    from ropeexport.trt.runtime_cache import has_any
 
-    def enter(self):
-        self._session = Session.__new__(Session)
-        self._session._cache = SimpleNamespace(serialize=lambda: b"kernels")
-        self._session._cache_path = self._folder / RUNTIME_CACHE_NAME
-
-    monkeypatch.setattr(TensorrtRunner, "__enter__", enter)
-    with_tensorrt.run_engine("model.engine", setting(built, built)).keep()
-    assert (built / RUNTIME_CACHE_NAME).read_bytes() == b"kernels"
+    tensorrt = TensorRT()
+    Cuda(tensorrt.told).install(monkeypatch)
+    monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
+    monkeypatch.setattr(trt.flavour, "load", lambda name: tensorrt.flavour)
+    kept = with_tensorrt.kept_beside(built / "model.engine")
+    for _ in range(2):
+        with_tensorrt.run_engine("model.engine", setting(built, built)).keep()
+        assert has_any(kept)
+    assert tensorrt.cached == [KERNELS]
+    assert not has_any(own_cache / "runtime")  # else the next run's first load were none

@@ -6,15 +6,17 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
+from made_tensorrt import A_GPU, engine_record
 
 from ropeexport import manifest
 from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.contenders.with_tensorrt import kept_beside
 from ropeexport.bench.entrants import Entrant, Setup
 from ropeexport.bench.making import Made, megabytes
 from ropeexport.bench.options import Options
-from ropeexport.runners.trt import RUNTIME_CACHE_NAME
+from ropeexport.trt.runtime_cache import RuntimeCache
 
 FILE = "native/model.engine"
 
@@ -71,7 +73,7 @@ def opened(setup: Setup) -> Entrant:
 
 
 def test_an_engine_that_kept_what_it_compiled_is_loaded_again(setup) -> None:
-    (setup.prepared / FILE).with_name(RUNTIME_CACHE_NAME).write_bytes(b"kernels")
+    RuntimeCache(kept_beside(setup.prepared / FILE), engine_record(), A_GPU).write(b"kernels")
     record = opened(setup).record
     assert (record.load_seconds, record.load_again_seconds) == (9.0, 4.5)
     assert [process.order for process in Process.made] == [Process.made[0].order] * 2

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
-
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 import torch
+from made_tensorrt import A_GPU, KERNELS, Cuda, TensorRT
 
 from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError, ModelFileError, ParityError
 from ropeexport.models import sources
 from ropeexport.parity.cases import select
 from ropeexport.parity.inputs import make_inputs
+from ropeexport.runners import trt
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 from ropeexport.runners.trt import TensorrtRunner
-from ropeexport.runners.trt_session import Session
-from ropeexport.trt.flavour import load
 from ropeexport.trt.gpu import find_gpu
 
 
@@ -126,18 +122,23 @@ def test_tensorrt_says_what_the_engine_is_before_it_runs(built) -> None:
         runner.run({})
 
 
-@pytest.mark.parametrize("specialise", [True, False])
-def test_kernels_are_specialised_before_the_first_run_where_that_is_asked(specialise) -> None:
-    strategies = SimpleNamespace(LAZY="lazy", EAGER="eager")
-    session = Session.__new__(Session)  # an engine is deserialized on a GPU only
-    session._trt = SimpleNamespace(DynamicShapesKernelSpecializationStrategy=strategies)
-    session._engine, session._cache_path = MagicMock(), Path("no such file")
-    config = session._engine.create_runtime_config.return_value
-    config.dynamic_shapes_kernel_specialization_strategy = strategies.LAZY
-    session._make_context(load("tensorrt-rtx"), specialise)
-    expected = strategies.EAGER if specialise else strategies.LAZY
-    assert config.dynamic_shapes_kernel_specialization_strategy == expected
-    session._engine.create_execution_context.assert_called_once_with(config)
+def test_a_run_leaves_the_output_folder_as_it_is(built, own_cache, monkeypatch) -> None:
+    tensorrt = TensorRT()
+    Cuda(tensorrt.told).install(monkeypatch)
+    monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
+    monkeypatch.setattr(trt.flavour, "load", lambda name: tensorrt.flavour)
+    record, inputs = first_inputs(built)
+    tensorrt.output_shape = (3, 0)
+    (built / "runtime.cache").write_bytes(b"code from wherever the folder came from")
+    before = {path.name: path.read_bytes() for path in built.iterdir()}
+    for path in (*built.iterdir(), built):
+        path.chmod(path.stat().st_mode & ~0o222)
+    for _ in range(2):
+        with TensorrtRunner(built) as runner:
+            assert runner.run(inputs)[record.model.outputs[0].name].shape == (3, 0)
+    assert {path.name: path.read_bytes() for path in built.iterdir()} == before
+    assert tensorrt.cached == [KERNELS]  # what the first one wrote, in the user's cache folder
+    assert len(list((own_cache / "runtime").iterdir())) == 1
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropeexport.bench.contenders.contender import Arrays, Run, Setting
@@ -24,6 +25,14 @@ def needs_tensorrt(device: Device) -> None:
     pick_flavour()
 
 
+def kept_beside(engine: Path) -> Path:
+    """Return where what was compiled for an engine is kept: of this run, so the first load is one.
+
+    In the user's cache folder it would come from a former run of the same engine, and fill it.
+    """
+    return engine.with_name("runtime")
+
+
 def run_engine(file: str, setting: Setting) -> Run:
     """Run a prepared engine; its manifest lies beside it.
 
@@ -32,7 +41,8 @@ def run_engine(file: str, setting: Setting) -> Run:
     from ropeexport.bench.refusal import refusable
     from ropeexport.runners.trt import TensorrtRunner
 
-    runner = TensorrtRunner((setting.prepared / file).parent, specialise=True)
+    path = setting.prepared / file
+    runner = TensorrtRunner(path.parent, specialise=True, kept_in=kept_beside(path))
     flavour = runner.version.partition(" ")[0]
     refusable(flavour, runner.__enter__)()
     names = setting.outputs
