@@ -1,0 +1,11 @@
+"""The kernel's PTX and its dispatch, compiled once into build/ptx of the checkout."""
+
+from __future__ import annotations
+
+import pytest
+from plugin.ptx.compiled import Build
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    return Build()

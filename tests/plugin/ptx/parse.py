@@ -1,0 +1,127 @@
+"""PTX text as instructions: as much of the language as the compiler writes for this kernel.
+
+What is not known here is refused by name, because a part that is skipped is a part that is not
+tested: a ``.local`` array (a spilled register), a ``.shared`` one, a second parameter.
+
+Source of the syntax: NVIDIA, "PTX ISA", chapters 4 (syntax) and 11 (directives).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_ENTRY = re.compile(
+    r"\.visible\s+\.entry\s+(?P<name>\w+)\s*\("
+    r"\s*\.param\s+\.align\s+\d+\s+\.b8\s+(?P<parameter>\w+)\[(?P<bytes>\d+)\]\s*\)"
+    r"(?P<limits>[^{]*)\{"
+)
+# in a body: a label, a brace of a scope, or a statement, whose operands may have braces as well
+_PART = re.compile(
+    r"\s*(?:(?P<label>[$\w]+)\s*:|(?P<brace>[{}])|(?P<statement>[^;{}]+(?:\{[^;{}]*\}[^;{}]*)*);)"
+)
+_INSTRUCTION = re.compile(
+    r"(?:@(?P<not>!?)(?P<guard>%\w+)\s+)?(?P<opcode>[a-z][\w.]*)(?:\s+(?P<operands>.*))?$",
+    re.DOTALL,
+)
+_OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
+_REGISTERS = re.compile(r"\.reg\s+\.(?P<type>\w+)\s+(?P<prefix>%[a-z]+)<\d+>$")
+
+
+class UnknownPtxError(Exception):
+    """PTX that is not known here, and so cannot be run."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction; its operands are as they are written, ``%r1``, ``{%r1, %r2}``, ``[%rd1+8]``.
+
+    ``guard`` is the predicate under which it is executed, or empty; ``negated`` turns it round.
+    """
+
+    opcode: str
+    operands: tuple[str, ...]
+    guard: str
+    negated: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kernel: its only parameter, the types of its registers, and its instructions."""
+
+    name: str
+    parameter: str
+    parameter_bytes: int
+    register_types: dict[str, str]  # by what their names begin with: %rd, b64
+    instructions: tuple[Instruction, ...]
+    labels: dict[str, int]
+
+    @cached_property
+    def targets(self) -> frozenset[int]:
+        """Where threads that went apart may meet again."""
+        return frozenset(self.labels.values())
+
+
+def parse(text: str) -> list[Entry]:
+    """Return the kernels of a PTX file."""
+    text = _COMMENT.sub("", text)
+    entries = [_entry(match, _body(text, match.end())) for match in _ENTRY.finditer(text)]
+    if len(entries) != len(re.findall(r"\.entry\b", text)):
+        raise UnknownPtxError("an entry whose parameters are not one array of bytes")
+    if re.search(r"^\s*(?:\.visible\s+)?\.(?:func|global|const|shared)\b", text, re.MULTILINE):
+        raise UnknownPtxError("something beside entries: a function or an array")
+    return entries
+
+
+def members(operand: str) -> tuple[str, ...]:
+    """Return the registers of a vector, or the one register that an operand is."""
+    return tuple(part.strip() for part in operand.strip("{}").split(","))
+
+
+def _body(text: str, start: int) -> str:
+    """Return what lies between the brace before ``start`` and the one that closes it."""
+    depth = 1
+    for brace in re.compile(r"[{}]").finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return text[start : brace.start()]
+    raise UnknownPtxError("a body without an end")
+
+
+def _entry(head: re.Match[str], body: str) -> Entry:
+    registers: dict[str, str] = {}
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    for part in _parts(body):
+        if part["label"]:
+            labels[part["label"]] = len(instructions)
+        elif statement := part["statement"]:
+            if match := _REGISTERS.match(statement):
+                registers[match["prefix"]] = match["type"]
+            elif not statement.startswith(".pragma"):
+                instructions.append(_instruction(statement))
+    size = int(head["bytes"])
+    return Entry(head["name"], head["parameter"], size, registers, tuple(instructions), labels)
+
+
+def _parts(body: str) -> Iterator[re.Match[str]]:
+    at = 0
+    while body[at:].strip():
+        match = _PART.match(body, at)
+        if match is None:
+            raise UnknownPtxError(f"no statement: {body[at : at + 60].strip()!r}")
+        yield match
+        at = match.end()
+
+
+def _instruction(statement: str) -> Instruction:
+    text = " ".join(statement.split())
+    match = _INSTRUCTION.match(text)
+    if match is None:
+        raise UnknownPtxError(f"no instruction: {text!r}")
+    operands = tuple(_OPERAND.findall(match["operands"] or ""))
+    return Instruction(match["opcode"], operands, match["guard"] or "", match["not"] == "!", text)
