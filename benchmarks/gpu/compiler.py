@@ -99,6 +99,8 @@ class Compiler:
     def kept(self, name: str, inputs: Inputs, make: Callable[[Path], None]) -> Path:
         """Return the file of a name that is made of certain inputs, made where there is none yet.
 
+        Files of the same inputs lie side by side.
+
         Parameters
         ----------
         name : str
@@ -108,7 +110,7 @@ class Compiler:
         make : callable
             Writes the file to a path.
         """
-        place = Path(self._key(name, inputs), name)
+        place = Path(self._key(inputs), name)
         target = self.folder / place
         if not target.is_file():
             carried = self.carried and self.carried / place
@@ -151,9 +153,9 @@ class Compiler:
 
         return self.kept(name, [("options", " ".join(plain).encode()), *inputs], make)
 
-    def _key(self, name: str, inputs: Inputs) -> str:
+    def _key(self, inputs: Inputs) -> str:
         digest = hashlib.sha256()
-        own = (("name", name), ("architecture", self.architecture), ("nvcc", release(self.nvcc)))
+        own = (("architecture", self.architecture), ("nvcc", release(self.nvcc)))
         for what, text in (*((key, value.encode()) for key, value in own), *inputs):
             digest.update(f"{what} {len(text)} ".encode() + text)
         return digest.hexdigest()[:16]
