@@ -53,11 +53,15 @@ class Prover:
     def check(
         self, name: str, cases: Iterator[Case], way: Callable[[Case], Iterator[str]]
     ) -> Check:
-        """Return the check of a way to run over cases."""
+        """Return the check of a way to run over cases; one that raises leaves the others theirs."""
         failures: list[str] = []
         count = 0
         for case in cases:
-            failures += [f"{case}: {difference}" for difference in way(case)]
+            try:
+                failures += [f"{case}: {difference}" for difference in way(case)]
+            except Exception as error:  # a launch that fails, or any later call after one that did
+                first_line = next(iter(str(error).splitlines()), "")
+                failures.append(f"{case}: {type(error).__name__}: {first_line}")
             count += 1
         return check_of(name, count, failures)
 

@@ -41,7 +41,7 @@ def targets(bench: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ),
         *(
             _target(
-                f"{name}'s time over ours on equal bytes, at worst",
+                f"{name}: time over ours on equal bytes, at worst",
                 RIVALS,
                 _values(bench, name, "equal_bytes"),
             )

@@ -43,7 +43,7 @@ def plugin_folder(headers) -> Path:
     assert cmake, f"the plugin's tests need cmake: {toolchain.CMAKE_CURE}"
     assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
     _run(
-        *(cmake, "-S", ROOT / "plugins", "-B", folder),
+        *(cmake, "-S", ROOT / "plugins", "-B", folder, *toolchain.cmake_generator()),
         f"-D{toolchain.HEADER_VARIABLE}={headers}",
         f"-DCMAKE_CUDA_COMPILER={nvcc}",
         f"-DCMAKE_CUDA_ARCHITECTURES={ARCHITECTURES}",

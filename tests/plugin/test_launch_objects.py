@@ -16,7 +16,7 @@ NAMES = ("matrices", "neighbours", "halves")
 
 
 def configure(folder: Path, headers: Path, objects: list[Path]) -> subprocess.CompletedProcess[str]:
-    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", folder]
+    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", folder, *toolchain.cmake_generator()]
     command += [f"-D{toolchain.HEADER_VARIABLE}={headers}"]
     command += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DROPEEXPORT_WARNINGS_AS_ERRORS=ON"]
     command += [f"-DROPEEXPORT_LAUNCH_OBJECTS={';'.join(map(str, objects))}"]

@@ -23,7 +23,7 @@ def strict_sources(folder: Path) -> tuple[set[str], set[str]]:
 
 def test_a_user_is_not_stopped_by_a_warning(headers, tmp_path) -> None:
     """A compiler of another version has other warnings."""
-    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", tmp_path]
+    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", tmp_path, *toolchain.cmake_generator()]
     command += [f"-D{toolchain.HEADER_VARIABLE}={headers}"]
     command += [f"-DCMAKE_CUDA_COMPILER={toolchain.find_nvcc()}"]
     command += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]

@@ -96,6 +96,20 @@ def test_faults_are_found(device, fault, said, way) -> None:
     assert said in check.reason
 
 
+def test_a_launch_that_fails_leaves_the_other_cases_theirs(device) -> None:
+    class Failing(FaultyKernel):
+        def call(self, launch, tuning=None):
+            if launch.q.shape[0] == 3:
+                raise LaunchError("a case: invalid argument (cudaError 1)\nand more")
+            return super().call(launch, tuning)
+
+    prover = Prover(device, Failing(lambda launch: None))
+    other = random_case((3, 2, 2, 5, 16, 1, 1), "fp16")
+    check = prover.check("failing", iter([CASE, other, CASE]), prover.once)
+    assert (check.verdict, check.cases) == (FAIL, 3)
+    assert check.reason == f"{other}: LaunchError: a case: invalid argument (cudaError 1)"
+
+
 def test_an_output_that_was_not_written_is_found(device) -> None:
     class Idle:
         def call(self, launch, tuning=None):

@@ -110,7 +110,7 @@ def test_targets_are_met_or_not_by_the_worst() -> None:
     eager = found["eager torch's time at the FLUX shape, fp16"]
     assert (eager["goal"], eager["measured"], eager["met"]) == (EAGERS, 7.9, False)
     assert found["eager torch's time at the FLUX shape, bf16"]["met"] is True
-    liger = found["Liger's time over ours on equal bytes, at worst"]
+    liger = found["Liger: time over ours on equal bytes, at worst"]
     assert (liger["measured"], liger["where"], liger["met"]) == (0.9, "video fp32", False)
 
 
