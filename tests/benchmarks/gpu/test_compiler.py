@@ -246,5 +246,5 @@ def test_the_harness_takes_the_cases(tmp_path, compiler) -> None:
 
 def test_headers_that_are_not_there_are_named(monkeypatch, tmp_path, compiler_without_nvcc) -> None:
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
-    with pytest.raises(Skipped, match="MISSING: .*expected TensorRT.s headers"):
+    with pytest.raises(Skipped, match=r"MISSING: .*expected TensorRT.s headers"):
         plugin.compile_plugin(compiler_without_nvcc)

@@ -18,7 +18,7 @@ from plugin.ptx.interpreter import Kernel
 from plugin.ptx.launches import Form, Recorder
 from plugin.ptx.parse import parse
 
-from ropeexport.trt import plugin_build
+from ropeexport.trt import toolchain
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "plugins"
@@ -75,8 +75,8 @@ class Build:
 
     def _made(self, source: str, options: Sequence[str], name: str) -> Path:
         """Return the file that nvcc makes of a source, compiled unless that was done before."""
-        nvcc = plugin_build.find_nvcc()
-        assert nvcc, f"the plugin's tests need nvcc: {plugin_build.NVCC_CURE}"
+        nvcc = toolchain.find_nvcc()
+        assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
         version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
         key = repr((version.stdout, source, options, sorted(self._texts.items())))
         folder = ROOT / "build" / "ptx" / hashlib.sha256(key.encode()).hexdigest()[:16]
