@@ -18,7 +18,7 @@ from torch import Tensor
 import ropeexport.op  # noqa: F401  (registers the ops that are replaced)
 from ropeexport.errors import MissingError
 from ropeexport.exporting.attention import share_attention
-from ropeexport.exporting.exporter import attach_functions
+from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
 from ropeexport.models.example import Example, all_axes, traceable_inputs
 from ropeexport.reference import rope_matrices, rotate

@@ -5,24 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
-import onnxscript.version_converter
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.errors import ModelFileError
 from ropeexport.exporting import model_writer
-from ropeexport.exporting.exporter import annotate, attach_functions, check_count
-from ropeexport.exporting.foreign_shapes import infer_shapes
-from ropeexport.exporting.simplify import clean
-from ropeexport.exporting.whole_graph import with_whole
-from ropeexport.fusion.fuse import Fused, fuse
+from ropeexport.exporting.model_writer import Written, check_count
+from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
+from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
-from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
+from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
 
-OLDEST_OPSET = 17
 # sizes that a dynamic axis of a foreign file is meant for, until a build is told others
 _AXIS = Axis(min=1, opt=16, max=64)
 
@@ -34,6 +28,7 @@ def fuse_file(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = MAX_POSITION,
+    say: Say | None = None,
 ) -> tuple[Manifest | None, RopeCount]:
     """Write an ONNX file again with its rotary applications replaced by ops.
 
@@ -49,6 +44,8 @@ def fuse_file(
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of angles must hold; beyond, angles are NaN.
+    say : callable, optional
+        Told the name of each pass, and what it did.
 
     Returns
     -------
@@ -63,68 +60,49 @@ def fuse_file(
         With what was expected, what was found and the next step.
     """
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
-    onnx_file.check_external_data(path, onnx_file.load(path, external_data=False))
     check_limit(max_position)
-    made = fused(path, max_position=max_position)
-    model, count = made.model, made.count
+    model = read(path)
+    before = model.clone() if is_compared(model) else None
+    work = run(FUSE, _work(model, path, max_position), say)
+    assert work.fused is not None  # what the passes did
+    count = work.fused.count
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
-    clean(model)
-    attach_functions(model)
-    attach_functions(made.before)
-    comparison = with_whole(made.comparison, ir.load(path), made.before, model)
-    source = Source(kind="onnx", name=path.name)
-    annotate(model, source, path.stem)
+    attach_functions(work.fused.before)
+    comparison = with_whole(work.fused.comparison, before, work.fused.before, work.model)
+    limits = limits_of(work.model)
 
-    def describe(path: Path, weights: Weights | None) -> Manifest:
-        written = model_writer.record_of(path, count, comparison, limits_of(model), weights)
+    def describe(written: Written) -> Manifest:
+        record = model_writer.record_of(written, count, comparison, limits)
         return Manifest(
             ropeexport=ropeexport.__version__,
-            source=source,
-            model=written,
-            axes=_axes(written.inputs),
+            source=work.source,
+            model=record,
+            axes=_axes(record.inputs),
         )
 
-    return model_writer.write(model, folder, describe, force=force), count
+    return model_writer.write(work.model, folder, describe, force=force), count
 
 
-def fused(path: Path, *, max_position: int = MAX_POSITION) -> Fused:
-    """Load an ONNX file and replace what is proven to be a rotary application, in memory."""
-    onnx_file.load(path, external_data=False)  # whatever is wrong with it is one clear error
-    model = _at_opset(ir.load(path), path)
-    _name_dimensions(model)
-    infer_shapes(model)
-    return fuse(model, max_position=max_position)
-
-
-def _at_opset(model: ir.Model, path: Path) -> ir.Model:
-    """Bring a model to the first opset with the operators that the ops' bodies need."""
-    opset = model.opset_imports.get("", 0)
-    if opset < OLDEST_OPSET:
-        raise ModelFileError(
-            f"{path}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
-        )
-    if opset < names.MIN_OPSET:
-        onnxscript.version_converter.convert_version(model, target_version=names.MIN_OPSET)
-    reached = model.opset_imports.get("", 0)
-    if reached < names.MIN_OPSET:
-        raise ModelFileError(
-            f"{path}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
-            "the ops need; export it with opset 23"
-        )
+def read(path: Path) -> ir.Model:
+    """Read an ONNX file; whatever is wrong with it, or with its data, is one clear error."""
+    proto = onnx_file.load(path, external_data=False)
+    onnx_file.check_external_data(path, proto)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
 
-def _name_dimensions(model: ir.Model) -> None:
-    """Name the inputs' dimensions that have no name, so that each is a symbol."""
-    for value in model.graph.inputs:
-        if value.shape is not None and not value.is_initializer():
-            dims = [
-                f"{value.name}_{axis}" if not isinstance(dim, int) and dim.value is None else dim
-                for axis, dim in enumerate(value.shape)
-            ]
-            value.shape = ir.Shape(dims)
+def replaced(path: Path) -> ir.Model:
+    """Return a file's graph with its rotary applications as ops, and nothing else finished."""
+    passes = FUSE[: FUSE.index(ROPES) + 1]
+    return run(passes, _work(read(path), path, MAX_POSITION)).model
+
+
+def _work(model: ir.Model, path: Path, max_position: int) -> Work:
+    source = Source(kind="onnx", name=path.name)
+    return Work(model, source, path.stem, max_position=max_position)
 
 
 def _axes(inputs: tuple[TensorSpec, ...]) -> dict[str, Axis]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from ropeexport import atomic, manifest
+from ropeexport.errors import ExportError
 from ropeexport.fusion.limits import Limits
 from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import onnx_contract, onnx_file
@@ -18,13 +20,23 @@ from ropeexport.weights.integrity import weight_file
 # A protobuf file ends at 2 GiB; and a runtime holds inline weights twice while it loads them, where
 # it maps a file of their own
 _INLINE_LIMIT_BYTES = 32 << 20
+_INLINE_TENSOR_BYTES = 256  # a smaller tensor stays in the file, whatever the others do
 _DATA_NAME = f"{manifest.MODEL_NAME}.data"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file, the message that it holds, and the weights that were written beside it."""
+
+    path: Path
+    model: onnx.ModelProto
+    weights: Weights | None = None
 
 
 def write(
     model: ir.Model,
     folder: Path,
-    describe: Callable[[Path, Weights | None], Manifest],
+    describe: Callable[[Written], Manifest],
     *,
     force: bool = False,
     copied: Path | None = None,
@@ -38,7 +50,7 @@ def write(
     folder : Path
         Where they take their places.
     describe : callable
-        From the written file and the weights that were written beside it to the manifest.
+        From what was written to the manifest.
     force : bool
         Overwrite what is there; a former model's data file goes with that model.
     copied : Path, optional
@@ -55,24 +67,18 @@ def write(
         if copied is not None:
             copying.copy_weights(copied, files.place)
             references.relocate(model, files.place)
-        weights = _save(model, path, folder)
-        record = describe(path, weights)
+        written = _save(model, path, folder)
+        record = describe(written)
         manifest.write(files.place, record)
-        if weights is not None:
+        if written.weights is not None:
             atomic.refuse_existing(folder / _DATA_NAME, force)
-        elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in _files_of(path):
+        elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in _files_of(written.model):
             files.dropped.append(_DATA_NAME)
     return record
 
 
-def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
-    """Write the file; large weights go into a data file beside it.
-
-    Returns
-    -------
-    Weights or None
-        What was written beside the file.
-    """
+def _save(model: ir.Model, path: Path, folder: Path) -> Written:
+    """Write the file; large weights go into a data file beside it."""
     external = [
         value.const_value
         for value in model.graph.initializers.values()
@@ -81,8 +87,7 @@ def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
     if external:
         places = {Path(tensor.base_dir).resolve() for tensor in external}
         if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
-            _save_with_references(model, path, folder, places.pop())
-            return None
+            return _save_with_references(model, path, folder, places.pop())
         return _save_with_data(model, path, folder)
     size = sum(
         value.const_value.nbytes
@@ -94,54 +99,71 @@ def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
     proto = ir.to_proto(model)
     onnx_contract.check(proto)
     path.write_bytes(proto.SerializeToString())
-    return None
+    return Written(path, proto)
 
 
-def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> None:
+def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> Written:
     """Write the graph alone, checked where its weights lie: onnx looks for them beside it."""
-    with atomic.replacing(path, beside=weights) as written:
-        written.write_bytes(ir.to_proto(model).SerializeToString())
-        onnx_contract.check_file(written, folder / path.name)
+    proto = ir.to_proto(model)
+    with atomic.replacing(path, beside=weights) as file:
+        file.write_bytes(proto.SerializeToString())
+        onnx_contract.check_file(file, folder / path.name)
+    return Written(path, proto)
 
 
-def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Weights:
+def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Written:
     """Write the graph, and its weights tensor by tensor into a file that is named after it."""
-    ir.save(model, path, external_data=_DATA_NAME)
+    ir.external_data.unload_from_model(
+        model, path.parent, _DATA_NAME, size_threshold_bytes=_INLINE_TENSOR_BYTES
+    )
+    proto = ir.to_proto(model)
+    path.write_bytes(proto.SerializeToString())
     onnx_contract.check_file(path, folder / path.name)
-    lengths = onnx_file.external_lengths(onnx_file.load(path, external_data=False))
-    return Weights(
+    lengths = onnx_file.external_lengths(proto)
+    weights = Weights(
         files=(weight_file(path.with_name(_DATA_NAME)),),
         referenced_tensors=len(lengths),
         referenced_bytes=sum(lengths),
     )
+    return Written(path, proto, weights)
 
 
-def _files_of(path: Path) -> set[str]:
-    """Return the names of the files that an ONNX file refers to."""
-    tensors = onnx_file.load(path, external_data=False).graph.initializer
+def _files_of(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the files that a model refers to."""
+    tensors = model.graph.initializer
     return {onnx.external_data_helper.ExternalDataInfo(t).location for t in tensors}
 
 
 def record_of(
-    path: Path,
+    written: Written,
     count: RopeCount,
     comparison: Comparison,
     limits: Limits | None,
-    weights: Weights | None = None,
+    referred: Weights | None = None,
 ) -> ModelRecord:
-    """Return the manifest's record of a written file."""
-    model = onnx_file.load(path, external_data=False)
+    """Return the manifest's record of a written file; ``referred``: weights of another's."""
+    model = written.model
     return ModelRecord(
-        file=path.name,
-        sha256=atomic.sha256_of(path),
+        file=written.path.name,
+        sha256=atomic.sha256_of(written.path),
         opset=onnx_file.opset(model),
         dtype=onnx_file.metadata(model)["ropeexport.dtype"],
         inputs=onnx_file.input_specs(model),
         outputs=onnx_file.output_specs(model),
         ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
         recognition=count,
-        weights=weights,
+        weights=referred or written.weights,
         table_limit=limits.tables if limits is not None else None,
         max_position=limits.inputs if limits is not None else None,
         comparison=comparison,
     )
+
+
+def check_count(count: RopeCount, required: int | None) -> None:
+    """Raise :class:`ExportError` unless as many applications were replaced as required."""
+    if required is not None and count.replaced != required:
+        reasons = "".join(f"; {r.node}: {r.reason}" for r in count.refused)
+        raise ExportError(
+            f"--require-rope: expected {required} rotary applications, replaced {count.replaced} "
+            f"of {count.found} found{reasons}"
+        )

@@ -13,15 +13,19 @@ _MASK = 3  # Attention's input
 _ROWS = -2
 
 
-def make_portable(model: ir.Model) -> None:
-    """Rewrite, in place, what onnxruntime would refuse."""
+def make_portable(model: ir.Model) -> int:
+    """Rewrite, in place, what onnxruntime would refuse; return how many nodes."""
+    count = 0
     for node in list(model.graph):
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type == "Attention" and _has_one_row(node):
             _expand_mask(node)
+            count += 1
         elif node.op_type == "Where" and node.outputs[0].dtype == ir.DataType.BOOL:
             _choose_by_logic(node)
+            count += 1
+    return count
 
 
 def _has_one_row(node: ir.Node) -> bool:

@@ -11,11 +11,11 @@ from ropeexport.onnx_ops.forms import form_of
 
 
 def _written_out(path: Path) -> Iterator[str]:
-    from ropeexport.exporting.fuse_file import fused
+    from ropeexport.exporting.fuse_file import replaced
 
     nodes = load(path, external_data=False).graph.node
     own = {node.output[0] for node in nodes if is_rope(node) or node.op_type == "RotaryEmbedding"}
-    for node in fused(path).model.graph:
+    for node in replaced(path).graph:
         made = node.outputs[0].name
         if form_of(node.domain, node.op_type) is not None and made not in own:
             yield str(made)

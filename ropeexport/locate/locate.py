@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ropeexport import manifest
-from ropeexport.exporting.exporter import finished
+from ropeexport.exporting.exporter import work_of
+from ropeexport.exporting.passes import EXPORT, run
 from ropeexport.exporting.tracing import trace
 from ropeexport.locate import tapped_file
 from ropeexport.locate.engine import open_tapped
@@ -56,7 +57,7 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
     limit = record.model.table_limit or MAX_POSITION
     traced = trace(checked(example), record.model.opset, limit)
     program = traced.program
-    model = finished(traced.model, example, record.source, max_position=limit).model
+    model = run(EXPORT, work_of(traced.model, example, record.source, limit)).model
     taps = taps_of(
         model, returned_by(program), program.graph_signature.user_outputs, record.model.outputs
     )

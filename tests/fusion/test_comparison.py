@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ropeexport import manifest
 from ropeexport.errors import ExportError
-from ropeexport.exporting import exporter
+from ropeexport.exporting import passes
 from ropeexport.exporting.exporter import export_example
 from ropeexport.exporting.whole_graph import compare_whole
 from ropeexport.fusion import angles, rewrite
@@ -151,7 +151,7 @@ def test_a_wrong_op_is_taken_back(tmp_path: Path, monkeypatch, fault, proof: str
 def test_a_fault_elsewhere_ends_the_export(tmp_path: Path, monkeypatch) -> None:
     """No region sees what another pass does; the whole graph does, and nothing is written."""
 
-    def halve(model: ir.Model) -> None:
+    def halve(model: ir.Model) -> int:
         node = next(n for n in model.graph if n.op_type in ("MatMul", "Gemm"))
         value = node.outputs[0]
         half = ir.node("Constant", [], {"value": ir.tensor(np.float32(0.5))})
@@ -160,8 +160,9 @@ def test_a_fault_elsewhere_ends_the_export(tmp_path: Path, monkeypatch) -> None:
         model.graph.insert_after(node, [half, scaled])
         for reader, index in readers:
             reader.replace_input_with(index, scaled.outputs[0])
+        return 1
 
-    monkeypatch.setattr(exporter, "make_portable", halve)
+    monkeypatch.setattr(passes, "make_portable", halve)
     with pytest.raises(
         ExportError, match=r"output '\w+': the rewritten graph departs.*nothing was written"
     ):

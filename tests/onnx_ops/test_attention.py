@@ -12,7 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.exporting.attention import share_attention
-from ropeexport.exporting.exporter import attach_functions
+from ropeexport.exporting.passes import attach_functions
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import (
     FROM,

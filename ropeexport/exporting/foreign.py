@@ -1,4 +1,4 @@
-"""Shapes of a foreign file's values, by the names of its inputs' dimensions.
+"""A graph of another exporter's, made such as ours are: its opset, its dimensions, its shapes.
 
 Older exporters write the arithmetic of a shape out, which hides it until it is folded, and name an
 output's dimensions anew, which are then taken for others.
@@ -7,13 +7,45 @@ output's dimensions anew, which are then taken for others.
 from __future__ import annotations
 
 import onnx_ir as ir
+import onnxscript.version_converter
 from onnx_ir.passes import common as passes
 
+from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
+from ropeexport.onnx_ops import names
 
+OLDEST_OPSET = 17
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16
+
+
+def bring_to_opset(model: ir.Model, file: str) -> None:
+    """Bring a model to the first opset with the operators that the ops' bodies need, in place."""
+    opset = model.opset_imports.get("", 0)
+    if opset < OLDEST_OPSET:
+        raise ModelFileError(
+            f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
+        )
+    if opset < names.MIN_OPSET:
+        onnxscript.version_converter.convert_version(model, target_version=names.MIN_OPSET)
+    reached = model.opset_imports.get("", 0)
+    if reached < names.MIN_OPSET:
+        raise ModelFileError(
+            f"{file}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
+            "the ops need; export it with opset 23"
+        )
+
+
+def name_dimensions(model: ir.Model) -> None:
+    """Name the inputs' dimensions that have no name, so that each is a symbol."""
+    for value in model.graph.inputs:
+        if value.shape is not None and not value.is_initializer():
+            dims = [
+                f"{value.name}_{axis}" if not isinstance(dim, int) and dim.value is None else dim
+                for axis, dim in enumerate(value.shape)
+            ]
+            value.shape = ir.Shape(dims)
 
 
 def infer_shapes(model: ir.Model) -> None:

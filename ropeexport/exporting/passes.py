@@ -1,0 +1,224 @@
+"""From a graph to what is written: two lists of the same passes, of a traced module and of a file.
+
+A pass changes the model in memory and says in words what it did; nothing is written or read between
+two of them.  ``export --verbose`` and ``fuse --verbose`` print them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+import ropeexport
+from ropeexport import manifest
+from ropeexport.exporting.attention import share_attention
+from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
+from ropeexport.exporting.norms import fuse_norms
+from ropeexport.exporting.portable import make_portable
+from ropeexport.exporting.simplify import clean, simplify
+from ropeexport.fusion.fuse import Fused, fuse
+from ropeexport.manifest import Source
+from ropeexport.onnx_files import onnx_contract
+from ropeexport.onnx_ops import names
+from ropeexport.onnx_ops.attention import attention_functions
+from ropeexport.onnx_ops.bodies import rope_function
+from ropeexport.onnx_ops.forms import FORMS, form_of
+from ropeexport.onnx_ops.rope_table import MAX_POSITION, rope_table_function
+
+
+@dataclass
+class Work:
+    """A model on its way, and what its passes are to know of it.
+
+    Parameters
+    ----------
+    model : ir.Model
+        As far as it is; passes change it in place or put another in its place.
+    source : Source
+        What it is made from.
+    module : str
+        The module's class, or the file's name.
+    parameters : container of str
+        Names of the weights, which keep their layout.
+    dynamic_axes : dict
+        Input name to ``{axis: name}``: what must be symbolic in the end.
+    one_output_name : str
+        A name for the output where there is one; empty: it has its own.
+    max_position : int
+        The largest position that tables of angles must hold.
+    fused : Fused or None
+        What became of its rotary applications, once they were looked for.
+    """
+
+    model: ir.Model
+    source: Source
+    module: str
+    parameters: Container[str] = ()
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None
+    one_output_name: str = ""
+    max_position: int = MAX_POSITION
+    fused: Fused | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A step: its name, and what does it and says what it did; empty where there was nothing."""
+
+    name: str
+    apply: Callable[[Work], str]
+
+
+Say = Callable[[str, str], None]  # of a pass, its name and what it did
+
+
+def run(passes: Sequence[Pass], work: Work, say: Say | None = None) -> Work:
+    """Apply passes in their order and return the work."""
+    for step in passes:
+        before = len(work.model.graph)
+        did = step.apply(work)
+        after = len(work.model.graph)
+        if say is not None:
+            nodes = f"{before} nodes" if before == after else f"{before} to {after} nodes"
+            say(step.name, f"{nodes}{': ' if did else ''}{did}")
+    return work
+
+
+def _opset(work: Work) -> str:
+    before = work.model.opset_imports.get("", 0)
+    bring_to_opset(work.model, work.source.name)
+    after = work.model.opset_imports[""]
+    return "" if before == after else f"opset {before} to {after}"
+
+
+def _shapes(work: Work) -> str:
+    name_dimensions(work.model)
+    work.dynamic_axes = _symbolic(work.model)
+    infer_shapes(work.model)
+    return ""
+
+
+def _symbolic(model: ir.Model) -> dict[str, dict[int, str]]:
+    return {
+        str(value.name): {
+            axis: str(dim) for axis, dim in enumerate(value.shape) if not isinstance(dim, int)
+        }
+        for value in model.graph.inputs
+        if value.shape is not None and not value.is_initializer()
+    }
+
+
+def _simplify(work: Work) -> str:
+    simplify(work.model, work.parameters)
+    return ""
+
+
+def _ropes(work: Work) -> str:
+    work.fused = fuse(work.model, max_position=work.max_position)
+    work.model = work.fused.model
+    count = work.fused.count
+    return f"{count.replaced} of {count.found} rotary applications replaced"
+
+
+def _norms(work: Work) -> str:
+    return _counted(fuse_norms(work.model), "RMSNormalization")
+
+
+def _portable(work: Work) -> str:
+    return _counted(
+        make_portable(work.model), "written in the way that onnxruntime has kernels for"
+    )
+
+
+def _clean(work: Work) -> str:
+    clean(work.model)
+    return ""
+
+
+def _attention(work: Work) -> str:
+    return _counted(share_attention(work.model), "ropeexport::Attention")
+
+
+def _bodies(work: Work) -> str:
+    return ", ".join(attach_functions(work.model))
+
+
+def _names(work: Work) -> str:
+    model = work.model
+    if work.one_output_name and len(model.graph.outputs) == 1:
+        model.graph.outputs[0].name = work.one_output_name
+    onnx_contract.name_nodes(model)
+    onnx_contract.make_paths_relative(model)
+    model.producer_name = "ropeexport"
+    model.producer_version = ropeexport.__version__
+    model.metadata_props.update(
+        {
+            "ropeexport.version": ropeexport.__version__,
+            "ropeexport.contract": _contract(model),
+            "ropeexport.source": work.source.name,
+            "ropeexport.module": work.module,
+            "ropeexport.dtype": _data_type(model),
+        }
+    )
+    return ""
+
+
+def _dynamic(work: Work) -> str:
+    axes = work.dynamic_axes or {}
+    onnx_contract.check_dynamic(work.model, axes)
+    found = dict.fromkeys(name for named in axes.values() for name in named.values())
+    return ", ".join(found)
+
+
+OPSET = Pass("opset", _opset)
+SHAPES = Pass("shapes", _shapes)
+SIMPLIFY = Pass("simplify", _simplify)
+ROPES = Pass("ropes", _ropes)
+FINISH = (
+    Pass("norms", _norms),
+    Pass("portable", _portable),
+    Pass("clean", _clean),
+    Pass("attention", _attention),
+    Pass("bodies", _bodies),
+    Pass("names", _names),
+    Pass("dynamic axes", _dynamic),
+)
+EXPORT = (SIMPLIFY, ROPES, *FINISH)
+FUSE = (OPSET, SHAPES, ROPES, *FINISH)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count else ""
+
+
+def attach_functions(model: ir.Model) -> list[str]:
+    """Give a model the bodies of ropeexport's ops that it uses; return their names."""
+    opset = model.opset_imports[""]
+    used = {node.op_type for node in model.graph.all_nodes() if node.domain == names.DOMAIN}
+    bodies = [rope_function(FORMS[name], opset) for name in FORMS if name in used]
+    if names.ROPE_TABLE in used:
+        bodies.append(rope_table_function(opset))
+    if names.ATTENTION in used:
+        bodies += attention_functions(opset)
+    for body in bodies:
+        function = ir.serde.deserialize_function(body)
+        model.functions[function.identifier()] = function
+    if used:
+        model.opset_imports[names.DOMAIN] = names.DOMAIN_VERSION
+    return [body.name for body in bodies]
+
+
+def _contract(model: ir.Model) -> str:
+    used = {node.op_type for node in model.graph if node.domain == names.DOMAIN}
+    return " ".join(FORMS[name].contract for name in FORMS if name in used)
+
+
+def _data_type(model: ir.Model) -> str:
+    """Return fp32, fp16 or bf16 (or NumPy's name): the type of the data that is rotated."""
+    ropes = [node for node in model.graph if form_of(node.domain, node.op_type)]
+    dtype = (ropes[0] if ropes else model.graph).outputs[0].dtype
+    if dtype in (None, ir.DataType.UNDEFINED):
+        return "unknown"
+    name = str(dtype.numpy())
+    return manifest.DATA_TYPES.get(name, name)
