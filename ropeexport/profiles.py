@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ropeexport.axes import solve, sum_of
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis, Manifest, Profile, TensorSpec
 
@@ -26,7 +27,7 @@ def parse_shapes(text: str) -> Shapes:
 
 def shape_at(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shape of a tensor where each dynamic axis has the given size."""
-    return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape)
+    return tuple(sum_of(dim).at(sizes) for dim in spec.shape)
 
 
 def default_profile(manifest: Manifest) -> Profile:
@@ -112,14 +113,14 @@ def axis_sizes(
     specs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]], where: str = "shapes"
 ) -> dict[str, int]:
     """Return the size of each dynamic axis in ``shapes``; raise where two inputs disagree."""
-    sizes: dict[str, int] = {}
-    for spec in specs:
-        for dim, size in zip(spec.shape, shapes[spec.name], strict=True):
-            if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
-                raise UsageError(
-                    f"{where}: axis {dim!r} is {sizes[dim]} in one input and {size} in {spec.name}"
-                )
-    return sizes
+    return solve(
+        (
+            (dim, size, spec.name)
+            for spec in specs
+            for dim, size in zip(spec.shape, shapes[spec.name], strict=True)
+        ),
+        where,
+    )
 
 
 def profile_axes(manifest: Manifest, profile: Profile) -> dict[str, Axis]:
@@ -130,6 +131,8 @@ def profile_axes(manifest: Manifest, profile: Profile) -> dict[str, Axis]:
     )
     return {
         name: axis.model_copy(update={"min": low[name], "opt": opt[name], "max": high[name]})
+        if name in low
+        else axis  # no shape tells its size
         for name, axis in manifest.axes.items()
     }
 

@@ -97,7 +97,7 @@ def test_given_shapes_take_the_place_of_suggested_ones() -> None:
         ({"q": (1, 4, 1, 8), "pe": (1, 1, 1, 4, 2, 2)}, "expected min <= opt <= max"),
         (
             {"q": (8, 4, 64, 8), "pe": (1, 1, 32, 4, 2, 2)},
-            "axis 'length' is 64 in one input and 32 in pe",
+            "axis length is 64 in q and 32 in pe",
         ),
     ],
 )

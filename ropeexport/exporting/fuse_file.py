@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.axes import names_of
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
@@ -106,4 +107,4 @@ def _work(model: ir.Model, path: Path, max_position: int) -> Work:
 
 
 def _axes(inputs: tuple[TensorSpec, ...]) -> dict[str, Axis]:
-    return {dim: _AXIS for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+    return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _AXIS)

@@ -15,11 +15,12 @@ import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
 from torch.export.graph_signature import OutputKind
 
+from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
-from ropeexport.models.example import Example, traceable_inputs
+from ropeexport.models.example import Example, example_sizes, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.rope_table import MAX_POSITION
@@ -107,16 +108,29 @@ def _user_outputs(exported: torch.export.ExportedProgram) -> Iterator[tuple[str,
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
     """Give torch's symbols (s0, s44) the names that the example has for them."""
     shapes = {value.name: value.shape for value in model.graph.inputs}
-    names_of: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for name, axes in dynamic_axes.items():
         for axis, label in axes.items():
             symbol = shapes[name][axis] if shapes.get(name) else None
-            if isinstance(symbol, ir.SymbolicDim) and str(symbol).isidentifier():
-                names_of.setdefault(str(symbol), label)
-    if names_of:
-        pattern = re.compile(rf"\b({'|'.join(map(re.escape, names_of))})\b")
+            if not isinstance(symbol, ir.SymbolicDim):
+                continue
+            if str(symbol).isidentifier():
+                labels.setdefault(str(symbol), label)
+            elif len(of := sum_of(str(symbol)).names) == len(sum_of(label).names) == 1:
+                labels.setdefault(of[0], sum_of(label).names[0])  # 8*s0, of 8*blocks
+    if labels:
+        pattern = re.compile(rf"\b({'|'.join(map(re.escape, labels))})\b")
         for value in _values(model.graph):
-            _rename(value, lambda text: pattern.sub(lambda m: names_of[m[0]], text))
+            _rename(value, lambda text: _relabelled(text, pattern, labels))
+
+
+def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) -> str:
+    """Return a dimension in the example's names; a sum in a larger expression is bracketed."""
+    if text in labels:
+        return labels[text]
+    return pattern.sub(
+        lambda m: labels[m[0]] if labels[m[0]].isidentifier() else f"({labels[m[0]]})", text
+    )
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -136,11 +150,9 @@ def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
 
 def dynamic_shapes(example: Example) -> dict[str, Any]:
     """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds."""
-    dims = {
-        label: _dim(label, example)
-        for axes in example.dynamic_axes.values()
-        for label in axes.values()
-    }
+    labels = [label for axes in example.dynamic_axes.values() for label in axes.values()]
+    bounds = {name: _dim(name, example) for name in names_of(labels)}
+    dims = {label: _sum(label, bounds) for label in labels}
     shapes: dict[str, Any] = {
         name: {axis: dims[label] for axis, label in example.dynamic_axes.get(name, {}).items()}
         for name in example.inputs
@@ -148,18 +160,22 @@ def dynamic_shapes(example: Example) -> dict[str, Any]:
     return shapes | {name: _static(value) for name, value in example.constants.items()}
 
 
-def _dim(label: str, example: Example) -> Any:
+def _dim(name: str, example: Example) -> Any:
     """Return a dynamic axis; its largest size lets a table of so many rows be cut to it."""
-    limit = example.axes.get(label)
-    sizes = [
-        x.shape[axis]
-        for name, x in traceable_inputs(example).items()
-        for axis, named in example.dynamic_axes.get(name, {}).items()
-        if named == label
-    ]
-    if limit is None or limit.max < max(sizes, default=0):
-        return torch.export.Dim(label)
-    return torch.export.Dim(label, max=limit.max)
+    limit = example.axes.get(name)
+    if limit is None or limit.max < max(2, example_sizes(example)[name]):
+        return torch.export.Dim(name)
+    return torch.export.Dim(name, max=limit.max)
+
+
+def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
+    """Return the dynamic axis of a sum; torch has none of several and finds the relation."""
+    total = sum_of(label)
+    if len(total.terms) != 1:
+        return torch.export.Dim.DYNAMIC
+    ((name, factor),) = total.terms
+    made = bounds[name] if factor == 1 else factor * bounds[name]
+    return made + total.constant if total.constant else made
 
 
 def _static(value: Any) -> Any:

@@ -25,6 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from ropeexport.axes import names_of
 from ropeexport.errors import ExportError, first_line
 from ropeexport.manifest import Comparison, TensorSpec
 from ropeexport.onnx_files import onnx_file
@@ -196,7 +197,7 @@ def _evaluated(model: onnx.ModelProto, inputs: Arrays) -> list[Any]:
 
 def _sizes(specs: Sequence[TensorSpec], single: Container[str]) -> Iterator[dict[str, int]]:
     """Yield sizes of the dynamic axes, in order of their names' first mention."""
-    axes = list(dict.fromkeys(dim for s in specs for dim in s.shape if isinstance(dim, str)))
+    axes = names_of(dim for spec in specs for dim in spec.shape)
     free = [name for name in axes if name not in single]
     for sizes in _SIZES if free else _SIZES[:1]:
         yield dict.fromkeys(axes, 1) | dict(zip(free, cycle(sizes), strict=False))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis
 from ropeexport.runners.module_state import ModuleState
@@ -27,7 +28,8 @@ class Example:
     inputs : dict of str to Tensor
         By the names of ``forward``'s arguments, in order.
     dynamic_axes : dict
-        Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``.
+        Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``, or to a
+        sum of names, ``{"mask": {3: "past + length"}}`` (see :mod:`ropeexport.axes`).
     axes : dict of str to Axis
         Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
     outputs : tuple of str
@@ -58,13 +60,40 @@ def checked(example: Example) -> Example:
             )
         rank = example.inputs[name].ndim
         for axis, label in axes.items():
-            if not label.isidentifier():
-                raise UsageError(f"dynamic axes: {name}: expected a name like batch, got {label!r}")
+            if not all(part.isidentifier() for part in sum_of(label).names):
+                raise UsageError(
+                    f"dynamic axes: {name}: expected a name like batch, or a sum of names like "
+                    f"'past + length' or '8*blocks', got {label!r}"
+                )
             if not 0 <= axis < rank:
                 raise UsageError(
                     f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
                 )
+    example_sizes(example)
     return example
+
+
+def example_sizes(example: Example) -> dict[str, int]:
+    """Return the size of each dynamic axis in an example's inputs.
+
+    Raises
+    ------
+    UsageError
+        Where two inputs disagree, or an axis is in sums alone that do not tell its size.
+    """
+    labels = [
+        (label, example.inputs[name].shape[axis], name)
+        for name, axes in example.dynamic_axes.items()
+        for axis, label in axes.items()
+    ]
+    sizes = solve(labels, "dynamic axes")
+    unknown = [name for name in names_of(label for label, _, _ in labels) if name not in sizes]
+    if unknown:
+        raise UsageError(
+            f"dynamic axes: axis {unknown[0]!r}: expected an input that has it alone; it is only "
+            "in sums with others, which do not tell its size"
+        )
+    return sizes
 
 
 def _check_types(example: Example) -> None:
@@ -86,10 +115,8 @@ def _check_types(example: Example) -> None:
 def all_axes(example: Example) -> dict[str, Axis]:
     """Return every dynamic axis: as the example gives it, or 1 to twice the example's size."""
     found = dict(example.axes)
-    for name, axes in example.dynamic_axes.items():
-        for axis, label in axes.items():
-            size = example.inputs[name].shape[axis]
-            found.setdefault(label, Axis(min=1, opt=size, max=2 * size))
+    for label, size in example_sizes(example).items():
+        found.setdefault(label, Axis(min=1, opt=max(1, size), max=2 * max(1, size)))
     return found
 
 
@@ -98,15 +125,21 @@ def traceable_inputs(example: Example) -> dict[str, Tensor]:
 
     torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis.
     """
+    sizes = {name: max(2, size) for name, size in example_sizes(example).items()}
     return {
-        name: _widened(x, example.dynamic_axes.get(name, {})) for name, x in example.inputs.items()
+        name: _resized(x, example.dynamic_axes.get(name, {}), sizes)
+        for name, x in example.inputs.items()
     }
 
 
-def _widened(x: Tensor, axes: dict[int, str]) -> Tensor:
-    for axis in axes:
-        if x.shape[axis] == 1:
-            x = x.repeat_interleave(2, dim=axis)
+def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
+    """Repeat what there is along an axis until it has its size; nothing becomes zeros."""
+    for axis, label in axes.items():
+        size, wanted = x.shape[axis], sum_of(label).at(sizes)
+        if size == 0:
+            x = x.new_zeros([*x.shape[:axis], wanted, *x.shape[axis + 1 :]])
+        elif size != wanted:
+            x = x.index_select(axis, torch.arange(wanted, device=x.device) % size)
     return x
 
 

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 import ropeexport
+from ropeexport.axes import same
 from ropeexport.errors import ExportError
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import FORMS
@@ -81,7 +82,7 @@ def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]
             if shape is None:
                 raise ExportError(f"{name}: the module does not use this input; leave it out")
             found = shape[axis]
-            if found != label:
+            if isinstance(found, int) or not same(str(found), label):
                 raise ExportError(
                     f"{name}: axis {axis}: expected the dynamic axis {label!r} in the file, "
                     f"got {found!r}; look for a check or an arithmetic on its size in the module"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ropeexport import __version__, atomic, manifest
+from ropeexport.axes import names_of, sum_of
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import onnx_file
 
@@ -46,11 +47,12 @@ def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, 
     axes: dict[str, Axis] = {}
     for spec in sorted(inputs, key=lambda spec: spec.role == "matrices"):
         for place, dim in enumerate(spec.shape):
-            if isinstance(dim, str) and dim not in axes:
+            if isinstance(dim, str) and sum_of(dim).names == (dim,) and dim not in axes:
                 axes[dim] = _LENGTH if place else _BATCH
                 if spec.role == "matrices" and data is not None and place < min(2, len(data.shape)):
                     axes[dim] = _broadcast(data.shape[place], axes)
-    return axes
+    # what is in sums alone
+    return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _LENGTH) | axes
 
 
 def _broadcast(to: int | str, axes: dict[str, Axis]) -> Axis:

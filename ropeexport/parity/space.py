@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ropeexport.axes import names_of
 from ropeexport.manifest import Axis, Manifest, TensorSpec
 from ropeexport.parity.floats import is_float
 from ropeexport.profiles import profile_axes, shape_at
@@ -53,7 +54,7 @@ class Space:
         """
         specs = [spec for spec in self.specs if spec.shape and spec.role != "matrices"]
         fronts = {spec.shape[0] for spec in specs}
-        behind = {dim for spec in specs for dim in spec.shape[1:]}
+        behind = names_of(dim for spec in specs for dim in spec.shape[1:])
         return tuple(name for name in self._free if name in fronts and name not in behind)
 
     @property
@@ -63,7 +64,7 @@ class Space:
 
     @property
     def _free(self) -> tuple[str, ...]:
-        used = {dim for spec in self.specs for dim in spec.shape if isinstance(dim, str)}
+        used = names_of(dim for spec in self.specs for dim in spec.shape)
         return tuple(n for n, axis in self.axes.items() if axis.broadcasts_to is None and n in used)
 
     def at(self, point: Literal["min", "opt", "max"]) -> Sizes:

@@ -1,0 +1,135 @@
+"""Sizes of dynamic axes as sums of names: ``length``, ``past + length``, ``8*blocks + 1``.
+
+A dimension of a tensor is a size, the name of an axis, or such a sum, with whole numbers.  Other
+exporters' names that are no sum of this form stand for themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from ropeexport.errors import UsageError
+
+Dim = int | str
+
+_SIGNS = re.compile(r" ([+-]) ")
+_TERM = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<name>[^\W\d]\w*)|(?P<constant>\d+)")
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A size: factors of axes' names, in the order of the names, and a constant."""
+
+    terms: tuple[tuple[str, int], ...]
+    constant: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The axes that it is made of."""
+        return tuple(name for name, _ in self.terms)
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """Return the size where each axis has the given one."""
+        return self.constant + sum(factor * sizes[name] for name, factor in self.terms)
+
+
+@cache
+def sum_of(dim: Dim) -> Sum:
+    """Return a dimension as a sum.
+
+    Examples
+    --------
+    >>> sum_of("past + length")
+    Sum(terms=(('length', 1), ('past', 1)), constant=0)
+    >>> sum_of("8*blocks + 1").at({"blocks": 3})
+    25
+    """
+    if isinstance(dim, int):
+        return Sum((), dim)
+    first, *rest = _SIGNS.split(dim)
+    signed = [("+", first), *zip(rest[::2], rest[1::2], strict=True)]
+    factors: dict[str, int] = {}
+    constant = 0
+    for sign, text in signed:
+        match = _TERM.fullmatch(text)
+        if match is None:
+            return Sum(((dim, 1),))
+        factor = int(match["factor"] or match["constant"] or 1) * (-1 if sign == "-" else 1)
+        if match["constant"]:
+            constant += factor
+        else:
+            factors[match["name"]] = factors.get(match["name"], 0) + factor
+    return Sum(tuple(sorted((n, f) for n, f in factors.items() if f)), constant)
+
+
+def names_of(dims: Iterable[Dim]) -> tuple[str, ...]:
+    """Return the axes that dimensions are made of, in order of their first mention."""
+    return tuple(dict.fromkeys(name for dim in dims for name in sum_of(dim).names))
+
+
+def same(one: Dim, other: Dim) -> bool:
+    """Say whether two dimensions are the same sum: ``past + length`` is ``length + past``."""
+    return sum_of(one) == sum_of(other)
+
+
+def solve(found: Iterable[tuple[Dim, int, str]], where: str = "shapes") -> dict[str, int]:
+    """Return the size of each axis from dimensions and their sizes.
+
+    Parameters
+    ----------
+    found : iterable of (Dim, int, str)
+        A dimension, its size, and the tensor that has it.
+    where : str
+        What the sizes were given as, for the message.
+
+    Raises
+    ------
+    UsageError
+        Where two tensors disagree, or no size of an axis makes a dimension so large.
+    """
+    pending = [one for one in found if not isinstance(one[0], int)]
+    sizes: dict[str, int] = {}
+    givers: dict[str, str] = {}
+    while pending:
+        unknown = {i: [n for n in sum_of(one[0]).names if n not in sizes]
+                   for i, one in enumerate(pending)}  # fmt: skip
+        index = min(unknown, key=lambda i: len(unknown[i]))
+        dim, size, tensor = pending.pop(index)
+        if len(unknown[index]) > 1:
+            continue  # several axes, of which nothing else tells any
+        for name in unknown[index]:
+            sizes[name], givers[name] = (
+                _solved(dim, size, name, sizes, f"{where}: {tensor}"),
+                tensor,
+            )
+        if sum_of(dim).at(sizes) != size:
+            raise UsageError(_disagreement(dim, size, tensor, sizes, givers, where))
+    return sizes
+
+
+def _solved(dim: Dim, size: int, name: str, sizes: Mapping[str, int], where: str) -> int:
+    total = sum_of(dim)
+    factor = dict(total.terms)[name]
+    rest = size - Sum(tuple(t for t in total.terms if t[0] != name), total.constant).at(sizes)
+    value, left = divmod(rest, factor)
+    if left or value < 0:
+        raise UsageError(f"{where}: expected {dim} for a whole {name}, got {size}")
+    return value
+
+
+def _disagreement(
+    dim: Dim,
+    size: int,
+    tensor: str,
+    sizes: Mapping[str, int],
+    givers: Mapping[str, str],
+    where: str,
+) -> str:
+    known = [f"{name} is {sizes[name]} in {givers[name]}" for name in sum_of(dim).names]
+    if sum_of(dim).names == (dim,):
+        return f"{where}: axis {known[0]} and {size} in {tensor}"
+    wanted = sum_of(dim).at(sizes)
+    return f"{where}: {tensor}: axis {dim!r}: expected {wanted}, as {', '.join(known)}; got {size}"

@@ -1,0 +1,135 @@
+"""Axes that are sums of others, from the module to profile, cases and an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import ropeexport
+from ropeexport import manifest
+from ropeexport.errors import ExportError, UsageError
+from ropeexport.parity.cases import select
+from ropeexport.profiles import make_profile, parse_shapes, shape_at
+
+
+class Attends(nn.Module):
+    """Attention over a past and what is new, with a mask for both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = nn.Linear(16, 16)
+
+    def forward(self, x, past, mask):
+        keys = torch.cat([past, self.key(x)], dim=1)
+        weights = (x @ keys.transpose(1, 2) + mask).softmax(-1)
+        return weights @ keys, keys
+
+
+class Blocks(nn.Module):
+    def forward(self, x):
+        return x.unflatten(1, (-1, 8)).sum(2)
+
+
+AXES = {
+    "x": {0: "batch", 1: "length"},
+    "past": {0: "batch", 1: "past"},
+    "mask": {0: "batch", 1: "length", 2: "past + length"},
+}
+
+
+def kwargs(batch: int, length: int, past: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {
+        "x": torch.randn(batch, length, 16),
+        "past": torch.randn(batch, past, 16),
+        "mask": torch.randn(batch, length, past + length),
+    }
+
+
+def module() -> Attends:
+    torch.manual_seed(1)
+    return Attends()
+
+
+def exported(out: Path, sizes: tuple[int, int, int] = (2, 3, 5)):
+    return ropeexport.export(module(), kwargs(*sizes), out, dynamic_axes=AXES)
+
+
+# as an example may be: nothing past, one token
+@pytest.mark.parametrize("sizes", [(2, 3, 5), (1, 1, 0), (1, 1, 1)])
+def test_a_sum_of_axes_is_exported(tmp_path, sizes) -> None:
+    made = exported(tmp_path, sizes).manifest
+    shapes = {spec.name: spec.shape for spec in made.model.inputs}
+    assert shapes["mask"] == ("batch", "length", "length + past")
+    assert made.axes.keys() == {"batch", "length", "past"}
+    assert made.model.outputs[1].shape == ("batch", "length + past", 16)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for others in ((3, 4, 7), (1, 1, 12), (2, 6, 1)):
+        given = kwargs(*others)
+        found = session.run(None, {name: x.numpy() for name, x in given.items()})
+        for got, expected in zip(found, module()(**given), strict=True):
+            bound = 64 * np.finfo(np.float32).eps * float(expected.detach().abs().max())
+            np.testing.assert_allclose(got, expected.detach().numpy(), rtol=0, atol=bound)
+
+
+def test_profile_and_cases_respect_the_sum(tmp_path) -> None:
+    made = exported(tmp_path).manifest
+    profile = make_profile(made)
+    for shapes in (profile.min, profile.opt, profile.max):
+        assert shapes["mask"][2] == shapes["x"][1] + shapes["past"][1]
+    named = make_profile(made, opt_shapes=parse_shapes("x:2x4x16,past:2x9x16"))
+    assert named.opt["mask"] == (2, 4, 13)
+    with pytest.raises(UsageError, match=r"axis 'length \+ past': expected 8, as .*; got 9"):
+        make_profile(made, opt_shapes=parse_shapes("mask:2x3x9,past:2x5x16,x:2x3x16"))
+    cases = select(made, count=40).cases
+    assert len({(case.sizes["past"], case.sizes["length"]) for case in cases}) > 5
+    for case in cases:
+        shapes = {spec.name: shape_at(spec, case.sizes) for spec in made.model.inputs}
+        assert shapes["mask"][2] == case.sizes["past"] + case.sizes["length"]
+
+
+def test_multiples(tmp_path) -> None:
+    made = ropeexport.export(
+        Blocks(), {"x": torch.randn(2, 24)}, tmp_path, dynamic_axes={"x": {1: "8*blocks"}}
+    ).manifest
+    assert made.model.inputs[0].shape == (2, "8*blocks")
+    assert made.model.outputs[0].shape == (2, "blocks")
+    assert made.axes["blocks"].opt == 3
+    assert all(shape["x"][1] % 8 == 0 for shape in make_profile(made).model_dump().values())
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"x": {1: "past +length"}}, "expected a name like batch, or a sum of names"),
+        ({"x": {1: "2*a + 3*b"}}, "axis 'a': expected an input that has it alone"),
+        ({"x": {1: "n"}, "past": {1: "n"}}, "axis n is 3 in x and 5 in past"),
+        ({"x": {1: "4*n"}}, r"x: expected 4\*n for a whole n, got 3"),
+    ],
+)
+def test_what_is_no_sum_is_refused(tmp_path, axes, said) -> None:
+    with pytest.raises(UsageError, match=said):
+        ropeexport.export(Attends(), kwargs(2, 3, 5), tmp_path, dynamic_axes=axes)
+    assert not (tmp_path / manifest.FILE_NAME).exists()
+
+
+def test_another_relation_than_the_modules_is_refused(tmp_path) -> None:
+    """The mask is as long as both; a file that says otherwise would be refused where it runs."""
+    given = kwargs(2, 4, 4)
+    axes = {**AXES, "mask": {0: "batch", 1: "length", 2: "2*length"}}
+    with pytest.raises(ExportError, match=r"length|past"):
+        ropeexport.export(Attends(), given, tmp_path, dynamic_axes=axes)
+
+
+@pytest.mark.trt
+def test_an_engine_with_a_sum_of_axes_is_built(tmp_path) -> None:
+    exported(tmp_path)
+    engine = ropeexport.build(tmp_path)
+    assert (
+        engine.profile.max["mask"][2] == engine.profile.max["x"][1] + engine.profile.max["past"][1]
+    )
