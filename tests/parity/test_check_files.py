@@ -163,7 +163,7 @@ def test_what_cannot_be_set_up_says_why(exported, tmp_path) -> None:
         check_files(model, tmp_path / "text.npz")
     with pytest.raises(ModelFileError, match="no such file"):
         check_files(model, tmp_path / "none.onnx")
-    with pytest.raises(UsageError, match="axis 'length' is"):
+    with pytest.raises(UsageError, match="axis length is"):
         check_files(model, saved(folder, tmp_path / "saved.npz", k=lambda x: x[:, :, :-1]))
     with pytest.raises(UsageError, match="expected an array of shape"):
         check_files(model, saved(folder, tmp_path / "saved.npz", k=lambda x: x[0]))
