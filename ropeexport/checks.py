@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+from ropeexport.dtypes import DOUBLE, EXPORTED
+
+_TYPES = tuple(kind.torch for kind in (*EXPORTED.values(), DOUBLE))
 _TYPE_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in _TYPES)
 
 

@@ -22,9 +22,6 @@ ENGINE_NAME = "model.engine"
 Implementation = Literal["plugin", "native", "decomposed"]
 Role = Literal["data", "matrices", "positions", "rotated"]
 
-# ModelRecord.dtype by NumPy's name; another type goes by that name
-DATA_TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-
 
 class Record(BaseModel):
     """A frozen record that refuses fields it does not know."""

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from benchmarks.models.classes import example_of
+from ropeexport.dtypes import float_type
 from ropeexport.errors import RopeExportError
 from ropeexport.exporting.exporter import export_example
 from ropeexport.manifest import Manifest, Source
 from ropeexport.models.example import Example
-from ropeexport.parity.floats import float_type
 from ropeexport.parity.tolerance import Size, Yardstick, bound
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.trt.build import Options, build

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 import ropeexport
-from ropeexport import manifest
+from ropeexport.dtypes import short_name
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
 from ropeexport.exporting.norms import fuse_norms
@@ -220,5 +220,4 @@ def _data_type(model: ir.Model) -> str:
     dtype = (ropes[0] if ropes else model.graph).outputs[0].dtype
     if dtype in (None, ir.DataType.UNDEFINED):
         return "unknown"
-    name = str(dtype.numpy())
-    return manifest.DATA_TYPES.get(name, name)
+    return short_name(str(dtype.numpy()))

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.axes import names_of
+from ropeexport.dtypes import HALVES, SINGLE, is_float
 from ropeexport.errors import ExportError, first_line
 from ropeexport.manifest import Comparison, TensorSpec
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.onnx_retype import float64_twin, single_twin
 from ropeexport.parity.cases import Case
-from ropeexport.parity.floats import float_type, is_float
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.parity.space import work_of
 
@@ -40,8 +40,8 @@ _MOST_WORK = 2e10  # multiply-adds of one run
 
 _SIZES = ((2, 6, 3, 10, 8), (4,), (1,))  # axes unlike each other, all alike, all single
 _MASK = 1e30  # what is added to logits to leave them out is of such a size
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_SINGLE = float_type("float32").unit_roundoff
+_HALVES = tuple(kind.ir for kind in HALVES)
+_SINGLE = SINGLE.unit_roundoff
 _ERROR_MULTIPLE = 8.0
 _ROUNDINGS = 32.0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from ropeexport.dtypes import EXPORTED
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.layout import Layout, layout_of
 from ropeexport.fusion.movement import Movement
@@ -15,7 +16,7 @@ from ropeexport.fusion.regions import Regions
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
 
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_FLOATS = tuple(kind.ir for kind in EXPORTED.values())
 
 
 @dataclass(frozen=True)

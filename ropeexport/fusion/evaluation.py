@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
+from ropeexport.dtypes import HALVES
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import form_of
 from ropeexport.onnx_ops.rope_table import limit_of
@@ -27,7 +28,7 @@ _TRIAL_SIZES = (2, 6, 4, 10, 8, 12, 14, 16)
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
 
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_HALVES = tuple(kind.ir for kind in HALVES)
 
 
 class UnevaluableError(Exception):

@@ -8,11 +8,12 @@ from functools import cached_property
 
 import onnx
 
+from ropeexport import dtypes
 from ropeexport.onnx_files.onnx_file import is_rope
 from ropeexport.onnx_ops.attention import with_standard_attention
 
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
-HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+HALVES = tuple(kind.onnx_type for kind in dtypes.HALVES)
 MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Expand", "Flatten")
 _STANDARD = ("", "ai.onnx")
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example
 from ropeexport.modules import FluxAttention, FluxSelfAttention, FluxSelfAttentionIds
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {short: kind.torch for short, kind in EXPORTED.items()}
 
 # Sizes to trace with: all axes are symbolic, so small ones do, and unequal ones cannot be confused
 _TRACE_BATCH = 2

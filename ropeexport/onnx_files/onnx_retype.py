@@ -19,11 +19,12 @@ import onnx
 import onnx.inliner
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_ops.attention import with_standard_attention
 
 _BFLOAT16, _FLOAT, _DOUBLE = TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE
-_NARROW = (TensorProto.FLOAT16, _BFLOAT16, _FLOAT)
+_NARROW = tuple(kind.onnx_type for kind in EXPORTED.values())
 _WIDE = "__wide"
 
 # they move elements, or hand on a branch's: what they return is rounded already

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ropeexport import __version__, atomic, manifest
 from ropeexport.axes import names_of, sum_of
+from ropeexport.dtypes import short_name
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import onnx_file
 
@@ -29,7 +30,7 @@ def manifest_of(path: Path) -> Manifest:
             file=path.name,
             sha256=atomic.sha256_of(path),
             opset=onnx_file.opset(model),
-            dtype=manifest.DATA_TYPES.get(data.dtype, data.dtype) if data else "none",
+            dtype=short_name(data.dtype) if data else "none",
             inputs=inputs,
             outputs=onnx_file.output_specs(model),
             ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),

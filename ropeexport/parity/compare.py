@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.parity.floats import Float64s, FloatType, float_type
+from ropeexport.dtypes import Float64s, FloatType, float_type
 
 _CHUNK = 1 << 15  # elements; float64 temporaries of it stay in the cache and in the heap
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import float_type, is_float, numpy_type
 from ropeexport.manifest import TensorSpec
 from ropeexport.parity import positions
 from ropeexport.parity.cases import Case
-from ropeexport.parity.floats import float_type, is_float, numpy_type
 from ropeexport.parity.space import BEYOND, BEYOND_BY, Kind, ends_at, work_of
 from ropeexport.profiles import shape_at
 from ropeexport.runners import Arrays

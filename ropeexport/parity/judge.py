@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import MissingError, ParityError, RopeExportError
 from ropeexport.manifest import Manifest, TensorSpec
 from ropeexport.parity import tolerance
 from ropeexport.parity.cases import Case, select
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
-from ropeexport.parity.floats import float_type, is_float
 from ropeexport.parity.inputs import make_inputs, probes_of
 from ropeexport.parity.records import (
     CaseRecord,

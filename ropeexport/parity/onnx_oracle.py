@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from ropeexport.dtypes import Float64s
 from ropeexport.errors import ParityError
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.onnx_retype import float64_twin
-from ropeexport.parity.floats import Float64s
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
 from ropeexport.runners import Arrays
 

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
+from ropeexport.dtypes import SINGLE, Float64s
 from ropeexport.errors import ParityError
-from ropeexport.parity.floats import Float64s, float_type
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.parity.truth import Truth, floats_in_float64, joined, size_of, truth_of
 from ropeexport.parity.widening import Widened
@@ -114,4 +114,4 @@ def _copied(module: nn.Module) -> nn.Module:
 
 def _noise(table: Tensor, generator: torch.Generator) -> Tensor:
     signs = 2.0 * torch.rand(table.shape, dtype=torch.float64, generator=generator) - 1.0
-    return float_type("float32").unit_roundoff * signs
+    return SINGLE.unit_roundoff * signs

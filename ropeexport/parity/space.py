@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from ropeexport.axes import names_of
+from ropeexport.dtypes import is_float
 from ropeexport.manifest import Axis, Manifest, TensorSpec
-from ropeexport.parity.floats import is_float
 from ropeexport.profiles import profile_axes, shape_at
 
 Kind = Literal[

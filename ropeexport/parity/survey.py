@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import Float64s
 from ropeexport.manifest import TensorSpec
-from ropeexport.parity.floats import Float64s
 from ropeexport.runners import Arrays
 
 # Elements by share: none at all, then powers of two from 2^-20 (and below) to 2^4 (and above)

@@ -38,11 +38,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ropeexport.dtypes import SINGLE, float_type
 from ropeexport.parity.compare import Difference
-from ropeexport.parity.floats import float_type
 
 # what hardware accumulates a matrix product of any of the types in
-_ACCUMULATION_ROUNDOFF = float_type("float32").unit_roundoff
+_ACCUMULATION_ROUNDOFF = SINGLE.unit_roundoff
 _GROWTH = 0.5
 
 _MOST_SAMPLES = 16

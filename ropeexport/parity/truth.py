@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.parity.floats import Float64s, float_type, is_float
+from ropeexport.dtypes import Float64s, float_type, is_float
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.runners import Arrays
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_HALVES = frozenset({torch.float16, torch.bfloat16})
+from ropeexport.dtypes import HALVES
+
+_HALVES = frozenset(kind.torch for kind in HALVES)
 _CASTS: dict[Callable[..., Any], torch.dtype] = {
     Tensor.float: torch.float32,
     Tensor.half: torch.float16,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import Float64s, float_type, is_float
 from ropeexport.errors import ChangedInputError
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference, compare
-from ropeexport.parity.floats import Float64s, float_type, is_float
 from ropeexport.parity.repeat import NotRepeatableError, run_twice
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ropeexport import atomic, manifest
+from ropeexport.dtypes import FLOATS
 from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import EngineRecord, Implementation, Manifest, Profile
 from ropeexport.onnx_files import onnx_file
@@ -20,10 +21,8 @@ from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
 Choice = Literal["auto", "plugin", "native", "decomposed"]
 
 TIMING_CACHE_NAME = "timing.cache"
-_TYPES = {  # NumPy's names of TensorRT's types
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
+# NumPy's names of TensorRT's types
+_TYPES = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt} | {
     "INT32": "int32",
     "INT64": "int64",
     "BOOL": "bool",

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.manifest import Weights
 from ropeexport.weights.integrity import weight_file
 from ropeexport.weights.safetensors_files import Place, find
 from ropeexport.weights.skeleton import is_fake
 
-_TYPES = {
-    "F64": ir.DataType.DOUBLE, "F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16,
-    "BF16": ir.DataType.BFLOAT16, "I64": ir.DataType.INT64, "I32": ir.DataType.INT32,
-    "I8": ir.DataType.INT8, "U8": ir.DataType.UINT8, "BOOL": ir.DataType.BOOL,
+_TYPES = {kind.safetensors: kind.ir for kind in FLOATS} | {
+    "I64": ir.DataType.INT64, "I32": ir.DataType.INT32, "I8": ir.DataType.INT8,
+    "U8": ir.DataType.UINT8, "BOOL": ir.DataType.BOOL,
     "F8_E4M3": ir.DataType.FLOAT8E4M3FN, "F8_E5M2": ir.DataType.FLOAT8E5M2,
 }  # fmt: skip
 _SHOWN = 3

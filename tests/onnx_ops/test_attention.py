@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from ropeexport.dtypes import float_type
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.onnx_ops import names
@@ -20,7 +21,6 @@ from ropeexport.onnx_ops.attention import (
     lengths_of_change,
     with_standard_attention,
 )
-from ropeexport.parity.floats import float_type
 
 HEADS, S, D, DV = 2, 12, 8, 16
 KINDS = {"float": np.float32, "float16": np.float16}

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from ropeexport.dtypes import float_type
 from ropeexport.parity import compare as module
 from ropeexport.parity.compare import compare
-from ropeexport.parity.floats import float_type
 
 EXPECTED = np.array([[1.0, -2.0, 4.0], [0.5, 0.0, 8.0]])
 

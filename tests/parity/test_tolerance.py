@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from ropeexport.dtypes import float_type
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference
-from ropeexport.parity.floats import float_type
 from ropeexport.parity.tolerance import Allowance, Size, Yardstick, bound
 
 YARDSTICK = Yardstick(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError, first_line
 from ropeexport.models.builtin_models import DTYPES
 from ropeexport.models.example import Example
@@ -22,7 +23,7 @@ from ropeexport.weights.safetensors_files import commonest_type, find, read_plac
 from ropeexport.weights.skeleton import skeleton
 
 LIBRARIES = ("diffusers", "transformers")
-_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_STORED = {kind.safetensors: kind.torch for kind in EXPORTED.values()}
 
 Maker = Callable[[Callable[[], nn.Module]], nn.Module]  # how a module is built: with values or not
 

@@ -1,0 +1,132 @@
+"""The floating types: one row says all that ropeexport knows of one.
+
+Names are NumPy's (with ``ml_dtypes``), ``bfloat16`` included; other libraries' types follow from a
+row.  A type that is no row here is an integer, a boolean, or nothing that is rotated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+Float64s = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FloatType:
+    """A binary floating type.
+
+    Parameters
+    ----------
+    name : str
+        NumPy's and torch's.
+    short : str
+        In options and manifests: ``fp16``.
+    precision, emin : int
+        Significant bits, and the exponent of the smallest normal number, ``2**emin``.
+    onnx, safetensors, tensorrt : str
+        What each calls it; empty: it has none.
+    exported : bool
+        Whether a module is exported in it.
+    """
+
+    name: str
+    short: str
+    precision: int
+    emin: int
+    onnx: str
+    safetensors: str
+    tensorrt: str = ""
+    exported: bool = True
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Largest relative error of rounding to nearest."""
+        return float(2.0**-self.precision)
+
+    @property
+    def smallest_normal(self) -> float:
+        """Below it, spacing no longer shrinks."""
+        return float(2.0**self.emin)
+
+    @property
+    def underflow(self) -> float:
+        """Largest absolute error of rounding below the smallest normal: half a subnormal."""
+        return float(2.0 ** (self.emin - self.precision))
+
+    def spacing(self, x: Float64s) -> Float64s:
+        """Return the unit in the last place of each element of ``x`` in this type."""
+        exponent = np.frexp(x)[1]
+        spacing: Float64s = np.ldexp(1.0, np.maximum(exponent, self.emin + 1) - self.precision)
+        return spacing
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """NumPy's dtype."""
+        return np.dtype(getattr(ml_dtypes, self.name, self.name))
+
+    @property
+    def torch(self) -> torch.dtype:
+        """Torch's dtype."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.name)
+        return dtype
+
+    @property
+    def onnx_type(self) -> int:
+        """ONNX's number of it, a ``TensorProto.DataType``."""
+        import onnx
+
+        return int(onnx.TensorProto.DataType.Value(self.onnx))
+
+    @property
+    def ir(self) -> ir.DataType:
+        """The type in an onnx_ir graph."""
+        import onnx_ir as ir
+
+        return ir.DataType[self.onnx]
+
+
+FLOATS = (
+    FloatType("float64", "fp64", 53, -1022, "DOUBLE", "F64", exported=False),
+    FloatType("float32", "fp32", 24, -126, "FLOAT", "F32", "FLOAT"),
+    FloatType("float16", "fp16", 11, -14, "FLOAT16", "F16", "HALF"),
+    FloatType("bfloat16", "bf16", 8, -126, "BFLOAT16", "BF16", "BF16"),
+)
+BY_NAME = {kind.name: kind for kind in FLOATS}
+EXPORTED = {kind.short: kind for kind in FLOATS if kind.exported}
+DOUBLE, SINGLE = BY_NAME["float64"], BY_NAME["float32"]
+HALVES = tuple(kind for kind in FLOATS if kind.precision < SINGLE.precision)
+
+
+def float_type(dtype: str) -> FloatType:
+    """Return a type by name.
+
+    An integer or boolean output is held to float64: equal, for all that any bound can tell.
+    """
+    return BY_NAME.get(dtype, DOUBLE)
+
+
+def is_float(dtype: str) -> bool:
+    """Say whether a type, by name, is one of the floating types."""
+    return dtype in BY_NAME
+
+
+def short_name(dtype: str) -> str:
+    """Return what manifests call a type: ``fp16``, or the name of one that is not exported."""
+    kind = BY_NAME.get(dtype)
+    return kind.short if kind is not None and kind.exported else dtype
+
+
+def numpy_type(dtype: str) -> np.dtype[np.generic]:
+    """Return NumPy's dtype by name, ``bfloat16`` included."""
+    return BY_NAME[dtype].numpy if dtype in BY_NAME else np.dtype(dtype)
