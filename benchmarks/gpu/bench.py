@@ -14,6 +14,7 @@ from benchmarks.gpu.shapes import Problem, Shape, count_sets, make_problem
 from benchmarks.gpu.standings import ERROR, SKIPPED, WRONG, Entrant, Work, records
 from benchmarks.gpu.timing import Plan, passes_of, repeats_of, turns
 from benchmarks.gpu.verdict import Skipped
+from ropeexport.errors import first_line
 
 _MARK = -7.0
 _ARRAYS = 13  # what all contenders hold together for a set of inputs, in sizes of the inputs
@@ -70,8 +71,7 @@ def _set_up(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan:
     except Skipped as error:
         entrant.out(SKIPPED, str(error))
     except Exception as error:  # another project's code may raise anything
-        first_line = next(iter(str(error).splitlines()), "")
-        entrant.out(ERROR, f"{type(error).__name__}: {first_line[:300]}")
+        entrant.out(ERROR, f"{type(error).__name__}: {first_line(error)[:300]}")
     finally:
         device.release()
 
@@ -132,11 +132,22 @@ def _wrong(
 
 
 def _time(device: CudaDevice, entrants: Sequence[Entrant], plan: Plan) -> None:
+    """Time all in turns; where the GPU is lost to this process, what was timed before stays."""
     for order in turns(len(entrants), plan.rounds):
         for place in order:
             entrant = entrants[place]
             work = entrant.work
             if work is None:
                 continue
-            batches = [device.elapsed_us(work.run, work.repeats) for _ in range(plan.batches)]
+            try:
+                batches = [device.elapsed_us(work.run, work.repeats) for _ in range(plan.batches)]
+            except Exception as error:
+                _lose(entrants, f"not timed: {type(error).__name__}: {first_line(error)}")
+                return
             entrant.rounds_us += (statistics.median(batches) / (work.repeats * work.calls),)
+
+
+def _lose(entrants: Sequence[Entrant], reason: str) -> None:
+    for entrant in entrants:
+        if not entrant.rounds_us:
+            entrant.out(SKIPPED, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -53,33 +53,50 @@ class Contender:
 
 
 def kernel_contenders(device: CudaDevice, kernel: Kernel) -> list[Contender]:
-    """Return what needs no other package and compiles nothing: the kernel, eager, copies."""
+    """Return what needs no other package and compiles nothing: the kernel, copies, eager."""
+    matrices, *tables = own_forms(device, kernel)
+    eager = Contender(EAGER, _eager_call, equals_eager)
+    return [matrices, *copies(device, kernel), *tables, eager]
+
+
+def own_forms(device: CudaDevice, kernel: Kernel) -> list[Contender]:
+    """Return the kernel in each of its forms: matrices, tables, tables of pairs of halves."""
     half = partial(is_rotation, pairing="half")
     neighbours = partial(is_rotation, pairing="interleaved")
-    matrices = partial(_kernel_call, device, kernel)
-    tables = partial(_kernel_call, device, kernel, tables="interleaved")
-    halves = partial(_kernel_call, device, kernel, tables="half")
+    call = partial(_kernel_call, device, kernel)
     return [
-        Contender(OURS, matrices, equals_eager, is_ours=True),
-        *copies(device, kernel),
-        Contender("ours, tables", tables, neighbours, coefficients="tables", is_ours=True),
-        Contender("ours, tables, halves", halves, half, "half", "tables", is_ours=True),
-        Contender(EAGER, _eager_call, equals_eager),
-    ]
-
-
-def compiler_contenders(device: CudaDevice, kernel: Kernel, thorough: bool) -> list[Contender]:
-    """Return torch.compile beside the kernel; ``thorough``: with its autotuning too."""
-    neighbours = partial(is_rotation, pairing="interleaved")
-    modes = {"torch.compile": None, "torch.compile, max-autotune": "max-autotune-no-cudagraphs"}
-    return [
-        Contender(OURS, partial(_kernel_call, device, kernel), equals_eager, is_ours=True),
-        *(
-            Contender(name, Compiled(mode), neighbours)
-            for name, mode in modes.items()
-            if thorough or mode is None
+        Contender(OURS, call, equals_eager, is_ours=True),
+        Contender(
+            "ours, tables",
+            partial(call, tables="interleaved"),
+            neighbours,
+            coefficients="tables",
+            is_ours=True,
+        ),
+        Contender(
+            "ours, tables, halves",
+            partial(call, tables="half"),
+            half,
+            "half",
+            "tables",
+            is_ours=True,
         ),
     ]
+
+
+def compiled(*, autotuned: bool = False) -> Contender:
+    """Return torch.compile of the seed's function, with its own autotuning if that is asked for."""
+    torch.compiler.reset()  # else the shapes before this one count against its recompilations
+    name, mode = "torch.compile", None
+    if autotuned:
+        name, mode = f"{name}, max-autotune", "max-autotune-no-cudagraphs"
+    return Contender(name, Compiled(mode), partial(is_rotation, pairing="interleaved"))
+
+
+def beside(contenders: Sequence[Contender], own: Sequence[Contender]) -> list[Contender]:
+    """Return contenders behind those forms of the kernel that they are compared with."""
+    kinds = {(c.pairing, c.coefficients) for c in contenders}
+    return [*(c for c in own if (c.pairing, c.coefficients) in kinds), *contenders]
 
 
 def copies(device: CudaDevice | None = None, kernel: Kernel | None = None) -> list[Contender]:

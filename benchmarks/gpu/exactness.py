@@ -15,6 +15,7 @@ from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.kernel import Kernel, Tuning
 from benchmarks.gpu.seed import seed_apply_rope
 from benchmarks.gpu.verdict import Check, check_of
+from ropeexport.errors import first_line
 
 Say = Callable[[str], None]
 
@@ -27,6 +28,10 @@ _FEW = ((2, 24, 24, 65, 128, 2, 1), (2, 6, 6, 33, 64, 1, 6), (1, 3, 3, 7, 66, 1,
 def kernel_checks(device: CudaDevice, kernel: Kernel, quick: bool, say: Say) -> Iterator[Check]:
     """Yield a check for each kind of case and each way to launch."""
     prover = Prover(device, kernel)
+    # before anything else: what a launch asks of the device it then asks within a capture
+    first = "a first launch, captured"
+    say(f"exactness: {first}")
+    yield prover.check(first, iter([random_case(_FEW[0], "bf16")]), prover.captured_first)
     for kind, cases in groupby(_by_kind(sweep(quick)), lambda case: case.kind):
         say(f"exactness: {kind}")
         yield prover.check(kind, cases, prover.once)
@@ -59,9 +64,8 @@ class Prover:
         for case in cases:
             try:
                 failures += [f"{case}: {difference}" for difference in way(case)]
-            except Exception as error:  # a launch that fails, or any later call after one that did
-                first_line = next(iter(str(error).splitlines()), "")
-                failures.append(f"{case}: {type(error).__name__}: {first_line}")
+            except Exception as error:  # a launch that failed, or any later call after one that did
+                failures.append(f"{case}: {type(error).__name__}: {first_line(error)}")
             count += 1
         return check_of(name, count, failures)
 
@@ -97,6 +101,14 @@ class Prover:
             replay()
             self._device.synchronize()
             yield from self._differences(case, placed)
+
+    def captured_first(self, case: Case) -> Iterator[str]:
+        """Capture a case that was never launched, and replay it."""
+        placed = place(case, self._device.torch)
+        self._device.synchronize()
+        self._device.capture(self._enqueue(case, placed))()
+        self._device.synchronize()
+        yield from self._differences(case, placed)
 
     def _enqueue(self, case: Case, placed: Placed) -> Callable[[], None]:
         tuning = Tuning(*case.tuning) if case.tuning else None

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.compiler import release
 from ropeexport.trt.gpu import Gpu
 
 _PACKAGES = (
@@ -52,9 +53,8 @@ def describe(gpu: Gpu, nvcc: Path | None = None) -> Machine:
     }
     versions |= {name: found for name in _PACKAGES if (found := _version(name))}
     versions["cuda of the driver"] = gpu.driver_cuda
-    toolkit = _nvcc_version(nvcc)
-    if toolkit:
-        versions["nvcc"] = toolkit
+    if nvcc is not None:
+        versions["nvcc"] = release(nvcc)
     return Machine(gpu.name, gpu.compute_capability, driver_version(), versions)
 
 
@@ -70,11 +70,6 @@ def driver_version(file: Path = _DRIVER_FILE) -> str:
 def slug(name: str) -> str:
     """Return a name as part of a file's: ``NVIDIA H100 80GB HBM3`` is ``nvidia-h100-80gb-hbm3``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _nvcc_version(nvcc: Path | None) -> str:
-    match = re.search(r"release ([\d.]+)", _said(str(nvcc), "--version")) if nvcc else None
-    return match[1] if match else ""
 
 
 def _said(*command: str) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.gpu import plugin
+from benchmarks.gpu import large, plugin
 from benchmarks.gpu.bench_part import bench
 from benchmarks.gpu.compiler import BUILD, CompileError
 from benchmarks.gpu.engines import Engines, engine_records, find_flavours
 from benchmarks.gpu.exactness import kernel_checks
-from benchmarks.gpu.large import large_check
 from benchmarks.gpu.result import engine_key
-from benchmarks.gpu.sanitizer import find_sanitizer, headline, sanitizer_checks
+from benchmarks.gpu.sanitizer import find_sanitizer, sanitizer_checks
 from benchmarks.gpu.session import Session
 from benchmarks.gpu.torch_op import torch_op_check
-from benchmarks.gpu.verdict import FAIL, PASS, SKIPPED, Check, Skipped, part_of
+from benchmarks.gpu.verdict import FAIL, PASS, SKIPPED, Check, Skipped, guarded, part_of
 
 _ENQUEUE_CASES = BUILD / "enqueue"
-_LOGS = BUILD / "sanitizer"
 _ENGINES = BUILD / "engines"
 
 Part = Callable[[Session], Check]
@@ -34,33 +32,31 @@ def exactness(session: Session) -> Check:
             bit_exact=False if failed else None, exactness=[done.record() for done in checks]
         )
         session.say(f"  {check.verdict} {check.name} {check.reason}")
-    part = part_of("exactness", checks)
-    if part.verdict == PASS:  # only now: a run that was cut short has proven nothing of the kind
+    if all(check.verdict == PASS for check in checks):  # to the end, and nothing left out
         session.update(bit_exact=True)
-    return part
+    return part_of("exactness", checks)
 
 
 def _exactness_checks(session: Session) -> Iterator[Check]:
     device, kernel = session.device(), session.kernel()
     yield from kernel_checks(device, kernel, session.options.quick, session.say)
-    yield torch_op_check(device)
+    yield guarded("the torch op on the GPU", lambda: torch_op_check(device))
     if not session.options.quick:
-        session.say("exactness: tensors of more than 2^31 elements")
-        yield large_check(device, kernel)
+        session.say(f"exactness: {large.NAME}")
+        yield guarded(large.NAME, lambda: large.large_check(device, kernel))
     device.release()
-    try:
-        files = session.plugin()
-    except Skipped as reason:
-        yield Check(plugin.NAME, SKIPPED, str(reason))
-    except CompileError as error:
-        yield Check(plugin.NAME, FAIL, str(error))
-    else:
-        session.say("exactness: the plugin's harness on the GPU")
-        yield plugin.enqueue_check(files, _ENQUEUE_CASES)
+    yield guarded(plugin.NAME, lambda: _plugin_check(session))  # a process of its own
+
+
+def _plugin_check(session: Session) -> Check:
+    files = session.plugin()
+    session.say("exactness: the plugin's harness on the GPU")
+    return plugin.enqueue_check(files, _ENQUEUE_CASES)
 
 
 def sanitizer(session: Session) -> Check:
     """Run compute-sanitizer's tools over the driver and the plugin's harness."""
+    session.update(sanitizer=None, sanitizer_checks=[])
     tool = find_sanitizer()
     session.say("compiling the sanitizer's driver")
     programs: dict[str, Sequence[str]] = {"driver": [str(session.compiler().driver())]}
@@ -71,12 +67,17 @@ def sanitizer(session: Session) -> Check:
         programs["plugin"] = plugin.enqueue_command(files, _ENQUEUE_CASES)
     except (Skipped, CompileError) as reason:
         checks.append(Check("all tools, plugin", SKIPPED, str(reason)))
-    for check in sanitizer_checks(tool, programs, _LOGS, session.say):
+    log = session.path.with_name("sanitizer.log")
+    for check in sanitizer_checks(tool, programs, log, session.say):
         checks.append(check)
+        failed = any(done.verdict == FAIL for done in checks)
         session.update(
-            sanitizer=headline(checks), sanitizer_checks=[done.record() for done in checks]
+            sanitizer="findings" if failed else None,
+            sanitizer_checks=[done.record() for done in checks],
         )
         session.say(f"  {check.verdict} {check.name} {check.reason}")
+    if all(check.verdict == PASS for check in checks):  # every tool over every program
+        session.update(sanitizer="clean")
     return part_of("sanitizer", checks)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from benchmarks.gpu import result, table
-from benchmarks.gpu.compiler import find_compiler
+from benchmarks.gpu.compiler import ROOT, find_compiler
 from benchmarks.gpu.machine import describe
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.origin import find_origin
@@ -16,6 +16,7 @@ from benchmarks.gpu.verdict import FAIL, SKIPPED, Check, Skipped, worst
 from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
 from ropeexport.trt.gpu import Gpu
 
+CARRIED = ROOT / ".gpu" / "results"
 _UNDER_WAY = "under way: cut short, if this is the end of the run"
 
 
@@ -44,7 +45,9 @@ def _open(options: Options, gpu: Gpu) -> Session:
         nvcc = None
     machine, origin = describe(gpu, nvcc), find_origin()
     path = result.path_of(options.out, machine, origin, today, options.quick)
-    return Session(options, machine, path, result.open_document(path, machine, origin, today))
+    # what another machine of the day left, where it was taken along
+    former = path if path.is_file() else CARRIED / path.name
+    return Session(options, machine, path, result.open_document(former, machine, origin, today))
 
 
 def _run_part(session: Session, name: str, part: Part) -> Check:

@@ -51,7 +51,7 @@ def find_sanitizer() -> Path:
 def sanitizer_checks(
     sanitizer: Path,
     programs: dict[str, Sequence[str]],
-    logs: Path,
+    log: Path,
     say: Callable[[str], None],
     run: Run | None = None,
 ) -> Iterator[Check]:
@@ -63,20 +63,22 @@ def sanitizer_checks(
         compute-sanitizer.
     programs : dict
         Command line by name; each must exit with 0.
-    logs : Path
-        Folder for the whole output of each run.
+    log : Path
+        File for the whole output of all runs.
     say : callable
         Told what is run.
     run : callable
         Runs a command and returns its exit code and output; a process by default.
     """
-    logs.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("")
     for name, program in programs.items():
         for tool in TOOLS:
             say(f"sanitizer: {tool} over {name}")
             options = ("--error-exitcode", str(_EXIT_CODE), *_OPTIONS.get(tool, ()))
             status, output = (run or _process)([str(sanitizer), "--tool", tool, *options, *program])
-            (logs / f"{tool}-{name}.log").write_text(output)
+            with log.open("a") as file:
+                file.write(f"{tool} over {name}: exit code {status}\n{output}\n")
             yield read_tool(tool, name, status, output)
 
 
@@ -86,21 +88,13 @@ def read_tool(tool: str, program: str, status: int, output: str) -> Check:
     counts = [int(count) for count in _SUMMARY.findall(output)]
     if not counts and status == _LATE:
         return Check(name, SKIPPED, output)
-    if not counts and _UNABLE.search(output):
+    if status != 0 and _UNABLE.search(output):  # whatever it counts behind that
         return Check(name, SKIPPED, f"compute-sanitizer cannot run here: {_findings(output)}")
     if not counts:
         return Check(name, FAIL, f"no summary (exit code {status}): {_findings(output)}")
     if status == 0 and not any(counts):
         return Check(name, PASS, cases=1)
     return Check(name, FAIL, f"{sum(counts)} findings, exit code {status}: {_findings(output)}", 1)
-
-
-def headline(checks: Sequence[Check]) -> str | None:
-    """Return ``clean`` or ``findings``; None where no tool ran."""
-    verdicts = {check.verdict for check in checks}
-    if FAIL in verdicts:
-        return "findings"
-    return "clean" if PASS in verdicts else None
 
 
 def _findings(output: str) -> str:

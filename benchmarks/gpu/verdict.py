@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ropeexport.errors import first_line
 
 PASS = "PASS"
 FAIL = "FAIL"
@@ -40,6 +42,16 @@ def check_of(name: str, cases: int, failures: Sequence[str]) -> Check:
     if cases == 0:
         return Check(name, FAIL, "nothing was compared")
     return Check(name, PASS, cases=cases)
+
+
+def guarded(name: str, check: Callable[[], Check]) -> Check:
+    """Return a check, or that it could not run, or what it raised, so that others follow it."""
+    try:
+        return check()
+    except Skipped as reason:
+        return Check(name, SKIPPED, str(reason))
+    except Exception as error:  # a launch that failed, or any later call after one that did
+        return Check(name, FAIL, f"{type(error).__name__}: {first_line(error)}")
 
 
 def worst(checks: Iterable[Check]) -> str:

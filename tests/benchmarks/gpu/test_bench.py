@@ -13,9 +13,11 @@ from benchmarks.gpu.bench import measure
 from benchmarks.gpu.contenders import (
     Call,
     Contender,
-    compiler_contenders,
+    beside,
+    compiled,
     copies,
     kernel_contenders,
+    own_forms,
 )
 from benchmarks.gpu.correct import bound, equals_eager, is_rotation
 from benchmarks.gpu.seed import seed_apply_rope
@@ -79,12 +81,14 @@ def test_copies_move_as_many_bytes_as_the_op(device, host_kernel) -> None:
 def test_torch_compile_is_one_graph(device, host_kernel) -> None:
     """A graph break would be an error, never an eager run under another's name."""
     names = ("torch.compile", "torch.compile, max-autotune")
-    own = {c.name: c for c in compiler_contenders(device, host_kernel, thorough=True)}
-    assert [name for name, c in own.items() if c.is_rival] == list(names)
+    own = own_forms(device, host_kernel)
     problem = make_problem(SHAPE, "fp16", CPU, 0)
-    for name in names:
-        torch.compiler.reset()
-        assert own[name].wrong(problem, own[name].prepare(problem).run()) == ""
+    for name, autotuned in zip(names, (False, True), strict=True):
+        contender = compiled(autotuned=autotuned)
+        assert contender.name == name
+        assert contender.is_rival
+        assert [c.name for c in beside([contender], own)] == ["ours", name]
+        assert contender.wrong(problem, contender.prepare(problem).run()) == ""
 
 
 def test_one_that_computes_something_else_is_not_timed(device) -> None:
@@ -194,6 +198,30 @@ def test_one_that_raises_is_out_alone(device) -> None:
         "MISSING: liger-kernel",
     )
     assert found["eager"]["status"] == "TIMED"
+
+
+def test_a_gpu_that_is_lost_leaves_what_was_timed_and_its_culprit(device, monkeypatch) -> None:
+    """After an illegal access every call of the process fails; the entry names whose it was."""
+    lost = []
+    elapsed = type(device).elapsed_us
+
+    def fatal(problem):
+        lost.append(True)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    def elapsed_us(self, work, times: int) -> float:
+        if lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return elapsed(self, work, times)
+
+    monkeypatch.setattr(type(device), "elapsed_us", elapsed_us)
+    found = measured(device, contender("eager", eager), contender("rival", fatal))
+    assert found["rival"]["status"] == "ERROR"
+    assert found["rival"]["reason"].endswith("an illegal memory access was encountered")
+    assert (found["eager"]["status"], found["eager"]["reason"]) == (
+        "SKIPPED",
+        "not timed: RuntimeError: CUDA error: an illegal memory access was encountered",
+    )
 
 
 def test_a_shape_that_does_not_fit_is_skipped(device, monkeypatch) -> None:

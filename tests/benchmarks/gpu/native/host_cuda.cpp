@@ -13,7 +13,8 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   *memory = nullptr;  // exactly as long as asked for: what lies behind belongs to the sanitizer
-  const int failed = bytes ? posix_memalign(memory, 256, bytes) : 0;
+  if (bytes == 0) return cudaErrorInvalidValue;  // an array of nothing is none
+  const int failed = posix_memalign(memory, 256, bytes);
   return failed ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {

@@ -1,4 +1,7 @@
-"""Sweep the kernel's cut on one shape: ``python3 tune.py OUT.json [shape] [dtype]``."""
+"""Sweep the kernel's cut on one shape: ``python3 tune.py OUT.json [shape] [dtype]``.
+
+The shape ``once`` launches FLUX's two shapes once, as the product cuts them: for a profiler.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,13 @@ from benchmarks.gpu.timing import Plan, passes_of
 out, name, dtype = [*sys.argv[1:], *("flux", "fp16")[len(sys.argv) - 2 :]]
 capability = "".join(map(str, torch.cuda.get_device_capability()))
 device, kernel = CudaDevice(), Kernel(find_compiler(capability).kernel())
+if name == "once":
+    for shape in (s for s in shapes.SHAPES if s.name in ("flux", "flux-512")):
+        p = shapes.make_problem(shape, dtype, device.torch, 0)
+        out_tensors = (torch.empty_like(p.q), torch.empty_like(p.k))
+        kernel.call(Launch(p.q, p.k, p.pe, out_tensors))(device.stream())
+    device.synchronize()
+    sys.exit()
 shape = next(s for s in shapes.SHAPES if s.name == name)
 moved = shape.moved_bytes(dtype)
 sets = shapes.count_sets(moved, device.l2_bytes)
@@ -44,7 +54,7 @@ def add(key: str, runs: list, bytes_: int) -> None:
 
 
 for heads in (4, 8, 12, 24):
-    for blocks in (1, 528, 1056, 2112, 4224):
+    for blocks in (0, 1, 528, 1056, 2112, 4224):  # 0: by the GPU's own waves
         tuning = Tuning(1 << 30, blocks, heads)
         calls = [
             kernel.call(Launch(p.q, p.k, p.pe, o), tuning)
