@@ -23,6 +23,7 @@ from ropeexport.fusion.fuse import fuse
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models import sources
+from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged
 from ropeexport.onnx_files import onnx_contract
 from ropeexport.onnx_ops import names
@@ -106,7 +107,9 @@ def export_example(
         copying.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
-    made = onnx_model(example, source, opset=opset, max_position=max_position)
+    example, made = within_bounds(
+        checked(example), lambda e: onnx_model(e, source, opset=opset, max_position=max_position)
+    )
     check_count(made.count, require_rope)
 
     def describe(path: Path, written: Weights | None) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,14 +18,13 @@ from ropeexport.exporting.simplify import clean
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.fusion.limits import limits_of
-from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec, Weights
+from ropeexport.manifest import Manifest, RopeCount, Weights, source_of_file
+from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
 
 OLDEST_OPSET = 17
-# sizes that a dynamic axis of a foreign file is meant for, until a build is told others
-_AXIS = Axis(min=1, opt=16, max=64)
 
 
 def fuse_file(
@@ -34,6 +34,7 @@ def fuse_file(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = MAX_POSITION,
+    axes: Mapping[str, Given] | None = None,
 ) -> tuple[Manifest | None, RopeCount]:
     """Write an ONNX file again with its rotary applications replaced by ops.
 
@@ -49,6 +50,8 @@ def fuse_file(
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of angles must hold; beyond, angles are NaN.
+    axes : dict of str to (min, opt, max) or Axis
+        Sizes that the dynamic axes are meant for, in place of the usual ones.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def fuse_file(
     attach_functions(model)
     attach_functions(made.before)
     comparison = with_whole(made.comparison, ir.load(path), made.before, model)
-    source = Source(kind="onnx", name=path.name)
+    source = source_of_file(path, folder)
     annotate(model, source, path.stem)
 
     def describe(path: Path, weights: Weights | None) -> Manifest:
@@ -83,7 +86,7 @@ def fuse_file(
             ropeexport=ropeexport.__version__,
             source=source,
             model=written,
-            axes=_axes(written.inputs),
+            axes=with_given(axes_of_file(written.inputs), axes),
         )
 
     return model_writer.write(model, folder, describe, force=force), count
@@ -125,7 +128,3 @@ def _name_dimensions(model: ir.Model) -> None:
                 for axis, dim in enumerate(value.shape)
             ]
             value.shape = ir.Shape(dims)
-
-
-def _axes(inputs: tuple[TensorSpec, ...]) -> dict[str, Axis]:
-    return {dim: _AXIS for spec in inputs for dim in spec.shape if isinstance(dim, str)}

@@ -15,10 +15,11 @@ import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
 from torch.export.graph_signature import OutputKind
 
-from ropeexport.errors import ExportError, UsageError, first_line
+from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
+from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
@@ -58,7 +59,11 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         except ExportError:
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through
-            raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
+            text = f"{type(example.module).__name__}: {_cause(error)}"
+            bounds = _bounds(error, example.axes)
+            if bounds:
+                raise AxisRangeError(f"{text} {_allowed(bounds)}", bounds) from error
+            raise ExportError(text) from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
     if written != opset:
@@ -149,7 +154,10 @@ def dynamic_shapes(example: Example) -> dict[str, Any]:
 
 
 def _dim(label: str, example: Example) -> Any:
-    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it."""
+    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it.
+
+    torch takes every axis for 2 or longer, so a smallest size below 3 says nothing.
+    """
     limit = example.axes.get(label)
     sizes = [
         x.shape[axis]
@@ -159,7 +167,8 @@ def _dim(label: str, example: Example) -> Any:
     ]
     if limit is None or limit.max < max(sizes, default=0):
         return torch.export.Dim(label)
-    return torch.export.Dim(label, max=limit.max)
+    smallest = limit.min if 2 < limit.min <= min(sizes, default=0) else None
+    return torch.export.Dim(label, min=smallest, max=limit.max)
 
 
 def _static(value: Any) -> Any:
@@ -185,6 +194,27 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+# how torch says which sizes of an axis its trace holds for
+_FIX = re.compile(r"^\s*(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)\s*$", re.MULTILINE)
+
+
+def _bounds(error: Exception, axes: Mapping[str, Axis]) -> dict[str, tuple[int | None, int | None]]:
+    """Return the sizes that a trace holds for, where that is why torch refused it."""
+    return {
+        name: (int(low) if low else None, int(high) if high else None)
+        for name, low, high in _FIX.findall(str(error))
+        if name in axes and (low or high)
+    }
+
+
+def _allowed(bounds: Mapping[str, tuple[int | None, int | None]]) -> str:
+    texts = []
+    for name, (low, high) in bounds.items():
+        words = [name] + ([f"from {low}"] if low else []) + ([f"to {high}"] if high else [])
+        texts.append(" ".join(words))
+    return f"(the module takes {', '.join(texts)})"
 
 
 def _cause(error: Exception) -> str:

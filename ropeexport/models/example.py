@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis
+from ropeexport.models.axes import default_axes, longest_of
 from ropeexport.runners.module_state import ModuleState
 
 
@@ -29,7 +30,8 @@ class Example:
     dynamic_axes : dict
         Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``.
     axes : dict of str to Axis
-        Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
+        Sizes that each dynamic axis is meant for; those left out get a range of
+        :mod:`ropeexport.models.axes`.
     outputs : tuple of str
         Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
     constants : dict of str to Any
@@ -49,7 +51,13 @@ class Example:
 
 
 def checked(example: Example) -> Example:
-    """Return the example; raise :class:`UsageError` for what cannot be exported as it is given."""
+    """Return the example with every axis's range.
+
+    Raises
+    ------
+    UsageError
+        For what cannot be exported as it is given.
+    """
     _check_types(example)
     for name, axes in example.dynamic_axes.items():
         if name not in example.inputs:
@@ -64,7 +72,7 @@ def checked(example: Example) -> Example:
                 raise UsageError(
                     f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
                 )
-    return example
+    return replace(example, axes=all_axes(example))
 
 
 def _check_types(example: Example) -> None:
@@ -84,13 +92,20 @@ def _check_types(example: Example) -> None:
 
 
 def all_axes(example: Example) -> dict[str, Axis]:
-    """Return every dynamic axis: as the example gives it, or 1 to twice the example's size."""
-    found = dict(example.axes)
-    for name, axes in example.dynamic_axes.items():
-        for axis, label in axes.items():
-            size = example.inputs[name].shape[axis]
-            found.setdefault(label, Axis(min=1, opt=size, max=2 * size))
-    return found
+    """Return every dynamic axis: as the example gives it, or a range that a user would expect."""
+    shapes = {
+        name: [
+            example.dynamic_axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape)
+        ]
+        for name, x in example.inputs.items()
+    }
+    sizes = {
+        label: example.inputs[name].shape[axis]
+        for name, axes in example.dynamic_axes.items()
+        for axis, label in axes.items()
+    }
+    defaults = default_axes(shapes, sizes, longest_of(example.module))
+    return {**example.axes, **{n: axis for n, axis in defaults.items() if n not in example.axes}}
 
 
 def traceable_inputs(example: Example) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def rebuild_example(
     _load_weights(example.module, folder / MODEL_NAME)
     example.module.eval()
     make_stateless(example.module)
-    return example
+    return replace(example, axes=manifest.axes)
 
 
 def _from_config(manifest: Manifest) -> Example:
