@@ -143,6 +143,21 @@ def bound(example: Example) -> nn.Module:
 
 
 @contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Have a module in evaluation mode for a while, then each part as it was, on its device."""
+    modes = [(part, part.training) for part in module.modules()]
+    devices = list({x.device for x in module.parameters()})
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        if len(devices) == 1 and next(module.parameters()).device not in devices:
+            module.to(devices[0])
+
+
+@contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Put back what a module holds, whatever a trace or a call has left in it.
 
