@@ -47,6 +47,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 dynamic_shapes=shapes,
                 strict=False,
             )
+            _check_outputs(example, exported)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,
@@ -56,7 +57,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 output_names=list(example.outputs) or None,
                 custom_translation_table=translation_table(max_position),
             )
-        except ExportError:
+        except (ExportError, UsageError):
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through
             text = f"{type(example.module).__name__}: {_cause(error)}"
@@ -76,6 +77,22 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.dynamic_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program)
+
+
+def _check_outputs(example: Example, exported: torch.export.ExportedProgram) -> None:
+    """Hold the names of the outputs to what the module returns."""
+    given = example.outputs
+    count = sum(1 for _ in _user_outputs(exported))
+    if given and len(given) != count:
+        raise UsageError(
+            f"output names: expected {count}, one for each that the module returns, "
+            f"got {len(given)}: {', '.join(given)}"
+        )
+    if len(set(given)) != len(given) or not all(given):
+        raise UsageError(f"output names: expected different names, got {list(given)}")
+    taken = next((name for name in given if name in example.inputs), None)
+    if taken is not None:
+        raise UsageError(f"output names: {taken!r} is an input")
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
