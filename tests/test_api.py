@@ -286,17 +286,3 @@ def test_a_required_runtime_that_did_not_run_raises(tmp_path: Path) -> None:
     assert (tmp_path / "parity.json").is_file()
     with pytest.raises(package.UsageError, match="expected some of eager, onnxruntime"):
         made.check(cases=1, require=["nobody"])
-
-
-def plain_file(path: Path) -> Path:
-    """Write the half rotation in plain operators."""
-    graph = """<ir_version: 10, opset_import: ["" : 23]>
-    g (float[batch, 2, length, 8] x, float[length, 8] cos, float[length, 8] sin)
-    => (float[batch, 2, length, 8] y)
-    <int64[1] zero = {0}, int64[1] half = {4}, int64[1] end = {8}, int64[1] last = {3}> {
-        a = Slice(x, zero, half, last) b = Slice(x, half, end, last) c = Neg(b)
-        turned = Concat<axis = 3>(c, a)
-        left = Mul(x, cos) right = Mul(turned, sin) y = Add(left, right)
-    }"""
-    onnx.save(onnx.parser.parse_model(graph), path)
-    return path
