@@ -5,42 +5,73 @@ The public names load on first use: ``import ropeexport`` brings in neither torc
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ropeexport.api import export
-    from ropeexport.manifest import Axis
-    from ropeexport.models.example import Example
-    from ropeexport.modules import attention
-    from ropeexport.op import apply_rope, rope
-    from ropeexport.parity.check import check
-    from ropeexport.trt.build import build
+if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
+    from ropeexport.api.making import build as build
+    from ropeexport.api.making import export as export
+    from ropeexport.api.making import fuse as fuse
+    from ropeexport.api.proving import bench as bench
+    from ropeexport.api.proving import check as check
+    from ropeexport.api.proving import locate as locate
+    from ropeexport.api.proving import report as report
+    from ropeexport.api.reading import doctor as doctor
+    from ropeexport.api.reading import inspect as inspect
+    from ropeexport.api.reading import lint as lint
+    from ropeexport.api.results import Export as Export
+    from ropeexport.api.results import Fusion as Fusion
+    from ropeexport.bench.records import Bench as Bench
+    from ropeexport.doctor import Diagnosis as Diagnosis
+    from ropeexport.errors import AxisRangeError as AxisRangeError
+    from ropeexport.errors import BuildError as BuildError
+    from ropeexport.errors import EngineError as EngineError
+    from ropeexport.errors import ExportError as ExportError
+    from ropeexport.errors import ManifestError as ManifestError
+    from ropeexport.errors import MissingError as MissingError
+    from ropeexport.errors import ModelFileError as ModelFileError
+    from ropeexport.errors import ParityError as ParityError
+    from ropeexport.errors import PluginError as PluginError
+    from ropeexport.errors import RopeExportError as RopeExportError
+    from ropeexport.errors import UsageError as UsageError
+    from ropeexport.lint.lint import Lint as Lint
+    from ropeexport.lint.rule import Finding as Finding
+    from ropeexport.manifest import Axis as Axis
+    from ropeexport.manifest import EngineRecord as EngineRecord
+    from ropeexport.manifest import Manifest as Manifest
+    from ropeexport.models.example import Example as Example
+    from ropeexport.modules import attention as attention
+    from ropeexport.onnx_files.inspection import Inspection as Inspection
+    from ropeexport.op import apply_rope as apply_rope
+    from ropeexport.op import rope as rope
+    from ropeexport.parity.records import Report as Report
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Axis": "ropeexport.manifest",
-    "Example": "ropeexport.models.example",
-    "build": "ropeexport.trt.build",
-    "check": "ropeexport.parity.check",
-    "attention": "ropeexport.modules",
-    "apply_rope": "ropeexport.op",
-    "export": "ropeexport.api",
-    "rope": "ropeexport.op",
+# every public name, once, by the module that has it
+_PUBLIC = {
+    "ropeexport.api.making": "build export fuse",
+    "ropeexport.api.proving": "bench check locate report",
+    "ropeexport.api.reading": "doctor inspect lint",
+    "ropeexport.api.results": "Export Fusion",
+    "ropeexport.bench.records": "Bench",
+    "ropeexport.doctor": "Diagnosis",
+    "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "
+    "MissingError ModelFileError ParityError PluginError RopeExportError UsageError",
+    "ropeexport.lint.lint": "Lint",
+    "ropeexport.lint.rule": "Finding",
+    "ropeexport.manifest": "Axis EngineRecord Manifest",
+    "ropeexport.models.example": "Example",
+    "ropeexport.modules": "attention",
+    "ropeexport.onnx_files.inspection": "Inspection",
+    "ropeexport.op": "apply_rope rope",
+    "ropeexport.parity.records": "Report",
 }
+_HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
 
-__all__ = [
-    "Axis",
-    "Example",
-    "__version__",
-    "apply_rope",
-    "attention",
-    "build",
-    "check",
-    "export",
-    "rope",
-]
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  (names, all of them)
 
 
 def __getattr__(name: str) -> Any:
@@ -51,3 +82,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """The package, whose public names stay what they are.
+
+    An import of ``ropeexport.lint.rule`` binds the folder ``lint`` here, in the verb's place.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -30,6 +30,17 @@ class ExportError(RopeExportError):
     """The module could not be written as ONNX, or the written file broke its contract."""
 
 
+class AxisRangeError(ExportError):
+    """A module does not take every size that a dynamic axis is meant for.
+
+    ``bounds`` has the smallest and the largest that it takes, by the axis; None: no such bound.
+    """
+
+    def __init__(self, text: str, bounds: dict[str, tuple[int | None, int | None]]) -> None:
+        super().__init__(text)
+        self.bounds = bounds
+
+
 class ModelFileError(RopeExportError):
     """An ONNX file is missing, unreadable, or not what its manifest says."""
 

@@ -6,6 +6,7 @@ back; nothing else passes between stages.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,19 +45,23 @@ class Axis(Record):
     """A dynamic axis: the sizes it is meant for, and the axis or size that it broadcasts to.
 
     With ``broadcasts_to`` the axis has size 1 or the size of that axis (a name) or that number.
+    ``chosen_by`` says where the sizes come from: the caller, what the module's config allows, what
+    the module itself takes, or ropeexport's own choice.
     """
 
     min: int
     opt: int
     max: int
     broadcasts_to: str | int | None = None
+    chosen_by: Literal["caller", "config", "module", "default"] = "caller"
 
 
 class Source(Record):
     """What rebuilds the torch module: a built-in with its options, or a factory of the user's.
 
-    Of ``module`` (an object of Python's), ``config`` (a class of a library) and ``onnx`` (a file)
-    only the name is known.
+    Of ``module`` (an object of Python's) and ``config`` (a class of a library) only the name is
+    known, and of the former the arguments that are no tensors; ``onnx`` is a file, with its place
+    beside the folder and its hash, see :func:`source_of_file`.
     """
 
     kind: Literal["builtin", "factory", "module", "config", "onnx"]
@@ -179,6 +184,32 @@ class Manifest(Record):
     model: ModelRecord
     axes: dict[str, Axis]
     engine: EngineRecord | None = None
+
+
+def source_of_file(path: Path, folder: Path) -> Source:
+    """Return the source of a folder that is made of an ONNX file: its place and its hash."""
+    place = os.path.relpath(path.resolve(), folder.resolve())
+    options = {"path": Path(place).as_posix(), "sha256": atomic.sha256_of(path)}
+    return Source(kind="onnx", name=path.name, options=options)
+
+
+def file_of_source(source: Source, folder: Path) -> Path:
+    """Return the ONNX file that a folder was made of, as it was.
+
+    Raises
+    ------
+    ManifestError
+        Where it is gone, or another file by now.
+    """
+    cure = f"run 'ropeexport check ORIGINAL.onnx {folder}' with the file that it was made of"
+    if "path" not in source.options:
+        raise ManifestError(f"{folder}: made of {source.name}, whose place is not known; {cure}")
+    path = Path(os.path.normpath(folder / source.options["path"]))
+    if not path.is_file():
+        raise ManifestError(f"{folder}: made of {path}, which is no longer there; {cure}")
+    if atomic.sha256_of(path) != source.options["sha256"]:
+        raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
+    return path
 
 
 def read(folder: Path) -> Manifest:

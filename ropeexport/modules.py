@@ -34,6 +34,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     -----
     torch's fused attention has no forward mode and no second derivative, and raises; its plain one
     has both: call within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` for them.
+
+    Examples
+    --------
+    >>> import torch, ropeexport
+    >>> q = k = v = torch.ones(1, 2, 8, 16)
+    >>> pe = ropeexport.rope(torch.arange(8)[None], dim=16, theta=10_000)
+    >>> ropeexport.attention(q, k, v, pe).shape
+    torch.Size([1, 8, 32])
     """
     q, k = apply_rope(q, k, pe)
     check_values(q, k, v)

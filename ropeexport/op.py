@@ -154,6 +154,15 @@ def rope(pos: Tensor, dim: int, theta: float) -> Tensor:
     ``torch.vmap`` maps both.
 
     Source: black-forest-labs/flux ``src/flux/math.py``.
+
+    Examples
+    --------
+    >>> import torch, ropeexport
+    >>> pe = ropeexport.rope(torch.arange(8), dim=16, theta=10_000)
+    >>> pe.shape
+    torch.Size([8, 8, 2, 2])
+    >>> bool((pe[0] == torch.eye(2)).all())  # position 0 turns nothing
+    True
     """
     check_rope_arguments(pos, dim, theta)
     if pos.dtype.is_floating_point:
@@ -191,6 +200,17 @@ def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tenso
     tangent has its result's type.
 
     Source: black-forest-labs/flux ``src/flux/math.py``.
+
+    Examples
+    --------
+    >>> import torch, ropeexport
+    >>> q = k = torch.ones(1, 2, 8, 16)
+    >>> pe = ropeexport.rope(torch.arange(8)[None], dim=16, theta=10_000)
+    >>> rotated, _ = ropeexport.apply_rope(q, k, pe)
+    >>> bool((rotated[:, :, 0] == q[:, :, 0]).all())  # position 0 turns nothing
+    True
+    >>> torch.allclose(rotated.norm(dim=-1), q.norm(dim=-1))  # and a rotation keeps the length
+    True
     """
     check_traceable(xq, xk, freqs_cis)
     pe = freqs_cis.unsqueeze(1) if freqs_cis.ndim == 5 else freqs_cis

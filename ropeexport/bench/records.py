@@ -10,6 +10,7 @@ from ropeexport.parity.records import Environment
 
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
+CHART_NAME = "bench.png"
 OURS = "ropeexport"  # the contender that the others are compared with
 EAGER = "eager"
 _LAUNCH_BOUND = 0.8  # of the time of a call

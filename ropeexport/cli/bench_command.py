@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -68,9 +69,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=_print_schema,
     help="Print the JSON schema of bench.json and exit.",
 )
-def command(
-    path: Path, against: tuple[str, ...], threads: int | None, as_json: bool, **given: object
-) -> None:
+def command(path: Path, as_json: bool, **given: Any) -> None:
     """Measure an export against what you would run instead, side by side.
 
     Each contender has a process of its own, is held to the parity bound before it is timed, and
@@ -81,26 +80,15 @@ def command(
     """
     from rich.console import Console
 
-    from ropeexport import atomic
+    import ropeexport
     from ropeexport.bench import show
-    from ropeexport.bench.bench import bench
-    from ropeexport.bench.options import Options
-    from ropeexport.bench.records import FILE_NAME, OURS
+    from ropeexport.bench.records import CHART_NAME, FILE_NAME, OURS
     from ropeexport.errors import EXIT_FAILURE, MissingError
-    from ropeexport.packages import require
-
-    require("torch", "onnxruntime", "matplotlib")
-    chosen: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-    chosen |= {"against": against} if against else {}
-    chosen |= {"threads": threads} if threads else {}
-    options = Options(**chosen)  # type: ignore[arg-type]  # click has checked each
 
     def say(name: str, text: str, ok: bool) -> None:
         click.echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
 
-    found = bench(path, options, say)
-    atomic.write_text(path / FILE_NAME, found.model_dump_json(indent=1) + "\n")
-    atomic.write_bytes(path / "bench.png", show.chart(found))
+    found = ropeexport.bench(path, say=say, **given)
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
@@ -108,7 +96,7 @@ def command(
         if not console.is_terminal:
             console.width = max(console.width, 120)
         console.print(show.render(found))
-        click.echo(f"report: {path / FILE_NAME}, {path / 'bench.png'}")
+        click.echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
     ours = next(record for record in found.contenders if record.name == OURS)
     if ours.status in _FAILED:
         raise SystemExit(EXIT_FAILURE)

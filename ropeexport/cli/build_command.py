@@ -40,20 +40,16 @@ _SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
 @click.option("--flavour", type=click.Choice(["tensorrt-rtx", "tensorrt"]), help="Which TensorRT.")
 @click.option("--force", is_flag=True, help="Overwrite an existing engine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's record as JSON.")
-def command(folder: Path, as_json: bool, plugins: Path | None, **given: Any) -> None:
+def command(folder: Path, as_json: bool, **given: Any) -> None:
     """Compile the exported model in DIR into a TensorRT engine."""
-    from ropeexport.profiles import parse_shapes
-    from ropeexport.trt.build import Options, build
+    import ropeexport
 
-    for point in ("min_shapes", "opt_shapes", "max_shapes"):
-        given[point] = parse_shapes(given[point]) if given[point] else None
-    options = Options(plugin_library=plugins, **given)
     with _bar() as on_progress:
-        engine = build(
+        engine = ropeexport.build(
             folder,
-            options,
             on_progress=on_progress,
             on_note=lambda text: click.echo(f"  attention: {text}", err=True),
+            **given,
         )
     click.echo(engine.model_dump_json(indent=2) if as_json else "\n".join(_lines(folder, engine)))
 

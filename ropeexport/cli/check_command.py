@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
+from ropeexport.cli.report_options import report_options, say_forms, schema_option
 
 if TYPE_CHECKING:
-    from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
 
 
@@ -60,82 +59,35 @@ def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> 
     .onnx file (or the folder) in front of it instead; that needs no torch and writes nothing by
     itself.  With --locate both are .onnx files, whose tensors of the same name are compared.
     """
-    require_for(given)
+    import ropeexport
+    from ropeexport.cli.check_progress import CheckProgress
     from ropeexport.parity import report as reports
+    from ropeexport.parity.records import FILE_NAME
 
-    report = _run(path, candidate, given)
-    written = reports.write(path, report) if candidate is None else None
+    required = given.pop("require")
+    if candidate is not None and required:
+        raise click.UsageError("--require: not for a comparison of files")
+    with CheckProgress() as progress:
+        report = ropeexport.check(path, candidate, listener=progress, **given)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
         reports.print_report(report)
-        if written is not None:
-            click.echo(f"report: {written}")
-    write_forms(report, given, path if path.is_dir() else path.parent)
-    _exit(report, given["require"])
-
-
-def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
-    """Check an output folder, or a candidate against a reference."""
-    from ropeexport.cli.check_progress import CheckProgress
-    from ropeexport.packages import require
-    from ropeexport.parity.options import Options
-
-    options = Options(
-        seed=given["seed"],
-        count=given["cases"],
-        lengths=given["lengths"],
-        atol=given["atol"],
-        rtol=given["rtol"],
-    )
-    if candidate is not None:
-        _refuse(given, "module", "require")
-        return _run_files(path, candidate, options, given["locate"])
-    if path.suffix == ".onnx":
-        raise click.UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
-    require("torch")
-    from ropeexport.parity.check import check
-
-    with CheckProgress() as progress:
-        report = check(path, given["module"], options, progress)
-        if given["locate"] and report.verdict == "FAIL":
-            from ropeexport.locate.locate import locate
-
-            report = locate(path, report, given["module"])
-            progress.located(len(report.locations))
-    return report
-
-
-def _run_files(path: Path, candidate: Path, options: Options, locating: bool) -> Report:
-    from ropeexport.cli.check_progress import CheckProgress
-    from ropeexport.locate.files import check_shared, locate_files
-    from ropeexport.parity.check_files import check_files
-
-    if locating:  # what is impossible is said before the comparison's minutes
-        check_shared(path, candidate)
-    with CheckProgress() as progress:
-        report = check_files(path, candidate, options, progress)
-        if locating and report.verdict == "FAIL":
-            report = locate_files(path, candidate, report)
-            progress.located(len(report.locations))
-    return report
-
-
-def _refuse(given: dict[str, Any], *names: str) -> None:
-    for name in names:
-        if given[name]:
-            raise click.UsageError(f"--{name}: not for a comparison of files")
+        if candidate is None:
+            click.echo(f"report: {path / FILE_NAME}")
+    say_forms(given)
+    _exit(report, required)
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:
     """Exit 1 for a failure, 3 where what was required, or everything, could not run here."""
+    from ropeexport.api.proving import absent_of
     from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
 
-    runtimes = {runtime.name: runtime for runtime in report.runtimes}
-    failed = any(runtime.status == "FAIL" for runtime in runtimes.values())
-    absent = [name for name in required if runtimes[name].status == "SKIPPED"]
-    for name in absent:
-        click.echo(f"error: {name} was required: SKIPPED: {runtimes[name].reason}", err=True)
+    failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
+    absent = absent_of(report, required)
+    for line in absent:
+        click.echo(f"error: {line}", err=True)
     nothing_ran = report.complete and report.verdict == "FAIL" and not failed
     if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)

@@ -43,10 +43,6 @@ class CheckProgress:
         self._console.print(f"{mark} {name:12}", end="")
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def located(self, count: int) -> None:
-        """Print that runtimes ran again."""
-        self.stage("locate", f"{count} runtime{'s' * (count != 1)} run again, tensor by tensor")
-
     def case(self, done: int, total: int, name: str) -> None:
         """Move the bar; the first case shows it."""
         self._progress.start()

@@ -19,10 +19,10 @@ def command(context: click.Context, as_json: bool) -> None:
 
     Exit code 0 where export, onnxruntime and one TensorRT are there, else 3.
     """
-    from ropeexport.doctor import examine
+    import ropeexport
     from ropeexport.errors import EXIT_MISSING, EXIT_PASS
 
-    diagnosis = examine()
+    diagnosis = ropeexport.doctor()
     text = diagnosis.model_dump_json(indent=2) if as_json else "\n".join(_lines(diagnosis))
     click.echo(text)
     context.exit(EXIT_PASS if diagnosis.ok else EXIT_MISSING)

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.rope_lines import max_position_option, rope_lines
+from ropeexport.cli.rope_lines import axes_line, axis_option, max_position_option, rope_lines
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
-
-_BUILTINS = "flux-attention, flux-self-attention, flux-self-attention-ids"
 
 
 @click.command(name="export")
@@ -37,11 +35,12 @@ _BUILTINS = "flux-attention, flux-self-attention, flux-self-attention-ids"
     "--copy-weights", is_flag=True, help="Copy safetensors files instead of writing beside them."
 )
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@axis_option
 @max_position_option
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def command(model: str, output: Path, as_json: bool, config: Path | None, **given: Any) -> None:
+def command(model: str, output: Path, as_json: bool, **given: Any) -> None:
     """Trace MODEL to ONNX with the custom rotary op.
 
     MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS with its
@@ -52,34 +51,13 @@ def command(model: str, output: Path, as_json: bool, config: Path | None, **give
     Safetensors files in the folder of a config are its weights: they stay as they are, and the
     ONNX file is written beside them (-o that folder), or they are copied (--copy-weights).
     """
-    from ropeexport.packages import require
+    import ropeexport
 
-    require("torch", "onnxscript", "onnx_ir")
-    from ropeexport.exporting.exporter import export_model
-
-    choices = {name: given.pop(name) for name in _CHOICES}
-    manifest = export_model(_request(model, config, given), output, **choices)
+    manifest = ropeexport.export(model, out=output, **given).manifest
     if as_json:
         click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
     else:
         _print(manifest, output)
-
-
-_CHOICES = ("opset", "force", "copy_weights", "require_rope", "max_position")
-
-
-def _request(model: str, config: Path | None, sizes: dict[str, Any]) -> Any:
-    from ropeexport.errors import UsageError
-    from ropeexport.models.builtin_models import BUILTINS, Options
-    from ropeexport.models.hub.load import is_library_model
-    from ropeexport.models.sources import Request
-
-    given = {name: value for name, value in sizes.items() if value is not None}
-    dtype = given.pop("dtype", None) if is_library_model(model) else None
-    if given and model not in BUILTINS:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{options}: only for the built-in models ({_BUILTINS})")
-    return Request(model, Options(**given), config, dtype)
 
 
 def _print(manifest: Manifest, output: Path) -> None:
@@ -90,7 +68,7 @@ def _print(manifest: Manifest, output: Path) -> None:
     click.echo(
         f"✓ export   {output / model.file}: opset {model.opset}, {model.dtype}, {decimal(size)}"
     )
-    for line in rope_lines(model):
+    for line in (*rope_lines(model), *axes_line(manifest)):
         click.echo(f"  {line}")
     for spec in model.inputs:
         click.echo(f"  {spec.name:8} {spec.dtype:9} ({', '.join(str(dim) for dim in spec.shape)})")

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from ropeexport.cli.rope_lines import count_lines, max_position_option, rope_lines
+from ropeexport.cli.rope_lines import (
+    axes_line,
+    axis_option,
+    count_lines,
+    max_position_option,
+    rope_lines,
+)
 
 
 @click.command(name="fuse")
@@ -16,6 +22,7 @@ from ropeexport.cli.rope_lines import count_lines, max_position_option, rope_lin
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
 )
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@axis_option
 @max_position_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 def command(path: Path, output: Path, **choices: Any) -> None:
@@ -24,18 +31,16 @@ def command(path: Path, output: Path, **choices: Any) -> None:
     PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
     position embedding is left as it is, and nothing is written.
     """
-    from ropeexport.packages import require
+    import ropeexport
 
-    require("onnxscript", "onnx_ir")
-    from ropeexport.exporting.fuse_file import fuse_file
-
-    record, count = fuse_file(path, output, **choices)
-    if record is None:
+    made = ropeexport.fuse(path, output, **choices)
+    if made.manifest is None:
         click.echo(f"- fuse     {path}: nothing to replace, nothing written")
-        for line in count_lines(count):
+        for line in count_lines(made.count):
             click.echo(f"  {line}")
         return
-    click.echo(f"✓ fuse     {output / record.model.file}: opset {record.model.opset}")
-    for line in rope_lines(record.model):
+    model = made.manifest.model
+    click.echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
+    for line in (*rope_lines(model), *axes_line(made.manifest)):
         click.echo(f"  {line}")
     click.echo(f"next: ropeexport build {output}")

@@ -29,25 +29,26 @@ def command(path: Path, lint: bool, as_json: bool) -> None:
     if lint:
         _lint(path, as_json)
         return
-    from ropeexport.onnx_files.inspection import inspect
+    import ropeexport
 
-    found = inspect(path)
+    found = ropeexport.inspect(path)
     click.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))
 
 
 def _lint(path: Path, as_json: bool) -> None:
     import json
 
+    import ropeexport
     from ropeexport.errors import EXIT_FAILURE
-    from ropeexport.lint.lint import lint
 
-    found, findings = lint(path)
+    found = ropeexport.lint(path)
     if as_json:
-        records = [finding.model_dump() for finding in findings]
-        click.echo(json.dumps(found.model_dump(mode="json") | {"findings": records}, indent=2))
+        records = [finding.model_dump() for finding in found.findings]
+        whole = found.inspection.model_dump(mode="json") | {"findings": records}
+        click.echo(json.dumps(whole, indent=2))
     else:
-        click.echo("\n".join(_finding_lines(findings)))
-    if any(finding.severity == "error" for finding in findings):
+        click.echo("\n".join(_finding_lines(found.findings)))
+    if found.errors:
         raise SystemExit(EXIT_FAILURE)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
+from ropeexport.cli.report_options import report_options, say_forms, schema_option
 
 
 @click.command(name="report")
@@ -20,10 +20,8 @@ def command(path: Path, **given: Any) -> None:
     PATH is a parity.json, or the output folder that holds it.  Nothing is run: a report made on a
     GPU server can be read anywhere.
     """
-    require_for(given)
+    import ropeexport
     from ropeexport.parity import report as reports
-    from ropeexport.report import view
 
-    report = view.read(path)
-    reports.print_report(report)
-    write_forms(report, given, path if path.is_dir() else path.parent)
+    reports.print_report(ropeexport.report(path, **given))
+    say_forms(given)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from ropeexport.manifest import Comparison, ModelRecord, RopeCount
+    from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount
 
 _SHOWN = 5
 
@@ -19,6 +20,48 @@ max_position_option = click.option(
     show_default=True,
     help="Largest position that tables of exact angles hold; angles are NaN beyond.",
 )
+
+
+_AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+):(?P<opt>\d+):(?P<max>\d+)")
+
+
+def _axes(
+    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, tuple[int, int, int]] | None:
+    """Return ``length=1:512:4096`` as numbers."""
+    axes = {}
+    for text in texts:
+        match = _AXIS.fullmatch(text)
+        if match is None:
+            raise click.BadParameter(f"expected NAME=MIN:OPT:MAX, got {text!r}")
+        axes[match["name"]] = (int(match["min"]), int(match["opt"]), int(match["max"]))
+    return axes or None
+
+
+axis_option = click.option(
+    "--axis",
+    "axes",
+    metavar="NAME=MIN:OPT:MAX",
+    multiple=True,
+    callback=_axes,
+    help="Sizes that a dynamic axis is meant for; repeatable.  [default: printed by the export]",
+)
+
+# why a range nobody gave is what it is
+_REASONS = {"config": ", what its config allows", "module": ", all that the module takes"}
+
+
+def axes_line(manifest: Manifest) -> Iterator[str]:
+    """Yield the sizes that the dynamic axes are meant for, in one line."""
+    texts = []
+    for name, axis in manifest.axes.items():
+        if axis.broadcasts_to is not None:
+            texts.append(f"{name} 1 or {axis.broadcasts_to}")
+            continue
+        reason = _REASONS.get(axis.chosen_by, "")
+        texts.append(f"{name} {axis.min}..{axis.max} (best at {axis.opt}{reason})")
+    if texts:
+        yield f"axes: {', '.join(texts)}"
 
 
 def rope_lines(model: ModelRecord) -> Iterator[str]:

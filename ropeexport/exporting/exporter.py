@@ -19,6 +19,7 @@ from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models import sources
+from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
@@ -103,7 +104,10 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         copying.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
-    made = onnx_model(example, source, opset=opset, max_position=max_position, say=say)
+    example, made = within_bounds(
+        checked(example),
+        lambda e: onnx_model(e, source, opset=opset, max_position=max_position, say=say),
+    )
     check_count(made.count, require_rope)
 
     def describe(written: Written) -> Manifest:

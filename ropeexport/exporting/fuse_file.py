@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.axes import names_of
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
 from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
-from ropeexport.manifest import Axis, Manifest, RopeCount, Source, TensorSpec
+from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
+from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
-
-# sizes that a dynamic axis of a foreign file is meant for, until a build is told others
-_AXIS = Axis(min=1, opt=16, max=64)
 
 
 def fuse_file(
@@ -29,6 +27,7 @@ def fuse_file(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = MAX_POSITION,
+    axes: Mapping[str, Given] | None = None,
     say: Say | None = None,
 ) -> tuple[Manifest | None, RopeCount]:
     """Write an ONNX file again with its rotary applications replaced by ops.
@@ -45,6 +44,8 @@ def fuse_file(
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of angles must hold; beyond, angles are NaN.
+    axes : dict of str to (min, opt, max) or Axis
+        Sizes that the dynamic axes are meant for, in place of the usual ones.
     say : callable, optional
         Told the name of each pass, and what it did.
 
@@ -64,7 +65,8 @@ def fuse_file(
     check_limit(max_position)
     model = read(path)
     before = model.clone() if is_compared(model) else None
-    work = run(FUSE, _work(model, path, max_position), say)
+    source = source_of_file(path, folder)
+    work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
     check_count(count, require_rope)
@@ -80,7 +82,7 @@ def fuse_file(
             ropeexport=ropeexport.__version__,
             source=work.source,
             model=record,
-            axes=_axes(record.inputs),
+            axes=with_given(axes_of_file(record.inputs), axes),
         )
 
     return model_writer.write(work.model, folder, describe, force=force), count
@@ -97,14 +99,6 @@ def read(path: Path) -> ir.Model:
 
 def replaced(path: Path) -> ir.Model:
     """Return a file's graph with its rotary applications as ops, and nothing else finished."""
-    passes = FUSE[: FUSE.index(ROPES) + 1]
-    return run(passes, _work(read(path), path, MAX_POSITION)).model
-
-
-def _work(model: ir.Model, path: Path, max_position: int) -> Work:
     source = Source(kind="onnx", name=path.name)
-    return Work(model, source, path.stem, max_position=max_position)
-
-
-def _axes(inputs: tuple[TensorSpec, ...]) -> dict[str, Axis]:
-    return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _AXIS)
+    passes = FUSE[: FUSE.index(ROPES) + 1]
+    return run(passes, Work(read(path), source, path.stem)).model

@@ -16,10 +16,11 @@ from onnx_ir.tensor_adapters import from_torch_dtype
 from torch.export.graph_signature import OutputKind
 
 from ropeexport.axes import names_of, sum_of
-from ropeexport.errors import ExportError, UsageError, first_line
+from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
+from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, example_sizes, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
 from ropeexport.onnx_ops import names
@@ -47,6 +48,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 dynamic_shapes=shapes,
                 strict=False,
             )
+            _check_outputs(example, exported)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,
@@ -56,10 +58,14 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 output_names=list(example.outputs) or None,
                 custom_translation_table=translation_table(max_position),
             )
-        except ExportError:
+        except (ExportError, UsageError):
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through
-            raise ExportError(f"{type(example.module).__name__}: {_cause(error)}") from error
+            text = f"{type(example.module).__name__}: {_cause(error)}"
+            bounds = _bounds(error, example.axes)
+            if bounds:
+                raise AxisRangeError(f"{text} {_allowed(bounds)}", bounds) from error
+            raise ExportError(text) from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
     if written != opset:
@@ -72,6 +78,22 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.dynamic_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program)
+
+
+def _check_outputs(example: Example, exported: torch.export.ExportedProgram) -> None:
+    """Hold the names of the outputs to what the module returns."""
+    given = example.outputs
+    count = sum(1 for _ in _user_outputs(exported))
+    if given and len(given) != count:
+        raise UsageError(
+            f"output names: expected {count}, one for each that the module returns, "
+            f"got {len(given)}: {', '.join(given)}"
+        )
+    if len(set(given)) != len(given) or not all(given):
+        raise UsageError(f"output names: expected different names, got {list(given)}")
+    taken = next((name for name in given if name in example.inputs), None)
+    if taken is not None:
+        raise UsageError(f"output names: {taken!r} is an input")
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
@@ -161,11 +183,15 @@ def dynamic_shapes(example: Example) -> dict[str, Any]:
 
 
 def _dim(name: str, example: Example) -> Any:
-    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it."""
-    limit = example.axes.get(name)
-    if limit is None or limit.max < max(2, example_sizes(example)[name]):
+    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it.
+
+    torch takes every axis for 2 or longer, so a smallest size below 3 says nothing.
+    """
+    limit, size = example.axes.get(name), max(2, example_sizes(example)[name])
+    if limit is None or limit.max < size:
         return torch.export.Dim(name)
-    return torch.export.Dim(name, max=limit.max)
+    smallest = limit.min if 2 < limit.min <= size else None
+    return torch.export.Dim(name, min=smallest, max=limit.max)
 
 
 def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
@@ -201,6 +227,27 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+# how torch says which sizes of an axis its trace holds for
+_FIX = re.compile(r"^\s*(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)\s*$", re.MULTILINE)
+
+
+def _bounds(error: Exception, axes: Mapping[str, Axis]) -> dict[str, tuple[int | None, int | None]]:
+    """Return the sizes that a trace holds for, where that is why torch refused it."""
+    return {
+        name: (int(low) if low else None, int(high) if high else None)
+        for name, low, high in _FIX.findall(str(error))
+        if name in axes and (low or high)
+    }
+
+
+def _allowed(bounds: Mapping[str, tuple[int | None, int | None]]) -> str:
+    texts = []
+    for name, (low, high) in bounds.items():
+        words = [name] + ([f"from {low}"] if low else []) + ([f"to {high}"] if high else [])
+        texts.append(" ".join(words))
+    return f"(the module takes {', '.join(texts)})"
 
 
 def _cause(error: Exception) -> str:

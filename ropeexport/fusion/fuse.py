@@ -79,9 +79,21 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         outcomes = compare_regions(model, made, changed)
         wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
         if not wrong:
+            _keep_output_names(model, made)
             return Fused(made, model, count, _comparison(outcomes, left.waves))
         for region, reason in wrong.items():
             left.add(region.name, angles[region.op], reason)
+
+
+def _keep_output_names(before: ir.Model, after: ir.Model) -> None:
+    """Give each output its former name, where the op's own result has taken its place."""
+    named = {value.name: value for node in after.graph for value in node.outputs}
+    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
+        if new.name != old.name:
+            replaced = named.get(old.name)
+            if replaced is not None:  # nothing reads it
+                replaced.name = f"{old.name}_replaced"
+            new.name = old.name
 
 
 def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:

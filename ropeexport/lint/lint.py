@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,20 @@ _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, WRITTEN_OUT, *FILE_RULES)
 
 
-def lint(path: Path) -> tuple[Inspection, tuple[Finding, ...]]:
+@dataclass(frozen=True)
+class Lint:
+    """What a file is, and what the rules find of it, errors first."""
+
+    inspection: Inspection
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings that mean a wrong or unsafe result, or a file that a runtime refuses."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+def lint(path: Path) -> Lint:
     """Inspect a folder or a file and return what every rule finds, errors first.
 
     Raises
@@ -38,4 +52,4 @@ def lint(path: Path) -> tuple[Inspection, tuple[Finding, ...]]:
                 f"{file}: its rotary applications cannot be sought: {error}"
             ) from error
     findings += [f for rule in FILE_RULES for f in rule.findings(found)]
-    return found, tuple(sorted(findings, key=lambda f: _ORDER.index(f.severity)))
+    return Lint(found, tuple(sorted(findings, key=lambda f: _ORDER.index(f.severity))))

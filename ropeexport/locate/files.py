@@ -33,7 +33,9 @@ from ropeexport.parity.onnx_oracle import OnnxOracle
 from ropeexport.parity.records import Report
 
 
-def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
+def locate_files(
+    reference: Path, candidate: Path, report: Report, runtime: str = CANDIDATE
+) -> Report:
     """Return a report with a location where the candidate failed in it.
 
     Parameters
@@ -42,6 +44,8 @@ def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
         What :func:`ropeexport.parity.check_files.check_files` compared; both ONNX files.
     report : Report
         What it found.
+    runtime : str
+        The candidate's name in it.
 
     Raises
     ------
@@ -49,9 +53,9 @@ def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
         Where nothing can be compared, see :func:`check_shared`.
     """
     failed = failed_cases(report, REFERENCE)
-    if CANDIDATE not in failed:
+    if runtime not in failed:
         return report
-    case, path = failed[CANDIDATE], onnx_of(reference)
+    case, path, candidate = failed[runtime], onnx_of(reference), onnx_of(candidate)
     taps, producers = _taps(path, candidate), tapped_file.producers(candidate)
     with TemporaryDirectory() as place, ExitStack() as stack:
         exact, copy = _tapped(path, taps, Path(place, REFERENCE))
@@ -60,9 +64,9 @@ def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
         yardstick, make = open_yardstick(exact, copy, stack)
         judge = Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick, must_prove=False)
         search = Search(judge, taps, producers)
-        contender = open_runner(CANDIDATE, lambda: named(make(other), CANDIDATE), stack)
+        contender = open_runner(runtime, lambda: named(make(other), runtime), stack)
         found = (
-            unknown(CANDIDATE, case, contender.reason)
+            unknown(runtime, case, contender.reason)
             if contender.runner is None
             else search.find(contender, case)
         )
@@ -77,7 +81,7 @@ def check_shared(reference: Path, candidate: Path) -> None:
             "inputs and outputs, got saved arrays; leave --locate out, or name the file that made "
             "them"
         )
-    path = onnx_of(reference)
+    path, candidate = onnx_of(reference), onnx_of(candidate)
     if not _shared(path, candidate):
         raise UsageError(
             f"--locate: {path} and {candidate}: expected tensors between inputs and outputs of the "

@@ -23,16 +23,18 @@ from ropeexport.locate.engine import open_tapped
 from ropeexport.locate.program import TappedProgram, returned_by
 from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, unknown
 from ropeexport.locate.taps import taps_of
+from ropeexport.manifest import Manifest
 from ropeexport.models import sources
-from ropeexport.models.example import checked
+from ropeexport.models.example import Example, checked
+from ropeexport.models.sources import Module
 from ropeexport.onnx_ops.rope_table import MAX_POSITION
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
-from ropeexport.parity.records import Report
+from ropeexport.parity.records import CaseRecord, Report
 from ropeexport.runners.eager import EagerRunner
 
 
-def locate(folder: Path, report: Report, module_reference: str | None = None) -> Report:
+def locate(folder: Path, report: Report, module: Module | None = None) -> Report:
     """Return a report with a location for each runtime that failed in it.
 
     Parameters
@@ -41,8 +43,8 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
         The output folder that was checked.
     report : Report
         What :func:`ropeexport.parity.check.check` found.
-    module_reference : str, optional
-        The factory to import where the model came from the user's own code.
+    module : optional
+        As for :func:`ropeexport.parity.check.check`.
 
     Raises
     ------
@@ -53,7 +55,13 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
     if not failed:
         return report
     record = manifest.read(folder)
-    example = sources.rebuild_example(record, folder, module_reference)
+    with sources.rebuilt(record, folder, module) as example:
+        return _located(folder, record, example, failed, report)
+
+
+def _located(
+    folder: Path, record: Manifest, example: Example, failed: dict[str, CaseRecord], report: Report
+) -> Report:
     limit = record.model.table_limit or MAX_POSITION
     traced = trace(checked(example), record.model.opset, limit)
     program = traced.program
@@ -70,10 +78,10 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
         names = [tap.tensor for tap in taps]
         copy = of_taps(copy, taps)
         inputs = [spec.name for spec in record.model.inputs]
-        module = TappedProgram(program, inputs, taps)
-        eager = stack.enter_context(EagerRunner(module, names, device="cpu"))
+        tapped = TappedProgram(program, inputs, taps)
+        eager = stack.enter_context(EagerRunner(tapped, names, device="cpu"))
         # what lies in between may be all noise: that is no place to depart from
-        judge = Judge(copy, Oracle(module, names), eager, must_prove=False)
+        judge = Judge(copy, Oracle(tapped, names), eager, must_prove=False)
         search = Search(judge, taps, producers)
         found = []
         for runtime, case in failed.items():

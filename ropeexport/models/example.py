@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis
+from ropeexport.models.axes import default_axes, longest_of
 from ropeexport.runners.module_state import ModuleState
 
 
@@ -31,7 +32,8 @@ class Example:
         Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``, or to a
         sum of names, ``{"mask": {3: "past + length"}}`` (see :mod:`ropeexport.axes`).
     axes : dict of str to Axis
-        Sizes that each dynamic axis is meant for; those left out are taken from the inputs.
+        Sizes that each dynamic axis is meant for; those left out get a range of
+        :mod:`ropeexport.models.axes`.
     outputs : tuple of str
         Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
     constants : dict of str to Any
@@ -51,7 +53,13 @@ class Example:
 
 
 def checked(example: Example) -> Example:
-    """Return the example; raise :class:`UsageError` for what cannot be exported as it is given."""
+    """Return the example with every axis's range.
+
+    Raises
+    ------
+    UsageError
+        For what cannot be exported as it is given.
+    """
     _check_types(example)
     for name, axes in example.dynamic_axes.items():
         if name not in example.inputs:
@@ -69,8 +77,7 @@ def checked(example: Example) -> Example:
                 raise UsageError(
                     f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
                 )
-    example_sizes(example)
-    return example
+    return replace(example, axes=all_axes(example))
 
 
 def example_sizes(example: Example) -> dict[str, int]:
@@ -113,11 +120,15 @@ def _check_types(example: Example) -> None:
 
 
 def all_axes(example: Example) -> dict[str, Axis]:
-    """Return every dynamic axis: as the example gives it, or 1 to twice the example's size."""
-    found = dict(example.axes)
-    for label, size in example_sizes(example).items():
-        found.setdefault(label, Axis(min=1, opt=max(1, size), max=2 * max(1, size)))
-    return found
+    """Return every dynamic axis: as the example gives it, or a range that a user would expect."""
+    shapes = {
+        name: [
+            example.dynamic_axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape)
+        ]
+        for name, x in example.inputs.items()
+    }
+    defaults = default_axes(shapes, example_sizes(example), longest_of(example.module))
+    return {**example.axes, **{n: axis for n, axis in defaults.items() if n not in example.axes}}
 
 
 def traceable_inputs(example: Example) -> dict[str, Tensor]:
@@ -158,6 +169,21 @@ class _Bound(nn.Module):
 def bound(example: Example) -> nn.Module:
     """Return a module that takes the example's inputs alone."""
     return _Bound(example.module, example.constants) if example.constants else example.module
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Have a module in evaluation mode for a while, then each part as it was, on its device."""
+    modes = [(part, part.training) for part in module.modules()]
+    devices = list({x.device for x in module.parameters()})
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        if len(devices) == 1 and next(module.parameters()).device not in devices:
+            module.to(devices[0])
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass, field, replace
+from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,18 @@ from torch import Tensor, nn
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.manifest import MODEL_NAME, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
-from ropeexport.models.example import Example, bound
-from ropeexport.models.hub.dynamic_rope import make_stateless
+from ropeexport.models.example import Example, bound, evaluated
+from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
 from ropeexport.models.hub.load import is_library_model, load_example
 from ropeexport.onnx_files import onnx_file
+from ropeexport.parity.cases import Case
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.space import space_of
+from ropeexport.runners.torch_arrays import tensor_from
+
+# what a caller holds or names: a reference FILE.py:NAME, the factory, the module or an example
+Reference = str | Callable[[], Any]
+Module = Reference | nn.Module | Example
 
 
 @dataclass(frozen=True)
@@ -61,47 +69,110 @@ def load(request: Request) -> tuple[Example, Source]:
     return example, Source(kind="factory", name=request.model)
 
 
-def rebuild(manifest: Manifest, folder: Path, module_reference: str | None = None) -> nn.Module:
+def rebuild(manifest: Manifest, folder: Path, module: Reference | None = None) -> nn.Module:
     """Return the exported module in evaluation mode, see :func:`rebuild_example`.
 
     It takes the inputs of the file; arguments that were fixed at export are bound to it.
     """
-    return bound(rebuild_example(manifest, folder, module_reference))
+    return bound(rebuild_example(manifest, folder, module))
 
 
-def rebuild_example(
-    manifest: Manifest, folder: Path, module_reference: str | None = None
-) -> Example:
+@contextmanager
+def rebuilt(manifest: Manifest, folder: Path, module: Module | None = None) -> Iterator[Example]:
+    """Have what was exported in evaluation mode; a module that the caller holds stays its own.
+
+    It is not copied, its weights are its own, and it is left as it was.
+    """
+    if not isinstance(module, nn.Module | Example):
+        yield rebuild_example(manifest, folder, module)
+        return
+    _refuse_for_builtin(manifest, folder)
+    example = module if isinstance(module, Example) else _around(module, manifest, folder)
+    if example.weights is not None:
+        raise UsageError(
+            f"{folder}: exported without the values of its weights, so there is nothing to run: "
+            "pass a callable that makes the module, whose weights are then read from the file"
+        )
+    with evaluated(example.module), traceable_ropes(example.module):
+        yield replace(example, axes=manifest.axes)
+
+
+def rebuild_example(manifest: Manifest, folder: Path, module: Reference | None = None) -> Example:
     """Return what was exported, in evaluation mode, its weights taken from the ONNX file.
 
-    A factory of the user's is imported only when ``module_reference`` names it.
+    A factory of the user's is imported only when ``module`` names it; it may also be the factory
+    itself, or a callable that returns the module alone.
     """
     source = manifest.source
-    if source.kind == "builtin" and module_reference is not None:
-        raise UsageError(
-            f"--module: {folder} was exported from the built-in {source.name}, which needs none"
-        )
+    if module is not None:
+        _refuse_for_builtin(manifest, folder)
     if source.kind == "builtin":
         example = BUILTINS[source.name](Options.from_record(source.options))
-    elif module_reference is None and source.kind == "config":
+    elif module is None and source.kind == "config":
         example = _from_config(manifest)
-    elif module_reference is None and source.kind != "factory":
+    elif module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
             "write a factory that returns (module, example inputs, dynamic axes), and add "
-            "--module path/to/file.py:factory"
+            "--module path/to/file.py:factory; from Python, module= also takes the module itself"
         )
-    elif module_reference is None:
+    elif module is None:
         raise ParityError(
             f"{folder}: exported from {source.name}, which is your code and is imported only when "
             f"you name it: add --module {source.name}"
         )
+    elif isinstance(module, str):
+        example = _call_factory(module)
     else:
-        example = _call_factory(module_reference)
+        made = module()
+        is_alone = isinstance(made, nn.Module)
+        example = _around(made, manifest, folder) if is_alone else _example_of(str(module), made)
     _load_weights(example.module, folder / MODEL_NAME)
     example.module.eval()
     make_stateless(example.module)
-    return example
+    return replace(example, axes=manifest.axes)
+
+
+def _refuse_for_builtin(manifest: Manifest, folder: Path) -> None:
+    if manifest.source.kind == "builtin":
+        raise UsageError(
+            f"--module: {folder} was exported from the built-in {manifest.source.name}, which "
+            "needs none"
+        )
+
+
+# sizes to trace with: no two alike
+_SIZES = (2, 6, 4, 10, 3, 7, 5, 9)
+
+
+def _around(module: nn.Module, manifest: Manifest, folder: Path) -> Example:
+    """Return a module with inputs, axes and fixed arguments as the manifest has them."""
+    options = manifest.source.options
+    if options.get("unknown"):
+        raise UsageError(
+            f"{folder}: exported with arguments that the manifest cannot hold "
+            f"({', '.join(options['unknown'])}): pass ropeexport.Example(module, inputs, "
+            "dynamic_axes, constants={...}) instead of the module alone"
+        )
+    space = space_of(manifest.model_copy(update={"engine": None}))
+    sizes = {
+        name: min(max(size, space.axes[name].min), space.axes[name].max)
+        for name, size in zip((*space.batches, *space.lengths), cycle(_SIZES), strict=False)
+    }
+    specs, model = manifest.model.inputs, manifest.model
+    case = Case("example", space.kinds[0], space.broadcasts(sizes)[-1], seed=0)
+    arrays = make_inputs(case, specs, model.max_position)
+    return Example(
+        module,
+        {name: tensor_from(x) for name, x in arrays.items()},
+        {
+            spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+            for spec in specs
+        },
+        axes=manifest.axes,
+        outputs=tuple(spec.name for spec in model.outputs),
+        constants=options.get("constants", {}),
+    )
 
 
 def _from_config(manifest: Manifest) -> Example:
@@ -139,6 +210,11 @@ def _tensor(value: Any, like: Tensor) -> Tensor:
 def _call_factory(reference: str) -> Example:
     with _blaming(reference):
         made = _find_factory(reference)()
+    return _example_of(reference, made)
+
+
+def _example_of(reference: str, made: Any) -> Example:
+    """Return what a factory has made as an example."""
     if isinstance(made, Example):
         return made
     if not isinstance(made, tuple) or len(made) != 3 or not isinstance(made[0], nn.Module):

@@ -16,12 +16,16 @@ import numpy as np
 
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Manifest
-from ropeexport.parity.space import Kind, Sizes, Space, space_of, work_of
+from ropeexport.parity.space import Kind, Sizes, Space, scores_of, space_of, work_of
 
 # Multiply-adds.  Two CPU cores run oracle, perturbed oracle, eager and onnxruntime at about 5e9/s.
 _BUDGET = 5e11
 _CASE_BUDGET = 1.5e11
 _CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
+# Batch times length squared: scores of one head, which a module that writes them out keeps in
+# float64, 134 MB a head.  Beyond it, the largest batch and the greatest length are checked apart.
+_SCORES = 1 << 24
+_CHEAP_SCORES = 1 << 22
 
 _OFF_LENGTHS = (1, 2, 3, 7, 17, 64, 65, 129, 333)
 _BROADCAST_LENGTH = 19
@@ -76,8 +80,11 @@ def select(
         _check_lengths(space, lengths)
         chosen = _unique(_at_lengths(space, lengths))
         return Selection(tuple(_again_and_again(seed, chosen, count or len(chosen))))
-    designed = _unique(_designed(space))
-    taken, left_out = _within_budget(space, designed)
+    taken, left_out = _within_budget(space, _unique(_designed(space)))
+    corner = space.at("max")
+    if scores_of(space, corner) > _SCORES and space.batches:
+        left_out += [_name(space.kinds[0], sizes) for sizes in space.broadcasts(corner)[:1]]
+    left_out = list(dict.fromkeys(left_out))
     if count is None:
         return Selection(tuple(_case(seed, *one) for one in taken), tuple(left_out))
     cases = [_case(seed, *one) for one in taken[:count]]
@@ -103,7 +110,25 @@ def _designed(space: Space) -> Iterator[_Choice]:
         for options in space.broadcasts(sizes)[:1]:
             yield from ((kind, options) for kind in space.beyond)
     yield from _off_optimum(space, low, opt, high)
-    yield from _every_kind(space, high)
+    if scores_of(space, high) <= _SCORES:
+        yield from _every_kind(space, high)
+        return
+    yield from _every_kind(space, _shortened(space, high))
+    smallest = {name: space.axes[name].min for name in space.batches}
+    for options in space.broadcasts({**high, **smallest})[:1]:
+        yield space.kinds[0], options
+
+
+def _shortened(space: Space, sizes: Sizes) -> Sizes:
+    """Return sizes with a length at which the scores of attention are few enough."""
+    while scores_of(space, sizes) > _SCORES:
+        longest = max(sizes[name] for name in space.lengths)
+        if longest <= 1:
+            break
+        sizes = space.with_length(sizes, longest // 2)
+        if max(sizes[name] for name in space.lengths) == longest:  # no axis may be shorter
+            break
+    return sizes
 
 
 def _off_optimum(space: Space, low: Sizes, opt: Sizes, high: Sizes) -> Iterator[_Choice]:
@@ -116,7 +141,7 @@ def _off_optimum(space: Space, low: Sizes, opt: Sizes, high: Sizes) -> Iterator[
         options = space.broadcasts(sizes)
         if not options:
             continue
-        if work_of(space.specs, options[0]) < _CHEAP:
+        if _is_cheap(space, options[0]):
             for step, kind in enumerate(space.kinds):
                 yield kind, options[(turn + step) % len(options)]
         else:
@@ -124,12 +149,17 @@ def _off_optimum(space: Space, low: Sizes, opt: Sizes, high: Sizes) -> Iterator[
             yield next(kinds), smallest[turn % len(smallest)]
 
 
+def _is_cheap(space: Space, sizes: Sizes) -> bool:
+    cheap = work_of(space.specs, sizes) <= _CHEAP
+    return cheap and scores_of(space, sizes) <= _CHEAP_SCORES
+
+
 def _every_kind(space: Space, sizes: Sizes) -> Iterator[_Choice]:
     """Yield each kind at a corner; at a costly one the further kinds at the smallest batch."""
     low = {**sizes, **{name: space.axes[name].min for name in space.batches}}
     for number, kind in enumerate(space.kinds):
         corner = space.broadcasts(sizes)
-        costly = bool(corner) and work_of(space.specs, corner[0]) > _CHEAP
+        costly = bool(corner) and not _is_cheap(space, corner[0])
         options = space.broadcasts(low) if number and costly else corner
         if options:
             yield kind, options[0]
@@ -195,7 +225,8 @@ def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes
     for _ in range(_DRAWS):
         logs = {n: rng.uniform(np.log(low[n]), np.log(high[n] + 1)) for n in low}
         options = space.broadcasts({name: int(np.exp(log)) for name, log in logs.items()})
-        if options and work_of(space.specs, options[0]) <= share:
+        within = scores_of(space, options[0]) <= _SCORES if options else False
+        if within and work_of(space.specs, options[0]) <= share:
             return options[int(rng.integers(len(options)))]
     return space.broadcasts(low)[0]
 

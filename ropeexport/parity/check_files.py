@@ -52,7 +52,8 @@ def check_files(
     reference : Path
         An ONNX file, or an output folder that holds one.
     candidate : Path
-        An ONNX file of the same inputs and outputs, or an ``.npz`` of one run's inputs and outputs.
+        An ONNX file of the same inputs and outputs (or an output folder that holds one), or an
+        ``.npz`` of one run's inputs and outputs.
     options, listener : optional
         As for :func:`ropeexport.parity.check.check`.
 
@@ -72,7 +73,8 @@ def check_files(
     with ExitStack() as stack:
         oracle = OnnxOracle(path)
         yardstick, make = open_yardstick(path, record, stack)
-        selection, inputs, contender = _candidate(record, candidate, options, make, stack)
+        file = onnx_of(candidate)
+        selection, inputs, contender = _candidate(record, file, options, make, stack)
         listener.stage("oracle", f"{path.name} in float64, {len(selection.cases)} cases")
         judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
         ran = contender.runner is not None

@@ -26,17 +26,25 @@ class Options:
             return None
         return tolerance.override(self.atol or 0.0, self.rtol or 0.0)
 
-    def command(self, *paths: Path, module: str | None = None) -> str:
-        """Return the command line that makes the report again."""
+    def command(self, *paths: Path, module: object = None) -> str:
+        """Return the command line that makes the report again, or the call with a held module."""
         given = {
-            "module": module,
+            "module": module if isinstance(module, str) else None,
             "seed": self.seed,
             "cases": self.count,
             "lengths": ",".join(map(str, self.lengths)) or None,
             "atol": self.atol,
             "rtol": self.rtol,
         }
+        if module is not None and not isinstance(module, str):
+            return self._call(paths, module)
         words = ["ropeexport", "check", *map(str, paths)]
         for name, value in given.items():
             words += [] if value is None else [f"--{name}", str(value)]
         return shlex.join(words)
+
+    def _call(self, paths: tuple[Path, ...], module: object) -> str:
+        held = {"cases": self.count, "lengths": self.lengths, "atol": self.atol, "rtol": self.rtol}
+        given = [f"{name}={value!r}" for name, value in held.items() if value not in (None, ())]
+        words = [*(repr(str(path)) for path in paths), f"module={type(module).__name__}(...)"]
+        return f"ropeexport.check({', '.join([*words, f'seed={self.seed}', *given])})"

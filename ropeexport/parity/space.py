@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -125,3 +126,10 @@ def work_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> float:
     longest = max((size for shape in shapes for size in shape), default=1)
     data = max((float(np.prod(shape)) for shape in shapes), default=1.0)
     return 2.0 * data * longest
+
+
+def scores_of(space: Space, sizes: Mapping[str, int]) -> float:
+    """Estimate the attention scores of one head in one run: the batch times the length squared."""
+    batch = math.prod(sizes[name] for name in space.batches)
+    length = sum(sizes[name] for name in space.lengths)
+    return float(batch) * length**2

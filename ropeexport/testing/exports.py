@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ropeexport.testing import log
 
 if TYPE_CHECKING:
+    from ropeexport.models.sources import Module
     from ropeexport.parity.records import Comparison, Report
 
 _MOST_LINES = 5
@@ -18,7 +19,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     path: str | Path,
     candidate: str | Path | None = None,
     *,
-    module: str | None = None,
+    module: Module | None = None,
     cases: int | None = None,
     lengths: Sequence[int] = (),
     seed: int = 0,
@@ -35,8 +36,9 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     candidate : path
         An ONNX file, or an ``.npz`` of saved inputs and outputs, to compare with ``path`` instead;
         this needs no torch.
-    module : str
-        The factory to import (``FILE.py:NAME``) where the model is the user's own code.
+    module : nn.Module, Example, callable or str
+        Where the model is the user's own code: the module, or a factory or its reference
+        (``FILE.py:NAME``), see :func:`ropeexport.check`.
     cases, lengths, seed, atol, rtol
         As for ``ropeexport check``.
     require : sequence of str

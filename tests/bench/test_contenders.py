@@ -10,7 +10,7 @@ import pytest
 from made_tensorrt import KERNELS, Cuda, TensorRT
 
 from ropeexport.bench import contenders, show
-from ropeexport.bench.contenders import BY_NAME, with_tensorrt
+from ropeexport.bench.contenders import BY_NAME, with_tensorrt, with_torch
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.bench.contenders.io_binding import bound_run
 from ropeexport.bench.inputs import InputSets
@@ -52,7 +52,7 @@ def test_an_engine_needs_a_gpu_and_the_device(name, monkeypatch) -> None:
 
 
 def test_torch_compile_needs_triton_on_a_gpu(monkeypatch) -> None:
-    monkeypatch.setattr("ropeexport.bench.contenders.with_torch.find_spec", lambda name: None)
+    monkeypatch.setattr(with_torch, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="run: pip install triton"):
         BY_NAME["compile"].needs("cuda")
 

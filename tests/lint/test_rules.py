@@ -119,7 +119,7 @@ def test_a_rope_without_its_body_is_found() -> None:
 
 
 def names(folder: Path) -> set[str]:
-    return {finding.rule for finding in lint(folder)[1]}
+    return {finding.rule for finding in lint(folder).findings}
 
 
 def test_our_own_exports_are_in_order(export_once) -> None:
@@ -193,4 +193,4 @@ def test_every_rule_has_a_test_and_a_line() -> None:
 
 def test_inspection_stays_as_it_was(export_once) -> None:
     folder = export_once()
-    assert lint(folder)[0] == inspect(folder)
+    assert lint(folder).inspection == inspect(folder)

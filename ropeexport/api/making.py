@@ -1,0 +1,395 @@
+"""``export``, ``fuse`` and ``build``: what writes an output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from ropeexport.api.results import Export, Fusion
+from ropeexport.errors import UsageError
+from ropeexport.manifest import EngineRecord, Source
+from ropeexport.packages import require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ropeexport.models.axes import Given
+    from ropeexport.models.example import Example
+    from ropeexport.trt.build import Choice
+    from ropeexport.trt.child import OnNote, OnProgress
+
+Shapes = str | Mapping[str, Sequence[int]]
+
+
+class ModelOptions(TypedDict, total=False):
+    """What a MODEL that is named may be given: sizes and type, or the config of its class."""
+
+    batch: int
+    heads: int
+    head_dim: int
+    length: int
+    dtype: str
+    config: str | Path
+
+
+def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
+    module: nn.Module | Callable[[], nn.Module] | Example | str,
+    kwargs: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    *,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+    axes: Mapping[str, Given] | None = None,
+    output_names: Sequence[str] = (),
+    weights: str | Path | None = None,
+    copy_weights: bool = False,
+    opset: int = 23,
+    force: bool = False,
+    require_rope: int | None = None,
+    max_position: int = 1_049_599,
+    **model: Unpack[ModelOptions],
+) -> Export:
+    """Export a module to ONNX, every rotary application that can be proven as an op.
+
+    The module is left as it was, its training mode included, whatever happens.
+
+    Parameters
+    ----------
+    module : nn.Module, callable, Example or str
+        A module, exported in evaluation mode; with ``weights``, a callable that makes it in its
+        final type; an :class:`Example`; or a MODEL of the command line: a built-in's name,
+        ``FILE.py:NAME``, ``diffusers:CLASS``, ``transformers:DIR``.
+    kwargs : dict
+        Arguments of ``forward`` by name; tensors are the file's inputs, the rest is fixed.
+    out : path
+        The output folder.
+    dynamic_axes : dict
+        Input name to ``{axis: name}``; axes that are not named keep the size they have.
+    axes : dict
+        Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.  Others
+        get a usual range: a batch 1 to 8, a length 1 to what the module's config allows, else 4096.
+    output_names : sequence of str
+        Names of the outputs; by default ``out``, or torch's names where there are several.
+    weights : path
+        A folder of safetensors files by the module's names: none of them is read or written.
+    copy_weights : bool
+        Copy those files into ``out``; else ``out`` has to be their folder.
+    opset : int
+        23 or later.
+    force : bool
+        Overwrite what is there.
+    require_rope : int
+        How many rotary applications must be replaced.
+    max_position : int
+        The largest position that the tables of exact angles must hold; beyond, angles are NaN.
+    batch, heads, head_dim, length, dtype, config
+        For a MODEL that is named: sizes and type of a built-in, type and config of a library's.
+
+    Returns
+    -------
+    Export
+        With ``found``, ``replaced`` and ``refused``, and with ``check()`` and ``build()``.
+
+    Raises
+    ------
+    UsageError, ExportError
+        With what was expected, what was found and the next step.
+
+    Examples
+    --------
+    >>> import torch, ropeexport
+    >>> x, pe = torch.zeros(1, 6, 4, 16), torch.zeros(1, 1, 6, 8, 2, 2)
+    >>> class Attention(torch.nn.Module):
+    ...     def forward(self, x, pe):
+    ...         q = x.transpose(1, 2)
+    ...         return ropeexport.attention(q, q, q, pe)
+    >>> made = ropeexport.export(
+    ...     Attention(), {"x": x, "pe": pe}, "out",
+    ...     dynamic_axes={"x": {0: "batch", 1: "length"}, "pe": {2: "length"}},
+    ...     axes={"batch": (1, 1, 4)}, output_names=["attended"],
+    ... )
+    >>> made.found, made.replaced
+    (1, 1)
+    >>> made.manifest.axes["length"].max
+    4096
+    >>> made.check(cases=4).verdict
+    'PASS'
+
+    A built-in by its name:
+
+    >>> ropeexport.export("flux-attention", out="flux", heads=2, head_dim=16, dtype="fp16").replaced
+    1
+    """
+    require("torch", "onnxscript", "onnx_ir")
+    from ropeexport import atomic, manifest
+    from ropeexport.exporting.exporter import export_example
+    from ropeexport.models.axes import with_given
+    from ropeexport.models.example import checked
+
+    if out is None:
+        raise UsageError("out: expected the output folder, got none: add out=")
+    folder = Path(out)
+    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    place = Path(weights) if weights is not None else None
+    if isinstance(module, str):
+        if any(x is not None for x in (kwargs, dynamic_axes, weights)):
+            raise UsageError(f"{module}: kwargs, dynamic_axes and weights are for a module")
+        example, source = _named(module, model)
+        held: Any = module if source.kind == "factory" else None
+    else:
+        if model:
+            raise UsageError(
+                f"{', '.join(model)}: only for a MODEL that is named, not for a module"
+            )
+        example = _example(module, kwargs, dynamic_axes, place)
+        source = _source(example)
+        held = example if place is None else module
+    with _left_as_it_was(example.module):
+        example = checked(example)
+        example = replace(
+            example,
+            axes=with_given(example.axes, axes),
+            outputs=tuple(output_names) or example.outputs,
+        )
+        record = export_example(
+            example, source, folder, opset=opset, force=force, require_rope=require_rope,
+            copy_weights=copy_weights, max_position=max_position,
+        )  # fmt: skip
+    return Export(folder, record, held)
+
+
+def fuse(
+    path: str | Path,
+    out: str | Path,
+    *,
+    axes: Mapping[str, Given] | None = None,
+    force: bool = False,
+    require_rope: int | None = None,
+    max_position: int = 1_049_599,
+) -> Fusion:
+    """Write an ONNX file again with its rotary applications replaced by ops.
+
+    Parameters
+    ----------
+    path : path
+        An ONNX file of opset 17 or later, its external data beside it.
+    out : path
+        The output folder.
+    axes : dict
+        Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.
+    force, require_rope, max_position
+        As for :func:`ropeexport.export`.
+
+    Returns
+    -------
+    Fusion
+        With ``found``, ``replaced`` and ``refused``; ``check()`` holds it to the file as it was.
+
+    Raises
+    ------
+    ModelFileError, ExportError, UsageError
+        With what was expected, what was found and the next step.
+
+    Examples
+    --------
+    >>> import numpy as np, onnx, ropeexport
+    >>> model = onnx.parser.parse_model('''
+    ... <ir_version: 10, opset_import: ["" : 23]>
+    ... g (float[batch, 2, length, 8] x, float[length, 8] cos, float[length, 8] sin)
+    ... => (float[batch, 2, length, 8] y)
+    ... <int64[1] zero = {0}, int64[1] half = {4}, int64[1] end = {8}, int64[1] last = {3}>
+    ... {
+    ...     a = Slice(x, zero, half, last)
+    ...     b = Slice(x, half, end, last)
+    ...     c = Neg(b)
+    ...     turned = Concat<axis = 3>(c, a)
+    ...     left = Mul(x, cos)
+    ...     right = Mul(turned, sin)
+    ...     y = Add(left, right)
+    ... }''')
+    >>> onnx.save(model, "plain.onnx")
+    >>> made = ropeexport.fuse("plain.onnx", "fused")
+    >>> made.found
+    1
+    """
+    require("onnxscript", "onnx_ir")
+    from ropeexport.exporting.fuse_file import fuse_file
+
+    folder = Path(out)
+    record, count = fuse_file(
+        Path(path), folder, axes=axes, force=force, require_rope=require_rope,
+        max_position=max_position,
+    )  # fmt: skip
+    return Fusion(folder, record, count)
+
+
+def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
+    path: str | Path,
+    *,
+    impl: Choice = "auto",
+    flavour: str | None = None,
+    min_shapes: Shapes | None = None,
+    opt_shapes: Shapes | None = None,
+    max_shapes: Shapes | None = None,
+    plugins: str | Path | None = None,
+    embed_plugin: bool = True,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
+) -> EngineRecord:
+    """Build the TensorRT engine of an output folder and record it in the manifest.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of :func:`ropeexport.export` or :func:`ropeexport.fuse`.
+    impl : str
+        ``auto``, ``plugin``, ``native`` or ``decomposed``: what computes the rope; ``auto`` takes
+        the plugin where there is a library, else ``decomposed``.
+    flavour : str
+        ``tensorrt-rtx`` or ``tensorrt``; by default the one that is installed.
+    min_shapes, opt_shapes, max_shapes : dict or str
+        Shapes by input, ``{"q": (1, 24, 4096, 128)}`` or ``"q:1x24x4096x128"``; by default those of
+        the export's axes.
+    plugins : path
+        The plugin library, in place of the cached one.
+    embed_plugin : bool
+        Put the plugin library into the engine.
+    force : bool
+        Overwrite an existing engine.
+    on_progress : callable
+        Called with the name of TensorRT's phase and the fraction that is done.
+    on_note : callable
+        Called with each thing that the user should read.
+
+    Returns
+    -------
+    EngineRecord
+        What was written, as the manifest has it.
+
+    Raises
+    ------
+    RopeExportError
+        The class says which stage failed; nothing is left of an engine that was not finished.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=64, length=32)
+    >>> engine = ropeexport.build("out", impl="decomposed")
+    >>> engine.ropes
+    {'ApplyRope_0': 'decomposed'}
+    >>> engine.profile.max["q"]
+    (2, 2, 64, 64)
+    """
+    from ropeexport.trt.build import Options
+    from ropeexport.trt.build import build as run
+
+    options = Options(
+        impl=impl,
+        flavour=flavour,
+        min_shapes=_shapes(min_shapes),
+        opt_shapes=_shapes(opt_shapes),
+        max_shapes=_shapes(max_shapes),
+        plugin_library=Path(plugins) if plugins is not None else None,
+        embed_plugin=embed_plugin,
+        force=force,
+    )
+    return run(Path(path), options, on_progress=on_progress, on_note=on_note)
+
+
+def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:
+    from ropeexport.profiles import parse_shapes
+
+    if isinstance(given, str):
+        return parse_shapes(given)
+    return {name: tuple(shape) for name, shape in given.items()} if given else None
+
+
+def _named(model: str, given: ModelOptions) -> tuple[Example, Source]:
+    """Load a MODEL that is named, with the options that are its own."""
+    from ropeexport.models import sources
+    from ropeexport.models.builtin_models import BUILTINS, Options
+    from ropeexport.models.hub.load import is_library_model
+
+    sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
+    config = sizes.pop("config", None)
+    dtype = sizes.pop("dtype", None) if is_library_model(model) else None
+    if sizes and model not in BUILTINS:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+        raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
+    place = Path(config) if config is not None else None
+    return sources.load(sources.Request(model, Options(**sizes), place, dtype))
+
+
+def _example(
+    module: nn.Module | Callable[[], nn.Module] | Example,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None,
+    weights: Path | None,
+) -> Example:
+    from torch import Tensor
+
+    from ropeexport.models.example import Example
+
+    if isinstance(module, Example):
+        if any(x is not None for x in (kwargs, dynamic_axes, weights)):
+            raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
+        return module
+    if kwargs is None:
+        raise UsageError("kwargs: expected the arguments of forward by name, got none")
+    inputs = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+    return Example(
+        module=_module(module, weights),
+        inputs=inputs,
+        dynamic_axes={name: dict(named) for name, named in (dynamic_axes or {}).items()},
+        constants={name: value for name, value in kwargs.items() if name not in inputs},
+        weights=weights,
+    )
+
+
+def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> nn.Module:
+    from torch import nn
+
+    from ropeexport.weights.safetensors_files import find
+    from ropeexport.weights.skeleton import skeleton
+
+    if weights is None:
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
+        return module
+    if isinstance(module, nn.Module):
+        raise UsageError(
+            "module: with weights, expected a callable that makes the module, so that no weight "
+            f"takes memory; got a {type(module).__name__} that is made already"
+        )
+    if not find(weights):
+        raise UsageError(f"weights: no safetensors file in {weights}")
+    return skeleton(module)
+
+
+def _source(example: Example) -> Source:
+    """Return the source of an object, with those of its fixed arguments that JSON can hold."""
+    kind = type(example.module)
+    plain = {name: value for name, value in example.constants.items() if _is_plain(value)}
+    unknown = [name for name in example.constants if name not in plain]
+    options = {"constants": plain, "unknown": unknown} if example.constants else {}
+    return Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}", options=options)
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
+
+
+@contextmanager
+def _left_as_it_was(module: nn.Module) -> Iterator[None]:
+    from ropeexport.models.example import evaluated, unchanged
+
+    with unchanged(module), evaluated(module):
+        yield

@@ -1,0 +1,380 @@
+"""``check``, ``locate``, ``bench`` and ``report``: what an output folder is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ropeexport.errors import MissingError, UsageError
+from ropeexport.packages import require as require_packages
+
+if TYPE_CHECKING:
+    from ropeexport.bench.records import Bench
+    from ropeexport.models.sources import Module
+    from ropeexport.parity.options import Options
+    from ropeexport.parity.records import Report
+    from ropeexport.parity.running import Listener
+
+
+def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
+    path: str | Path,
+    candidate: str | Path | None = None,
+    *,
+    module: Module | None = None,
+    cases: int | None = None,
+    seed: int = 0,
+    lengths: Sequence[int] = (),
+    require: Sequence[str] = (),
+    atol: float | None = None,
+    rtol: float | None = None,
+    locate: bool = False,
+    html: str | Path | None = None,
+    markdown: str | Path | None = None,
+    junit: str | Path | None = None,
+    listener: Listener | None = None,
+) -> Report:
+    """Compare every runtime of an output folder with the float64 oracle; write ``parity.json``.
+
+    A folder of :func:`ropeexport.fuse` is held to the ONNX file that it is made of.
+
+    Parameters
+    ----------
+    path : path
+        An output folder; with ``candidate``, also an ONNX file.
+    candidate : path
+        An ONNX file or a folder of one, or an ``.npz`` of saved inputs and outputs, to compare with
+        ``path`` instead; this needs no torch and writes nothing by itself.
+    module : nn.Module, Example, callable or str
+        What the folder was exported from, where that is your own code: the module that you hold
+        (compared as it is, and left as it was), or a factory or its reference ``FILE.py:NAME``,
+        whose weights are taken from the file.
+    cases : int
+        How many cases; by default those that are designed.
+    seed : int
+        Of the inputs.
+    lengths : sequence of int
+        Lengths to check, whatever they cost.
+    require : sequence of str
+        Runtimes that must have run.
+    atol, rtol : float
+        Your own bound in place of the derived ones.
+    locate : bool
+        On a failure, find the first tensor that departs, see :func:`ropeexport.locate`.
+    html, markdown, junit : path
+        Further forms of the report to write.
+    listener : Listener
+        Told of each stage and case.
+
+    Returns
+    -------
+    Report
+        With a verdict; a difference is no error.
+
+    Raises
+    ------
+    MissingError
+        Where a runtime that is required could not run.
+    RopeExportError
+        Where no run can be set up: no manifest, no model, a module that cannot be rebuilt.
+
+    Examples
+    --------
+    >>> import torch, ropeexport
+    >>> class Attention(torch.nn.Module):
+    ...     def forward(self, q, pe):
+    ...         return ropeexport.attention(q, q, q, pe)
+    >>> attention = Attention()
+    >>> kwargs = {"q": torch.zeros(1, 2, 8, 16), "pe": torch.zeros(1, 1, 8, 8, 2, 2)}
+    >>> axes = {"q": {0: "batch", 2: "length"}, "pe": {2: "length"}}
+    >>> made = ropeexport.export(attention, kwargs, "out", dynamic_axes=axes)
+    >>> report = ropeexport.check("out", module=attention, cases=4)
+    >>> report.verdict
+    'PASS'
+    >>> {runtime.name: runtime.status for runtime in report.runtimes}["onnxruntime"]
+    'PASS'
+    """
+    from ropeexport.parity.options import Options
+    from ropeexport.parity.running import Silent
+
+    forms = {"html": html, "markdown": markdown, "junit": junit}
+    if html is not None:
+        require_packages("jinja2", "matplotlib")
+    options = Options(seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol)
+    heard = listener or Silent()
+    folder = Path(path)
+    if candidate is not None:
+        if module is not None or require:
+            name = "module" if module is not None else "require"
+            raise UsageError(f"--{name}: not for a comparison of files")
+        report = _check_files(folder, Path(candidate), options, locate, heard)
+    else:
+        report = _check_folder(folder, module, options, locate, heard)
+    _write(report, forms, folder)
+    absent = absent_of(report, require)
+    if absent:
+        raise MissingError("; ".join(absent))
+    return report
+
+
+def locate(
+    path: str | Path,
+    candidate: str | Path | None = None,
+    *,
+    report: Report | None = None,
+    module: Module | None = None,
+    **options: Any,
+) -> Report:
+    """Find the first tensor that departs where a runtime fails, and the code that made it.
+
+    Parameters
+    ----------
+    path, candidate, module
+        As for :func:`ropeexport.check`; both files are ONNX.
+    report : Report
+        What :func:`ropeexport.check` found; without it, that runs first.
+    **options
+        Of :func:`ropeexport.check`, for that run.
+
+    Returns
+    -------
+    Report
+        With a location for each runtime that failed in it.
+
+    Raises
+    ------
+    RopeExportError
+        As :func:`ropeexport.check`, or where nothing lies between inputs and outputs to compare.
+
+    Examples
+    --------
+    >>> import onnx, ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> model = onnx.load("out/model.onnx")
+    >>> rope = next(node for node in model.graph.node if node.op_type == "ApplyRope")
+    >>> rope.input[0] = "k"  # and not q
+    >>> onnx.save(model, "out/model.onnx")
+    >>> found = ropeexport.locate("out", cases=2)
+    >>> found.verdict, found.locations[0].tensor, found.locations[0].op
+    ('FAIL', 'q_rotated_0', 'ApplyRope')
+    """
+    if report is None:
+        return check(path, candidate, module=module, locate=True, **options)
+    if candidate is not None:
+        from ropeexport.locate.files import check_shared, locate_files
+
+        check_shared(Path(path), Path(candidate))
+        return locate_files(Path(path), Path(candidate), report)
+    return _locate_in_folder(Path(path), module, report)
+
+
+def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
+    path: str | Path,
+    *,
+    against: Sequence[str] | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    lengths: Sequence[int] = (),
+    module: str | None = None,
+    rounds: int = 7,
+    repeats: int = 5,
+    threads: int | None = None,
+    seed: int = 0,
+    say: Callable[[str, str, bool], None] = lambda name, text, ok: None,
+) -> Bench:
+    """Measure an output folder against what you would run instead; write its records and chart.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of :func:`ropeexport.export`, with or without an engine; ``bench.json`` and
+        ``bench.png`` are written into it.
+    against : sequence of str
+        Contenders by name; by default all.
+    device : str
+        ``cpu`` or ``cuda``; by default ``cuda`` where torch sees a GPU.
+    lengths : sequence of int
+        By default the profile's optimum.
+    module : str
+        The factory ``FILE.py:NAME`` where the model is your own code: contenders run in processes
+        of their own, which cannot take a module from yours.
+    rounds, repeats : int
+        Turns, and runs in a turn.
+    threads : int
+        By default the number of cores.
+    seed : int
+        Of the inputs.
+    say : callable
+        Called with each contender's name, a text, and whether it runs.
+
+    Returns
+    -------
+    Bench
+        Every contender: TIMED, or WRONG, SKIPPED or FAILED with its reason.
+
+    Raises
+    ------
+    RopeExportError
+        Where no run can be set up: no manifest, a module that cannot be rebuilt.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> found = ropeexport.bench("out", against=["eager"], device="cpu", rounds=1, repeats=1)
+    >>> {record.name: record.status for record in found.contenders}
+    {'eager': 'TIMED', 'ropeexport': 'TIMED'}
+    """
+    require_packages("torch", "onnxruntime", "matplotlib")
+    if module is not None and not isinstance(module, str):
+        raise UsageError(
+            f"bench: module: expected a factory's reference, 'path/to/file.py:factory', got a "
+            f"{type(module).__name__}: contenders run in processes of their own, which cannot take "
+            "an object from this one"
+        )
+    from ropeexport import atomic
+    from ropeexport.bench import show
+    from ropeexport.bench.bench import bench as run
+    from ropeexport.bench.options import Options
+    from ropeexport.bench.records import CHART_NAME, FILE_NAME
+
+    options = Options(
+        lengths=tuple(lengths), rounds=rounds, repeats=repeats, seed=seed, module=module,
+        device=device,
+    )  # fmt: skip
+    options = replace(options, against=tuple(against)) if against else options
+    options = replace(options, threads=threads) if threads else options
+    folder = Path(path)
+    found = run(folder, options, say)
+    atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+    atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    return found
+
+
+def report(
+    path: str | Path,
+    *,
+    html: str | Path | None = None,
+    markdown: str | Path | None = None,
+    junit: str | Path | None = None,
+) -> Report:
+    """Read a parity run again, and write it in further forms; nothing is run.
+
+    Parameters
+    ----------
+    path : path
+        A ``parity.json``, or the output folder that holds it.
+    html, markdown, junit : path
+        Files to write: one self-contained page, text for a pull request, JUnit XML.
+
+    Raises
+    ------
+    ParityError
+        Where there is no such report.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> checked = made.check(cases=2)
+    >>> ropeexport.report("out", markdown="parity.md") == checked
+    True
+    """
+    if html is not None:
+        require_packages("jinja2", "matplotlib")
+    from ropeexport.report import view
+
+    found = view.read(Path(path))
+    _write(found, {"html": html, "markdown": markdown, "junit": junit}, Path(path))
+    return found
+
+
+def absent_of(report: Report, required: Sequence[str]) -> list[str]:
+    """Return a line for each runtime that was required and could not run."""
+    runtimes = {runtime.name: runtime for runtime in report.runtimes}
+    unknown = [name for name in required if name not in runtimes]
+    if unknown:
+        raise UsageError(f"require: expected some of {', '.join(runtimes)}, got {unknown[0]!r}")
+    return [
+        f"{name} was required: SKIPPED: {runtimes[name].reason}"
+        for name in required
+        if runtimes[name].status == "SKIPPED"
+    ]
+
+
+def _check_folder(
+    folder: Path, module: Module | None, options: Options, locating: bool, listener: Listener
+) -> Report:
+    from ropeexport import manifest
+    from ropeexport.parity import report as reports
+    from ropeexport.parity.check import check as run
+
+    if folder.suffix == ".onnx":
+        raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
+    if manifest.read(folder).source.kind != "onnx":
+        require_packages("torch")
+    found = run(folder, module, options, listener)
+    if locating and found.verdict == "FAIL":
+        found = _told(_locate_in_folder(folder, module, found), listener)
+    reports.write(folder, found)
+    return found
+
+
+def _check_files(
+    path: Path, candidate: Path, options: Options, locating: bool, listener: Listener
+) -> Report:
+    from ropeexport.locate.files import check_shared, locate_files
+    from ropeexport.parity.check_files import check_files
+
+    if locating:  # what is impossible is said before the comparison's minutes
+        check_shared(path, candidate)
+    found = check_files(path, candidate, options, listener)
+    if locating and found.verdict == "FAIL":
+        found = _told(locate_files(path, candidate, found), listener)
+    return found
+
+
+def _locate_in_folder(folder: Path, module: Module | None, report: Report) -> Report:
+    from ropeexport import manifest
+
+    record = manifest.read(folder)
+    if record.source.kind == "onnx":
+        from ropeexport.locate.files import locate_files
+
+        original = manifest.file_of_source(record.source, folder)
+        return locate_files(original, folder / record.model.file, report, "onnxruntime")
+    from ropeexport.locate.locate import locate as run
+
+    return run(folder, report, module)
+
+
+def _told(report: Report, listener: Listener) -> Report:
+    count = len(report.locations)
+    plural = "s" * (count != 1)
+    listener.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
+    return report
+
+
+def _write(report: Report, forms: dict[str, str | Path | None], path: Path) -> None:
+    """Write every form that was asked for, with the benchmark of the folder."""
+    from importlib import import_module
+
+    from ropeexport import atomic
+
+    for name, target in forms.items():
+        if target is not None:
+            render = import_module(f"ropeexport.report.{name}").render
+            folder = path if path.is_dir() else path.parent
+            text = render(report, _speed(folder)) if name == "html" else render(report)
+            atomic.write_text(Path(target), text)
+
+
+def _speed(folder: Path) -> bytes | None:
+    """Return the chart of the benchmark of a folder, where there is one."""
+    from ropeexport.bench import show
+    from ropeexport.bench.records import FILE_NAME, Bench
+
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    return show.chart(Bench.model_validate_json(path.read_bytes()))

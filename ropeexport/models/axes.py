@@ -1,0 +1,191 @@
+"""The sizes that dynamic axes are meant for: as given, else a range that a user would expect.
+
+An axis that stands first in every input that has it, and is not named as a length, is a batch: 1
+to 8.  Every other one is a length: 1 to what the module's config allows (:data:`LIMITS`), else to
+4096, which lengths beside each other in one input share.  A range holds the example's size twice,
+unless a config allows less, and is cut where the module itself takes no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ropeexport.axes import names_of
+from ropeexport.errors import AxisRangeError, UsageError
+from ropeexport.manifest import Axis, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ropeexport.models.example import Example
+
+# names of a config's field that says how long a sequence may be, the first that is there
+LIMITS = (
+    "max_position_embeddings", "max_sequence_length", "max_seq_len", "max_seq_length",
+    "n_positions", "block_size",
+)  # fmt: skip
+_CONFIGS = ("config", "text_config")
+_LENGTH_WORDS = ("length", "seq", "token")
+_BATCH = 8
+_LENGTH = 4096
+_BEST_LENGTH = 512  # an example is often shorter, for it is there to be traced
+_MOST_CUTS = 4
+
+Shape = Sequence[int | str]
+Given = Axis | tuple[int, int, int]
+Made = TypeVar("Made")
+
+
+def default_axes(
+    shapes: Mapping[str, Shape], sizes: Mapping[str, int], longest: int | None = None
+) -> dict[str, Axis]:
+    """Return a range for each dynamic axis.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Of each input; a dynamic axis by its name.
+    sizes : mapping
+        Of the axes in an example, where there is one.
+    longest : int, optional
+        The length that a config allows.
+    """
+    names = names_of(dim for shape in shapes.values() for dim in shape)
+    batches = {name for name in names if _is_batch(name, shapes)}
+    lengths = [set(names_of(shape)) - batches for shape in shapes.values()]
+    return {
+        name: _batch(sizes.get(name, 1))
+        if name in batches
+        else _length(
+            sizes.get(name, 1), max(len(beside) for beside in lengths if name in beside), longest
+        )
+        for name in names
+    }
+
+
+def _is_batch(name: str, shapes: Mapping[str, Shape]) -> bool:
+    if any(word in name.lower() for word in _LENGTH_WORDS):
+        return False
+    return all(name not in names_of(shape[1:]) for shape in shapes.values())
+
+
+def _batch(size: int) -> Axis:
+    return Axis(min=1, opt=max(1, size), max=max(_BATCH, 2 * size), chosen_by="default")
+
+
+def _length(size: int, beside: int, longest: int | None) -> Axis:
+    """Return the range of one of so many lengths that stand beside each other."""
+    if longest is not None and beside == 1:
+        top = max(longest, size)
+        return Axis(min=1, opt=max(size, min(_BEST_LENGTH, top)), max=top, chosen_by="config")
+    top = max(round(_LENGTH ** (1 / beside)), 2 * size)
+    best = max(round(_BEST_LENGTH ** (1 / beside)), size)
+    return Axis(min=1, opt=best, max=top, chosen_by="default")
+
+
+def longest_of(module: nn.Module) -> int | None:
+    """Return the length that the config of a module, or of the first part with one, allows."""
+    for part in module.modules():
+        config = getattr(part, _CONFIGS[0], None)
+        for place in (config, _field(config, _CONFIGS[1])):
+            found = next((n for name in LIMITS if (n := _field(place, name)) is not None), None)
+            if isinstance(found, int) and found > 0:
+                return found
+    return None
+
+
+def _field(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def axes_of_file(specs: Sequence[TensorSpec]) -> dict[str, Axis]:
+    """Return a range for each dynamic axis of an ONNX file's inputs.
+
+    Axes of matrices that no other input has broadcast: the first to the data's batch, the second
+    to its heads.
+    """
+    axes = default_axes({spec.name: spec.shape for spec in specs}, {})
+    data = next((spec for spec in specs if spec.role == "data"), None)
+    others = names_of(dim for spec in specs if spec.role != "matrices" for dim in spec.shape)
+    for spec in specs:
+        for place, dim in enumerate(spec.shape[:2]):
+            if spec.role != "matrices" or dim not in axes or dim in others or data is None:
+                continue
+            if place < len(data.shape):
+                axes[str(dim)] = _broadcast(data.shape[place], axes)
+    return axes
+
+
+def _broadcast(to: int | str, axes: Mapping[str, Axis]) -> Axis:
+    most = to if isinstance(to, int) else axes[to].max
+    return Axis(min=1, opt=1, max=most, broadcasts_to=to, chosen_by="default")
+
+
+def with_given(axes: Mapping[str, Axis], given: Mapping[str, Given] | None) -> dict[str, Axis]:
+    """Return axes with those that the caller gives in their place.
+
+    An axis that broadcasts goes on doing so, and as far as what it broadcasts to.
+
+    Raises
+    ------
+    UsageError
+        For a name that no axis has, or sizes out of order.
+    """
+    found = dict(axes)
+    for name, sizes in (given or {}).items():
+        if name not in axes:
+            known = ", ".join(axes) or "none; name them among the dynamic axes first"
+            raise UsageError(f"axis {name!r}: no such dynamic axis; there are {known}")
+        found[name] = _checked(name, sizes, axes[name])
+    for name, axis in axes.items():
+        target = axis.broadcasts_to
+        if isinstance(target, str) and target in found and name not in (given or {}):
+            top = found[target].max if axis.max == axes[target].max else axis.max
+            found[name] = axis.model_copy(update={"max": top, "opt": min(axis.opt, top)})
+    return found
+
+
+def _checked(name: str, sizes: Given, former: Axis) -> Axis:
+    if isinstance(sizes, Axis):
+        axis = sizes
+    elif isinstance(sizes, Sequence) and len(sizes) == 3:
+        axis = Axis(min=sizes[0], opt=sizes[1], max=sizes[2])
+    else:
+        raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {sizes!r}")
+    if not 1 <= axis.min <= axis.opt <= axis.max:
+        raise UsageError(
+            f"axis {name!r}: expected 1 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}"
+        )
+    if axis.broadcasts_to is None:
+        axis = axis.model_copy(update={"broadcasts_to": former.broadcasts_to})
+    return axis
+
+
+def within_bounds(example: Example, make: Callable[[Example], Made]) -> tuple[Example, Made]:
+    """Make something of an example, ranges that nobody gave cut to what its module takes.
+
+    Raises
+    ------
+    AxisRangeError
+        Where a range that was given does not hold.
+    """
+    for _ in range(_MOST_CUTS):
+        try:
+            return example, make(example)
+        except AxisRangeError as error:
+            example = replace(example, axes=_cut(example, error))
+    return example, make(example)
+
+
+def _cut(example: Example, error: AxisRangeError) -> dict[str, Axis]:
+    axes = dict(example.axes)
+    for name, (least, most) in error.bounds.items():
+        axis = axes[name]
+        low, high = max(axis.min, least or 1), min(axis.max, most or axis.max)
+        if axis.chosen_by == "caller" or low > high or (low, high) == (axis.min, axis.max):
+            raise error
+        best = min(max(axis.opt, low), high)
+        axes[name] = Axis(min=low, opt=best, max=high, chosen_by="module")
+    return axes
