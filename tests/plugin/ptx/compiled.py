@@ -29,6 +29,12 @@ MADE = ROOT / "build" / "ptx"
 SOURCES = ("launch_matrices", "launch_neighbours", "launch_halves")
 RECORDER = "test/ptx_work.cpp"
 _HIDDEN = ("-std=c++17", "-O0", "-DNDEBUG", "-Xcompiler=-fPIC,-fvisibility=hidden")
+# as dispatch.cuh has them
+_TYPES = {
+    "fp32": ("float", "kFloat32"),
+    "fp16": ("__half", "kFloat16"),
+    "bf16": ("__nv_bfloat16", "kBFloat16"),
+}
 # -O0 is the host's code alone; what is kept is the PTX that goes into the object
 _OBJECT = (*_HIDDEN, "-c", "--keep", "-gencode=arch=compute_90,code=compute_90")
 _LIBRARY = (*_HIDDEN, "-shared", "-cudart=none", "-Xlinker=--no-undefined")
@@ -46,12 +52,16 @@ class Edit:
 class Build:
     """The kernel's sources, or a copy of them with some edits, compiled.
 
-    With ``form`` only that source is which has its kernels: faster.
+    With ``form`` only that source is which has its kernels, with ``dtype`` only the kernels of that
+    type are: nvcc takes less time.
     """
 
-    def __init__(self, form: Form | None = None, edits: Sequence[Edit] = ()) -> None:
+    def __init__(
+        self, form: Form | None = None, edits: Sequence[Edit] = (), dtype: str | None = None
+    ) -> None:
         self._sources = SOURCES if form is None else (_source(form),)
-        self._edits = edits
+        others = [kind for kind in _TYPES if dtype is not None and kind != dtype]
+        self._edits = [*edits, *(_without(kind) for kind in others)]
 
     @cached_property
     def kernels(self) -> dict[str, Kernel]:
@@ -96,6 +106,14 @@ class Build:
                 for path in made:  # whole, whoever else compiles it; by the last, all are there
                     os.replace(path, folder / path.name)
         return folder / name
+
+
+def _without(dtype: str) -> Edit:
+    """Return the edit of the dispatch that leaves out a type."""
+    kind, name = _TYPES[dtype]
+    call = f"run_widest<{kind}, Form, Pairing, kPerHead, kPartial>(p, tuning, executor);"
+    old = f"    case DataType::{name}:\n      return {call}\n"
+    return Edit("include/ropeexport/dispatch.cuh", old, "")
 
 
 def remove_outdated() -> None:

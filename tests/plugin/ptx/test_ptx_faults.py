@@ -318,7 +318,8 @@ LAUNCHED = (
 @pytest.mark.parametrize("planted", [*PLANTED, *UNALIGNED, *LAUNCHED], ids=str)
 def test_a_planted_fault_is_found(build, planted) -> None:
     assert Trial(planted.case).run(build) == []
-    faulty = Build(None if planted.whole else planted.case.form, planted.edits)
+    form = None if planted.whole else planted.case.form
+    faulty = Build(form, planted.edits, planted.case.dtype)
     findings = Trial(planted.case).run(faulty)
     assert {finding.check for finding in findings} == planted.checks, findings
 
