@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, Structure, byref, c_int32, c_int64, c_uint32
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.kernel import Coefficients, Params, Rotated, Strides, Tuning
+
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _HALVES = {"interleaved": 0, "half": 1}
 INVALID_VALUE = 1  # cudaErrorInvalidValue
-
-
-class Strides(Structure):
-    _fields_ = [("batch", c_int64), ("head", c_int64), ("length", c_int64)]
-
-
-class Rotated(Structure):
-    _fields_ = [
-        ("in_", c_void_p),
-        ("out", c_void_p),
-        ("heads", c_int64),
-        ("in_strides", Strides),
-        ("out_strides", Strides),
-    ]
-
-
-class Coefficients(Structure):
-    _fields_ = [
-        ("first", c_void_p),
-        ("second", c_void_p),
-        ("batch", c_int64),
-        ("heads", c_int64),
-        ("strides", Strides),
-    ]
-
-
-class Params(Structure):
-    _fields_ = [
-        ("type", c_int32),
-        ("batch", c_int64),
-        ("length", c_int64),
-        ("head_size", c_int64),
-        ("rotary_size", c_int64),
-        ("q", Rotated),
-        ("k", Rotated),
-        ("pe", Coefficients),
-    ]
-
-
-class Tuning(Structure):
-    _fields_ = [
-        ("most_columns", c_int64),
-        ("enough_blocks", c_int64),
-        ("most_heads_per_thread", c_int64),
-    ]
 
 
 class Seen(Structure):

@@ -120,6 +120,31 @@ def test_a_row_apart_by_an_odd_stride_is_read_element_by_element(walk) -> None:
     assert assert_same(walk, q, k, pe).access_bytes == 2
 
 
+def test_a_stride_along_an_axis_of_one_does_not_count(walk) -> None:
+    wide = random_data((1, 1, 1, 17), torch.float16, 1)[..., :16]
+    assert wide.stride()[:3] == (17, 17, 17)
+    _, k, pe = make((1, 1, 1, 1, 16, 1, 1), torch.float16)
+    assert assert_same(walk, wide, k, pe).access_bytes == 16
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("which", ["q", "k", "pe", "out"])
+def test_an_odd_stride_along_one_axis(walk, axis, which) -> None:
+    q, k, pe = make((2, 3, 3, 5, 16, 2, 3), torch.float16)
+    given = {"q": q, "k": k, "pe": pe, "out": torch.zeros_like(k)}
+    x = given[which]
+    steps = [0, 0, 0]
+    inner = x[0, 0, 0].numel()
+    for i in (2, 1, 0):
+        steps[i] = inner + (i == axis)
+        inner = -(-x.shape[i] * steps[i] // 8) * 8
+    storage = torch.zeros(inner, dtype=x.dtype)
+    given[which] = storage.as_strided(x.shape, (*steps, *x.stride()[3:])).copy_(x)
+    out = (torch.zeros_like(q), given["out"])
+    seen = assert_same(walk, given["q"], given["k"], given["pe"], out=out)
+    assert seen.access_bytes == 2
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_in_place(walk, dtype) -> None:
     q, k, pe = make((2, 9, 9, 5, 64, 1, 1), dtype)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from plugin.bits import random_data
@@ -18,6 +19,9 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 MANY_HEADS = (1 << 30, 1, 12)  # a thread, however few blocks that makes
 FEW_HEADS = (1 << 30, 1 << 40, 12)
 
+DATA = ("q", "k", "q's output", "k's output")
+COEFFICIENTS = ("coefficients", "sines")  # matrices or cosines
+
 Strides = tuple[int, int, int]  # of batch, head and length
 
 
@@ -25,12 +29,28 @@ def _dense(heads: int, length: int, row: int) -> Strides:
     return heads * length * row, length * row, row
 
 
+def _apart(axis: str, apart: int, heads: int, length: int, row: int) -> Strides:
+    """Return steps of which one alone, along an axis, is no whole number of accesses."""
+    more = {axis: apart}
+    of_row = row + more.get("rows", 0)
+    of_head = _whole(length * of_row) + more.get("heads", 0)
+    return _whole(heads * of_head) + more.get("batches", 0), of_head, of_row
+
+
+def _whole(step: int) -> int:
+    """Return the next step of whole accesses, which are of eight elements at most."""
+    return -(-step // 8) * 8
+
+
 # of a (B, H, L, row) tensor, in elements
 LAYOUTS: dict[str, Callable[[int, int, int], Strides]] = {
     "BHLD": _dense,
     "BLHD": lambda heads, length, row: (length * heads * row, row, heads * row),
-    "rows 1 apart": lambda heads, length, row: _dense(heads, length, row + 1),
-    "rows 2 apart": lambda heads, length, row: _dense(heads, length, row + 2),
+    **{
+        f"{axis} {apart} apart": partial(_apart, axis, apart)
+        for axis in ("batches", "heads", "rows")
+        for apart in (1, 2)
+    },
     "far heads": lambda heads, length, row: (1 << 42, 1 << 33, 1 << 38),
     "far batches": lambda heads, length, row: (1 << 45, 1 << 31, row),
     "far positions": lambda heads, length, row: (1 << 35, 7 * row, (1 << 32) + 256),
@@ -43,9 +63,9 @@ FAR = tuple(name for name in LAYOUTS if name.startswith(("far", "back")))
 class Case:
     """One call of the rotary op.
 
-    ``offset`` counts elements of q, k and the outputs beside an aligned address, ``pe_offset``
-    floats of the coefficients. ``k_heads`` of 0: one tensor alone. ``rotary_size`` of 0: all of the
-    row. ``tuning`` of None: the product's own cut.
+    ``beside`` counts elements beside an aligned address, by the array's name; see ``DATA`` and
+    ``COEFFICIENTS``. ``k_heads`` of 0: one tensor alone. ``rotary_size`` of 0: all of the row.
+    ``tuning`` of None: the product's own cut.
     """
 
     name: str
@@ -59,10 +79,10 @@ class Case:
     rotary_size: int = 0
     pe_batch: int = 1
     per_head: bool = False
-    offset: int = 0
-    pe_offset: int = 0
+    beside: dict[str, int] = field(default_factory=dict)
     layout: str = "BHLD"
     out_layout: str = ""  # as the input's
+    pe_layout: str = "BHLD"
     in_place: bool = False
     tuning: tuple[int, int, int] | None = MANY_HEADS
     extreme: bool = False
@@ -128,9 +148,8 @@ def policies() -> Iterator[Case]:
     for dtype, halves in itertools.product(DTYPES, (False, True)):
         for per_head in (False, True):
             yield Case("", dtype, Form(False, halves, False), per_head=per_head)
-        for partial in (False, True):
-            size = 32 if partial else 0
-            yield Case("", dtype, Form(True, halves, partial), rotary_size=size)
+        for size in (0, 32):
+            yield Case("", dtype, Form(True, halves, partial=size > 0), rotary_size=size)
 
 
 def sweep() -> Iterator[Case]:
@@ -140,23 +159,48 @@ def sweep() -> Iterator[Case]:
             yield replace(base, name=name, **changes)
 
 
+def beside(count: int, *names: str) -> dict[str, object]:
+    """Return the change that moves arrays beside an aligned address; without names all of q and k.
+
+    What they are moved by is a number of their elements.
+    """
+    return {"beside": dict.fromkeys(names or DATA, count)}
+
+
+def _far(layout: str) -> dict[str, object]:
+    return {"layout": layout, "pe_layout": layout, "length": 3}
+
+
+def _steps_apart() -> dict[str, dict[str, object]]:
+    """Return one uneven step at a time: of the inputs, of the outputs, of the coefficients."""
+    changes: dict[str, dict[str, object]] = {}
+    for axis, apart in itertools.product(("batches", "heads", "rows"), (1, 2)):
+        layout = f"{axis} {apart} apart"
+        changes[f"{layout} to dense"] = {"layout": layout, "out_layout": "BHLD"}
+        changes[f"dense to {layout}"] = {"out_layout": layout}
+    for apart in (1, 2):
+        changes[f"rows of coefficients {apart} apart"] = {"pe_layout": f"rows {apart} apart"}
+        of_batch = {"pe_layout": f"batches {apart} apart", "pe_batch": 2}
+        changes[f"batches of coefficients {apart} apart"] = of_batch
+    return changes
+
+
 def _changes(base: Case) -> dict[str, dict[str, object]]:
     changes: dict[str, dict[str, object]] = {
         "dense": {},
         "a block that is not full": {"length": 33, "heads": 13, "k_heads": 13, "head_size": 72},
-        "1 beside": {"offset": 1},
-        "2 beside": {"offset": 2},
-        "8 beside": {"offset": 8},
-        "coefficients 1 beside": {"pe_offset": 1},
-        "coefficients 2 beside": {"pe_offset": 2},
+        **{f"{count} beside": beside(count) for count in (1, 2, 8)},
+        **{f"{name} 1 beside": beside(1, name) for name in DATA},
+        **{f"all coefficients {count} beside": beside(count, *COEFFICIENTS) for count in (1, 2)},
         "BLHD": {"layout": "BLHD"},
         "BLHD to BHLD": {"layout": "BLHD", "out_layout": "BHLD"},
-        "BHLD to BLHD, 1 beside": {"out_layout": "BLHD", "offset": 1},
-        "rows 1 apart": {"layout": "rows 1 apart"},
+        "BHLD to BLHD, 1 beside": {"out_layout": "BLHD", **beside(1)},
+        **_steps_apart(),
         "rows 2 apart, in place": {"layout": "rows 2 apart", "in_place": True},
+        "heads 1 apart, in place": {"layout": "heads 1 apart", "in_place": True},
         "in place": {"in_place": True},
-        "in place, BLHD, 2 beside": {"in_place": True, "layout": "BLHD", "offset": 2},
-        "in place, 1 beside": {"in_place": True, "offset": 1},
+        "in place, BLHD, 2 beside": {"in_place": True, "layout": "BLHD", **beside(2)},
+        "in place, 1 beside": {"in_place": True, **beside(1)},
         "one tensor": {"k_heads": 0},
         "coefficients of each batch": {"pe_batch": 2},
         "one token of many": {"batch": 16, "pe_batch": 16, "length": 1},
@@ -168,17 +212,21 @@ def _changes(base: Case) -> dict[str, dict[str, object]]:
         "three heads a thread": {"tuning": (1 << 30, 1, 3)},
         "several launches": {"tuning": (40, 1, 12), "batch": 3, "pe_batch": 3},
         "a launch a position": {"tuning": (1, 1, 12), "length": 3, "in_place": True},
-        **{name: {"layout": name, "length": 3} for name in FAR},
-        **{f"{name}, rows of 68": {"layout": name, "length": 3, "head_size": 68} for name in FAR},
+        **{name: _far(name) for name in FAR},
+        **{f"{name}, rows of 68": {**_far(name), "head_size": 68} for name in FAR},
     }
+    if base.per_head:
+        changes["heads of coefficients 1 apart"] = {"pe_layout": "heads 1 apart"}
+    if base.form.tables:
+        changes |= {f"{name} 1 beside": beside(1, name) for name in COEFFICIENTS}
     if not base.per_head:
         changes["grouped heads"] = {"heads": 32, "k_heads": 8, "length": 3}
         changes["70 heads and one"] = {"heads": 70, "k_heads": 1, "length": 1, "head_size": 256}
     extreme = {"extreme": True, "batch": 1, "heads": 2, "k_heads": 2, "length": 81}
     extreme |= {"head_size": 192, "rotary_size": 128} if base.form.partial else {"head_size": 128}
     changes["extreme values"] = extreme
-    changes["extreme values, 1 beside"] = {**extreme, "offset": 1}
-    changes["extreme values, 2 beside"] = {**extreme, "offset": 2}
+    changes["extreme values, 1 beside"] = {**extreme, **beside(1)}
+    changes["extreme values, 2 beside"] = {**extreme, **beside(2)}
     if base.form.partial:
         return {**changes, **_partial_changes()}
     return {**changes, "one pair": {"head_size": 2, "batch": 3}}
@@ -191,7 +239,7 @@ def _partial_changes() -> dict[str, dict[str, object]]:
         f"{rotary} of {head_size}, {offset} beside": {
             "head_size": head_size,
             "rotary_size": rotary,
-            "offset": offset,
+            **beside(offset),
         }
         for (head_size, rotary), offset in itertools.product(sizes, (0, 1))
     }

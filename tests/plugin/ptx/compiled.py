@@ -1,17 +1,20 @@
-"""What nvcc makes of the kernel: PTX, and a library that records what the dispatch would launch.
+"""What nvcc makes of the kernel: PTX, and a library that records what the plugin would launch.
 
-Kept in the checkout's build folder by the contents of what it was made of.
+Both come of one run of nvcc for each ``launch_*.cu``: what is launched and what is run cannot be of
+two sources. Kept in the checkout's build folder by the contents of what it was made of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from plugin.ptx.interpreter import Kernel
@@ -22,11 +25,19 @@ from ropeexport.trt import toolchain
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "plugins"
-SOURCES = ("launch_matrices.cu", "launch_neighbours.cu", "launch_halves.cu")
-_PTX = ("--ptx", "--gpu-architecture=compute_90", "-std=c++17", "-O3", "-DNDEBUG")
-_LIBRARY = ("-shared", "-std=c++17", "-O0", "-Xcompiler=-fPIC", "-cudart=none")
-_RECORDER = "ptx_work.cpp"
-_ONE_FORM = "src/one_form.cu"
+MADE = ROOT / "build" / "ptx"
+SOURCES = ("launch_matrices", "launch_neighbours", "launch_halves")
+RECORDER = "test/ptx_work.cpp"
+_HIDDEN = ("-std=c++17", "-O0", "-DNDEBUG", "-Xcompiler=-fPIC,-fvisibility=hidden")
+# as dispatch.cuh has them
+_TYPES = {
+    "fp32": ("float", "kFloat32"),
+    "fp16": ("__half", "kFloat16"),
+    "bf16": ("__nv_bfloat16", "kBFloat16"),
+}
+# -O0 is the host's code alone; what is kept is the PTX that goes into the object
+_OBJECT = (*_HIDDEN, "-c", "--keep", "-gencode=arch=compute_90,code=compute_90")
+_LIBRARY = (*_HIDDEN, "-shared", "-cudart=none", "-Xlinker=--no-undefined")
 
 
 @dataclass(frozen=True)
@@ -41,71 +52,121 @@ class Edit:
 class Build:
     """The kernel's sources, or a copy of them with some edits, compiled.
 
-    With ``form`` only its kernels are, those without coefficients of each head: fast to compile.
+    With ``form`` only that source is which has its kernels, with ``dtype`` only the kernels of that
+    type are: nvcc takes less time.
     """
 
-    def __init__(self, form: Form | None = None, edits: Sequence[Edit] = ()) -> None:
-        self._form = form
-        self._edits = edits
+    def __init__(
+        self, form: Form | None = None, edits: Sequence[Edit] = (), dtype: str | None = None
+    ) -> None:
+        self._sources = SOURCES if form is None else (_source(form),)
+        others = [kind for kind in _TYPES if dtype is not None and kind != dtype]
+        self._edits = [*edits, *(_without(kind) for kind in others)]
 
     @cached_property
     def kernels(self) -> dict[str, Kernel]:
         """Return the kernels by their symbols."""
-        sources = [f"src/{name}" for name in SOURCES] if self._form is None else [_ONE_FORM]
-        texts = [self._made(name, _PTX, f"{Path(name).stem}.ptx").read_text() for name in sources]
+        texts = [made.with_suffix(".ptx").read_text() for made in self._objects]
         return {entry.name: Kernel(entry) for text in texts for entry in parse(text)}
 
     @cached_property
     def recorder(self) -> Recorder:
-        return Recorder(self._made(f"test/{_RECORDER}", _LIBRARY, "libptx_work.so"))
+        objects = [str(path) for path in self._objects]
+        return Recorder(self._made(RECORDER, (*_LIBRARY, *objects), "libptx_work.so"))
+
+    @cached_property
+    def _objects(self) -> list[Path]:
+        """Return the sources' objects; the PTX of each lies beside it."""
+        with ThreadPoolExecutor(2) as pool:
+            return [
+                *pool.map(
+                    lambda name: self._made(f"src/{name}.cu", _OBJECT, f"{name}.o"), self._sources
+                )
+            ]
 
     @cached_property
     def _texts(self) -> dict[str, str]:
         """Return every file that the compiler may read, edited, by its place below ``plugins/``."""
-        files = [*PLUGINS.glob("include/**/*.cuh"), *PLUGINS.glob("src/*.h")]
-        files += [PLUGINS / "src" / name for name in SOURCES] + [PLUGINS / "test" / _RECORDER]
-        texts = {str(file.relative_to(PLUGINS)): file.read_text() for file in sorted(files)}
+        texts = dict(_own_texts())
         for edit in self._edits:
             count = texts[edit.file].count(edit.old)
             assert count == 1, f"{edit.file}: {edit.old!r} is there {count} times, expected once"
             texts[edit.file] = texts[edit.file].replace(edit.old, edit.new)
-        if self._form is not None:
-            texts[_ONE_FORM] = _one_form(self._form)
         return texts
 
     def _made(self, source: str, options: Sequence[str], name: str) -> Path:
         """Return the file that nvcc makes of a source, compiled unless that was done before."""
-        nvcc = toolchain.find_nvcc()
-        assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
-        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
-        key = repr((version.stdout, source, options, sorted(self._texts.items())))
-        folder = ROOT / "build" / "ptx" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        texts = {file: text for file, text in self._texts.items() if _reads(source, file)}
+        folder = _folder() / _key(source, options, sorted(texts.items()))
         if not (folder / name).is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-                self._compile(Path(work), nvcc, source, [*options, "-o", name])
-                os.replace(Path(work) / name, folder / name)  # whole, whoever else compiles it
+            with tempfile.TemporaryDirectory(dir=folder) as work:
+                _compile(Path(work), texts, [*options, "-o", name], source)
+                made = [*Path(work).glob("*.ptx"), Path(work) / name]
+                for path in made:  # whole, whoever else compiles it; by the last, all are there
+                    os.replace(path, folder / path.name)
         return folder / name
 
-    def _compile(self, work: Path, nvcc: Path, source: str, options: Sequence[str]) -> None:
-        for name, text in self._texts.items():
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_text(text)
-        command = [nvcc, *options, "-Iinclude", "-Isrc", source]
-        done = subprocess.run(
-            [*map(str, command)], cwd=work, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{source}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+
+def _without(dtype: str) -> Edit:
+    """Return the edit of the dispatch that leaves out a type."""
+    kind, name = _TYPES[dtype]
+    call = f"run_widest<{kind}, Form, Pairing, kPerHead, kPartial>(p, tuning, executor);"
+    old = f"    case DataType::{name}:\n      return {call}\n"
+    return Edit("include/ropeexport/dispatch.cuh", old, "")
 
 
-def _one_form(form: Form) -> str:
-    """Return a source file that launches one form's kernels."""
-    coefficients = "Tables" if form.tables else "Matrices"
-    pairing = "Half" if form.halves else "Interleaved"
-    flags = f"{str(form.partial).lower()}, false"
-    return f"""#include "ropeexport/apply_rope.cuh"
-namespace ropeexport {{
-template cudaError_t launch_rope<{coefficients}, {pairing}, {flags}>(
-    const ApplyRopeParams&, cudaStream_t, const Tuning&);
-}}
-"""
+def remove_outdated() -> None:
+    """Remove what was made of other sources of the kernel than the present ones."""
+    for folder in MADE.glob("*"):
+        if folder != _folder():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _source(form: Form) -> str:
+    """Return the source that has a form's kernels, as ``launch.h`` chooses it."""
+    if not form.tables:
+        return "launch_matrices"
+    return "launch_halves" if form.halves else "launch_neighbours"
+
+
+@cache
+def _own_texts() -> dict[str, str]:
+    files = [*PLUGINS.glob("include/**/*.cuh"), *PLUGINS.glob("src/*.h")]
+    files += [PLUGINS / "src" / f"{name}.cu" for name in SOURCES] + [PLUGINS / RECORDER]
+    return {str(file.relative_to(PLUGINS)): file.read_text() for file in sorted(files)}
+
+
+def _reads(source: str, file: str) -> bool:
+    return file == source or file.endswith((".cuh", ".h"))
+
+
+@cache
+def _nvcc() -> tuple[Path, str]:
+    """Return the compiler and its version."""
+    nvcc = toolchain.find_nvcc()
+    assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
+    done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
+    return nvcc, done.stdout
+
+
+@cache
+def _folder() -> Path:
+    """Return where all is that is made of the present sources, edited or not."""
+    kernel = {file: text for file, text in _own_texts().items() if file != RECORDER}
+    return MADE / _key(_nvcc()[1], _OBJECT, sorted(kernel.items()))
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _compile(work: Path, texts: dict[str, str], options: Sequence[str], source: str) -> None:
+    for name, text in texts.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text)
+    command = [_nvcc()[0], *options, "-Iinclude", "-Isrc", source]
+    done = subprocess.run(
+        [*map(str, command)], cwd=work, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{source}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"

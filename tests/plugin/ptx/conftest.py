@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from plugin.ptx.compiled import Build
+from plugin.ptx.compiled import Build, remove_outdated
 
 
 @pytest.fixture(scope="session")
 def build() -> Build:
+    remove_outdated()
     return Build()

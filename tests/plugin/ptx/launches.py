@@ -1,10 +1,10 @@
-"""The launches that the product's own dispatch makes of its parameters, recorded on the host."""
+"""The launches that the plugin's own host code makes of its parameters, recorded."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_int64, c_void_p
+from collections.abc import Iterable, Iterator
+from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,11 @@ from plugin.host_walk import Params, Tuning
 from plugin.ptx.interpreter import Kernel
 from plugin.ptx.memory import Memory
 
-_Record = CFUNCTYPE(None, c_char_p, c_void_p, c_int64, c_int64, c_int64)
-_NAMESPACE = "N10ropeexport"
+from ropeexport.onnx_ops import forms
+
+STREAM = 0x5AFE  # no address of anything
+
+Three = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,63 @@ class Form:
     halves: bool
     partial: bool
 
+    def op_type(self, tensors: int) -> str:
+        """Return the name by which the plugin has it, of q and k or of one tensor."""
+        tables = "cos_sin" if self.tables else "matrices"
+        pairing = "half" if self.halves else "interleaved"
+        return forms.Form(tables, pairing, tensors, self.partial).op_type
+
+
+class _Launch(Structure):
+    """``Launch`` of ``ptx_work.cpp``."""
+
+    _fields_ = (
+        ("kernel", c_char_p),
+        ("argument", c_void_p),
+        ("argument_bytes", c_int64),
+        ("grid", c_uint32 * 3),
+        ("block", c_uint32 * 3),
+        ("shared_bytes", c_int64),
+        ("stream", c_void_p),
+    )
+
+
+_Record = CFUNCTYPE(None, POINTER(_Launch))
+
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: which variant, with which argument, in how many blocks of how many threads."""
+    """One launch, as CUDA is asked for it; the kernel by its symbol."""
 
-    variant: str  # as symbols have it
+    kernel: str
     argument: bytes
-    blocks: int
-    block_threads: int
+    grid: Three
+    block: Three
+    shared_bytes: int
+    stream: int | None
 
-    def symbol(self, names: Iterable[str]) -> str:
-        """Return the one of the kernels' names that is this variant's."""
-        found = [name for name in names if self.variant in name]
-        assert len(found) == 1, f"{self.variant}: {len(found)} kernels"
-        return found[0]
+    @property
+    def blocks(self) -> int:
+        return self.grid[0]
+
+    @property
+    def block_threads(self) -> int:
+        return self.block[0]
+
+    def errors(self, kernel: Kernel) -> Iterator[str]:
+        """Yield what CUDA would refuse of it, or would do that no kernel here asks for."""
+        if self.grid[1:] != (1, 1) or self.block[1:] != (1, 1):
+            yield f"a grid of {self.grid} blocks of {self.block} threads, expected one axis"
+        if not 0 < self.grid[0] < 1 << 31:
+            yield f"{self.grid[0]} blocks"
+        if not 0 < self.block[0] <= kernel.entry.most_threads:
+            yield f"{self.block[0]} threads a block of at most {kernel.entry.most_threads}"
+        if self.shared_bytes != 0:
+            yield f"{self.shared_bytes} bytes of shared memory"
+        if self.stream != STREAM:
+            yield f"stream {self.stream}"
+        if len(self.argument) != kernel.entry.parameter_bytes:
+            yield f"an argument of {len(self.argument)} bytes"
 
 
 class Recorder:
@@ -48,25 +93,27 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         self._record = library.ropeexport_record_launches
-        flags = (c_bool, c_bool, c_bool)
-        self._record.argtypes = [POINTER(Params), POINTER(Tuning), *flags, _Record]
+        self._record.argtypes = [c_char_p, POINTER(Params), POINTER(Tuning), c_void_p, _Record]
 
-    def launches(
-        self, params: Params, form: Form, tuning: tuple[int, int, int] | None = None
-    ) -> list[Launch]:
-        """Return what the dispatch launches; without ``tuning`` it is the product's own cut."""
+    def launches(self, params: Params, form: Form, tuning: Three | None = None) -> list[Launch]:
+        """Return what is launched; without ``tuning`` it is the product's own cut."""
         recorded: list[Launch] = []
 
-        def record(name: bytes, work: int, size: int, blocks: int, threads: int) -> None:
-            # the name of a type outside of a symbol is a nested name: N … E
-            variant = name.decode().removeprefix(_NAMESPACE).removesuffix("E")
-            recorded.append(Launch(variant, ctypes.string_at(work, size), blocks, threads))
+        def record(launch) -> None:
+            recorded.append(_launch(launch.contents))
 
         chosen = None if tuning is None else byref(Tuning(*tuning))
-        flags = (form.tables, form.halves, form.partial)
-        status = self._record(byref(params), chosen, *flags, _Record(record))
-        assert status == 0, f"cudaError_t {status}"
+        name = form.op_type(2 if params.k.heads else 1).encode()
+        status = self._record(name, byref(params), chosen, STREAM, _Record(record))
+        assert status == 0, f"{name}: cudaError_t {status}"
         return recorded
+
+
+def _launch(x: _Launch) -> Launch:
+    argument = ctypes.string_at(x.argument, x.argument_bytes)
+    return Launch(
+        x.kernel.decode(), argument, tuple(x.grid), tuple(x.block), x.shared_bytes, x.stream
+    )
 
 
 def run(
@@ -78,7 +125,6 @@ def run(
     """Run launches one after the other, all of their blocks or those that are named."""
     number = 1
     for launch in launches:
-        kernel = kernels[launch.symbol(kernels)]
-        assert kernel.entry.parameter_bytes == len(launch.argument), "another Work on the host"
         which = np.array(range(launch.blocks) if blocks is None else list(blocks), np.uint32)
+        kernel = kernels[launch.kernel]
         number = kernel.run(launch.argument, which, launch.block_threads, memory, number)

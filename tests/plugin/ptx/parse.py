@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+CUDA_MOST_THREADS = 1024  # of any block
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ENTRY = re.compile(
     r"\.visible\s+\.entry\s+(?P<name>\w+)\s*\("
@@ -27,6 +28,7 @@ _INSTRUCTION = re.compile(
     r"(?:@(?P<not>!?)(?P<guard>%\w+)\s+)?(?P<opcode>[a-z][\w.]*)(?:\s+(?P<operands>.*))?$",
     re.DOTALL,
 )
+_MOST_THREADS = re.compile(r"\.maxntid\s+(\d+)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _REGISTERS = re.compile(r"\.reg\s+\.(?P<type>\w+)\s+(?P<prefix>%[a-z]+)<\d+>$")
 
@@ -51,11 +53,15 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Entry:
-    """One kernel: its only parameter, the types of its registers, and its instructions."""
+    """One kernel: its only parameter, the types of its registers, and its instructions.
+
+    ``most_threads`` of a block, at its launch, as it was compiled for.
+    """
 
     name: str
     parameter: str
     parameter_bytes: int
+    most_threads: int
     register_types: dict[str, str]  # by what their names begin with: %rd, b64
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
@@ -104,8 +110,10 @@ def _entry(head: re.Match[str], body: str) -> Entry:
                 registers[match["prefix"]] = match["type"]
             elif not statement.startswith(".pragma"):
                 instructions.append(_instruction(statement))
-    size = int(head["bytes"])
-    return Entry(head["name"], head["parameter"], size, registers, tuple(instructions), labels)
+    limit = _MOST_THREADS.search(head["limits"])
+    most_threads = int(limit[1]) if limit else CUDA_MOST_THREADS
+    parameter = head["parameter"], int(head["bytes"])
+    return Entry(head["name"], *parameter, most_threads, registers, tuple(instructions), labels)
 
 
 def _parts(body: str) -> Iterator[re.Match[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from plugin.ptx.cases import Case
+from plugin.ptx.cases import Case, beside
 from plugin.ptx.compiled import Build, Edit
 from plugin.ptx.launches import Form
 from plugin.ptx.parse import UnknownPtxError
@@ -18,6 +18,7 @@ from plugin.ptx.trial import Trial
 MATRICES = Form(tables=False, halves=False, partial=False)
 COLUMN, DISPATCH = "include/ropeexport/column.cuh", "include/ropeexport/dispatch.cuh"
 WORK, MEMORY = "include/ropeexport/work.cuh", "include/ropeexport/memory.cuh"
+LAUNCHING = "include/ropeexport/apply_rope.cuh"
 ARITHMETIC, POLICIES = "include/ropeexport/arithmetic.cuh", "include/ropeexport/policies.cuh"
 
 PLAIN = Case("plain", "fp16", MATRICES)
@@ -25,18 +26,24 @@ TABLES = Case("tables", "fp32", Form(tables=True, halves=True, partial=False))
 PARTIAL = Case("partial", "bf16", Form(True, False, True), rotary_size=32)
 TRANSPOSING = replace(PLAIN, layout="BLHD", out_layout="BHLD")
 
+HALVES_PARTIAL = replace(PARTIAL, form=Form(True, True, True))
+
 LEFT_OUT = {"values", "written", "read"}
 FUSED_OF = "rounded_sum(rounded_product(a0, x.first), rounded_product(a1, x.second))"
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A fault, a case that meets it, and the checks that find it."""
+    """A fault, a case that meets it, and the checks that find it.
+
+    ``whole``: in the choice of the source that has the form's kernels, so all of them are needed.
+    """
 
     name: str
     edits: tuple[Edit, ...]
     case: Case
     checks: set[str]
+    whole: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -107,13 +114,13 @@ PLANTED = (
     Planted(
         "wide accesses of arrays that are not aligned",
         (Edit(DISPATCH, "is_aligned(x.in, kBytes) && is_aligned(x.out, kBytes)", "true"),),
-        replace(PLAIN, offset=1),
+        replace(PLAIN, **beside(1)),
         {"MisalignedError"},
     ),
     Planted(
         "wide accesses of rows that are not aligned",
         (Edit(DISPATCH, "|| s.length % width == 0", "|| s.length % 1 == 0"),),
-        replace(PLAIN, layout="rows 1 apart", length=8),
+        replace(PLAIN, layout="rows 1 apart"),
         {"MisalignedError"},
     ),
     Planted(
@@ -194,10 +201,125 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize("planted", PLANTED, ids=str)
+def _unaligned(old: str, case: Case, new: str = "true") -> Planted:
+    """Return a fault of the dispatch by which it takes accesses that are too wide for the case."""
+    return Planted(f"{old}: {new}", (Edit(DISPATCH, old, new),), case, {"MisalignedError"})
+
+
+UNALIGNED = (
+    _unaligned("tensor_allows<V>(p, p.q)", replace(PLAIN, **beside(1, "q"))),
+    _unaligned("tensor_allows<V>(p, p.k)", replace(PLAIN, **beside(1, "k"))),
+    _unaligned(
+        "tensor_allows<V>(p, p.k)", replace(PLAIN, **beside(1, "k")), "tensor_allows<V>(p, p.q)"
+    ),
+    _unaligned("is_aligned(x.in, kBytes)", replace(PLAIN, **beside(1, "q"))),
+    _unaligned("is_aligned(x.out, kBytes)", replace(PLAIN, **beside(1, "q's output"))),
+    _unaligned("is_aligned(p.pe.first, kBytes)", replace(PLAIN, **beside(1, "coefficients"))),
+    _unaligned("is_aligned(p.pe.second, kBytes)", replace(TABLES, **beside(1, "sines"))),
+    _unaligned(
+        "strides_allow(x.in_strides, p.batch, x.heads, p.length, kWidth)",
+        replace(PLAIN, layout="rows 1 apart", out_layout="BHLD"),
+    ),
+    _unaligned(
+        "strides_allow(x.out_strides, p.batch, x.heads, p.length, kWidth)",
+        replace(PLAIN, out_layout="rows 1 apart"),
+    ),
+    _unaligned(
+        "strides_allow(p.pe.strides, p.pe.batch, p.pe.heads, p.length, kWidth)",
+        replace(PLAIN, pe_layout="rows 1 apart"),
+    ),
+    _unaligned("(batch == 1 || s.batch % width == 0)", replace(PLAIN, layout="batches 1 apart")),
+    _unaligned("(heads == 1 || s.head % width == 0)", replace(PLAIN, layout="heads 1 apart")),
+    _unaligned("(length == 1 || s.length % width == 0)", replace(PLAIN, layout="rows 1 apart")),
+    _unaligned(
+        "p.pe.batch, p.pe.heads, p.length, kWidth",
+        replace(PLAIN, pe_batch=2, pe_layout="batches 1 apart"),
+        "1, p.pe.heads, p.length, kWidth",
+    ),
+    _unaligned(
+        "p.pe.batch, p.pe.heads, p.length, kWidth",
+        replace(PLAIN, per_head=True, pe_layout="heads 1 apart"),
+        "p.pe.batch, 1, p.length, kWidth",
+    ),
+)
+
+_WHOLE_ROW = {"OutOfBoundsError"}  # of a part's coefficients
+LAUNCHED = (
+    Planted(
+        "halves: a part for the whole",
+        (Edit("src/launch_halves.cu", "return form.partial ?", "return !form.partial ?"),),
+        HALVES_PARTIAL,
+        _WHOLE_ROW,
+    ),
+    Planted(
+        "neighbours: a part for the whole",
+        (Edit("src/launch_neighbours.cu", "return form.partial ?", "return !form.partial ?"),),
+        PARTIAL,
+        _WHOLE_ROW,
+    ),
+    Planted(
+        "matrices: halves for neighbours",
+        (Edit("src/launch_matrices.cu", "return form.halves ?", "return !form.halves ?"),),
+        PLAIN,
+        {"values"},
+    ),
+    Planted(
+        "tables: halves for neighbours",
+        (Edit("src/launch.h", "return form.halves ?", "return !form.halves ?"),),
+        TABLES,
+        {"values"},
+        whole=True,
+    ),
+    Planted(
+        "a row of the table of forms",
+        (Edit("src/form.h", 'NAME "Half", false, true,', 'NAME "Half", false, false,'),),
+        replace(PLAIN, form=Form(tables=False, halves=True, partial=False)),
+        {"values"},
+    ),
+    Planted(
+        "blocks of half the threads",
+        (Edit(LAUNCHING, "dim3(kThreads)", "dim3(kThreads / 2)"),),
+        PLAIN,
+        LEFT_OUT,
+    ),
+    Planted(
+        "blocks of more threads than the kernel is compiled for",
+        (Edit(LAUNCHING, "dim3(kThreads)", "dim3(kThreads * 2)"),),
+        PLAIN,
+        {"launch"},
+    ),
+    Planted(
+        "a block left out",
+        (Edit(LAUNCHING, "dim3(work.blocks)", "dim3(work.blocks - 1)"),),
+        PLAIN,
+        LEFT_OUT,
+    ),
+    Planted(
+        "each block twice",
+        (Edit(LAUNCHING, "dim3(work.blocks)", "dim3(work.blocks, 2)"),),
+        PLAIN,
+        {"launch"},
+    ),
+    Planted(
+        "another stream",
+        (Edit(LAUNCHING, "arguments, 0, stream)", "arguments, 0, nullptr)"),),
+        PLAIN,
+        {"launch"},
+    ),
+    Planted(
+        "shared memory that no kernel uses",
+        (Edit(LAUNCHING, "arguments, 0, stream)", "arguments, 64, stream)"),),
+        PLAIN,
+        {"launch"},
+    ),
+)
+
+
+@pytest.mark.parametrize("planted", [*PLANTED, *UNALIGNED, *LAUNCHED], ids=str)
 def test_a_planted_fault_is_found(build, planted) -> None:
     assert Trial(planted.case).run(build) == []
-    faulty = Build(planted.case.form, planted.edits)
+    form = None if planted.whole else planted.case.form
+    faulty = Build(form, planted.edits, planted.case.dtype)
     findings = Trial(planted.case).run(faulty)
     assert {finding.check for finding in findings} == planted.checks, findings
 

@@ -38,6 +38,12 @@ def run(body: str, threads: int = THREADS) -> np.ndarray:
     return memory.rows(output).view(np.uint32)
 
 
+def test_the_most_threads_of_a_block_are_those_it_was_compiled_for() -> None:
+    assert kernel("").entry.most_threads == 32
+    (entry,) = parse(".visible .entry test(.param .align 8 .b8 p[16]) { ret; }")
+    assert entry.most_threads == 1024
+
+
 ADDRESSES = """
     ld.param.u64 %rd1, [test_param_0];
     ld.param.u64 %rd2, [test_param_0+8];

@@ -17,10 +17,20 @@ def test_equals_eager(build, case) -> None:
 def test_every_kernel_of_the_plugin_is_run(build) -> None:
     runs: Counter[str] = Counter()
     for case in sweep():
-        runs.update({launch.symbol(build.kernels) for launch in Trial(case).launches(build)})
+        runs.update({launch.kernel for launch in Trial(case).launches(build)})
     assert set(runs) == set(build.kernels)
     assert len(runs) == 3 * len([*policies()])  # by 16 bytes, by two elements, by one
     assert min(runs.values()) >= 5
+
+
+def test_the_kernel_is_the_forms_own(build) -> None:
+    """Another one may compute the same: a partial one of all of a row, only slower."""
+    for case in policies():
+        (launch,) = Trial(case).launches(build)
+        pairing = "4Half" if case.form.halves else "11Interleaved"
+        coefficients = "6Tables" if case.form.tables else "8Matrices"
+        flags = f"Lb{case.per_head:d}ELb{case.form.partial:d}E"
+        assert "".join(f"NS_{name}E" for name in (pairing, coefficients)) + flags in launch.kernel
 
 
 def test_the_cuts_are_cut(build) -> None:

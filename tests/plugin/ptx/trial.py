@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from plugin import host_walk
-from plugin.ptx.cases import DTYPES, FAR, LAYOUTS, Case, Strides
+from plugin.ptx.cases import DTYPES, LAYOUTS, Case, Strides
 from plugin.ptx.compiled import Build
 from plugin.ptx.launches import Launch, run
 from plugin.ptx.memory import Array, KernelError, Memory, Use
@@ -21,7 +21,10 @@ _BASE = 1 << 58  # bytes between the arrays, more than any layout spans
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong: ``values``, ``written``, ``read``, ``order``, or a ``KernelError`` by name."""
+    """What is wrong.
+
+    ``launch``, ``values``, ``written``, ``read``, ``order``, or a ``KernelError`` by name.
+    """
 
     check: str
     text: str
@@ -64,13 +67,13 @@ class Trial:
         self.params = host_walk.Params(kind, *sizes, *tensors, pe)
 
     def _place(
-        self, name: str, x: Tensor, layout: str, offset: int, use: Use
+        self, name: str, x: Tensor, layout: str, use: Use
     ) -> tuple[Array, int, host_walk.Strides]:
         """Place a (B, H, L, row) tensor and return its array, address and strides."""
         size = x.element_size()
         strides = LAYOUTS[layout](*x.shape[1:])
         self._arrays += 1
-        address = self._arrays * _BASE + offset * size
+        address = self._arrays * _BASE + self.case.beside.get(name, 0) * size
         addresses = address + size * _offsets(x, strides)
         rows = x.contiguous().view(torch.uint8).reshape(-1, x.shape[-1] * size).numpy()
         array = self.memory.add(name, addresses.astype(np.uint64), rows, use)
@@ -79,22 +82,21 @@ class Trial:
     def _place_data(self, name: str, x: Tensor) -> tuple[Array, Array, host_walk.Rotated]:
         case = self.case
         use = Use.READ | Use.WRITE if case.in_place else Use.READ
-        array, address, strides = self._place(name, x, case.layout, case.offset, use)
+        array, address, strides = self._place(name, x, case.layout, use)
         out = (array, address, strides)
         if not case.in_place:
             unset, layout = torch.full_like(x, -7.0), case.out_layout or case.layout
-            out = self._place(f"{name}'s output", unset, layout, case.offset, Use.WRITE)
+            out = self._place(f"{name}'s output", unset, layout, Use.WRITE)
         heads = x.shape[1]
         return array, out[0], host_walk.Rotated(address, out[1], heads, strides, out[2])
 
     def _place_coefficients(self) -> host_walk.Coefficients:
-        layout = self.case.layout if self.case.layout in FAR else "BHLD"
         given = [x for x in (self.first, self.second) if x is not None]
         addresses: list[int | None] = []
         for x in given:
             rows = x.flatten(3)
             name = "coefficients" if x is self.first else "sines"
-            array, address, strides = self._place(name, rows, layout, self.case.pe_offset, Use.READ)
+            array, address, strides = self._place(name, rows, self.case.pe_layout, Use.READ)
             self.coefficients.append(array)
             addresses.append(address)
         if self.second is None:
@@ -106,8 +108,12 @@ class Trial:
 
     def run(self, build: Build, blocks: Iterable[int] | None = None) -> list[Finding]:
         """Run the case and return what is wrong: of the run where it faults, else of its result."""
+        launches = self.launches(build)
+        errors = [text for one in launches for text in one.errors(build.kernels[one.kernel])]
+        if errors:
+            return [Finding("launch", text) for text in errors]
         try:
-            run(self.launches(build), build.kernels, self.memory, blocks)
+            run(launches, build.kernels, self.memory, blocks)
         except KernelError as e:
             return [Finding(type(e).__name__, str(e))]
         return [] if blocks is not None else [*self.values(), *self.accesses()]
