@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 EXIT_PASS = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -36,7 +38,7 @@ class AxisRangeError(ExportError):
     ``bounds`` has the smallest and the largest that it takes, by the axis; None: no such bound.
     """
 
-    def __init__(self, text: str, bounds: dict[str, tuple[int | None, int | None]]) -> None:
+    def __init__(self, text: str, bounds: Mapping[str, tuple[int | None, int | None]]) -> None:
         super().__init__(text)
         self.bounds = bounds
 

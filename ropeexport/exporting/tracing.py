@@ -18,6 +18,7 @@ from torch.export.graph_signature import OutputKind
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
+from ropeexport.exporting.lengths import bounds_of_tables
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
 from ropeexport.manifest import Axis
@@ -49,6 +50,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 strict=False,
             )
             _check_outputs(example, exported)
+            _check_tables(example, exported)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,
@@ -78,6 +80,17 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.dynamic_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program)
+
+
+def _check_tables(example: Example, exported: torch.export.ExportedProgram) -> None:
+    """Hold the ranges of the axes to the rows of the tables that the module looks up."""
+    bounds = bounds_of_tables(exported, example)
+    if bounds:
+        raise AxisRangeError(
+            f"{type(example.module).__name__}: a table has fewer rows than an axis may be long "
+            f"{_allowed(bounds)}",
+            bounds,
+        )
 
 
 def _check_outputs(example: Example, exported: torch.export.ExportedProgram) -> None:

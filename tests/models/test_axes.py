@@ -45,6 +45,19 @@ class Free(nn.Module):
         return 2 * x
 
 
+class Learned(nn.Module):
+    """100 learned positions, which are asked for by the length."""
+
+    def __init__(self, *, picked: bool = False) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(100, 4)
+        self.picked = picked
+
+    def forward(self, x):
+        rows = torch.arange(2, x.shape[1] + 2)
+        return x + (self.positions.weight[rows] if self.picked else self.positions(rows))
+
+
 def export(module: nn.Module, out: Path, size: tuple[int, ...] = (1, 6, 4), **options):
     return package.export(module, {"x": torch.ones(size)}, out, dynamic_axes=AXES, **options)
 
@@ -114,6 +127,15 @@ def test_a_range_is_cut_to_what_the_module_takes_and_one_that_is_given_is_not(
         export(Scaled(), tmp_path / "given", axes={"length": (1, 16, 61)})
     assert caught.value.bounds == {"length": (None, 60)}
     assert export(Scaled(), tmp_path / "fits", axes={"length": (1, 16, 60)}).folder.is_dir()
+
+
+@pytest.mark.parametrize("picked", [True, False])
+def test_a_range_is_cut_to_the_rows_of_a_table_that_is_looked_up(tmp_path, picked: bool) -> None:
+    made = export(Learned(picked=picked), tmp_path / "out")
+    assert made.manifest.axes["length"] == Axis(min=1, opt=98, max=98, chosen_by="module")
+    assert made.check().verdict == "PASS"
+    with pytest.raises(package.AxisRangeError, match=r"fewer rows than .*takes length to 98"):
+        export(Learned(picked=picked), tmp_path / "given", axes={"length": (1, 16, 99)})
 
 
 def test_sizes_that_are_given_take_the_place_of_the_usual_ones() -> None:

@@ -89,6 +89,12 @@ def export(folder: Path, out: Path | None = None, **choices):
     )
 
 
+def test_it_is_checked_with_the_callable_or_with_a_module_that_is_held(folder, module) -> None:
+    made = export(folder)
+    assert made.check(cases=4).verdict == "PASS"
+    assert ropeexport.check(folder, module=module, cases=4).verdict == "PASS"
+
+
 def test_a_skeleton_has_buffers_and_no_weights() -> None:
     made = skeleton(Block)
     assert all(is_fake(p) for p in made.parameters())
