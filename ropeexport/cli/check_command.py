@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.report_options import report_options, require_for, schema_option, write_forms
+from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
     from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
+
+_ALL = ", ".join(runtime.name for runtime in chosen())
 
 
 def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -40,8 +43,17 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.option(
     "--require",
     multiple=True,
-    type=click.Choice(["onnxruntime", "tensorrt"]),
+    metavar="NAME",
+    type=click.Choice(names()),
     help="Exit with code 3 if this runtime cannot run; repeatable.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(names()),
+    help=f"Only this runtime; repeatable: {', '.join(names())}.  [default: {_ALL}]",
 )
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
@@ -87,9 +99,11 @@ def _run(path: Path, candidate: Path | None, given: dict[str, Any]) -> Report:
         lengths=given["lengths"],
         atol=given["atol"],
         rtol=given["rtol"],
+        runtimes=given["runtimes"],
+        required=given["require"],
     )
     if candidate is not None:
-        _refuse(given, "module", "require")
+        _refuse(given, "module", "require", "runtimes")
         return _run_files(path, candidate, options, given["locate"])
     if path.suffix == ".onnx":
         raise click.UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
@@ -124,7 +138,8 @@ def _run_files(path: Path, candidate: Path, options: Options, locating: bool) ->
 def _refuse(given: dict[str, Any], *names: str) -> None:
     for name in names:
         if given[name]:
-            raise click.UsageError(f"--{name}: not for a comparison of files")
+            option = name.removesuffix("s")
+            raise click.UsageError(f"--{option}: not for a comparison of files")
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:

@@ -23,11 +23,10 @@ from ropeexport.parity.check_files import (
     ARRAYS,
     CANDIDATE,
     REFERENCE,
-    named,
     onnx_of,
+    open_file,
     open_yardstick,
 )
-from ropeexport.parity.contenders import open_runner
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_oracle import OnnxOracle
 from ropeexport.parity.records import Report
@@ -57,10 +56,10 @@ def locate_files(reference: Path, candidate: Path, report: Report) -> Report:
         exact, copy = _tapped(path, taps, Path(place, REFERENCE))
         other, _ = _tapped(candidate, taps, Path(place, CANDIDATE))
         taps = in_order(copy, taps, producers)
-        yardstick, make = open_yardstick(exact, copy, stack)
+        yardstick, runtime = open_yardstick(exact, copy, stack)
         judge = Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick, must_prove=False)
         search = Search(judge, taps, producers)
-        contender = open_runner(CANDIDATE, lambda: named(make(other), CANDIDATE), stack)
+        contender = open_file(CANDIDATE, other, runtime, stack)
         found = (
             unknown(CANDIDATE, case, contender.reason)
             if contender.runner is None

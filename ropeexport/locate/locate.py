@@ -29,6 +29,7 @@ from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import Report
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.registry import EAGER
 
 
 def locate(folder: Path, report: Report, module_reference: str | None = None) -> Report:
@@ -48,7 +49,7 @@ def locate(folder: Path, report: Report, module_reference: str | None = None) ->
     RopeExportError
         Where the module cannot be rebuilt or traced.
     """
-    failed = failed_cases(report, "eager")
+    failed = failed_cases(report, EAGER)
     if not failed:
         return report
     record = manifest.read(folder)

@@ -18,6 +18,7 @@ from ropeexport.parity.records import Report
 from ropeexport.parity.running import Listener, Silent, run
 from ropeexport.parity.summary import Run, report_of
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.registry import choices
 from ropeexport.weights.integrity import check_weights
 
 __all__ = ["Options", "check"]
@@ -60,7 +61,9 @@ def check(
     with ExitStack() as stack:
         judge = _open_judge(folder, record, module_reference, options, stack)
         listener.stage("oracle", f"{record.source.name} in float64, {len(selection.cases)} cases")
-        contenders = open_contenders(folder, record, stack)
+        contenders = open_contenders(
+            folder, record, stack, choices(options.runtimes, options.required)
+        )
         for contender in contenders:
             _announce(contender, listener)
         outcome = run(judge, selection.cases, contenders, listener)
@@ -88,5 +91,5 @@ def _open_judge(
 
 def _announce(contender: Contender, listener: Listener) -> None:
     ran = contender.runner is not None
-    text = contender.implementation if ran else f"{contender.status}: {contender.reason}"
+    text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
     listener.stage(contender.name, text, ok=ran)

@@ -141,9 +141,8 @@ def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
     skipped = sum(
         c.runtime == runtime.name and c.status == "NOT_SUPPORTED" for c in report.comparisons
     )
-    facts = [f for f in (runtime.version, runtime.device, runtime.implementation) if f]
     line = Text(f"{mark} {runtime.name:12} {runtime.status}", style=colour)
-    line.append(f"  {', '.join(facts)}" if facts else "", style="default")
+    line.append(f"  {', '.join(runtime.facts)}" if runtime.facts else "", style="default")
     line.append(f"  {runtime.reason}" if runtime.reason else "", style="default")
     mine = [c.numbers for c in report.comparisons if c.runtime == runtime.name]
     beyond = sum(numbers is not None and numbers.nans > 0 for numbers in mine)

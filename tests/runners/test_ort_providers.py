@@ -5,11 +5,14 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 
-from ropeexport.bench.contenders import with_onnxruntime
+from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.errors import MissingError
+from ropeexport.runners import registry
 from ropeexport.runners.ort import OrtRunner
-from ropeexport.runners.ort_cuda import CUDA, cuda_provider
+from ropeexport.runners.ort_providers import cuda_provider
+
+CUDA = registry.CUDA.executes
 
 
 @pytest.fixture
@@ -49,9 +52,10 @@ def test_an_onnxruntime_of_before_loads_nothing(monkeypatch) -> None:
 
 
 def test_a_check_loads_them_before_its_session(told, export_once) -> None:
-    runner = OrtRunner(export_once() / "model.onnx")
-    assert runner._chosen_providers(onnxruntime) == [cuda_provider(), "CPUExecutionProvider"]
-    assert told == ["preload", "preload"]
+    with OrtRunner(export_once() / "model.onnx") as runner:
+        # it is onnxruntime's own choice, so what the session has in the end is reported
+        assert (runner.facts.provider, runner.facts.device) == ("CPUExecutionProvider", "cpu")
+    assert told == ["preload", str(cuda_provider())]
 
 
 def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monkeypatch) -> None:
@@ -61,6 +65,6 @@ def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monk
     monkeypatch.setattr("torch.cuda.current_stream", Stream)
     setting = Setting(export_once(), tmp_path, None, threads=1, device="cuda")
     with pytest.raises(MissingError, match="cannot load its CUDAExecutionProvider"):
-        with_onnxruntime.ours(setting)
+        BY_NAME["ropeexport"].set_up(setting)
     provider = (CUDA, {"use_tf32": "0", "user_compute_stream": "7"})
     assert told == ["preload", str(provider)]
