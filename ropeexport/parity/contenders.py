@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
@@ -26,6 +26,7 @@ class Contender:
     status: Status = "SKIPPED"
     reason: str = ""
     turn: AbstractContextManager[object] = field(default_factory=Lock)  # one run at a time
+    keeps_nan: bool = True  # see ropeexport.runners.registry
 
     @property
     def facts(self) -> Facts:
@@ -69,7 +70,8 @@ def open_runtime(
         model = _model_of(runtime, folder, manifest)
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 
-    return open_runner(chosen.name, make, stack, reentrant=runtime.reentrant)
+    opened = open_runner(chosen.name, make, stack, reentrant=runtime.reentrant)
+    return replace(opened, keeps_nan=runtime.keeps_nan)
 
 
 def open_runner(

@@ -116,6 +116,9 @@ class Runtime:
         name and a text, or None where it is not here, for each of its lines.
     optional : bool
         Whether ``doctor`` calls a machine complete without it.
+    keeps_nan : bool
+        Whether NaN always reaches the outputs that it belongs to: positions beyond a file's tables
+        of angles are NaN so that nobody takes a wrong number for a right one.
     replaces : str
         The runtime that this one emulates where that has no kernels for the types of a model; it is
         never chosen by name.
@@ -134,6 +137,7 @@ class Runtime:
     needs: str = ""
     looks: str = ""
     optional: bool = False
+    keeps_nan: bool = True
     replaces: str = ""
 
     def open(self, opening: Opening) -> Runner:
@@ -214,6 +218,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         packages=("openvino",),
         distributions=("openvino",),
         optional=True,
+        keeps_nan=False,  # its attention with a mask gives finite numbers for NaN
     ),
     Runtime(
         "tensorrt",
