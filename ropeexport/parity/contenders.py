@@ -67,6 +67,8 @@ def open_runtime(
 
     def make() -> Runner:
         runtime.require_dtypes(dtypes_of(manifest))
+        if chosen.provider is not None:
+            runtime.require(provider=chosen.provider)
         model = _model_of(runtime, folder, manifest)
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 

@@ -149,14 +149,16 @@ class Runtime:
         """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
         from ropeexport.packages import require
 
-        if device is not None and device not in self.devices:
-            where = " or ".join(_DEVICES[each] for each in self.devices)
-            raise MissingError(f"{self.label} runs on {where}: use --device {self.devices[0]}")
-        require(*self.packages)
-        if provider is not None and provider.package:
-            require(provider.package)
+        elsewhere = device is not None and device not in self.devices
+        if self.needs or not elsewhere:  # what no device mends is said first
+            require(*self.packages)
+            if provider is not None and provider.package:
+                require(provider.package)
         if self.needs:
             _function(self.needs)(device, provider)
+        if elsewhere:
+            where = " or ".join(_DEVICES[each] for each in self.devices)
+            raise MissingError(f"{self.label} runs on {where}: use --device {self.devices[0]}")
 
     def look(self) -> dict[str, str | None] | None:
         """Return what ``doctor`` shows of it; None: the version of its package."""

@@ -67,7 +67,8 @@ def test_every_type_comes_back_as_it_is(tmp_path, dtype) -> None:
 
 def test_outputs_are_found_by_the_files_names(tmp_path) -> None:
     path = saved(
-        tmp_path, "g (float[n] b, float[n] a) => (float[n] z, float[n] y) { z = Sub(b, a) y = Neg(a) }"
+        tmp_path,
+        "g (float[n] b, float[n] a) => (float[n] z, float[n] y) { z = Sub(b, a) y = Neg(a) }",
     )
     with OpenvinoRunner(path) as runner:
         got = runner.run({"a": np.ones(1, "f4"), "b": np.full(1, 3, "f4")})

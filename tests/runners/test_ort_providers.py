@@ -55,7 +55,7 @@ def test_a_check_loads_them_before_its_session(told, export_once) -> None:
     with OrtRunner(export_once() / "model.onnx") as runner:
         # it is onnxruntime's own choice, so what the session has in the end is reported
         assert (runner.facts.provider, runner.facts.device) == ("CPUExecutionProvider", "cpu")
-    assert told == ["preload", str(cuda_provider())]
+    assert told == ["preload", str((CUDA, {"use_tf32": "0"}))]
 
 
 def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monkeypatch) -> None:

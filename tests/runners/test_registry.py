@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import ropeexport
+from made_tensorrt import A_GPU
 
 from ropeexport import doctor
 from ropeexport.cli.check_command import command
@@ -15,7 +16,7 @@ from ropeexport.errors import MissingError, UsageError
 from ropeexport.manifest import Implementation
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.environment import describe
-from ropeexport.runners import registry
+from ropeexport.runners import registry, trt
 from ropeexport.runners.registry import CPU, CUDA, Opening, Runtime
 from ropeexport.runners.runner import ROTATIONS_ONLY, Facts, Runner
 
@@ -100,12 +101,17 @@ def test_what_emulates_a_runtime_takes_its_place_for_its_types_only(export_once)
     assert [r.name for r in report.runtimes] == ["eager", "openvino"]
 
 
-def test_a_runtime_is_required_on_a_device() -> None:
+def test_a_runtime_is_required_on_a_device(monkeypatch) -> None:
     registry.find("onnxruntime").require("cpu")
     with pytest.raises(MissingError, match="OpenVINO runs on a CPU: use --device cpu"):
         registry.find("openvino").require("cuda")
+    monkeypatch.setattr(trt, "find_gpu", lambda: None)
+    with pytest.raises(MissingError, match="no NVIDIA GPU"):
+        registry.find("tensorrt").require("cpu")
+    monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
     with pytest.raises(MissingError, match="TensorRT runs on a GPU: use --device cuda"):
         registry.find("tensorrt").require("cpu")
+    registry.find("tensorrt").require("cuda")
 
 
 def test_a_provider_that_is_not_here_is_skipped_with_its_reason(export_once) -> None:
