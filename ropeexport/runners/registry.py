@@ -149,7 +149,8 @@ class Runtime:
         """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
         from ropeexport.packages import require
 
-        elsewhere = device is not None and device not in self.devices
+        devices = self.devices if provider is None else (provider.device,)
+        elsewhere = device is not None and device not in devices
         if self.needs or not elsewhere:  # what no device mends is said first
             require(*self.packages)
             if provider is not None and provider.package:
@@ -157,8 +158,9 @@ class Runtime:
         if self.needs:
             _function(self.needs)(device, provider)
         if elsewhere:
-            where = " or ".join(_DEVICES[each] for each in self.devices)
-            raise MissingError(f"{self.label} runs on {where}: use --device {self.devices[0]}")
+            where = " or ".join(_DEVICES[each] for each in devices)
+            name = provider.executes if provider else self.label
+            raise MissingError(f"{name} runs on {where}: use --device {devices[0]}")
 
     def look(self) -> dict[str, str | None] | None:
         """Return what ``doctor`` shows of it; None: the version of its package."""
@@ -298,6 +300,11 @@ def choices(names: Sequence[str] = (), required: Sequence[str] = ()) -> tuple[Ch
     """Return the choices of some names, without any those of all runtimes, and what is required."""
     asked = names or [runtime.name for runtime in chosen()]
     return tuple(choice(name) for name in dict.fromkeys((*asked, *required)))
+
+
+def plugged_choices() -> tuple[Choice, ...]:
+    """Return the choices of a provider that is a package of its own."""
+    return tuple(each for each in _choices() if each.provider and each.provider.package)
 
 
 def names() -> tuple[str, ...]:

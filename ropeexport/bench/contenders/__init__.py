@@ -15,7 +15,7 @@ from ropeexport.bench.contenders.contender import (
 )
 from ropeexport.bench.contenders.with_runtime import needs, optimum, ours, run_file
 from ropeexport.bench.contenders.with_torch import compiled, eager, needs_compiler
-from ropeexport.runners.registry import choice
+from ropeexport.runners.registry import Choice, choice, plugged_choices
 
 _ONNXRUNTIME, _OPENVINO, _TENSORRT = map(choice, ("onnxruntime", "openvino", "tensorrt"))
 
@@ -25,8 +25,8 @@ def _file(name: str, label: str, *files: str, floor: bool = False) -> Contender:
     return Contender(name, label, run, files, partial(needs, _ONNXRUNTIME), floor=floor)
 
 
-def _ours(name: str, label: str) -> Contender:
-    return Contender(name, label, partial(ours, _ONNXRUNTIME), needs=partial(needs, _ONNXRUNTIME))
+def _ours(name: str, label: str, chosen: Choice = _ONNXRUNTIME) -> Contender:
+    return Contender(name, label, partial(ours, chosen), needs=partial(needs, chosen))
 
 
 def _optimum(name: str, label: str) -> Contender:
@@ -61,6 +61,13 @@ CONTENDERS: tuple[Contender, ...] = (
     _engine("plain", "plain torch.onnx.export, TensorRT", PLAIN),
     _file("without-rope", "without any rope, onnxruntime", WITHOUT_ROPE, floor=True),
 )
-BY_NAME = {contender.name: contender for contender in CONTENDERS}
+# our file in a plug-in of a runtime: where it is named.  On a GPU its arrays would be copied in
+# the time of a call, so there it has no part
+PLUGGED: tuple[Contender, ...] = tuple(
+    _ours(each.name, f"ropeexport, {each.name}", each)
+    for each in plugged_choices()
+    if each.provider is not None and each.provider.device == "cpu"
+)
+BY_NAME = {contender.name: contender for contender in (*CONTENDERS, *PLUGGED)}
 # a name that stands for several
 GROUPS = {"tensorrt": tuple(name for name in BY_NAME if name.startswith("tensorrt-"))}
