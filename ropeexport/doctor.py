@@ -13,11 +13,12 @@ from pathlib import Path
 from ropeexport import __version__
 from ropeexport.errors import PluginError
 from ropeexport.manifest import Record
+from ropeexport.packages import cure_of
+from ropeexport.runners.registry import Runtime, chosen
 from ropeexport.trt import plugin_library, toolchain
-from ropeexport.trt.flavour import INSTALL, NAMES, available_flavours
 from ropeexport.trt.gpu import Gpu, find_gpu
 
-EXPORT_CURE = "pip install 'ropeexport[export]'"
+EXPORT_CURE = cure_of("torch")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -43,10 +44,11 @@ def examine() -> Diagnosis:
     """Look at this machine; nothing that is absent or broken raises."""
     items = tuple(_items())
     found = {item.name for item in items if item.found is not None}
-    needed = ["torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime"]
+    needed = ["torch", "onnx", "onnxscript", "onnx_ir"]
     missing = [name for name in needed if name not in found]
-    if not found.intersection(NAMES):
-        missing.append(NAMES[0])
+    # of a runtime that comes in several packages, one is enough
+    lines = [list(look(runtime)) for runtime in chosen() if not runtime.optional]
+    missing += [names[0] for names in lines if not found.intersection(names)]
     return Diagnosis(ropeexport=__version__, items=items, missing=tuple(missing), ok=not missing)
 
 
@@ -56,11 +58,8 @@ def _items() -> Iterator[Item]:
     yield _item("torch", "export, check", lambda: _torch(gpu), EXPORT_CURE)
     for name in ("onnx", "onnxscript", "onnx_ir"):
         yield _item(name, "export", lambda name=name: _package(name), EXPORT_CURE)  # type: ignore[misc]
-    yield _item("onnxruntime", "check", _onnxruntime, INSTALL["tensorrt-rtx"])
-    flavours = available_flavours()
-    for name in NAMES:
-        version = flavours.get(name)
-        yield _item(name, "build, check", lambda version=version: version, INSTALL[name])  # type: ignore[misc]
+    for runtime in chosen():
+        yield from _runtime(runtime)
     yield _item("gpu", "running engines", lambda: _gpu_text(gpu), _GPU_CURE)
     yield _item("nvcc", "plugin build", _nvcc, toolchain.NVCC_CURE)
     yield _item("cmake", "plugin build", _cmake, toolchain.CMAKE_CURE)
@@ -68,6 +67,28 @@ def _items() -> Iterator[Item]:
 
 
 _GPU_CURE = "an NVIDIA GPU and its driver: sudo ubuntu-drivers install, or NVIDIA's installer"
+
+
+def look(runtime: Runtime) -> dict[str, str | None]:
+    """Return what is here of a runtime, by the name of each line that is shown of it."""
+    found = runtime.look()
+    return {runtime.name: _package(runtime.packages[0])} if found is None else found
+
+
+def _runtime(runtime: Runtime) -> Iterator[Item]:
+    purpose = "check" if runtime.runs == "file" else "build, check"
+    for name, found in look(runtime).items():
+        yield _item(name, purpose, lambda found=found: found, cure_of(name))  # type: ignore[misc]
+    for provider in runtime.providers:
+        if provider.package:
+            purpose = f"check --runtime {runtime.name}:{provider.name}"
+            package = provider.package
+            yield _item(
+                provider.distribution,
+                purpose,
+                lambda package=package: _package(package),  # type: ignore[misc]
+                cure_of(provider.package),
+            )
 
 
 def _item(name: str, purpose: str, look: Callable[[], str | None], cure: str) -> Item:
@@ -96,22 +117,6 @@ def _torch(gpu: Gpu | None) -> str | None:
     except (ImportError, OSError) as error:
         return f"{version}, cannot be imported: {error}"
     return f"{version}, {sees}"
-
-
-def _onnxruntime() -> str | None:
-    if find_spec("onnxruntime") is None:
-        return None
-    try:
-        import onnxruntime
-    except (ImportError, OSError):  # there, but broken: the cure is the same
-        return None
-    providers = (name.removesuffix("ExecutionProvider") for name in _providers(onnxruntime))
-    return f"{onnxruntime.__version__} ({', '.join(providers)})"
-
-
-def _providers(onnxruntime: object) -> list[str]:
-    names: list[str] = onnxruntime.get_available_providers()  # type: ignore[attr-defined]
-    return names
 
 
 def _gpu_text(gpu: Gpu | None) -> str | None:

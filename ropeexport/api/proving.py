@@ -27,6 +27,7 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     seed: int = 0,
     lengths: Sequence[int] = (),
     require: Sequence[str] = (),
+    runtimes: Sequence[str] = (),
     atol: float | None = None,
     rtol: float | None = None,
     locate: bool = False,
@@ -58,6 +59,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         Lengths to check, whatever they cost.
     require : sequence of str
         Runtimes that must have run.
+    runtimes : sequence of str
+        Only these, such as ``onnxruntime``, ``openvino`` or ``onnxruntime:cuda``; by default all.
     atol, rtol : float
         Your own bound in place of the derived ones.
     locate : bool
@@ -95,26 +98,56 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     >>> {runtime.name: runtime.status for runtime in report.runtimes}["onnxruntime"]
     'PASS'
     """
+    report = run_check(
+        path, candidate, module=module, cases=cases, seed=seed, lengths=lengths, require=require,
+        runtimes=runtimes, atol=atol, rtol=rtol, locate=locate, html=html, markdown=markdown,
+        junit=junit, listener=listener,
+    )  # fmt: skip
+    absent = absent_of(report, require)
+    if absent:
+        raise MissingError("; ".join(absent))
+    return report
+
+
+def run_check(
+    path: str | Path,
+    candidate: str | Path | None = None,
+    *,
+    module: Module | None = None,
+    locate: bool = False,
+    html: str | Path | None = None,
+    markdown: str | Path | None = None,
+    junit: str | Path | None = None,
+    listener: Listener | None = None,
+    **choices: Any,
+) -> Report:
+    """Return the report of :func:`check`, also where a runtime that is required did not run."""
     from ropeexport.parity.options import Options
     from ropeexport.parity.running import Silent
 
     forms = {"html": html, "markdown": markdown, "junit": junit}
     if html is not None:
         require_packages("jinja2", "matplotlib")
-    options = Options(seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol)
+    options = Options(
+        seed=choices["seed"],
+        count=choices["cases"],
+        lengths=tuple(choices["lengths"]),
+        atol=choices["atol"],
+        rtol=choices["rtol"],
+        runtimes=tuple(choices["runtimes"]),
+        required=tuple(choices["require"]),
+    )
     heard = listener or Silent()
     folder = Path(path)
     if candidate is not None:
-        if module is not None or require:
-            name = "module" if module is not None else "require"
-            raise UsageError(f"--{name}: not for a comparison of files")
+        given = {"module": module, "require": options.required, "runtime": options.runtimes}
+        named = next((name for name, value in given.items() if value), None)
+        if named is not None:
+            raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, Path(candidate), options, locate, heard)
     else:
         report = _check_folder(folder, module, options, locate, heard)
     _write(report, forms, folder)
-    absent = absent_of(report, require)
-    if absent:
-        raise MissingError("; ".join(absent))
     return report
 
 

@@ -18,7 +18,7 @@ from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.repeat import NotRepeatableError
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.parity.truth import Truth
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.saved import SavedRunner
 
@@ -49,7 +49,7 @@ class Checker:
     def wrong(self, name: str, outputs: dict[str, NDArray[np.generic]], sizes: Sizes) -> str | None:
         """Return what is wrong with outputs at some sizes; None where they hold."""
         case = Case("bench", space_of(self._record).kinds[0], sizes, self._seed)
-        candidate = Contender(name, _Named(outputs, name))
+        candidate = Contender(name, SavedRunner(outputs))
         try:
             for comparison in self._judge.judge(case, [candidate]):
                 if comparison.runtime == name and comparison.status != "PASS":
@@ -84,11 +84,3 @@ class _Remembering:
 
 def _shapes(inputs: Arrays) -> dict[str, tuple[int, ...]]:
     return {name: x.shape for name, x in inputs.items()}
-
-
-class _Named(SavedRunner):
-    """Saved outputs under a contender's name."""
-
-    def __init__(self, outputs: dict[str, NDArray[np.generic]], name: str) -> None:
-        super().__init__(outputs)
-        self.name = name

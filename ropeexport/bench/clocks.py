@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from ropeexport.bench.contenders.contender import Arrays, Run
+from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.memory import HeldMemory
 from ropeexport.bench.records import Device
 from ropeexport.bench.turns import Turn
+from ropeexport.runners.runner import Runner
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
 _MOST_MADE = 8  # sets of inputs that differ
@@ -31,11 +32,11 @@ class Clock(Protocol):
         """Note what the contender took to set itself up."""
         ...
 
-    def once(self, run: Run, given: Arrays) -> Arrays:
+    def once(self, run: Runner, given: Arrays) -> Arrays:
         """Run once between two turns, untimed."""
         ...
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
+    def turn(self, run: Runner, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of a run, so many times."""
         ...
 
@@ -54,19 +55,19 @@ class WallClock:
     def settle(self) -> None:
         """Note nothing: the system knows a process's memory."""
 
-    def once(self, run: Run, given: Arrays) -> Arrays:
+    def once(self, run: Runner, given: Arrays) -> Arrays:
         """Run once between two turns, untimed."""
-        return run(given)
+        return run.run(given)
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
+    def turn(self, run: Runner, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of so many runs."""
         sets = min(_MOST_MADE, -(-_CACHE_BYTES // inputs.set_bytes))
         return Turn([self._seconds(run, inputs, number % sets) for number in range(repeats)])
 
-    def _seconds(self, run: Run, inputs: InputSets, number: int) -> float:
+    def _seconds(self, run: Runner, inputs: InputSets, number: int) -> float:
         given = inputs[number]
         start = time.perf_counter()
-        run(given)
+        run.run(given)
         return time.perf_counter() - start
 
 
@@ -100,14 +101,14 @@ class EventClock:
         """Note the GPU's memory that the contender took to set itself up."""
         self._memory.end()
 
-    def once(self, run: Run, given: Arrays) -> Arrays:
+    def once(self, run: Runner, given: Arrays) -> Arrays:
         """Run once between two turns, untimed; what memory that takes counts."""
         self._memory.begin()
-        outputs = run(given)
+        outputs = run.run(given)
         self._memory.end()
         return outputs
 
-    def turn(self, run: Run, inputs: InputSets, repeats: int) -> Turn:
+    def turn(self, run: Runner, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of a call in each of so many stretches, and of a launch."""
         self._memory.begin()
         if self._inputs is not inputs:
@@ -117,7 +118,7 @@ class EventClock:
         self._memory.end()
         return Turn(seconds, launch_seconds=launch, gpu_peak_mb=self._memory.peak_bytes / 1e6)
 
-    def _stretches(self, run: Run, repeats: int) -> list[float]:
+    def _stretches(self, run: Runner, repeats: int) -> list[float]:
         held: list[Any] = [None] * len(self._loaded)
 
         def one_pass() -> None:
@@ -131,12 +132,12 @@ class EventClock:
         stretches = (self._device.elapsed_us(one_pass, self._passes) for _ in range(repeats))
         return [1e-6 * elapsed / calls for elapsed in stretches]
 
-    def _launches(self, run: Run) -> Iterator[float]:
+    def _launches(self, run: Runner) -> Iterator[float]:
         for number in range(_LAUNCHES):
             loaded = self._loaded[number % len(self._loaded)]
             yield 1e-6 * self._device.launch_us(partial(run.call, loaded))
 
-    def _load(self, run: Run, inputs: InputSets) -> None:
+    def _load(self, run: Runner, inputs: InputSets) -> None:
         self._loaded, self._passes = [], 0  # first give back what the former size held
         self._inputs = inputs
         sets = count_sets(inputs.set_bytes, self._device.l2_bytes)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
-from ropeexport.bench.contenders.with_tensorrt import kept_beside
+from ropeexport.bench.contenders.with_runtime import kept_beside
 from ropeexport.bench.making import Made, make, megabytes
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process

@@ -33,14 +33,13 @@ def main(order: dict[str, Any]) -> dict[str, object]:
 
 
 def _inlined(folder: Path, target: Path) -> float:
-    import onnx.inliner
+    import onnx
 
-    from ropeexport.onnx_ops.attention import with_standard_attention
+    from ropeexport.onnx_files.inlining import inlined
 
     loaded = onnx_file.load(folder / manifest.read(folder).model.file)
     start = time.perf_counter()
-    model = with_standard_attention(loaded)
-    onnx.save(onnx.inliner.inline_local_functions(model), target, save_as_external_data=True)
+    onnx.save(inlined(loaded), target, save_as_external_data=True)
     return time.perf_counter() - start
 
 

@@ -43,7 +43,7 @@ def main(order: dict[str, Any], answers: Any) -> None:
         clock = make_clock(setting.device)
         start = time.perf_counter()
         run = BY_NAME[order["contender"]].set_up(setting)
-        outputs = run(inputs(json.dumps(order["check"]))[0])
+        outputs = run.run(inputs(json.dumps(order["check"]))[0])
     except MissingError as error:
         return _answer(answers, {"missing": str(error)})
     except Exception as error:  # a peer's own failure is a line of the table, not ours

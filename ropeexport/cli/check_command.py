@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.report_options import report_options, say_forms, schema_option
+from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
     from ropeexport.parity.records import Report
+
+_ALL = ", ".join(runtime.name for runtime in chosen())
 
 
 def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
@@ -39,8 +42,17 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.option(
     "--require",
     multiple=True,
-    type=click.Choice(["onnxruntime", "tensorrt"]),
+    metavar="NAME",
+    type=click.Choice(names()),
     help="Exit with code 3 if this runtime cannot run; repeatable.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(names()),
+    help=f"Only this runtime; repeatable: {', '.join(names())}.  [default: {_ALL}]",
 )
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
@@ -59,16 +71,13 @@ def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> 
     .onnx file (or the folder) in front of it instead; that needs no torch and writes nothing by
     itself.  With --locate both are .onnx files, whose tensors of the same name are compared.
     """
-    import ropeexport
+    from ropeexport.api.proving import run_check
     from ropeexport.cli.check_progress import CheckProgress
     from ropeexport.parity import report as reports
     from ropeexport.parity.records import FILE_NAME
 
-    required = given.pop("require")
-    if candidate is not None and required:
-        raise click.UsageError("--require: not for a comparison of files")
     with CheckProgress() as progress:
-        report = ropeexport.check(path, candidate, listener=progress, **given)
+        report = run_check(path, candidate, listener=progress, **given)
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
@@ -76,7 +85,7 @@ def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> 
         if candidate is None:
             click.echo(f"report: {path / FILE_NAME}")
     say_forms(given)
-    _exit(report, required)
+    _exit(report, given["require"])
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:

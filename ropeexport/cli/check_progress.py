@@ -40,7 +40,7 @@ class CheckProgress:
     def stage(self, name: str, text: str, ok: bool = True) -> None:
         """Print one line."""
         mark = "[green]✓[/]" if ok else "[yellow]✗[/]"
-        self._console.print(f"{mark} {name:12}", end="")
+        self._console.print(f"{mark} {name:12} ", end="")
         self._console.print(text, markup=False, soft_wrap=True)
 
     def case(self, done: int, total: int, name: str) -> None:

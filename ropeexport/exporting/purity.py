@@ -27,7 +27,7 @@ from ropeexport.parity.repeat import (
     run_many_times,
     run_twice,
 )
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.cause import cause_of, generators_kept
 from ropeexport.runners.module_calls import ModuleCalls
 from ropeexport.runners.torch_arrays import array_from

@@ -1,4 +1,4 @@
-"""A runtime on a tapped copy: onnxruntime and the EMULATED twin as they are, an engine built anew.
+"""A runtime on a tapped copy: one that runs files as it is, of one that runs engines a new one.
 
 An engine returns what its network marks as an output, so the copy, whose ONNX file has the further
 outputs, is built as the engine was: the same flavour, implementation and profile.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from ropeexport import manifest
+from ropeexport.errors import RopeExportError
 from ropeexport.manifest import EngineRecord, Manifest
-from ropeexport.parity.contenders import Contender, open_contenders, open_runner
-from ropeexport.runners import Runner
+from ropeexport.parity.contenders import Contender, open_runtime
+from ropeexport.runners.registry import choice_of
 from ropeexport.trt.build import Choice, Options, build
 
 
@@ -23,7 +25,7 @@ def open_tapped(
     Parameters
     ----------
     runtime : str
-        ``onnxruntime``, ``EMULATED`` or ``tensorrt``.
+        Its name in the report, an emulation's too.
     folder : Path
         The tapped copy.
     copy, original : Manifest
@@ -31,20 +33,17 @@ def open_tapped(
     stack : ExitStack
         Closes the runtime.
     """
-    if runtime == "tensorrt" and original.engine is not None:
-        engine = original.engine
-        return open_runner(runtime, lambda: _rebuilt(folder, engine), stack)
-    contenders = {c.name: c for c in open_contenders(folder, copy, stack)}
-    return contenders.get(runtime) or Contender(runtime, reason=f"{runtime} does not run here")
-
-
-def _rebuilt(folder: Path, engine: EngineRecord) -> Runner:
-    from ropeexport.runners.trt import TensorrtRunner
-
-    build(folder, options_of(engine))
-    # the copy goes when the search ends, and what was compiled for it goes with it
-    runner: Runner = TensorrtRunner(folder, kept_in=folder / "runtime")
-    return runner
+    chosen = choice_of(runtime)
+    kept_in = None
+    if chosen.runtime.runs == "engine" and original.engine is not None:
+        # the copy goes when the search ends, and what was compiled for it goes with it
+        kept_in = folder / "runtime"
+        try:
+            build(folder, options_of(original.engine))
+        except RopeExportError as error:
+            return Contender(runtime, reason=str(error))
+        copy = manifest.read(folder)
+    return open_runtime(chosen, folder, copy, stack, kept_in)
 
 
 def options_of(engine: EngineRecord) -> Options:

@@ -23,11 +23,10 @@ from ropeexport.parity.check_files import (
     ARRAYS,
     CANDIDATE,
     REFERENCE,
-    named,
     onnx_of,
+    open_file,
     open_yardstick,
 )
-from ropeexport.parity.contenders import open_runner
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_oracle import OnnxOracle
 from ropeexport.parity.records import Report
@@ -61,10 +60,10 @@ def locate_files(
         exact, copy = _tapped(path, taps, Path(place, REFERENCE))
         other, _ = _tapped(candidate, taps, Path(place, CANDIDATE))
         taps = in_order(copy, taps, producers)
-        yardstick, make = open_yardstick(exact, copy, stack)
+        yardstick, row = open_yardstick(exact, copy, stack)
         judge = Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick, must_prove=False)
         search = Search(judge, taps, producers)
-        contender = open_runner(runtime, lambda: named(make(other), runtime), stack)
+        contender = open_file(runtime, other, row, stack)
         found = (
             unknown(runtime, case, contender.reason)
             if contender.runner is None

@@ -32,6 +32,7 @@ from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import CaseRecord, Report
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.registry import EAGER
 
 
 def locate(folder: Path, report: Report, module: Module | None = None) -> Report:
@@ -51,7 +52,7 @@ def locate(folder: Path, report: Report, module: Module | None = None) -> Report
     RopeExportError
         Where the module cannot be rebuilt or traced.
     """
-    failed = failed_cases(report, "eager")
+    failed = failed_cases(report, EAGER)
     if not failed:
         return report
     record = manifest.read(folder)

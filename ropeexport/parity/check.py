@@ -20,6 +20,7 @@ from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
 from ropeexport.parity.running import Listener, Silent, run
 from ropeexport.parity.summary import Run, report_of
+from ropeexport.runners.registry import choices
 from ropeexport.weights.integrity import check_weights
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def check(
         judge = _open_judge(folder, record, module, options, stack)
         name = record.source.name
         listener.stage("oracle", f"{name} in float64, {len(selection.cases)} cases")
-        contenders = open_contenders(folder, record, stack)
+        contenders = open_contenders(
+            folder, record, stack, choices(options.runtimes, options.required)
+        )
         for contender in contenders:
             _announce(contender, listener)
         outcome = run(judge, selection.cases, contenders, listener)
@@ -118,5 +121,5 @@ def _open_judge_of_file(
 
 def _announce(contender: Contender, listener: Listener) -> None:
     ran = contender.runner is not None
-    text = contender.implementation if ran else f"{contender.status}: {contender.reason}"
+    text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
     listener.stage(contender.name, text, ok=ran)

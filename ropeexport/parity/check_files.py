@@ -6,11 +6,10 @@ own types, is the yardstick that eager torch is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from ropeexport.manifest import Manifest
 from ropeexport.onnx_files.onnx_file import input_specs, load
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import Case, Selection, select
-from ropeexport.parity.contenders import Contender, is_bfloat16, open_runner
+from ropeexport.parity.contenders import Contender, dtypes_of, open_runner
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_oracle import OnnxOracle, cause_in_graph
 from ropeexport.parity.options import Options
@@ -30,13 +29,14 @@ from ropeexport.parity.running import Listener, Silent, run
 from ropeexport.parity.space import space_of
 from ropeexport.parity.summary import Run, report_of
 from ropeexport.profiles import axis_sizes
-from ropeexport.runners import Arrays, saved
-from ropeexport.runners.emulated import EmulatedRunner
-from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners import saved
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Opening, Runtime, find, substitutes
+from ropeexport.runners.runner import Facts, Runner
 
 ARRAYS = ".npz"
 REFERENCE, CANDIDATE = "reference", "candidate"
-Make = Callable[[Path], OrtRunner | EmulatedRunner]
+RUNTIME = find("onnxruntime")  # that runs both files
 
 
 def check_files(
@@ -72,13 +72,13 @@ def check_files(
     record = manifest_of(path)
     with ExitStack() as stack:
         oracle = OnnxOracle(path)
-        yardstick, make = open_yardstick(path, record, stack)
+        yardstick, runtime = open_yardstick(path, record, stack)
         file = onnx_of(candidate)
-        selection, inputs, contender = _candidate(record, file, options, make, stack)
+        selection, inputs, contender = _candidate(record, file, options, runtime, stack)
         listener.stage("oracle", f"{path.name} in float64, {len(selection.cases)} cases")
         judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
         ran = contender.runner is not None
-        text = contender.implementation if ran else f"{contender.status}: {contender.reason}"
+        text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
         listener.stage(CANDIDATE, text, ok=ran)
         outcome = run(judge, selection.cases, [contender], listener)
         command = options.command(reference, candidate)
@@ -93,7 +93,7 @@ def onnx_of(reference: Path) -> Path:
 
 
 def _candidate(
-    record: Manifest, path: Path, options: Options, make: Make, stack: ExitStack
+    record: Manifest, path: Path, options: Options, runtime: Runtime, stack: ExitStack
 ) -> tuple[Selection, Arrays | None, Contender]:
     """Return the cases, the inputs where they were saved, and who is held to the reference."""
     if not path.is_file():
@@ -104,7 +104,7 @@ def _candidate(
         return Selection((_saved_case(record, inputs, options),)), inputs, contender
     _check_same_inputs(record, path)
     selection = select(record, options.seed, options.count, options.lengths)
-    return selection, None, open_runner(CANDIDATE, lambda: named(make(path), CANDIDATE), stack)
+    return selection, None, open_file(CANDIDATE, path, runtime, stack)
 
 
 def _check_same_inputs(record: Manifest, path: Path) -> None:
@@ -135,60 +135,58 @@ class FileReference:
 
     Parameters
     ----------
-    runner : OrtRunner or EmulatedRunner
-        Of the file.
+    runner : Runner
+        Of the file, entered.
     path : Path
         The file.
     """
 
-    def __init__(self, runner: OrtRunner | EmulatedRunner, path: Path) -> None:
-        self._runner = named(runner, REFERENCE)
+    name = REFERENCE
+
+    def __init__(self, runner: Runner, path: Path) -> None:
+        self._runner = runner
         self._path = path
-        self.name, self.implementation = runner.name, runner.implementation
-        self.emulated = isinstance(runner, EmulatedRunner)
-        self.version = self.device = ""
 
-    def __enter__(self) -> Self:
-        runner = self._runner.__enter__()
-        self.version, self.device = runner.version, runner.device
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._runner.__exit__(kind, error, trace)
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the file once, see :class:`ropeexport.runners.Runner`."""
-        return self._runner.run(inputs)
+    @property
+    def facts(self) -> Facts:
+        """Those of what runs it."""
+        return self._runner.facts
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
         """Run the file once for each of some inputs."""
-        return [self.run(inputs) for inputs in calls]
+        return [self._runner.run(inputs) for inputs in calls]
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
         return cause_in_graph(self._path)
 
 
-def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[FileReference, Make]:
-    """Enter the reference, and return how the candidate is to be run: as the reference is."""
-    make: Make = OrtRunner
+def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[FileReference, Runtime]:
+    """Enter the reference, and return the runtime that the candidate is to run in as well."""
+    runtime = RUNTIME
     try:
-        return stack.enter_context(FileReference(make(path), path)), make
+        runner = stack.enter_context(runtime.open(Opening(path)))
     except MissingError:
-        if not is_bfloat16(record):
+        able = [r for r in substitutes(runtime) if not r.is_idle_for(dtypes_of(record))]
+        if not able:
             raise
-    make = EmulatedRunner
-    return stack.enter_context(FileReference(make(path), path)), make
+        runtime = able[0]
+        runner = stack.enter_context(runtime.open(Opening(path)))
+    return FileReference(_named(runner, runtime), path), runtime
 
 
-def named(runner: OrtRunner | EmulatedRunner, name: str) -> OrtRunner | EmulatedRunner:
-    """Return a runner under its name in the report."""
-    runner.name = name
-    if isinstance(runner, OrtRunner):
-        runner.implementation = "onnxruntime"
+def open_file(name: str, path: Path, runtime: Runtime, stack: ExitStack) -> Contender:
+    """Enter a file in a runtime, or keep the reason why it cannot be."""
+    opened = open_runner(
+        name, lambda: runtime.open(Opening(path)), stack, reentrant=runtime.reentrant
+    )
+    if opened.runner is not None:
+        _named(opened.runner, runtime)
+    return opened
+
+
+def _named(runner: Runner, runtime: Runtime) -> Runner:
+    """Let a runner say what runs the file: what is in the file is anybody's."""
+    if not runner.facts.emulated:
+        runner.facts = replace(runner.facts, implementation=(runtime.name,))
     return runner

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.manifest import Manifest
 from ropeexport.parity.records import Status
-from ropeexport.runners import Runner
+from ropeexport.runners.registry import Choice, Opening, Runtime, choices, substitutes
+from ropeexport.runners.runner import Facts, Runner
 
-RUNTIMES = ("onnxruntime", "tensorrt")
-EMULATED = "EMULATED"  # where onnxruntime has no kernels for a bfloat16 model
-NATIVE = "native"  # right for rotations only
+_NO_FLOATS = ("bool", "int", "uint")
 
 
 @dataclass(frozen=True)
@@ -24,65 +23,81 @@ class Contender:
 
     name: str
     runner: Runner | None = None
-    rotations_only: bool = False
     status: Status = "SKIPPED"
     reason: str = ""
     turn: AbstractContextManager[object] = field(default_factory=Lock)  # one run at a time
+    keeps_nan: bool = True  # see ropeexport.runners.registry
 
     @property
-    def implementation(self) -> str:
-        """What computes the rope, as far as it is known."""
-        return self.runner.implementation if self.runner else ""
+    def facts(self) -> Facts:
+        """What it is, as far as it is known."""
+        return self.runner.facts if self.runner else Facts()
 
 
-def open_contenders(folder: Path, manifest: Manifest, stack: ExitStack) -> list[Contender]:
-    """Enter every runtime that this machine can run; ``stack`` closes them."""
-    makers: dict[str, Callable[[], Runner]] = {
-        "onnxruntime": lambda: _onnxruntime(folder, manifest),
-        "tensorrt": lambda: _tensorrt(folder, manifest),
-    }
-    contenders = [open_runner(name, makers[name], stack) for name in RUNTIMES]
-    if is_bfloat16(manifest) and contenders[0].status == "SKIPPED" and not contenders[0].runner:
-        contenders.append(open_runner(EMULATED, lambda: _emulated(folder, manifest), stack))
+def open_contenders(
+    folder: Path, manifest: Manifest, stack: ExitStack, chosen: Sequence[Choice] = ()
+) -> list[Contender]:
+    """Enter every runtime, or those that were chosen, if this machine can; ``stack`` closes them.
+
+    Where one is chosen for its own kernels and has none for a type of the model, what emulates it
+    is entered too.
+    """
+    contenders = []
+    for each in chosen or choices():
+        opened = open_runtime(each, folder, manifest, stack)
+        contenders.append(opened)
+        if opened.runner is None and opened.status == "SKIPPED" and each.provider is None:
+            contenders += [
+                open_runtime(Choice(emulation), folder, manifest, stack)
+                for emulation in substitutes(each.runtime)
+                if not emulation.is_idle_for(dtypes_of(manifest))
+            ]
     return contenders
 
 
-def open_runner(name: str, make: Callable[[], Runner], stack: ExitStack) -> Contender:
-    """Enter a runtime, or keep the reason why it cannot be."""
+def open_runtime(
+    chosen: Choice,
+    folder: Path,
+    manifest: Manifest,
+    stack: ExitStack,
+    kept_in: Path | None = None,
+) -> Contender:
+    """Enter a runtime on an output folder, or keep the reason why it cannot be."""
+    runtime = chosen.runtime
+
+    def make() -> Runner:
+        runtime.require_dtypes(dtypes_of(manifest))
+        if chosen.provider is not None:
+            runtime.require(provider=chosen.provider)
+        model = _model_of(runtime, folder, manifest)
+        return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
+
+    opened = open_runner(chosen.name, make, stack, reentrant=runtime.reentrant)
+    return replace(opened, keeps_nan=runtime.keeps_nan)
+
+
+def open_runner(
+    name: str, make: Callable[[], Runner], stack: ExitStack, *, reentrant: bool = False
+) -> Contender:
+    """Enter a runner, or keep the reason why it cannot be."""
     try:
         runner = stack.enter_context(make())
     except MissingError as error:
         return Contender(name, reason=str(error))
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))
-    turn = nullcontext() if getattr(runner, "reentrant", False) else Lock()
-    return Contender(
-        name, runner, rotations_only=NATIVE in runner.implementation.split("+"), turn=turn
-    )
+    return Contender(name, runner, turn=nullcontext() if reentrant else Lock())
 
 
-def _onnxruntime(folder: Path, manifest: Manifest) -> Runner:
-    from ropeexport.runners.ort import OrtRunner
-
-    return OrtRunner(folder / manifest.model.file)
-
-
-def _emulated(folder: Path, manifest: Manifest) -> Runner:
-    from ropeexport.runners.emulated import EmulatedRunner
-
-    return EmulatedRunner(folder / manifest.model.file)
-
-
-def is_bfloat16(manifest: Manifest) -> bool:
-    """Say whether an input or output of a model is bfloat16."""
+def dtypes_of(manifest: Manifest) -> list[str]:
+    """Return the floating types of a model's inputs and outputs."""
     specs = (*manifest.model.inputs, *manifest.model.outputs)
-    return any(spec.dtype == "bfloat16" for spec in specs)
+    return list(dict.fromkeys(s.dtype for s in specs if not s.dtype.startswith(_NO_FLOATS)))
 
 
-def _tensorrt(folder: Path, manifest: Manifest) -> Runner:
+def _model_of(runtime: Runtime, folder: Path, manifest: Manifest) -> Path:
+    if runtime.runs == "file":
+        return folder / manifest.model.file
     if manifest.engine is None:
         raise MissingError(f"no engine; run 'ropeexport build {folder}'")
-    from ropeexport.runners.trt import TensorrtRunner
-
-    runner: Runner = TensorrtRunner(folder)
-    return runner
+    return folder

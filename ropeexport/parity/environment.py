@@ -7,11 +7,9 @@ from importlib import metadata
 
 import ropeexport
 from ropeexport.parity.records import Environment
+from ropeexport.runners.registry import distributions
 
-_PACKAGES = (
-    "numpy", "ml_dtypes", "onnx", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
-    "tensorrt-rtx",
-)  # fmt: skip
+_PACKAGES = ("numpy", "ml_dtypes", "onnx", "torch")
 
 
 def describe() -> Environment:
@@ -21,7 +19,9 @@ def describe() -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
         machine=platform.machine(),
-        packages={name: version for name in _PACKAGES if (version := _version(name))},
+        packages={
+            name: version for name in (*_PACKAGES, *distributions()) if (version := _version(name))
+        },
     )
 
 

@@ -16,7 +16,7 @@ from ropeexport.parity import positions
 from ropeexport.parity.cases import Case
 from ropeexport.parity.space import BEYOND, BEYOND_BY, Kind, ends_at, work_of
 from ropeexport.profiles import shape_at
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 
 # Multiply-adds.  Up to it a case costs a few hundredths of a second
 _LIGHT = 3e7

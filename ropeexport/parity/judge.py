@@ -28,12 +28,14 @@ from ropeexport.parity.space import BEYOND, space_of
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
 from ropeexport.parity.truth import Truth, TruthTeller
-from ropeexport.runners import Arrays, ReferenceRunner, Runner
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.runner import Facts, Reference, Runner
 
 # Hears each comparison together with the survey of its errors
 SurveyListener = Callable[[Comparison, CaseSurvey], None]
 
 _NOT_SUPPORTED = "right for rotations only; the matrices of this case are none"
+_DROPS_NAN = "gives wrong numbers where the file says NaN"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Judge:
         Inputs and outputs.
     oracle : TruthTeller
         The exact outputs.
-    eager : ReferenceRunner
+    eager : Reference
         The yardstick, entered.
     override : Bound or None
         The user's own bound in place of the derived ones.
@@ -60,7 +62,7 @@ class Judge:
 
     manifest: Manifest
     oracle: TruthTeller
-    eager: ReferenceRunner
+    eager: Reference
     override: Bound | None = None
     surveyed: SurveyListener | None = None
     inputs: Arrays | None = None
@@ -103,7 +105,10 @@ class Judge:
         errors = {}
         for spec in hearing.outputs:
             bound = tolerance.eager_bound(yardsticks[spec.name])
-            difference, comparison = hearing.hold(self.eager, spec, eager.get(spec.name), bound)
+            got = eager.get(spec.name)
+            difference, comparison = hearing.hold(
+                self.eager.name, self.eager.facts, spec, got, bound
+            )
             errors[spec.name] = _size(difference)
             yield comparison
         del eager
@@ -120,7 +125,7 @@ class Judge:
         names = [spec.name for spec in self.manifest.model.outputs]
         return Comparison(
             runtime=self.eager.name,
-            implementation=self.eager.implementation,
+            implementation=self.eager.facts.made_of,
             output=output or names[0],
             case=None,
             status="FAIL",
@@ -178,9 +183,10 @@ class _Hearing:
     def hear(
         self, contender: Contender, runner: Runner, bounds: dict[str, Bound]
     ) -> Iterator[Comparison]:
-        if contender.rotations_only and not self.case.rotations_only:
+        name, facts = contender.name, contender.facts
+        if facts.rotations_only and not self.case.rotations_only:
             for spec in self.outputs:
-                yield self._record(runner, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
+                yield self._record(name, facts, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
             return
         try:
             with contender.turn:
@@ -188,11 +194,12 @@ class _Hearing:
         except RopeExportError as error:
             status: Status = "SKIPPED" if isinstance(error, MissingError) else "FAIL"
             for spec in self.outputs:
-                yield self._record(runner, spec, status, str(error))
+                yield self._record(name, facts, spec, status, str(error))
             return
         for spec in self.outputs:
-            got = results.get(spec.name)
-            yield self.hold(runner, spec, got, bounds[spec.name], allow_nan=self.is_beyond)[1]
+            got, bound = results.get(spec.name), bounds[spec.name]
+            found = self.hold(name, facts, spec, got, bound, allow_nan=self.is_beyond)[1]
+            yield found if contender.keeps_nan else self._without_nan(found)
 
     @property
     def is_beyond(self) -> bool:
@@ -201,7 +208,8 @@ class _Hearing:
 
     def hold(
         self,
-        runner: Runner,
+        name: str,
+        facts: Facts,
         spec: TensorSpec,
         got: NDArray[np.generic] | None,
         derived: Bound,
@@ -216,14 +224,23 @@ class _Hearing:
         broken = bound.broken_by(difference)
         if self.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
-        passed: Status = "EMULATED" if getattr(runner, "emulated", False) else "PASS"
+        passed: Status = "EMULATED" if facts.emulated else "PASS"
         reason = broken or self._documented(difference)
-        record = self._record(runner, spec, "FAIL" if broken else passed, reason)
+        record = self._record(name, facts, spec, "FAIL" if broken else passed, reason)
         numbers, held_to = numbers_of(difference), bound_of(bound)
         record = record.model_copy(update={"numbers": numbers, "bound": held_to})
         if self.surveyed is not None and survey is not None and difference.elements:
             self.surveyed(record, survey)
         return difference, record
+
+    def _without_nan(self, found: Comparison) -> Comparison:
+        """Return what was found; a number where a runtime should give NaN is no fault of a file."""
+        if not self.is_beyond or found.status != "FAIL" or found.numbers is None:
+            return found
+        beyond = f"positions beyond {self.manifest.model.max_position} must be kept from it"
+        reason = f"{_DROPS_NAN}: {beyond} ({found.reason})"
+        spared = {"status": "NOT_SUPPORTED", "reason": reason, "numbers": None, "bound": None}
+        return found.model_copy(update=spared)
 
     def _documented(self, difference: Difference) -> str:
         if not difference.nans:
@@ -243,10 +260,12 @@ class _Hearing:
         positions = token_positions(self.inputs, self.manifest.model.inputs, layout)
         return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)
 
-    def _record(self, runner: Runner, spec: TensorSpec, status: Status, reason: str) -> Comparison:
+    def _record(
+        self, name: str, facts: Facts, spec: TensorSpec, status: Status, reason: str
+    ) -> Comparison:
         return Comparison(
-            runtime=runner.name,
-            implementation=runner.implementation,
+            runtime=name,
+            implementation=facts.made_of,
             output=spec.name,
             case=self.record,
             status=status,

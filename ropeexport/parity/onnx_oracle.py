@@ -19,7 +19,7 @@ from ropeexport.errors import ParityError
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.onnx_retype import float64_twin
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 
 _RANDOM = frozenset(
     f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")

@@ -18,6 +18,8 @@ class Options:
     lengths: tuple[int, ...] = ()
     atol: float | None = None
     rtol: float | None = None
+    runtimes: tuple[str, ...] = ()  # by name, see ropeexport.runners.registry; none: all of them
+    required: tuple[str, ...] = ()  # those that take part whatever else was chosen
 
     @property
     def override(self) -> tolerance.Bound | None:
@@ -41,6 +43,8 @@ class Options:
         words = ["ropeexport", "check", *map(str, paths)]
         for name, value in given.items():
             words += [] if value is None else [f"--{name}", str(value)]
+        for option, names in (("--runtime", self.runtimes), ("--require", self.required)):
+            words += [word for name in names for word in (option, name)]
         return shlex.join(words)
 
     def _call(self, paths: tuple[Path, ...], module: object) -> str:

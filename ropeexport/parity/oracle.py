@@ -22,7 +22,7 @@ from ropeexport.errors import ParityError
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.parity.truth import Truth, floats_in_float64, joined, size_of, truth_of
 from ropeexport.parity.widening import Widened
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.cause import cause_of
 from ropeexport.runners.module_calls import ModuleCalls
 

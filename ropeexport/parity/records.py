@@ -90,11 +90,22 @@ class RuntimeRecord(Record):
     """A runtime of the run: what it was, and its status over all its comparisons."""
 
     name: str
-    implementation: str
+    implementation: str  # as people read it: implementations, joined
     version: str
-    device: str
+    device: str  # where it computed: cpu, cuda
     status: Status
     reason: str = ""
+    implementations: tuple[str, ...] = ()  # what computed the ropes
+    provider: str = ""  # what executed, where the runtime has several: an execution provider
+    # the floating types that its operators computed in, where it says; else those of the file
+    precision: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What it was, for people: version, what executed, in which types, what computed ropes."""
+        types = f"in {' and '.join(self.precision)}" if self.precision else ""
+        told = (self.version, self.provider or self.device, types, self.implementation)
+        return tuple(fact for fact in told if fact)
 
 
 class PositionBin(Record):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.errors import ChangedInputError, ParityError
-from ropeexport.runners import Arrays, same_bits
+from ropeexport.runners.arrays import Arrays, same_bits
 
 _Outputs = Mapping[str, NDArray[Any]]
 

@@ -138,19 +138,16 @@ def _table(rows: Sequence[Row]) -> Table:
 
 def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
     mark, colour = _MARKS[runtime.status]
-    skipped = sum(
-        c.runtime == runtime.name and c.status == "NOT_SUPPORTED" for c in report.comparisons
-    )
-    facts = [f for f in (runtime.version, runtime.device, runtime.implementation) if f]
+    mine = [c for c in report.comparisons if c.runtime == runtime.name]
+    unsupported = [c.reason for c in mine if c.status == "NOT_SUPPORTED"]
     line = Text(f"{mark} {runtime.name:12} {runtime.status}", style=colour)
-    line.append(f"  {', '.join(facts)}" if facts else "", style="default")
+    line.append(f"  {', '.join(runtime.facts)}" if runtime.facts else "", style="default")
     line.append(f"  {runtime.reason}" if runtime.reason else "", style="default")
-    mine = [c.numbers for c in report.comparisons if c.runtime == runtime.name]
-    beyond = sum(numbers is not None and numbers.nans > 0 for numbers in mine)
+    beyond = sum(c.numbers is not None and c.numbers.nans > 0 for c in mine)
     if beyond:
         line.append(f"  {beyond} NaN beyond the tables of angles, as documented", style="default")
-    if skipped:
-        line.append(f"  {skipped} NOT SUPPORTED: right for rotations only", style="yellow")
+    if unsupported:
+        line.append(f"  {len(unsupported)} NOT SUPPORTED: {unsupported[0]}", style="yellow")
     return line
 
 

@@ -32,8 +32,9 @@ def report_of(run: Run, outcome: Outcome) -> Report:
     """Return the report of a run."""
     absent = [c for contender in run.contenders for c in _absent(contender, run.manifest)]
     comparisons = (*outcome.comparisons, *absent)
-    eager = Contender(run.judge.eager.name, run.judge.eager)
+    eager = run.judge.eager
     verdict, reason = verdict_of(comparisons, outcome.complete, eager.name, outcome.not_repeatable)
+    facts = {eager.name: eager.facts, **{each.name: each.facts for each in run.contenders}}
     model = run.manifest.model
     return Report(
         verdict=verdict,
@@ -49,7 +50,7 @@ def report_of(run: Run, outcome: Outcome) -> Report:
         notes=_notes(run.manifest, run.digest),
         left_out=run.selection.left_out,
         environment=describe(),
-        runtimes=tuple(runtime_record(c, comparisons) for c in (eager, *run.contenders)),
+        runtimes=tuple(runtime_record(name, each, comparisons) for name, each in facts.items()),
         comparisons=comparisons,
         surveys=tuple(survey_of(*key, survey) for key, survey in outcome.surveys.items()),
     )

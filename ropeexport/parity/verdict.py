@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ropeexport.parity.contenders import Contender
 from ropeexport.parity.records import Comparison, RuntimeRecord, Status, Verdict
-
-_EAGER = "eager"
+from ropeexport.runners.registry import EAGER
+from ropeexport.runners.runner import Facts
 
 
 def status_of(comparisons: Sequence[Comparison]) -> Status:
@@ -17,16 +16,18 @@ def status_of(comparisons: Sequence[Comparison]) -> Status:
     return next((status for status in order if status in found), "SKIPPED")
 
 
-def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> RuntimeRecord:
+def runtime_record(name: str, facts: Facts, comparisons: Sequence[Comparison]) -> RuntimeRecord:
     """Return the record of one runtime over all comparisons of the run."""
-    mine = [comparison for comparison in comparisons if comparison.runtime == contender.name]
+    mine = [comparison for comparison in comparisons if comparison.runtime == name]
     status = status_of(mine)
-    runner = contender.runner
     return RuntimeRecord(
-        name=contender.name,
-        implementation=contender.implementation,
-        version=str(getattr(runner, "version", "")),
-        device=str(getattr(runner, "device", "")),
+        name=name,
+        implementation=facts.made_of,
+        implementations=facts.implementation,
+        version=facts.version,
+        device=facts.device,
+        provider=facts.provider,
+        precision=facts.precision,
         status=status,
         reason="" if status in ("PASS", "EMULATED") else _first_reason(mine, status),
     )
@@ -35,7 +36,7 @@ def runtime_record(contender: Contender, comparisons: Sequence[Comparison]) -> R
 def verdict_of(
     comparisons: Sequence[Comparison],
     complete: bool,
-    yardstick: str = _EAGER,
+    yardstick: str = EAGER,
     not_repeatable: str = "",
 ) -> tuple[Verdict, str]:
     """Return the verdict of a run and, for a failure, its reason in one line.
@@ -52,7 +53,7 @@ def verdict_of(
     if not complete:
         return "FAIL", "interrupted: the cases that were left have not been compared"
     if not any(_proves(c) and c.runtime != yardstick for c in comparisons):
-        alone = "eager torch" if yardstick == _EAGER else f"the {yardstick}"
+        alone = "eager torch" if yardstick == EAGER else f"the {yardstick}"
         ran = f"no runtime besides {alone} ran"
         return "FAIL", f"nothing was compared: {ran}{_emulated(comparisons)}"
     return "PASS", ""

@@ -37,9 +37,8 @@ class Card:
 
     @property
     def facts(self) -> str:
-        """Version, device and implementation."""
-        runtime = self.runtime
-        return ", ".join(f for f in (runtime.version, runtime.device, runtime.implementation) if f)
+        """What it was, in one line."""
+        return ", ".join(self.runtime.facts)
 
     @property
     def share_text(self) -> str:

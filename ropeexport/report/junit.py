@@ -40,7 +40,12 @@ def _add_suite(
     suite = SubElement(root, "testsuite", _named(name, comparisons))
     facts = {"command": report.command, "seed": str(report.seed), "model": report.model_sha256}
     if runtime is not None:
-        facts |= {"version": runtime.version, "implementation": runtime.implementation}
+        facts |= {
+            "version": runtime.version,
+            "provider": runtime.provider,
+            "precision": ", ".join(runtime.precision),
+            "implementation": runtime.implementation,
+        }
     properties = SubElement(suite, "properties")
     for key, value in facts.items():
         SubElement(properties, "property", name=key, value=_clean(value))

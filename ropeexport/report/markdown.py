@@ -46,12 +46,11 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _runtime(runtime: RuntimeRecord) -> tuple[str, ...]:
-    facts = (runtime.version, runtime.device, runtime.implementation, runtime.reason)
     return (
         _MARKS[runtime.status],
         runtime.name,
         view.WORDS[runtime.status],
-        ", ".join(fact for fact in facts if fact),
+        ", ".join((*runtime.facts, *([runtime.reason] if runtime.reason else []))),
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ropeexport.runners import Arrays, same_bits
+from ropeexport.runners.arrays import Arrays, same_bits
 from ropeexport.runners.module_calls import ModuleCalls
 from ropeexport.runners.module_state import Place
 from ropeexport.runners.torch_arrays import array_from

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.cause import cause_of
 from ropeexport.runners.module_calls import ModuleCalls
+from ropeexport.runners.registry import EAGER
+from ropeexport.runners.runner import Facts, Runner
 from ropeexport.runners.torch_arrays import array_from
 
 
-class EagerRunner:
+class EagerRunner(Runner):
     """Runs a module as it is.
 
     Parameters
@@ -30,9 +32,7 @@ class EagerRunner:
         A torch device; the first GPU where torch has one, else the CPU.
     """
 
-    name = "eager"
-    implementation = "eager"
-    version = torch.__version__
+    name = EAGER
 
     def __init__(
         self, module: nn.Module, output_names: Sequence[str], device: str | None = None
@@ -40,6 +40,7 @@ class EagerRunner:
         self._module = module
         self._output_names = tuple(output_names)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.facts = Facts(torch.__version__, (EAGER,), device=self.device)
         self._calls: ModuleCalls | None = None
 
     def __enter__(self) -> Self:
@@ -56,12 +57,9 @@ class EagerRunner:
         self._module.to("cpu")
         self._calls = None
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the module once, see :class:`ropeexport.runners.Runner`.
-
-        Whatever earlier runs have left in the module is put back first.
-        """
-        return self.in_a_row([inputs])[0]
+    def call(self, loaded: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Run the module once; whatever earlier runs have left in it is put back first."""
+        return self.in_a_row([loaded])[0]
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
         """Run the module once for each of some inputs, nothing put back in between."""

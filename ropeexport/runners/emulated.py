@@ -1,10 +1,11 @@
-"""The EMULATED bfloat16 twin: float32 arithmetic with the graph's own roundings, in onnxruntime.
+"""EMULATED: bfloat16 in float32 arithmetic with the graph's own roundings, in onnxruntime.
 
-It stands in where no runtime has bfloat16 kernels, and is never a runtime's own PASS.
+It is for machines whose onnxruntime has no bfloat16 kernels, and is never a runtime's own PASS.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,13 +18,24 @@ from ropeexport.errors import MissingError
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
 from ropeexport.packages import require
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners.registry import CPU, Opening
+from ropeexport.runners.runner import Facts, Runner
 
 _LIMIT_BYTES = 1 << 30  # weights double in float32, and a serialized model ends at 2 GiB
 
 
-class EmulatedRunner:
+_HOW = "EMULATED: float32 rounded to bfloat16 between operators"
+
+
+def opened(opening: Opening) -> EmulatedRunner:
+    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
+    assert isinstance(opening.model, Path)
+    return EmulatedRunner(opening.model)
+
+
+class EmulatedRunner(Runner):
     """Runs the float32 twin of a bfloat16 ONNX file.
 
     Parameters
@@ -32,17 +44,11 @@ class EmulatedRunner:
         The ONNX file.
     """
 
-    name = "EMULATED"
-    implementation = "EMULATED: float32 rounded to bfloat16 between operators"
-    emulated = True
-    reentrant = True
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._runner: OrtRunner | None = None
         self._outputs: frozenset[str] = frozenset()
-        self.version = ""
-        self.device = ""
+        self.facts = Facts(implementation=(_HOW,), emulated=True)
 
     def __enter__(self) -> Self:
         require("onnxruntime")
@@ -56,9 +62,15 @@ class EmulatedRunner:
         specs = onnx_file.output_specs(model)
         self._outputs = frozenset(spec.name for spec in specs if spec.dtype == "bfloat16")
         twin = float32_twin(model).SerializeToString()
-        self._runner = OrtRunner(twin, providers=("CPUExecutionProvider",)).__enter__()
-        self.version = f"onnxruntime {self._runner.version}"
-        self.device = self._runner.device
+        self._runner = OrtRunner(twin, provider=CPU).__enter__()
+        ran = self._runner.facts
+        self.facts = replace(
+            ran,
+            version=f"onnxruntime {ran.version}",
+            implementation=(_HOW,),
+            precision=("float32",),
+            emulated=True,
+        )
         return self
 
     def __exit__(
@@ -69,11 +81,11 @@ class EmulatedRunner:
     ) -> None:
         self._runner = None
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the twin once, see :class:`ropeexport.runners.Runner`."""
+    def call(self, loaded: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Run the twin once."""
         if self._runner is None:
             raise MissingError(f"{self._path}: enter the runner before running it")
-        results = self._runner.run({name: _widened(x) for name, x in inputs.items()})
+        results = self._runner.run({name: _widened(x) for name, x in loaded.items()})
         return {
             name: x.astype(ml_dtypes.bfloat16) if name in self._outputs else x
             for name, x in results.items()

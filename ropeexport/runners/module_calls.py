@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ropeexport.errors import ChangedInputError
-from ropeexport.runners import Arrays, same_bits
+from ropeexport.runners.arrays import Arrays, same_bits
 from ropeexport.runners.module_state import ModuleState
 from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 

@@ -1,4 +1,4 @@
-"""onnxruntime, the stock package: the one importer of it.
+"""onnxruntime, the stock package: the one place that opens its sessions.
 
 The custom op needs no library: onnxruntime inlines its function body.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ml_dtypes
 import numpy as np
@@ -17,15 +18,54 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
 from ropeexport.packages import require
-from ropeexport.runners import Arrays
-from ropeexport.runners.ort_cuda import CUDA, cuda_provider
+from ropeexport.runners import ort_providers
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.ort_providers import require_provider
+from ropeexport.runners.registry import CUDA, Opening, Provider
+from ropeexport.runners.runner import Facts, Runner, wanted
 
+if TYPE_CHECKING:
+    from ropeexport.runners.ort_binding import BoundMemory
+
+__all__ = ["OrtRunner", "look", "opened", "require_provider"]
+
+BODY = "function body"
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_BFLOAT16_TEXT = "tensor(bfloat16)"
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 
-class OrtRunner:
-    """Runs an ONNX file with onnxruntime, on its CUDA provider where it has one.
+def opened(opening: Opening) -> OrtRunner:
+    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
+    device = opening.device
+    by_device = ort_providers.provider_of(device) if device is not None else None
+    return OrtRunner(
+        opening.model,
+        threads=opening.threads,
+        provider=opening.provider or by_device,
+        timed=opening.timed,
+    )
+
+
+def look() -> dict[str, str | None]:
+    """Return the installed onnxruntime with its providers, for ``doctor``."""
+    return {"onnxruntime": _installed()}
+
+
+def _installed() -> str | None:
+    if find_spec("onnxruntime") is None:
+        return None
+    try:
+        import onnxruntime
+    except (ImportError, OSError):  # there, but broken: the cure is the same
+        return None
+    names = onnxruntime.get_available_providers()
+    providers = (name.removesuffix("ExecutionProvider") for name in names)
+    return f"{onnxruntime.__version__} ({', '.join(providers)})"
+
+
+class OrtRunner(Runner):
+    """Runs an ONNX file with onnxruntime.
 
     Parameters
     ----------
@@ -33,23 +73,31 @@ class OrtRunner:
         An ONNX file, or a serialized model.
     threads : int
         Threads of a node; 0: onnxruntime's own choice.
-    providers : tuple of str, optional
-        Execution providers in order, in place of CUDA where present and CPU.
+    provider : Provider, optional
+        What must execute; else CUDA where onnxruntime has it, and the CPU.
+    timed : bool
+        Threads may spin; on CUDA, inputs and outputs are bound where they lie, and a call is
+        enqueued on torch's current stream.
+    implementation : tuple of str
+        What the file has in the rope's place.
     """
 
-    name = "onnxruntime"
-    implementation = "function body"
-    reentrant = True  # a session may be run from several threads at once
-
     def __init__(
-        self, model: Path | bytes, *, threads: int = 0, providers: tuple[str, ...] | None = None
+        self,
+        model: Path | bytes,
+        *,
+        threads: int = 0,
+        provider: Provider | None = None,
+        timed: bool = False,
+        implementation: tuple[str, ...] = (BODY,),
     ) -> None:
         self._model = model
         self._threads = threads
-        self._providers = providers
+        self._provider = provider
+        self._timed = timed
         self._session: Any = None
-        self.device = ""  # the execution provider
-        self.version = ""
+        self._bound: BoundMemory | None = None
+        self.facts = Facts(implementation=implementation)
 
     def __enter__(self) -> Self:
         require("onnxruntime")
@@ -60,17 +108,27 @@ class OrtRunner:
                 f"onnxruntime cannot be imported ({error}); install it again"
             ) from error
 
-        self.version = ort.__version__
+        self._version = ort.__version__
         if isinstance(self._model, Path) and not self._model.is_file():
             raise ModelFileError(f"{self._model}: no such file")
-        model = str(self._model) if isinstance(self._model, Path) else self._model
-        try:
-            self._session = ort.InferenceSession(
-                model, self._options(ort), providers=self._chosen_providers(ort)
-            )
-        except _ort_errors() as error:
-            raise self._load_error(error) from error
-        self.device = self._session.get_providers()[0]
+        self._session = self._open(ort)
+        if self._provider is not None:
+            ort_providers.require_taken(self._session, self._provider)
+        executes = self._session.get_providers()[0]
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        values = [*self._session.get_inputs(), *self._session.get_outputs()]
+        self._has_bfloat16 = any(value.type == _BFLOAT16_TEXT for value in values)
+        if self._on_stream:
+            from ropeexport.runners.ort_binding import BoundMemory
+
+            self._bound = BoundMemory(self._session, "cuda")
+        self.facts = Facts(
+            version=self._version,
+            implementation=self.facts.implementation,
+            provider=executes,
+            device=ort_providers.device_of(executes),
+        )
         return self
 
     def __exit__(
@@ -79,37 +137,74 @@ class OrtRunner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._session = None
+        self._session = self._bound = None
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the model once, see :class:`ropeexport.runners.Runner`."""
-        names = [output.name for output in self._session.get_outputs()]
-        values = {name: _value_from(x) for name, x in inputs.items()}
+    def load(self, inputs: Arrays) -> Any:
+        """Return what a session takes: arrays as they are, unless NumPy lacks one of the types."""
+        given = wanted(self._inputs, inputs, "onnxruntime")
+        if self._bound is not None:
+            return self._bound.load(given)
+        if self._has_bfloat16:
+            return {name: _value_from(x) for name, x in given.items()}
+        return given
+
+    def call(self, loaded: Any) -> Any:
+        """Run the session once."""
         try:
-            outputs = self._session.run_with_ort_values(names, values)
+            if self._bound is not None:
+                return self._bound.call(loaded)
+            if self._has_bfloat16:
+                return self._session.run_with_ort_values(self._outputs, loaded)
+            return self._session.run(self._outputs, loaded)
         except _ort_errors() as error:
             if type(error).__name__ == "NotImplemented":
                 raise self._missing(error) from error
             raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
-        return {name: _array_from(x) for name, x in zip(names, outputs, strict=True)}
+
+    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of what a call gave, by name."""
+        if self._bound is not None:
+            results = self._bound.read(results)
+        elif self._has_bfloat16:
+            results = map(_array_from, results)
+        return dict(zip(self._outputs, results, strict=True))
+
+    @property
+    def _on_stream(self) -> bool:
+        return self._timed and self._provider is CUDA
+
+    def _open(self, ort: Any) -> Any:
+        model = str(self._model) if isinstance(self._model, Path) else self._model
+        options = self._options(ort)
+        plugged = self._provider is not None and self._provider.package
+        if self._provider is not None and plugged:
+            ort_providers.add_plugin(options, self._provider)
+        providers = (
+            None if plugged else ort_providers.providers_of(self._provider, **self._stream())
+        )
+        try:
+            return ort.InferenceSession(model, options, providers=providers)
+        except _ort_errors() as error:
+            raise self._load_error(error) from error
 
     def _options(self, ort: Any) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _QUIET
-        # spinning threads would slow the other runtimes of the same process
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not self._timed:  # spinning threads would slow the other runtimes of the same process
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
-    def _chosen_providers(self, ort: Any) -> list[Any]:
-        if self._providers is not None:
-            return list(self._providers)
-        present = ort.get_available_providers()
-        return [*([cuda_provider()] if CUDA in present else []), "CPUExecutionProvider"]
+    def _stream(self) -> dict[str, str]:
+        if not self._on_stream:
+            return {}
+        import torch
+
+        return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
         where = self._model if isinstance(self._model, Path) else "the model"
-        if type(error).__name__ == "NotImplemented" and self._has_bfloat16():
+        if type(error).__name__ == "NotImplemented" and self._file_has_bfloat16():
             return self._missing(error)
         return ModelFileError(
             f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
@@ -117,11 +212,11 @@ class OrtRunner:
 
     def _missing(self, error: Exception) -> MissingError:
         return MissingError(
-            f"onnxruntime {self.version} has no kernel for a type of this model here: "
+            f"onnxruntime {self._version} has no kernel for a type of this model here: "
             f"{_cause(error)}"
         )
 
-    def _has_bfloat16(self) -> bool:
+    def _file_has_bfloat16(self) -> bool:
         import onnx
 
         model = (
@@ -154,7 +249,7 @@ def _value_from(array: NDArray[np.generic]) -> Any:
 
 
 def _array_from(value: Any) -> NDArray[np.generic]:
-    if value.data_type() != "tensor(bfloat16)":
+    if value.data_type() != _BFLOAT16_TEXT:
         array: NDArray[np.generic] = value.numpy()
         return array
     # onnxruntime knows no NumPy type for it, so the bits are read where they lie

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import ml_dtypes
 import numpy as np
@@ -12,12 +10,13 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.runner import Facts, Runner
 
 Specs = tuple[TensorSpec, ...]
 
 
-class SavedRunner:
+class SavedRunner(Runner):
     """Returns arrays that were saved, whatever it is given.
 
     Parameters
@@ -26,25 +25,13 @@ class SavedRunner:
         By name.
     """
 
-    name = "candidate"
-    implementation = "saved arrays"
-    reentrant = True
+    facts = Facts(implementation=("saved arrays",))
 
     def __init__(self, outputs: Arrays) -> None:
         self._outputs = dict(outputs)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Return the outputs, see :class:`ropeexport.runners.Runner`."""
+    def call(self, loaded: Arrays) -> Arrays:
+        """Return the outputs."""
         return self._outputs
 
 

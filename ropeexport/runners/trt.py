@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ropeexport import manifest
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.packages import require
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Device, Opening, Provider
+from ropeexport.runners.runner import Facts, Runner
 from ropeexport.runners.trt_arrays import Loaded
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt import engine_file, flavour
@@ -23,7 +25,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TensorrtRunner:
+def opened(opening: Opening) -> TensorrtRunner:
+    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
+    assert isinstance(opening.model, Path)
+    return TensorrtRunner(opening.model, specialise=opening.timed, kept_in=opening.kept_in)
+
+
+def require_gpu(device: Device | None, provider: Provider | None) -> None:
+    """Raise :class:`MissingError` where there is no GPU, or nothing to run an engine with."""
+    if find_gpu() is None:
+        raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
+    flavour.pick_flavour()
+
+
+def look() -> dict[str, str | None]:
+    """Return the installed flavours, for ``doctor``."""
+    installed = flavour.available_flavours()
+    return {name: installed.get(name) for name in flavour.NAMES}
+
+
+class TensorrtRunner(Runner):
     """Runs the engine of an output folder.
 
     Parameters
@@ -40,8 +61,6 @@ class TensorrtRunner:
         folder, and never the output folder, which is only read.
     """
 
-    name = "tensorrt"
-
     def __init__(
         self,
         folder: Path,
@@ -57,8 +76,11 @@ class TensorrtRunner:
         self._manifest = manifest.read(folder)
         engine = self._manifest.engine
         # what the engine was built with, by name; several ropes may differ
-        self.implementation = "+".join(sorted(set(engine.ropes.values()))) if engine else ""
-        self.version = f"{engine.flavour} {engine.version}" if engine else ""
+        self.facts = Facts(
+            version=f"{engine.flavour} {engine.version}" if engine else "",
+            implementation=tuple(sorted(set(engine.ropes.values()))) if engine else (),
+            device="cuda",
+        )
         self._session: Session | None = None
 
     def __enter__(self) -> Self:
@@ -85,11 +107,11 @@ class TensorrtRunner:
         trace: TracebackType | None,
     ) -> None:
         if self._session is not None:
-            self.save_runtime_cache()
+            self.keep()
         self._session = None
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the engine once, see :class:`ropeexport.runners.Runner`."""
+        """Run the engine once, on a stream of its own, and wait for it."""
         session = self._entered()
         with session.running():
             outputs = session.enqueue(session.load(inputs))
@@ -99,17 +121,17 @@ class TensorrtRunner:
         """Put inputs into the GPU's memory, with memory for the outputs."""
         return self._entered().load(inputs)
 
-    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
+    def call(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
         return self._entered().enqueue(loaded)
 
-    def read(self, outputs: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
+    def read(self, results: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of outputs."""
         from ropeexport.runners.torch_arrays import array_from
 
-        return {name: array_from(tensor) for name, tensor in outputs.items()}
+        return {name: array_from(tensor) for name, tensor in results.items()}
 
-    def save_runtime_cache(self) -> None:
+    def keep(self) -> None:
         """Keep what the flavour compiled for this GPU, for the next load."""
         self._entered().save_runtime_cache()
 

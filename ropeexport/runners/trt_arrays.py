@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import EngineError
 from ropeexport.manifest import TensorSpec
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 
 if TYPE_CHECKING:
     from torch import Tensor

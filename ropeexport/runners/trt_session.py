@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropeexport.errors import EngineError, first_line
 from ropeexport.manifest import EngineRecord
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.trt_arrays import (
     Addresses,
     Loaded,

@@ -16,8 +16,8 @@ from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.repeat import NotRepeatableError, run_twice
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
-from ropeexport.runners import Arrays as Inputs
-from ropeexport.runners import same_bits
+from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.arrays import same_bits
 from ropeexport.testing import log
 from ropeexport.testing.convert import Arrays, array, named_arrays
 

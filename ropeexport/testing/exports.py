@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ropeexport.errors import UsageError
 from ropeexport.testing import log
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     cases, lengths, seed, atol, rtol
         As for ``ropeexport check``.
     require : sequence of str
-        Runtimes (``onnxruntime``, ``tensorrt``) that must have run; a runtime that could not run
-        is otherwise SKIPPED, which the summary of the pytest plugin says.
+        Runtimes that must have run, by the names of ``ropeexport check --require``; one that could
+        not run is otherwise SKIPPED, which the summary of the pytest plugin says.
 
     Returns
     -------
@@ -60,7 +61,12 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     from ropeexport.parity.check import Options, check
     from ropeexport.parity.check_files import check_files
 
-    options = Options(seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol)
+    if candidate is not None and require:
+        raise UsageError("require: not for a comparison of files, which names its runtime itself")
+    options = Options(
+        seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol,
+        required=tuple(require),
+    )  # fmt: skip
     if candidate is not None:
         report = check_files(Path(path), Path(candidate), options)
     else:

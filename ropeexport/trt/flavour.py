@@ -13,15 +13,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.packages import cure_of
 from ropeexport.trt.gpu import find_gpu
 
 RTX = "tensorrt-rtx"
 FULL = "tensorrt"
 NAMES = (RTX, FULL)  # as the package registry spells them
-INSTALL = {
-    RTX: "pip install 'ropeexport[cpu]'",
-    FULL: "pip install 'ropeexport[gpu]'",
-}
+INSTALL = {name: cure_of(name) for name in NAMES}
 # compute capabilities that a support matrix names (TensorRT-RTX 1.0 to 1.7); TensorRT's names all
 # from 7.5 on
 _NAMED_GPUS = {RTX: frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})}

@@ -92,7 +92,7 @@ def test_a_contender_that_fails_leaves_the_others(exported) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
     done = ropeexport("bench", folder, "--against", "eager", "--rounds", "1", "--repeats", "1")
     assert done.returncode == 1
-    assert "ropeexport, onnxruntime: InvalidProtobuf" in done.stderr
+    assert "ropeexport, onnxruntime: ModelFileError" in done.stderr
     written = Bench.model_validate_json((folder / "bench.json").read_text())
     assert status(written) == {"eager": "TIMED", "ropeexport": "FAILED"}
 

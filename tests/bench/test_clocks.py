@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ropeexport.bench.clocks import EventClock, WallClock, count_sets
-from ropeexport.bench.contenders.contender import Run
 from ropeexport.bench.memory import HeldMemory
+from ropeexport.runners.runner import Runner
 
 CALL_US = 500.0
 LAUNCHES_US = (90.0, 30.0, 20.0)
@@ -25,27 +25,26 @@ class Sets:
         return {"x": np.array(number)}
 
 
-class Recorder:
-    """A run that keeps what it was asked."""
+class Recorder(Runner):
+    """A runner that keeps what it was asked."""
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
         self.called: list[int] = []
-        self.read = 0
+        self.reads = 0
         self.results: list[object] = []
-        self.run = Run(self._load, self._call, self._read)
 
-    def _load(self, inputs):
+    def load(self, inputs):
         self.loaded.append(int(inputs["x"]))
         return len(self.loaded) - 1  # where it lies on the device
 
-    def _call(self, place):
+    def call(self, place):
         self.called.append(place)
         self.results.append(object())
         return self.results[-1]
 
-    def _read(self, outputs):
-        self.read += 1
+    def read(self, outputs):
+        self.reads += 1
         return {}
 
 
@@ -81,19 +80,19 @@ class Device:
 def test_a_stretch_goes_round_the_sets_and_lasts_long_enough() -> None:
     recorder = Recorder()
     device = Device(recorder)
-    turn = EventClock(device).turn(recorder.run, Sets(1000), repeats=3)
+    turn = EventClock(device).turn(recorder, Sets(1000), repeats=3)
     assert turn.seconds == pytest.approx([CALL_US * 1e-6] * 3)
     assert recorder.loaded == [0, 1, 2, 3]  # 1 + three caches of inputs
     # a pass of 4 calls takes 2 ms, so a stretch of 20 ms is ten of them
     assert device.stretches == [4, 40, 40, 40]
     assert recorder.called == list(itertools.islice(itertools.cycle(range(4)), 4 + 4 + 120))
-    assert recorder.read == 0  # outputs stay on the device
+    assert recorder.reads == 0  # outputs stay on the device
 
 
 def test_a_call_that_is_longer_than_a_stretch_is_timed_by_passes() -> None:
     recorder = Recorder()
     device = Device(recorder, call_us=1e6)
-    turn = EventClock(device).turn(recorder.run, Sets(1 << 20), repeats=1)
+    turn = EventClock(device).turn(recorder, Sets(1 << 20), repeats=1)
     assert turn.seconds == pytest.approx([1.0])
     assert device.stretches == [2, 2]
 
@@ -102,11 +101,11 @@ def test_inputs_are_loaded_once_a_size_and_the_next_turn_is_timed_at_once() -> N
     recorder = Recorder()
     device = Device(recorder)
     clock, small, large = EventClock(device), Sets(1000), Sets(3000)
-    clock.turn(recorder.run, small, repeats=1)
-    clock.turn(recorder.run, small, repeats=2)
+    clock.turn(recorder, small, repeats=1)
+    clock.turn(recorder, small, repeats=2)
     assert device.stretches == [4, 40, 40, 40]
     assert len(recorder.loaded) == 4
-    clock.turn(recorder.run, large, repeats=1)
+    clock.turn(recorder, large, repeats=1)
     assert len(recorder.loaded) == 4 + 2
     assert device.stretches[-2:] == [2, 40]
     assert set(recorder.called[-40:]) == {4, 5}  # the former size is let go
@@ -114,7 +113,7 @@ def test_inputs_are_loaded_once_a_size_and_the_next_turn_is_timed_at_once() -> N
 
 def test_sets_that_differ_are_few_though_their_places_are_many() -> None:
     recorder = Recorder()
-    EventClock(Device(recorder)).turn(recorder.run, Sets(100), repeats=1)
+    EventClock(Device(recorder)).turn(recorder, Sets(100), repeats=1)
     assert len(recorder.loaded) == 31
     assert set(recorder.loaded) == set(range(8))
     assert set(recorder.called) == set(range(31))
@@ -130,18 +129,18 @@ def test_sets_pass_three_caches(set_bytes, l2_bytes, sets) -> None:
 
 def test_the_wall_times_each_run_with_its_arrays() -> None:
     recorder = Recorder()
-    turn = WallClock().turn(recorder.run, Sets(32 << 20), repeats=5)
+    turn = WallClock().turn(recorder, Sets(32 << 20), repeats=5)
     assert len(turn.seconds) == 5
     assert min(turn.seconds) > 0
     assert (turn.launch_seconds, turn.gpu_peak_mb) == (None, None)
     assert recorder.loaded == [0, 1, 0, 1, 0]
-    assert (len(recorder.called), recorder.read) == (5, 5)
+    assert (len(recorder.called), recorder.reads) == (5, 5)
 
 
 def test_launches_are_timed_apart_from_the_stretches() -> None:
     recorder = Recorder()
     device = Device(recorder)
-    turn = EventClock(device).turn(recorder.run, Sets(1000), repeats=1)
+    turn = EventClock(device).turn(recorder, Sets(1000), repeats=1)
     assert device.launched == [0, 1, 2, 3, 0]
     assert turn.launch_seconds == pytest.approx(30e-6)
 
@@ -153,15 +152,15 @@ def test_the_gpus_memory_is_counted_while_the_others_stand_still() -> None:
     recorder.loaded.append(0)  # what setting up takes
     clock.settle()
     device.others_bytes += 7_000_000_000  # others set themselves up, and are stopped
-    assert clock.turn(recorder.run, small, repeats=1).gpu_peak_mb == 1 + 4
+    assert clock.turn(recorder, small, repeats=1).gpu_peak_mb == 1 + 4
     device.others_bytes += 7_000_000_000
-    assert clock.turn(recorder.run, small, repeats=1).gpu_peak_mb == 1 + 4
+    assert clock.turn(recorder, small, repeats=1).gpu_peak_mb == 1 + 4
     device.others_bytes -= 14_000_000_000  # they failed and were closed
-    assert clock.turn(recorder.run, large, repeats=1).gpu_peak_mb == 1 + 4 + 2
+    assert clock.turn(recorder, large, repeats=1).gpu_peak_mb == 1 + 4 + 2
     device.others_bytes += 7_000_000_000
-    clock.once(recorder.run, large[0])  # a check in between loads a set more
-    assert clock.turn(recorder.run, large, repeats=1).gpu_peak_mb == 1 + 4 + 2 + 1
-    assert recorder.read == 1
+    clock.once(recorder, large[0])  # a check in between loads a set more
+    assert clock.turn(recorder, large, repeats=1).gpu_peak_mb == 1 + 4 + 2 + 1
+    assert recorder.reads == 1
 
 
 def test_memory_that_is_given_back_leaves_the_peak() -> None:

@@ -10,13 +10,15 @@ import pytest
 from made_tensorrt import KERNELS, Cuda, TensorRT
 
 from ropeexport.bench import contenders, show
-from ropeexport.bench.contenders import BY_NAME, with_tensorrt, with_torch
+from ropeexport.bench.contenders import BY_NAME, with_runtime, with_torch
 from ropeexport.bench.contenders.contender import Setting
-from ropeexport.bench.contenders.io_binding import bound_run
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.options import Options
 from ropeexport.bench.records import Timing
 from ropeexport.errors import EngineError, MissingError
+from ropeexport.runners import trt
+from ropeexport.runners.ort_binding import BoundMemory
+from ropeexport.runners.registry import choice
 from ropeexport.trt import gpu
 from ropeexport.trt.gpu import find_gpu
 
@@ -42,10 +44,10 @@ def test_onnxruntime_without_cuda_says_what_to_install(name, monkeypatch) -> Non
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_engine_needs_a_gpu_and_the_device(name, monkeypatch) -> None:
-    monkeypatch.setattr(gpu, "find_gpu", lambda: None)
+    monkeypatch.setattr(trt, "find_gpu", lambda: None)
     with pytest.raises(MissingError, match="no NVIDIA GPU: a TensorRT engine runs on one only"):
         BY_NAME[name].needs("cuda")
-    monkeypatch.setattr(gpu, "find_gpu", lambda: A_GPU)
+    monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
     with pytest.raises(MissingError, match="use --device cuda"):
         BY_NAME[name].needs("cpu")
     BY_NAME[name].needs("cuda")
@@ -68,6 +70,10 @@ def test_a_timing_of_a_former_name_is_no_floor() -> None:
     assert not show.is_floor(Timing(contender="tensorrt", turns_ms=(1.0,), peak_mb=1.0))
 
 
+def run_engine(file: str, made: Setting):
+    return with_runtime.run_file(choice("tensorrt"), file, made)
+
+
 def setting(folder, prepared) -> Setting:
     return Setting(folder, prepared, None, threads=1)
 
@@ -80,15 +86,15 @@ def test_bound_memory_gives_what_arrays_give(export_once, tmp_path, model) -> No
     record = manifest.read(folder)
     run = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path))
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    bound = bound_run(session, ["out"], "cpu")
+    bound = BoundMemory(session, "cpu")
     sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
     sets = InputSets(record, sizes, seed=0)
     first, second = bound.load(sets[0]), bound.load(sets[1])
     for loaded, inputs in ((second, sets[1]), (first, sets[0])):
-        got, expected = bound.read(bound.call(loaded)), run(inputs)
-        assert list(got) == ["out"]
-        assert np.array_equal(got["out"], expected["out"])
-    assert not np.array_equal(*(bound.read(loaded.outputs)["out"] for loaded in (first, second)))
+        (got,), expected = bound.read(bound.call(loaded)), run.run(inputs)
+        assert list(expected) == ["out"]
+        assert np.array_equal(got, expected["out"])
+    assert not np.array_equal(*(bound.read(loaded.outputs)[0] for loaded in (first, second)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "int64", "bool", "bfloat16"])
@@ -105,8 +111,8 @@ def test_bound_memory_keeps_every_type(dtype) -> None:
     )
     opset = [onnx.helper.make_opsetid("", 23)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-    run = bound_run(onnxruntime.InferenceSession(model.SerializeToString()), ["y"], "cpu")
-    found = run({"x": array})["y"]
+    bound = BoundMemory(onnxruntime.InferenceSession(model.SerializeToString()), "cpu")
+    (found,) = bound.read(bound.call(bound.load({"x": array})))
     assert found.dtype == array.dtype
     assert found.tobytes() == array.tobytes()
 
@@ -121,10 +127,10 @@ def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> N
     record = manifest.read(folder)
     sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
     build_engine(folder, tmp_path, "decomposed/model.engine", [sizes])
-    run = with_tensorrt.run_engine("decomposed/model.engine", setting(folder, tmp_path))
+    run = run_engine("decomposed/model.engine", setting(folder, tmp_path))
     inputs = InputSets(record, sizes, seed=0)[0]
-    expected = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path))(inputs)
-    got = run(inputs)
+    expected = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path)).run(inputs)
+    got = run.run(inputs)
     assert list(got) == list(expected)
     assert np.abs(got["out"].astype("f4") - expected["out"].astype("f4")).max() < 1e-2
 
@@ -138,24 +144,23 @@ def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> 
 
     monkeypatch.setattr(TensorrtRunner, "__enter__", refuse)
     with pytest.raises(EngineError, match="unsupported SM"):
-        with_tensorrt.run_engine("model.engine", setting(built, built))
+        run_engine("model.engine", setting(built, built))
     hopper = gpu.Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
     monkeypatch.setattr(refusal, "find_gpu", lambda: hopper)
     with pytest.raises(MissingError, match=r"unsupported SM; .* compute capability 9\.0"):
-        with_tensorrt.run_engine("model.engine", setting(built, built))
+        run_engine("model.engine", setting(built, built))
 
 
 def test_an_engines_run_keeps_what_was_compiled_for_that_run(built, monkeypatch, own_cache) -> None:
-    from ropeexport.runners import trt
     from ropeexport.trt.runtime_cache import has_any
 
     tensorrt = TensorRT()
     Cuda(tensorrt.told).install(monkeypatch)
     monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
     monkeypatch.setattr(trt.flavour, "load", lambda name: tensorrt.flavour)
-    kept = with_tensorrt.kept_beside(built / "model.engine")
+    kept = with_runtime.kept_beside(built / "model.engine")
     for _ in range(2):
-        with_tensorrt.run_engine("model.engine", setting(built, built)).keep()
+        run_engine("model.engine", setting(built, built)).keep()
         assert has_any(kept)
     assert tensorrt.cached == [KERNELS]
     assert not has_any(own_cache / "runtime")  # else the next run's first load were none

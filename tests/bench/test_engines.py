@@ -61,7 +61,8 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     assert str(answer["version"]).startswith("tensorrt-rtx ")
     assert contents(folder) == before
     runner = TensorrtRunner((prepared / kind).parent)
-    assert (runner.implementation, runner.version) == (implementation, answer["version"])
+    facts = runner.facts
+    assert (facts.implementation, facts.version) == ((implementation,), answer["version"])
     engine = manifest.read((prepared / kind).parent).engine
     assert engine.sha256 == sha256_of(prepared / kind)
     points = engine.profile.min, engine.profile.opt, engine.profile.max

@@ -12,7 +12,7 @@ from ropeexport import manifest
 from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
-from ropeexport.bench.contenders.with_tensorrt import kept_beside
+from ropeexport.bench.contenders.with_runtime import kept_beside
 from ropeexport.bench.entrants import Entrant, Setup
 from ropeexport.bench.making import Made, megabytes
 from ropeexport.bench.options import Options

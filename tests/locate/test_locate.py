@@ -49,13 +49,38 @@ def court():
         yield made
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_a_fault_is_located(court: Court, name: str) -> None:
+STOCK = ("onnxruntime",)
+IN_OPENVINO = ("swapped pairing", "float32 angles at long positions", "GQA groups exchanged")
+
+
+def trial(court: Court, name: str, runtimes: tuple[str, ...] = ()):
+    """Return the report of a mutant, and where it departs."""
     mutant = next(m for m in MUTANTS if m.name == name)
     dtype = mutant.dtypes[0]
-    options = Options(lengths=mutant.lengths, count=mutant.count)
+    options = Options(lengths=mutant.lengths, count=mutant.count, runtimes=runtimes)
     report = court._check(mutant.kind, dtype, mutant.edit, options)
-    found = locate(court._place / "broken", report, f"{_FACTORIES}:{mutant.kind}_{dtype}")
+    return report, locate(court._place / "broken", report, f"{_FACTORIES}:{mutant.kind}_{dtype}")
+
+
+@pytest.mark.parametrize("name", IN_OPENVINO)
+def test_a_fault_is_located_in_openvino_too(court: Court, name: str) -> None:
+    pytest.importorskip("openvino")
+    _, found = trial(court, name, ("openvino",))
+    (location,) = found.locations
+    tensor, source = PLACES[name]
+    assert (location.runtime, location.tensor.rstrip("_12")) == ("openvino", tensor)
+    assert source in location.source
+
+
+def test_openvino_computes_the_products_of_a_float16_file_in_float32(court: Court) -> None:
+    pytest.importorskip("openvino")
+    report, _ = trial(court, "products in half precision", ("openvino",))
+    assert report.verdict == "PASS"
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_fault_is_located(court: Court, name: str) -> None:
+    _, found = trial(court, name)
     tensor, source = PLACES[name]
     assert [location.runtime for location in found.locations] == ["onnxruntime"]
     location = found.locations[0]
@@ -76,7 +101,7 @@ MODELS = [
 @pytest.mark.parametrize(("model", "dtype"), MODELS)
 def test_no_sound_tensor_is_accused(export_once, model: str, dtype: str) -> None:
     folder = export_once(model, dtype)
-    strict = check(folder, options=Options(count=6, atol=1e-30))
+    strict = check(folder, options=Options(count=6, atol=1e-30, runtimes=STOCK))
     assert strict.verdict == "FAIL"
     (location,) = locate(folder, strict).locations
     assert location.tensor == ""
@@ -102,7 +127,7 @@ def test_a_runtime_that_computes_wrongly_is_located(export_once, monkeypatch) ->
         return contender
 
     monkeypatch.setattr(locating, "open_tapped", spoiled)
-    strict = check(folder, options=Options(count=2, atol=1e-30))
+    strict = check(folder, options=Options(count=2, atol=1e-30, runtimes=STOCK))
     (location,) = locate(folder, strict).locations
     assert (location.tensor, location.op) == ("scaled_dot_product_attention", "Attention")
     assert set(location.sound) == {"q_rotated_0", "k_rotated_0", "getitem_2"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from types import TracebackType
-from typing import Self
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -24,8 +23,9 @@ from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import Report
-from ropeexport.runners import Arrays
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.runner import Facts, Runner
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
 FEW = Options(count=12)
@@ -41,7 +41,9 @@ def runtime(report: Report, name: str):
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_right_export_passes(exported, model: str, dtype: str) -> None:
-    report = check(exported(model, dtype), options=FEW)
+    report = check(
+        exported(model, dtype), options=replace(FEW, runtimes=("onnxruntime", "tensorrt"))
+    )
     assert runtime(report, "eager").status == "PASS"
     stock = runtime(report, "onnxruntime")
     if dtype == "bf16" and "no kernel" in stock.reason:
@@ -54,27 +56,15 @@ def test_a_right_export_passes(exported, model: str, dtype: str) -> None:
     )  # fmt: skip
 
 
-class Mutant:
+class Mutant(Runner):
     """A runtime that computes an attention of the catalogue."""
 
-    implementation = "mutant"
-
-    def __init__(self, attention, name: str = "") -> None:
+    def __init__(self, attention, implementation: str = "mutant") -> None:
         self._attention = attention
-        self.name = name or attention.__name__
+        self.facts = Facts(implementation=(implementation,))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        tensors = [tensor_from(inputs[name]) for name in ("q", "k", "v", "pe")]
+    def call(self, loaded: Arrays) -> dict[str, np.ndarray]:
+        tensors = [tensor_from(loaded[name]) for name in ("q", "k", "v", "pe")]
         return {"out": array_from(self._attention(*tensors))}
 
 
@@ -106,9 +96,7 @@ def test_what_is_right_is_never_failed(verdicts, attention) -> None:
 
 
 def test_native_is_held_to_rotations(exported, monkeypatch) -> None:
-    native = Mutant(mutants.correct, "tensorrt")
-    native.implementation = "native"
-    contender = Contender("tensorrt", native, rotations_only=True)
+    contender = Contender("tensorrt", Mutant(mutants.correct, "native"))
     monkeypatch.setattr(checks, "open_contenders", lambda *_: [contender])
     report = check(exported(), options=FEW)
     statuses = {

@@ -18,6 +18,7 @@ from ropeexport.report import html, junit, markdown
 from ropeexport.runners.emulated import EmulatedRunner
 
 BF16 = ml_dtypes.bfloat16
+ALONE = Options(count=8, runtimes=("onnxruntime",))  # and what emulates it
 
 CHAIN = """
 <ir_version: 10, opset_import: ["" : 23]>
@@ -92,7 +93,7 @@ def test_there_must_be_something_to_emulate(exported) -> None:
 def test_the_twin_is_labelled_everywhere_and_never_a_pass(tmp_path, model: str) -> None:
     options = ModelOptions(heads=2, head_dim=64, length=32, dtype="bf16")
     export_model(sources.Request(model, options), tmp_path)
-    report = check(tmp_path, options=Options(count=8))
+    report = check(tmp_path, options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")
     stock = next(r for r in report.runtimes if r.name == "onnxruntime")
     assert (twin.status, stock.status) == ("EMULATED", "SKIPPED")
@@ -111,7 +112,7 @@ def test_a_fault_in_a_bfloat16_graph_is_caught_in_its_twin(exported) -> None:
     make_standard(attention)
     attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
-    report = check(folder, options=Options(count=8))
+    report = check(folder, options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")
     assert twin.status == "FAIL"
     assert report.reason.startswith("EMULATED: ")

@@ -17,6 +17,7 @@ from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners import trt
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners.registry import CPU
 from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.trt.gpu import find_gpu
@@ -68,14 +69,15 @@ def test_onnxruntime_names_its_device_and_its_outputs(exported) -> None:
     record, inputs = first_inputs(folder)
     with OrtRunner(folder / "model.onnx") as runner:
         outputs = runner.run(inputs)
-        assert runner.device.endswith("ExecutionProvider")
+        assert runner.facts.provider.endswith("ExecutionProvider")
+        assert (runner.facts.device, runner.facts.implementation) == ("cpu", ("function body",))
     assert [str(outputs[spec.name].dtype) for spec in record.model.outputs] == ["float16"]
 
 
 def test_onnxruntime_without_a_kernel_is_missing_not_wrong(exported) -> None:
     with (
         pytest.raises(MissingError, match="no kernel for a type of this model"),
-        OrtRunner(exported(dtype="bf16") / "model.onnx", providers=("CPUExecutionProvider",)),
+        OrtRunner(exported(dtype="bf16") / "model.onnx", provider=CPU),
     ):
         pass
 
@@ -116,8 +118,8 @@ def test_bfloat16_comes_back_as_bfloat16(tmp_path) -> None:
 
 def test_tensorrt_says_what_the_engine_is_before_it_runs(built) -> None:
     runner = TensorrtRunner(built)
-    assert (runner.name, runner.implementation) == ("tensorrt", "decomposed")
-    assert runner.version.startswith("tensorrt-rtx ")
+    assert runner.facts.implementation == ("decomposed",)
+    assert runner.facts.version.startswith("tensorrt-rtx ")
     with pytest.raises(EngineError, match="enter the runner"):
         runner.run({})
 

@@ -68,6 +68,19 @@ def test_the_documented_export(tmp_path) -> None:
     assert re.search(r"SKIPPED tensorrt out in test_it.py::test_export: no engine", summary)
 
 
+def test_a_required_runtime_that_there_is_not_is_no_pass(export_once) -> None:
+    from ropeexport.errors import UsageError
+    from ropeexport.testing import assert_export_parity
+
+    folder = export_once()
+    with pytest.raises(UsageError, match="'onxruntime': expected a runtime, one of onnxruntime"):
+        assert_export_parity(folder, cases=1, require=["onxruntime"])
+    with pytest.raises(UsageError, match="require: not for a comparison of files"):
+        assert_export_parity(folder, folder / "model.onnx", cases=1, require=["onnxruntime"])
+    with pytest.raises(AssertionError, match="tensorrt was required: SKIPPED: no engine"):
+        assert_export_parity(folder, cases=1, require=["tensorrt"])
+
+
 def test_an_export_that_is_broken_fails(tmp_path, export_once) -> None:
     code = f"""
 import onnx

@@ -13,33 +13,45 @@ from ropeexport.bench.contenders.contender import (
     Contender,
     engine_file,
 )
-from ropeexport.bench.contenders.with_onnxruntime import needs_onnxruntime, optimum, ours, run_file
-from ropeexport.bench.contenders.with_openvino import needs_openvino, run_in_openvino
-from ropeexport.bench.contenders.with_tensorrt import needs_tensorrt, run_engine
+from ropeexport.bench.contenders.with_runtime import needs, optimum, ours, run_file
 from ropeexport.bench.contenders.with_torch import compiled, eager, needs_compiler
+from ropeexport.runners.registry import Choice, choice, plugged_choices
+
+_ONNXRUNTIME, _OPENVINO, _TENSORRT = map(choice, ("onnxruntime", "openvino", "tensorrt"))
 
 
 def _file(name: str, label: str, *files: str, floor: bool = False) -> Contender:
-    run = partial(run_file, files[-1])
-    return Contender(name, label, run, files, needs_onnxruntime, floor=floor)
+    run = partial(run_file, _ONNXRUNTIME, files[-1])
+    return Contender(name, label, run, files, partial(needs, _ONNXRUNTIME), floor=floor)
+
+
+def _ours(name: str, label: str, chosen: Choice = _ONNXRUNTIME) -> Contender:
+    return Contender(name, label, partial(ours, chosen), needs=partial(needs, chosen))
+
+
+def _optimum(name: str, label: str) -> Contender:
+    run = partial(optimum, _ONNXRUNTIME)
+    return Contender(name, label, run, (OPTIMUM,), partial(needs, _ONNXRUNTIME))
 
 
 def _openvino(name: str, label: str, file: str) -> Contender:
-    return Contender(name, label, partial(run_in_openvino, file), (file,), needs_openvino)
+    run = partial(run_file, _OPENVINO, file)
+    return Contender(name, label, run, (file,), partial(needs, _OPENVINO))
 
 
 def _engine(made_of: str, label: str, *files: str) -> Contender:
     file = engine_file(made_of)
-    run = partial(run_engine, file)
-    return Contender(f"tensorrt-{made_of}", label, run, (*files, file), needs_tensorrt)
+    run = partial(run_file, _TENSORRT, file)
+    name = f"{_TENSORRT.name}-{made_of}"
+    return Contender(name, label, run, (*files, file), partial(needs, _TENSORRT))
 
 
 CONTENDERS: tuple[Contender, ...] = (
     Contender("eager", "eager torch", eager),
-    Contender("ropeexport", "ropeexport, onnxruntime", ours, needs=needs_onnxruntime),
+    _ours("ropeexport", "ropeexport, onnxruntime"),
     _file("plain", "plain torch.onnx.export, onnxruntime", PLAIN),
     _file("ort-optimizer", "plain, onnxruntime's transformer optimiser", PLAIN, OPTIMISED),
-    Contender("optimum", "optimum-onnx, onnxruntime", optimum, (OPTIMUM,), needs_onnxruntime),
+    _optimum("optimum", "optimum-onnx, onnxruntime"),
     Contender("compile", "torch.compile", compiled, needs=needs_compiler),
     _openvino("openvino", "ropeexport inlined, OpenVINO", INLINED),
     _openvino("openvino-plain", "plain, OpenVINO", PLAIN),
@@ -49,6 +61,13 @@ CONTENDERS: tuple[Contender, ...] = (
     _engine("plain", "plain torch.onnx.export, TensorRT", PLAIN),
     _file("without-rope", "without any rope, onnxruntime", WITHOUT_ROPE, floor=True),
 )
-BY_NAME = {contender.name: contender for contender in CONTENDERS}
+# our file in a plug-in of a runtime: where it is named.  On a GPU its arrays would be copied in
+# the time of a call, so there it has no part
+PLUGGED: tuple[Contender, ...] = tuple(
+    _ours(each.name, f"ropeexport, {each.name}", each)
+    for each in plugged_choices()
+    if each.provider is not None and each.provider.device == "cpu"
+)
+BY_NAME = {contender.name: contender for contender in (*CONTENDERS, *PLUGGED)}
 # a name that stands for several
 GROUPS = {"tensorrt": tuple(name for name in BY_NAME if name.startswith("tensorrt-"))}

@@ -1,11 +1,10 @@
-"""What a contender is: its name, what it is made of, and the run that comes of it."""
+"""What a contender is: its name, what it is made of, and what runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ropeexport import manifest
 from ropeexport.bench.records import Device
 from ropeexport.manifest import ENGINE_NAME
+from ropeexport.runners.runner import Runner
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -24,35 +24,6 @@ PLAIN, WITHOUT_ROPE, OPTIMISED, INLINED, OPTIMUM = (
 def engine_file(made_of: str) -> str:
     """Return the prepared file of an engine: of an implementation, or of the plain export."""
     return f"{made_of}/{ENGINE_NAME}"
-
-
-def _keep_nothing() -> None: ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """A contender that is set up, with everything that a user pays once already paid.
-
-    Parameters
-    ----------
-    load : callable
-        Puts named arrays where its runtime takes them, on its device.
-    call : callable
-        Runs it once on what was loaded; on a GPU, enqueues that on torch's current stream.
-    read : callable
-        Returns the named arrays of what a call gave.
-    keep : callable
-        Writes what its runtime compiled for this machine beside its file, where it can be kept.
-    """
-
-    load: Callable[[Arrays], Any]
-    call: Callable[[Any], Any]
-    read: Callable[[Any], Arrays]
-    keep: Callable[[], None] = _keep_nothing
-
-    def __call__(self, inputs: Arrays) -> Arrays:
-        """Run it once, arrays in, arrays out."""
-        return self.read(self.call(self.load(inputs)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +68,7 @@ class Contender:
     name, label : str
         For the command line and for the table.
     set_up : callable
-        Returns its run, in its own process.
+        Returns its runner, entered, in its own process: what a user pays once is paid.
     files : tuple of str
         The prepared files that it needs, in the order in which they are made; the last is its own.
     needs : callable
@@ -109,7 +80,7 @@ class Contender:
 
     name: str
     label: str
-    set_up: Callable[[Setting], Run]
+    set_up: Callable[[Setting], Runner]
     files: tuple[str, ...] = ()
     needs: Callable[[Device], None] = _nothing
     floor: bool = False

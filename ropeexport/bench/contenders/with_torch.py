@@ -8,11 +8,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ropeexport import manifest
-from ropeexport.bench.contenders.contender import Arrays, Run, Setting
+from ropeexport.bench.contenders.contender import Arrays, Setting
 from ropeexport.bench.records import Device
 from ropeexport.errors import MissingError
+from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.runner import Facts, Runner
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ropeexport.models.example import Example
 
 
@@ -24,15 +28,15 @@ def needs_compiler(device: Device) -> None:
         raise MissingError("torch.compile needs triton on a GPU; run: pip install triton")
 
 
-def eager(setting: Setting) -> Run:
+def eager(setting: Setting) -> Runner:
     """Run the module itself."""
     from ropeexport.models.example import bound
 
     example = _example(setting)
-    return _run(bound(example).to(setting.device), setting)
+    return _TorchRunner(bound(example).to(setting.device), setting)
 
 
-def compiled(setting: Setting) -> Run:
+def compiled(setting: Setting) -> Runner:
     """Run the module in plain operations through ``torch.compile``."""
     import torch
     from torch.export.passes import move_to_device_pass
@@ -44,7 +48,7 @@ def compiled(setting: Setting) -> Run:
     program = move_to_device_pass(plain_program(example), setting.device)
     module: Any = program.module(check_guards=False)
     example = dataclasses.replace(example, module=module)
-    return _run(torch.compile(bound(example), dynamic=False), setting)
+    return _TorchRunner(torch.compile(bound(example), dynamic=False), setting)
 
 
 def _example(setting: Setting) -> Example:
@@ -60,21 +64,30 @@ def _example(setting: Setting) -> Example:
     return dataclasses.replace(example, constants=constants)
 
 
-def _run(module: Any, setting: Setting) -> Run:
-    import torch
+class _TorchRunner(Runner):
+    """Runs a module on tensors of its device, whatever it leaves in itself."""
 
-    from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
+    def __init__(self, module: Any, setting: Setting) -> None:
+        import torch
 
-    call = caller(module, setting.outputs)
+        from ropeexport.runners.torch_arrays import caller
 
-    def load(inputs: Arrays) -> dict[str, torch.Tensor]:
-        return {name: tensor_from(x).to(setting.device) for name, x in inputs.items()}
+        self._call = caller(module, setting.outputs)
+        self._device = setting.device
+        self.facts = Facts(torch.__version__, device=setting.device)
 
-    def run(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def load(self, inputs: Inputs) -> dict[str, Tensor]:
+        from ropeexport.runners.torch_arrays import tensor_from
+
+        return {name: tensor_from(x).to(self._device) for name, x in inputs.items()}
+
+    def call(self, loaded: dict[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
         with torch.inference_mode():
-            return call(inputs)
+            return self._call(loaded)
 
-    def read(outputs: dict[str, torch.Tensor]) -> Arrays:
-        return {name: array_from(x) for name, x in outputs.items()}
+    def read(self, results: dict[str, Tensor]) -> Arrays:
+        from ropeexport.runners.torch_arrays import array_from
 
-    return Run(load, run, read)
+        return {name: array_from(x) for name, x in results.items()}

@@ -6,15 +6,16 @@ and the run option ``disable_synchronize_execution_providers``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ropeexport.bench.contenders.contender import Arrays, Run
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
 # names of types: onnxruntime's where torch has another, and torch's where ONNX has another
@@ -29,39 +30,42 @@ class _Loaded:
     outputs: tuple[Tensor, ...]
 
 
-def bound_run(session: Any, names: Sequence[str], device: str) -> Run:
-    """Return a session's run on inputs and outputs in a device's memory, without waiting for it.
+class BoundMemory:
+    """A session's inputs and outputs in a device's memory, and its calls without waiting for it.
 
     Parameters
     ----------
     session : onnxruntime.InferenceSession
         On that device; on a GPU, on torch's current stream.
-    names : sequence of str
-        What its first outputs are called.
     device : str
         As torch and onnxruntime both call it.
     """
-    import onnxruntime
 
-    wanted = [value.name for value in session.get_inputs()]
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    def __init__(self, session: Any, device: str) -> None:
+        import onnxruntime
 
-    def load(inputs: Arrays) -> _Loaded:
-        tensors = tuple(tensor_from(inputs[name]).to(device).contiguous() for name in wanted)
-        binding = session.io_binding()
-        for name, tensor in zip(wanted, tensors, strict=True):
+        self._session = session
+        self._device = device
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def load(self, inputs: Arrays) -> _Loaded:
+        """Bind inputs, in the session's order, and memory for the outputs."""
+        tensors = {name: tensor_from(x).to(self._device).contiguous() for name, x in inputs.items()}
+        binding = self._session.io_binding()
+        for name, tensor in tensors.items():
             _bind(binding.bind_input, name, tensor)
-        return _Loaded(binding, tensors, _bound_outputs(session, binding, device))
+        outputs = _bound_outputs(self._session, binding, self._device)
+        return _Loaded(binding, tuple(tensors.values()), outputs)
 
-    def call(loaded: _Loaded) -> tuple[Tensor, ...]:
-        session.run_with_iobinding(loaded.binding, options)
+    def call(self, loaded: _Loaded) -> tuple[Tensor, ...]:
+        """Enqueue a run, which fills the outputs that are returned."""
+        self._session.run_with_iobinding(loaded.binding, self._options)
         return loaded.outputs
 
-    def read(outputs: tuple[Tensor, ...]) -> Arrays:
-        return dict(zip(names, map(array_from, outputs), strict=False))
-
-    return Run(load, call, read)
+    def read(self, outputs: tuple[Tensor, ...]) -> list[NDArray[np.generic]]:
+        """Return the arrays of outputs, in the session's order."""
+        return [array_from(output) for output in outputs]
 
 
 def _bound_outputs(session: Any, binding: Any, device: str) -> tuple[Tensor, ...]:

@@ -1,0 +1,116 @@
+"""Contenders that run in a runtime of the registry: our file, or a prepared file or engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropeexport import manifest
+from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Setting
+from ropeexport.bench.records import Device
+from ropeexport.bench.refusal import refusable
+from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.registry import Choice, Opening
+from ropeexport.runners.runner import Runner
+
+Given = Callable[[Inputs], Inputs]
+
+
+def needs(chosen: Choice, device: Device) -> None:
+    """Raise where a runtime is missing, or cannot run on a device."""
+    chosen.runtime.require(device, chosen.provider)
+
+
+def kept_beside(engine: Path) -> Path:
+    """Return where what was compiled for an engine is kept: of this run, so the first load is one.
+
+    In the user's cache folder it would come from a former run of the same engine, and fill it.
+    """
+    return engine.with_name("runtime")
+
+
+def ours(chosen: Choice, setting: Setting) -> Runner:
+    """Run ropeexport's file."""
+    return _entered(chosen, setting.folder / manifest.read(setting.folder).model.file, setting)
+
+
+def run_file(chosen: Choice, file: str, setting: Setting) -> Runner:
+    """Run a prepared file, or a prepared engine, whose manifest lies beside it."""
+    return _entered(chosen, setting.prepared / file, setting)
+
+
+def optimum(chosen: Choice, setting: Setting) -> Runner:
+    """Run optimum-onnx's file, which wants inputs of its own.
+
+    Of a language model that is a mask, which keeps every token; of FLUX, positions as integers.
+    """
+
+    def given(inputs: Inputs) -> Inputs:
+        found = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
+        tokens = found.get("input_ids")
+        mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
+        return {**mask, **found}
+
+    return _entered(chosen, setting.prepared / OPTIMUM, setting, given)
+
+
+def _entered(
+    chosen: Choice, path: Path, setting: Setting, given: Given = lambda inputs: inputs
+) -> Runner:
+    is_engine = chosen.runtime.runs == "engine"
+    opening = Opening(
+        model=path.parent if is_engine else path,
+        provider=chosen.provider,
+        device=setting.device,
+        threads=setting.threads,
+        timed=True,
+        kept_in=kept_beside(path) if is_engine else None,
+    )
+    runner = chosen.runtime.open(opening)
+    tried = _tried_by(runner) if is_engine else _as_it_is
+    tried(runner.__enter__)()
+    return _Contending(runner, setting.outputs, given, tried)
+
+
+def _as_it_is(work: Callable[..., Any]) -> Callable[..., Any]:
+    return work
+
+
+def _tried_by(runner: Runner) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what takes an engine's failure for a refusal where its GPU is one that nobody names.
+
+    A GPU that the flavour's documents do not name is tried; what it says there is a refusal.
+    """
+    return partial(refusable, runner.facts.version.partition(" ")[0])
+
+
+class _Contending(Runner):
+    """A runner under the names that the model's outputs have, whatever the file calls them."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        outputs: list[str],
+        given: Given,
+        tried: Callable[[Callable[..., Any]], Callable[..., Any]],
+    ) -> None:
+        self._runner, self._outputs, self._given = runner, outputs, given
+        self._load, self._call = tried(runner.load), tried(runner.call)
+        self._read = tried(runner.read)
+        self.facts = runner.facts
+
+    def load(self, inputs: Inputs) -> Any:
+        return self._load(self._given(inputs))
+
+    def call(self, loaded: Any) -> Any:
+        return self._call(loaded)
+
+    def read(self, results: Any) -> Arrays:
+        return dict(zip(self._outputs, self._read(results).values(), strict=False))
+
+    def keep(self) -> None:
+        self._runner.keep()

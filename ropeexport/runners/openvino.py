@@ -1,0 +1,188 @@
+"""OpenVINO on a CPU: the one place that compiles a model with it.
+
+It knows no function bodies, so they are inlined in memory; and on a processor with bfloat16 it
+would compute float32 in that, so its precision is pinned.  Its plug-in for CPUs has no float16
+arithmetic: it computes such a file in float32, and rounds less often than the file says.
+
+Source: OpenVINO's documentation of ``INFERENCE_PRECISION_HINT``, of its CPU device ("inference
+precision") and of runtime information (``layerType``, ``runtimePrecision``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ropeexport.errors import MissingError, ModelFileError, ParityError
+from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.inlining import inlined
+from ropeexport.packages import require
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Opening
+from ropeexport.runners.runner import Facts, Runner, wanted
+
+BODY = "inlined function body"
+DEVICE = "CPU"
+# never narrower than the file: "f16" would be bfloat16 here, and so would no hint at all
+_PRECISION = "f32"
+_LIMIT_BYTES = 1 << 30  # of weights that are read into the model; a serialized one ends at 2 GiB
+_WIDEST_FIRST = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+_MOVES_ONLY = ("Input", "Output", "Const", "Convert", "Reorder")  # kinds of layers
+_NO_RULE = "No conversion rule found for operations: "
+_PLACES = ("Exception from ", "Check ")  # in OpenVINO's own sources
+
+
+def opened(opening: Opening) -> OpenvinoRunner:
+    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
+    assert isinstance(opening.model, Path)
+    return OpenvinoRunner(opening.model, threads=opening.threads)
+
+
+class OpenvinoRunner(Runner):
+    """Runs an ONNX file with OpenVINO, compiled once for all its shapes.
+
+    Parameters
+    ----------
+    path : Path
+        An ONNX file.
+    threads : int
+        Threads of a call; 0: OpenVINO's own choice.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        self._path = path
+        self._threads = threads
+        self._request: Any = None
+        self._inputs: tuple[str, ...] = ()
+        self._outputs: tuple[str, ...] = ()
+        self.facts = Facts(implementation=(BODY,), device="cpu")
+
+    def __enter__(self) -> Self:
+        require("openvino")
+        try:
+            import openvino as ov
+        except (ImportError, OSError) as error:
+            raise MissingError(
+                f"openvino cannot be imported ({error}); install it again"
+            ) from error
+        self._version = ov.__version__.partition("-")[0]
+        graph = onnx_file.load(self._path, external_data=False)
+        self._inputs = tuple(spec.name for spec in onnx_file.input_specs(graph))
+        self._outputs = tuple(value.name for value in graph.graph.output)
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _PRECISION,
+        }
+        if self._threads:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            core = ov.Core()
+            compiled = core.compile_model(core.read_model(self._source(graph)), DEVICE, options)
+        except RuntimeError as error:
+            raise self._load_error(error) from error
+        self._request = compiled.create_infer_request()
+        self.facts = Facts(
+            version=self._version,
+            implementation=self.facts.implementation,
+            provider=DEVICE,
+            device="cpu",
+            precision=_precision(compiled),
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._request = None
+
+    def load(self, inputs: Arrays) -> dict[str, Any]:
+        """Return what a request takes: arrays where they lie, bfloat16 as OpenVINO's own type."""
+        given = wanted(self._inputs, inputs, "openvino")
+        return {name: _tensor_from(x) for name, x in given.items()}
+
+    def call(self, loaded: dict[str, Any]) -> Any:
+        """Run the model once; the request's outputs are the next call's too."""
+        try:
+            self._request.infer(loaded, share_inputs=True, share_outputs=True)
+        except (RuntimeError, TypeError) as error:
+            raise ParityError(f"openvino: the run failed: {_cause(error)}") from error
+        return self._request
+
+    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+        """Return copies of a request's outputs, by the file's names."""
+        tensors = (results.get_output_tensor(number) for number in range(len(self._outputs)))
+        return {name: _array_from(x) for name, x in zip(self._outputs, tensors, strict=True)}
+
+    def _source(self, graph: onnx.ModelProto) -> str | bytes:
+        """Return the file itself where it has no function bodies, else it without them."""
+        if not graph.functions:
+            return str(self._path)
+        model = onnx_file.load(self._path)
+        size = model.ByteSize()
+        if size > _LIMIT_BYTES:
+            raise MissingError(
+                f"{self._path}: too large to inline its function bodies in memory "
+                f"({size >> 20} MiB), and openvino knows none"
+            )
+        whole: bytes = inlined(model).SerializeToString()
+        return whole
+
+    def _load_error(self, error: Exception) -> MissingError | ModelFileError:
+        """Return what OpenVINO lacks as missing; a file that cannot be read is broken."""
+        text = str(error)
+        if _NO_RULE in text:
+            operators = text.partition(_NO_RULE)[2].splitlines()[0]
+            return MissingError(f"openvino {self._version} has no rule for {operators}")
+        try:
+            onnx.checker.check_model(str(self._path))
+        except onnx.checker.ValidationError:
+            return ModelFileError(
+                f"{self._path}: openvino cannot load it ({_cause(error)}); export it again"
+            )
+        return MissingError(
+            f"openvino {self._version} refuses the file, which is valid ONNX: {_cause(error)}"
+        )
+
+
+def _precision(compiled: Any) -> tuple[str, ...]:
+    """Return the floating types that a compiled model's layers compute in, the widest first."""
+    found = set()
+    for layer in compiled.get_runtime_model().get_ops():
+        told = layer.get_rt_info()
+        if told["layerType"].astype(str) not in _MOVES_ONLY:
+            found.add(told["runtimePrecision"].astype(str))
+    return tuple(name for short, name in _WIDEST_FIRST.items() if short in found)
+
+
+def _tensor_from(array: NDArray[np.generic]) -> Any:
+    import openvino as ov
+
+    whole = np.ascontiguousarray(array).reshape(array.shape)
+    if whole.dtype == ml_dtypes.bfloat16:
+        return ov.Tensor(whole.view(np.uint16), whole.shape, ov.Type.bf16)
+    return whole
+
+
+def _array_from(tensor: Any) -> NDArray[np.generic]:
+    import openvino as ov
+
+    array: NDArray[np.generic] = np.array(tensor.data)
+    if tensor.element_type == ov.Type.bf16:
+        array = array.view(ml_dtypes.bfloat16)
+    return array.reshape(tuple(tensor.shape))
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong in one line, without the places in OpenVINO's sources."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(_PLACES)]
+    return "; ".join(said[:3]) or type(error).__name__

@@ -1,0 +1,330 @@
+"""The runtimes of a model, a row each, as every stage and the command line read them.
+
+A new runtime is a file beside this one, with a function that returns its runner, and a row here.
+Nothing here imports a runtime: that is left to the functions that the rows name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ropeexport.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from ropeexport.runners.runner import Runner
+
+Device = Literal["cpu", "cuda"]
+
+EAGER = "eager"  # what the runtimes of a folder are compared with
+EMULATED = "EMULATED"
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A library that executes a model in a runtime's place: an execution provider of onnxruntime.
+
+    Parameters
+    ----------
+    name : str
+        After the colon of ``onnxruntime:cuda``.
+    executes : str
+        The runtime's own name of it.
+    device : str
+        Where it computes.
+    package : str
+        The Python package of a plug-in, which knows the path of its library; empty for one that is
+        part of the runtime.
+    distribution : str
+        What ``pip install`` calls that package.
+    options : tuple of (str, str)
+        What it is always told.
+    """
+
+    name: str
+    executes: str
+    device: Device
+    package: str = ""
+    distribution: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is opened in a runtime, and how.
+
+    Parameters
+    ----------
+    model : Path or bytes
+        An ONNX file, or a serialized model; of a runtime that runs engines, the folder of one.
+    provider : Provider, optional
+        In place of the runtime's own choice.
+    device : str, optional
+        In place of the runtime's own choice.
+    threads : int
+        Of the runtime's pool; 0: its own choice.
+    timed : bool
+        The calls will be timed: what a shape needs is compiled before its first call, threads may
+        spin, and on a GPU inputs and outputs stay there and a call is enqueued on torch's stream.
+    kept_in : Path, optional
+        Where what is compiled for this machine is kept, in place of ropeexport's cache folder.
+    """
+
+    model: Path | bytes
+    provider: Provider | None = None
+    device: Device | None = None
+    threads: int = 0
+    timed: bool = False
+    kept_in: Path | None = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime: what it needs, what it can do, and how it is opened.
+
+    Parameters
+    ----------
+    name, label : str
+        For programs and the command line, and for people.
+    opens : str
+        ``module:function``, which takes an :class:`Opening` and returns a runner, not yet entered.
+    runs : str
+        ``file``: the ONNX file of a folder; ``engine``: what ``ropeexport build`` made of it.
+    packages : tuple of str
+        Python packages that it imports.
+    distributions : tuple of str
+        What ``pip`` calls them, for a report's list of versions; any one of them may be there.
+    devices : tuple of str
+        Where it can compute.
+    dtypes : tuple of str
+        NumPy's names of the floating types that its inputs and outputs can have; of what emulates
+        another runtime, those that it emulates.
+    providers : tuple of Provider
+        What it can execute with; its own choice among them where none is named.
+    reentrant : bool
+        Whether a loaded model may be run from several threads at once.
+    needs : str
+        ``module:function``, which takes a device and a provider and raises
+        :class:`ropeexport.errors.MissingError` where this machine lacks more than packages.
+    looks : str
+        ``module:function``, which returns what ``doctor`` shows in place of a package's version: a
+        name and a text, or None where it is not here, for each of its lines.
+    optional : bool
+        Whether ``doctor`` calls a machine complete without it.
+    keeps_nan : bool
+        Whether NaN always reaches the outputs that it belongs to: positions beyond a file's tables
+        of angles are NaN so that nobody takes a wrong number for a right one.
+    replaces : str
+        The runtime that this one emulates where that has no kernels for the types of a model; it is
+        never chosen by name.
+    """
+
+    name: str
+    label: str
+    opens: str
+    runs: Literal["file", "engine"] = "file"
+    packages: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ("cpu",)
+    dtypes: tuple[str, ...] = _FLOATS
+    providers: tuple[Provider, ...] = ()
+    reentrant: bool = False
+    needs: str = ""
+    looks: str = ""
+    optional: bool = False
+    keeps_nan: bool = True
+    replaces: str = ""
+
+    def open(self, opening: Opening) -> Runner:
+        """Return a runner of a model, not yet entered."""
+        runner: Runner = _function(self.opens)(opening)
+        return runner
+
+    def require(self, device: Device | None = None, provider: Provider | None = None) -> None:
+        """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
+        from ropeexport.packages import require
+
+        devices = self.devices if provider is None else (provider.device,)
+        elsewhere = device is not None and device not in devices
+        if self.needs or not elsewhere:  # what no device mends is said first
+            require(*self.packages)
+            if provider is not None and provider.package:
+                require(provider.package)
+        if self.needs:
+            _function(self.needs)(device, provider)
+        if elsewhere:
+            where = " or ".join(_DEVICES[each] for each in devices)
+            name = provider.executes if provider else self.label
+            raise MissingError(f"{name} runs on {where}: use --device {devices[0]}")
+
+    def look(self) -> dict[str, str | None] | None:
+        """Return what ``doctor`` shows of it; None: the version of its package."""
+        found: dict[str, str | None] | None = _function(self.looks)() if self.looks else None
+        return found
+
+    def is_idle_for(self, dtypes: Sequence[str]) -> bool:
+        """Say whether none of a model's floating types is one that this one emulates."""
+        return not set(dtypes) & set(self.dtypes)
+
+    def require_dtypes(self, dtypes: Sequence[str]) -> None:
+        """Raise :class:`MissingError` where a model has floating types that it does not run."""
+        unknown = [dtype for dtype in dtypes if dtype not in self.dtypes]
+        if unknown and not self.replaces:
+            raise MissingError(f"{self.label} does not run {', '.join(unknown)}")
+
+
+_DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
+
+CPU = Provider("cpu", "CPUExecutionProvider", "cpu")
+CUDA = Provider("cuda", "CUDAExecutionProvider", "cuda")
+
+RUNTIMES: tuple[Runtime, ...] = (
+    Runtime(
+        "onnxruntime",
+        "onnxruntime",
+        opens="ropeexport.runners.ort:opened",
+        packages=("onnxruntime",),
+        distributions=("onnxruntime", "onnxruntime-gpu"),
+        devices=("cpu", "cuda"),
+        providers=(
+            CPU,
+            CUDA,
+            Provider(
+                "openvino",
+                "OpenVINOExecutionProvider",
+                "cpu",
+                package="onnxruntime_ep_openvino",
+                distribution="onnxruntime-ep-openvino",
+                # on a processor with bfloat16 it would compute float32 in that
+                options=(("load_config", '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'),),
+            ),
+            Provider(
+                "tensorrt-rtx",
+                "NvTensorRTRTXExecutionProvider",
+                "cuda",
+                package="onnxruntime_ep_nv_tensorrt_rtx",
+                distribution="onnxruntime-ep-nv-tensorrt-rtx",
+            ),
+        ),
+        reentrant=True,
+        needs="ropeexport.runners.ort:require_provider",
+        looks="ropeexport.runners.ort:look",
+    ),
+    Runtime(
+        "openvino",
+        "OpenVINO",
+        opens="ropeexport.runners.openvino:opened",
+        packages=("openvino",),
+        distributions=("openvino",),
+        optional=True,
+        keeps_nan=False,  # its attention with a mask gives finite numbers for NaN
+    ),
+    Runtime(
+        "tensorrt",
+        "TensorRT",
+        opens="ropeexport.runners.trt:opened",
+        runs="engine",
+        distributions=("tensorrt", "tensorrt-rtx"),
+        devices=("cuda",),
+        dtypes=("float32", "float16", "bfloat16"),
+        needs="ropeexport.runners.trt:require_gpu",
+        looks="ropeexport.runners.trt:look",
+    ),
+    Runtime(
+        EMULATED,
+        "the emulation of bfloat16",
+        opens="ropeexport.runners.emulated:opened",
+        packages=("onnxruntime",),
+        dtypes=("bfloat16",),
+        reentrant=True,
+        optional=True,
+        replaces="onnxruntime",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime, and the provider where one is named: ``onnxruntime``, ``onnxruntime:cuda``."""
+
+    runtime: Runtime
+    provider: Provider | None = None
+
+    @property
+    def name(self) -> str:
+        """As the command line and the reports write it."""
+        return f"{self.runtime.name}:{self.provider.name}" if self.provider else self.runtime.name
+
+
+def chosen() -> tuple[Runtime, ...]:
+    """Return the runtimes that can be named; all of them take part where none is."""
+    return tuple(runtime for runtime in RUNTIMES if not runtime.replaces)
+
+
+def substitutes(runtime: Runtime) -> tuple[Runtime, ...]:
+    """Return what emulates a runtime."""
+    return tuple(each for each in RUNTIMES if each.replaces == runtime.name)
+
+
+def find(name: str) -> Runtime:
+    """Return a runtime by its name, with or without a provider's."""
+    return next(each for each in RUNTIMES if each.name == name.partition(":")[0])
+
+
+def choice(name: str) -> Choice:
+    """Return what a name stands for.
+
+    Raises
+    ------
+    UsageError
+        With the names that there are.
+    """
+    found = {each.name: each for each in _choices()}
+    if name not in found:
+        raise UsageError(f"{name!r}: expected a runtime, one of {', '.join(found)}")
+    return found[name]
+
+
+def choice_of(name: str) -> Choice:
+    """Return what a name in a report means: a choice, or what emulates a runtime."""
+    runtime = find(name)
+    return Choice(runtime) if runtime.replaces else choice(name)
+
+
+def choices(names: Sequence[str] = (), required: Sequence[str] = ()) -> tuple[Choice, ...]:
+    """Return the choices of some names, without any those of all runtimes, and what is required."""
+    asked = names or [runtime.name for runtime in chosen()]
+    return tuple(choice(name) for name in dict.fromkeys((*asked, *required)))
+
+
+def plugged_choices() -> tuple[Choice, ...]:
+    """Return the choices of a provider that is a package of its own."""
+    return tuple(each for each in _choices() if each.provider and each.provider.package)
+
+
+def names() -> tuple[str, ...]:
+    """Return every name that the command line takes."""
+    return tuple(each.name for each in _choices())
+
+
+def distributions() -> tuple[str, ...]:
+    """Return what ``pip`` calls the runtimes and their plug-ins, as far as they are known."""
+    own = [name for runtime in RUNTIMES for name in runtime.distributions]
+    plugged = [p.distribution for runtime in RUNTIMES for p in runtime.providers if p.distribution]
+    return tuple(dict.fromkeys([*own, *plugged]))
+
+
+def _choices() -> Iterator[Choice]:
+    for runtime in chosen():
+        yield Choice(runtime)
+        yield from (Choice(runtime, provider) for provider in runtime.providers)
+
+
+def _function(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,135 @@
+"""The interface of a loaded model: arrays in, arrays out, in steps that can be timed apart."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.runners.arrays import Arrays
+
+ROTATIONS_ONLY = frozenset({"native"})  # implementations that are right for no other matrices
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a loaded model turned out to be.
+
+    Parameters
+    ----------
+    version : str
+        Of the runtime.
+    implementation : tuple of str
+        What computes the rope: ``function body``, ``plugin``, ...; several ropes may differ.
+    provider : str
+        What executes, where a runtime has several: an execution provider of onnxruntime.
+    device : str
+        ``cpu`` or ``cuda``.
+    precision : tuple of str
+        NumPy's names of the floating types that its operators compute in, the widest first, where
+        the runtime says; else it computes in those of the file.
+    emulated : bool
+        Whether it replaces a runtime that this machine lacks, and so proves nothing of any.
+    """
+
+    version: str = ""
+    implementation: tuple[str, ...] = ()
+    provider: str = ""
+    device: str = ""
+    precision: tuple[str, ...] = ()
+    emulated: bool = False
+
+    @property
+    def made_of(self) -> str:
+        """The implementations in one word, for people."""
+        return "+".join(self.implementation)
+
+    @property
+    def rotations_only(self) -> bool:
+        """Whether it is right for matrices that are rotations only."""
+        return not ROTATIONS_ONLY.isdisjoint(self.implementation)
+
+
+class Runner(ABC):
+    """A model in a runtime, as a context manager.
+
+    Entering loads the model and fills ``facts``.  It raises
+    :class:`ropeexport.errors.MissingError` where this machine lacks what the runtime needs, or the
+    runtime lacks what the model needs, which a parity run reports as SKIPPED with the message.
+    """
+
+    facts: Facts = Facts()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let the model go; there is nothing more to do where nothing else holds it."""
+        return
+
+    def load(self, inputs: Arrays) -> Any:
+        """Put inputs where the runtime takes them, on its device."""
+        return inputs
+
+    @abstractmethod
+    def call(self, loaded: Any) -> Any:
+        """Run the model once on what was loaded; opened to be timed, without waiting for a GPU."""
+
+    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of what a call gave; bfloat16 ones are of ``ml_dtypes.bfloat16``."""
+        return dict(results)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Run the model once, arrays in, arrays out."""
+        return self.read(self.call(self.load(inputs)))
+
+    def keep(self) -> None:
+        """Keep what was compiled for this machine for the next load, where that can be."""
+        return
+
+
+class Reference(Protocol):
+    """What the runtimes are compared with, and is therefore run again: eager, or a file."""
+
+    name: str
+
+    @property
+    def facts(self) -> Facts:
+        """What it turned out to be."""
+        ...
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+        """Run the model once for each of some inputs, nothing put back in between."""
+        ...
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        ...
+
+
+def wanted(names: Sequence[str], inputs: Arrays, who: str) -> Arrays:
+    """Return the inputs that a model takes, by name.
+
+    Raises
+    ------
+    ParityError
+        Where one is missing.
+    """
+    from ropeexport.errors import ParityError
+
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise ParityError(
+            f"{who}: expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}"
+        )
+    return {name: inputs[name] for name in names}

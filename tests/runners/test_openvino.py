@@ -1,0 +1,176 @@
+"""OpenVINO: precision pinned and told, every type, and what it refuses or does otherwise."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+
+from ropeexport import manifest
+from ropeexport.errors import MissingError, ModelFileError, ParityError
+from ropeexport.models import sources
+from ropeexport.parity.cases import select
+from ropeexport.parity.check import Options, check
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.runners.openvino import OpenvinoRunner
+from ropeexport.runners.ort import OrtRunner
+
+pytest.importorskip("openvino")
+
+ONLY = Options(count=12, runtimes=("openvino",))
+MODELS = ("flux-attention", "flux-self-attention", "flux-self-attention-ids")
+RAN_IN = {"fp32": ("float32",), "fp16": ("float32",), "bf16": ("float32", "bfloat16")}
+
+
+def ran(report, name: str = "openvino"):
+    return next(r for r in report.runtimes if r.name == name)
+
+
+def saved(tmp_path, text: str):
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> {text}'), path)
+    return path
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("dtype", RAN_IN)
+def test_a_right_export_passes_in_every_type_and_says_what_ran(export_once, model, dtype) -> None:
+    report = check(export_once(model, dtype), options=ONLY)
+    found = ran(report)
+    assert (found.status, report.verdict) == ("PASS", "PASS"), found.reason
+    assert (found.implementations, found.device) == (("inlined function body",), "cpu")
+    assert found.version[:2] == "20"
+    assert found.precision == RAN_IN[dtype]
+
+
+def test_float32_is_float32_also_where_the_processor_has_bfloat16(export_once) -> None:
+    folder = export_once("flux-attention", "fp32")
+    record = manifest.read(folder)
+    inputs = make_inputs(select(record, count=1).cases[0], record.model.inputs)
+    with OpenvinoRunner(folder / "model.onnx") as one, OrtRunner(folder / "model.onnx") as other:
+        error = np.abs(one.run(inputs)["out"] - other.run(inputs)["out"]).max()
+    assert error < 1e-5  # in bfloat16 it is about 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "bool"])
+def test_every_type_comes_back_as_it_is(tmp_path, dtype) -> None:
+    kind = {"float32": "float"}.get(dtype, dtype)
+    path = saved(tmp_path, f"g ({kind}[n, 3] x) => ({kind}[n, 3] y) {{ y = Identity(x) }}")
+    array = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    with OpenvinoRunner(path) as runner:
+        first = runner.run({"x": array.T.copy().T})["y"]  # not contiguous
+        second = runner.run({"x": array[:1]})["y"]  # another shape, the first one's memory
+    assert (first.dtype, second.shape) == (array.dtype, (1, 3))
+    assert first.tobytes() == array.tobytes()
+
+
+def test_outputs_are_found_by_the_files_names(tmp_path) -> None:
+    path = saved(
+        tmp_path,
+        "g (float[n] b, float[n] a) => (float[n] z, float[n] y) { z = Sub(b, a) y = Neg(a) }",
+    )
+    with OpenvinoRunner(path) as runner:
+        got = runner.run({"a": np.ones(1, "f4"), "b": np.full(1, 3, "f4")})
+    assert {name: x.item() for name, x in got.items()} == {"z": 2.0, "y": -1.0}
+
+
+def test_an_operator_that_it_lacks_is_missing_and_named(tmp_path) -> None:
+    path = saved(tmp_path, "g (float[n] x) => (float[n] y) { y = Neg(x) }")
+    model = onnx.load(path)
+    model.graph.node[0].domain, model.graph.node[0].op_type = "elsewhere", "Mystery"
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    onnx.save(model, path)
+    with pytest.raises(MissingError, match=r"no rule for elsewhere.Mystery"), OpenvinoRunner(path):
+        pass
+
+
+def test_a_broken_file_is_broken_and_not_missing(tmp_path) -> None:
+    path = saved(tmp_path, "g (float[n] x) => (float[n] y) { y = Neg(x) }")
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = "nobody"
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="openvino cannot load it"), OpenvinoRunner(path):
+        pass
+    with pytest.raises(ModelFileError, match="no such file"), OpenvinoRunner(tmp_path / "y.onnx"):
+        pass
+
+
+def test_a_run_that_fails_and_an_input_that_is_not_there(export_once) -> None:
+    folder = export_once("flux-attention", "fp32")
+    record = manifest.read(folder)
+    inputs = make_inputs(select(record, count=1).cases[0], record.model.inputs)
+    with OpenvinoRunner(folder / "model.onnx") as runner:
+        with pytest.raises(ParityError, match="expected the inputs q, k, v, pe, got"):
+            runner.run({name: x for name, x in inputs.items() if name != "k"})
+        with pytest.raises(ParityError, match="openvino: the run failed"):
+            runner.run({**inputs, "q": inputs["q"][..., :3]})
+
+
+def test_a_file_beyond_its_memory_is_missing(export_once, monkeypatch) -> None:
+    monkeypatch.setattr("ropeexport.runners.openvino._LIMIT_BYTES", 100)
+    with (
+        pytest.raises(MissingError, match="too large to inline"),
+        OpenvinoRunner(export_once() / "model.onnx"),
+    ):
+        pass
+
+
+def test_without_openvino_it_is_skipped_with_the_command_that_brings_it(
+    export_once, monkeypatch
+) -> None:
+    from ropeexport import packages
+
+    find = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda n: None if n == "openvino" else find(n))
+    report = check(export_once(), options=Options(count=2))
+    assert report.verdict == "PASS"
+    assert ran(report).status == "SKIPPED"
+    assert ran(report).reason == "openvino is not installed; run: pip install 'ropeexport[bench]'"
+
+
+def test_a_wrong_file_fails_in_it(exported) -> None:
+    from ropeexport.onnx_ops.attention import make_standard
+
+    folder = exported("flux-attention", "fp32")
+    model = onnx.load(folder / "model.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Attention")
+    make_standard(node)
+    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    onnx.save(model, folder / "model.onnx")
+    report = check(folder, options=ONLY)
+    assert (ran(report).status, report.verdict) == ("FAIL", "FAIL")
+
+
+MASKED = """g (float[1, 1, 2, 8] q, float[1, 1, 2, 8] k, float[1, 1, 2, 8] v, bool[2, 2] mask)
+=> (float[1, 1, 2, 8] y) { y = Attention(q, k, v, mask) }"""
+
+
+def test_its_attention_with_a_mask_drops_nan(tmp_path) -> None:
+    """Where this fails, OpenVINO was mended, and its row in the registry may say so."""
+    path = saved(tmp_path, MASKED)
+    q = np.full((1, 1, 2, 8), np.nan, "f4")
+    k = v = np.ones((1, 1, 2, 8), "f4")
+    inputs = {"q": q, "k": k, "v": v, "mask": np.tri(2, dtype=bool)}
+    with OpenvinoRunner(path) as one, OrtRunner(path) as other:
+        assert np.isnan(other.run(inputs)["y"]).all()
+        assert np.isfinite(one.run(inputs)["y"]).all()
+
+
+def test_positions_beyond_the_tables_are_not_supported_where_nan_is_dropped(tmp_path) -> None:
+    pytest.importorskip("transformers")
+    from models.hub.test_load import LLAMA, config
+
+    from ropeexport.exporting.exporter import export_model
+
+    config(tmp_path, LLAMA)
+    folder = tmp_path / "out"
+    export_model(sources.Request(f"transformers:{tmp_path}", dtype="fp32"), folder)
+    report = check(folder, options=Options(count=12, runtimes=("onnxruntime", "openvino")))
+    assert report.verdict == "PASS", report.reason
+    mine = [c for c in report.comparisons if c.runtime == "openvino" and c.case is not None]
+    beyond = {c.status for c in mine if c.case.kind == "positions beyond the tables"}
+    assert beyond == {"NOT_SUPPORTED"}
+    assert {c.status for c in mine if c.case.kind != "positions beyond the tables"} == {"PASS"}
+    told = next(c.reason for c in mine if c.status == "NOT_SUPPORTED")
+    assert "wrong numbers where the file says NaN: positions beyond 1049599" in told
