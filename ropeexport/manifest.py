@@ -6,6 +6,7 @@ back; nothing else passes between stages.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ropeexport import atomic
 from ropeexport.errors import ManifestError
 
-SCHEMA_VERSION = 1
+# 2: axes may be sums of others, and say who chose their sizes; the source of `fuse` has its place.
+# Fields are added with a default, so that a folder of an older version is read.
+SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
@@ -31,7 +34,10 @@ class Record(BaseModel):
 
 
 class TensorSpec(Record):
-    """An input or output: a dimension is a size or the name of a dynamic axis."""
+    """An input or output: a dimension is a size, a dynamic axis, or a sum of such.
+
+    See :mod:`ropeexport.axes`: ``length``, ``past + length``.
+    """
 
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
@@ -213,7 +219,13 @@ def file_of_source(source: Source, folder: Path) -> Path:
 
 
 def read(folder: Path) -> Manifest:
-    """Read the manifest of an output folder."""
+    """Read the manifest of an output folder, of this version of ropeexport or an older one.
+
+    Raises
+    ------
+    ManifestError
+        Where there is none, or it is no manifest, or that of a newer version.
+    """
     path = folder / FILE_NAME
     if not path.is_file():
         _refuse_unfinished(folder)
@@ -221,18 +233,34 @@ def read(folder: Path) -> Manifest:
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
             "found none; run 'ropeexport export MODEL -o DIR' first"
         )
+    text = path.read_bytes()
+    _refuse_newer(path, text)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        record = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(
-            f"{path}: not a manifest of schema {SCHEMA_VERSION}: {_first_fault(error)}; "
+            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {_first_fault(error)}; "
             "export again with this version of ropeexport"
         ) from error
+    return record.model_copy(update={"schema_version": SCHEMA_VERSION})
 
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of an output folder in one step."""
     atomic.write_text(folder / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def _refuse_newer(path: Path, text: bytes) -> None:
+    try:
+        given = json.loads(text)
+        version = int(given["schema_version"])
+    except (ValueError, KeyError, TypeError):
+        return  # no manifest at all, which reading it says
+    if version > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{path}: expected schema {SCHEMA_VERSION} or older, got {version}, of ropeexport "
+            f"{given.get('ropeexport', 'of another version')}; upgrade ropeexport, or export again"
+        )
 
 
 def _refuse_unfinished(folder: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import ropeexport
 from ropeexport import atomic, manifest, profiles
 from ropeexport.errors import ManifestError, UsageError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
@@ -126,3 +128,24 @@ def test_an_existing_file_is_refused_without_force(tmp_path: Path) -> None:
     atomic.refuse_existing(tmp_path / "file", force=True)
     with pytest.raises(UsageError, match="--force"):
         atomic.refuse_existing(tmp_path / "file", force=False)
+
+
+OLD = Path(__file__).parent / "data" / "exported-0.1.0"
+
+
+def test_a_folder_of_an_older_version_is_read(tmp_path: Path) -> None:
+    assert json.loads((OLD / manifest.FILE_NAME).read_text())["schema_version"] == 1
+    folder = Path(shutil.copytree(OLD, tmp_path / "out"))
+    record = manifest.read(folder)
+    assert record.schema_version == manifest.SCHEMA_VERSION
+    report = ropeexport.check(folder, cases=2, runtimes=["onnxruntime"])
+    assert report.verdict == "PASS"
+    manifest.write(folder, record)
+    assert manifest.read(folder) == record
+
+
+def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    newer = sample().model_copy(update={"schema_version": 3, "ropeexport": "9.1"})
+    manifest.write(tmp_path, newer)
+    with pytest.raises(ManifestError, match=r"schema 2 or older, got 3, of ropeexport 9\.1; upgr"):
+        manifest.read(tmp_path)
