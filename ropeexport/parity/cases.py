@@ -23,8 +23,10 @@ _BUDGET = 5e11
 _CASE_BUDGET = 1.5e11
 _CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
 # Batch times length squared: scores of one head, which a module that writes them out keeps in
-# float64, 134 MB a head.  Beyond it, the largest batch and the greatest length are checked apart.
+# float64.  Beyond 134 MB a head the largest batch and the greatest length are checked apart, and
+# beyond 537 MB a case is left out.
 _SCORES = 1 << 24
+_MOST_SCORES = 1 << 26
 _CHEAP_SCORES = 1 << 22
 
 _OFF_LENGTHS = (1, 2, 3, 7, 17, 64, 65, 129, 333)
@@ -81,10 +83,6 @@ def select(
         chosen = _unique(_at_lengths(space, lengths))
         return Selection(tuple(_again_and_again(seed, chosen, count or len(chosen))))
     taken, left_out = _within_budget(space, _unique(_designed(space)))
-    corner = space.at("max")
-    if scores_of(space, corner) > _SCORES and space.batches:
-        left_out += [_name(space.kinds[0], sizes) for sizes in space.broadcasts(corner)[:1]]
-    left_out = list(dict.fromkeys(left_out))
     if count is None:
         return Selection(tuple(_case(seed, *one) for one in taken), tuple(left_out))
     cases = [_case(seed, *one) for one in taken[:count]]
@@ -114,9 +112,9 @@ def _designed(space: Space) -> Iterator[_Choice]:
         yield from _every_kind(space, high)
         return
     yield from _every_kind(space, _shortened(space, high))
-    smallest = {name: space.axes[name].min for name in space.batches}
-    for options in space.broadcasts({**high, **smallest})[:1]:
-        yield space.kinds[0], options
+    smallest = {**high, **{name: space.axes[name].min for name in space.batches}}
+    for sizes in (_shortened(space, smallest), smallest, high):
+        yield from ((space.kinds[0], options) for options in space.broadcasts(sizes)[:1])
 
 
 def _shortened(space: Space, sizes: Sizes) -> Sizes:
@@ -201,7 +199,8 @@ def _within_budget(space: Space, choices: list[_Choice]) -> tuple[list[_Choice],
     spent, taken, left_out = 0.0, [], []
     for choice in choices:
         work = work_of(space.specs, choice[1])
-        if work > _CASE_BUDGET or spent + work > _BUDGET:
+        too_many = scores_of(space, choice[1]) > _MOST_SCORES
+        if too_many or work > _CASE_BUDGET or spent + work > _BUDGET:
             left_out.append(_name(*choice))
             continue
         spent += work

@@ -193,3 +193,13 @@ def test_a_wide_range_costs_no_wide_check(tmp_path: Path) -> None:
     assert {"batch": 1, "length": 4096} in sizes
     assert max(each["length"] for each in sizes if each["batch"] == 8) >= 1024
     assert selection.left_out == ("random data batch=8,length=4096",)
+
+
+@pytest.mark.parametrize("longest", [32768, 131072])
+def test_a_range_that_nothing_could_run_is_checked_as_far_as_it_can_be(tmp_path, longest) -> None:
+    config = SimpleNamespace(max_position_embeddings=longest)
+    record = export(Free(config), tmp_path).manifest
+    selection = select(record)
+    assert max(case.sizes["length"] for case in selection.cases) == 4096
+    assert f"random data batch=1,length={longest}" in selection.left_out
+    assert select(record, lengths=(longest,)).cases[-1].sizes["length"] == longest
