@@ -17,6 +17,7 @@ from ropeexport.packages import require
 if TYPE_CHECKING:
     from torch import nn
 
+    from ropeexport.exporting.passes import Say
     from ropeexport.models.axes import Given
     from ropeexport.models.example import Example
     from ropeexport.trt.build import Choice
@@ -50,6 +51,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = 1_049_599,
+    say: Say | None = None,
     **model: Unpack[ModelOptions],
 ) -> Export:
     """Export a module to ONNX, every rotary application that can be proven as an op.
@@ -85,6 +87,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of exact angles must hold; beyond, angles are NaN.
+    say : callable
+        Called after each pass over the graph with its name and what it did.
     batch, heads, head_dim, length, dtype, config
         For a MODEL that is named: sizes and type of a built-in, type and config of a library's.
 
@@ -156,7 +160,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         )
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
-            copy_weights=copy_weights, max_position=max_position,
+            copy_weights=copy_weights, max_position=max_position, say=say,
         )  # fmt: skip
     return Export(folder, record, held)
 
@@ -169,6 +173,7 @@ def fuse(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = 1_049_599,
+    say: Say | None = None,
 ) -> Fusion:
     """Write an ONNX file again with its rotary applications replaced by ops.
 
@@ -180,7 +185,7 @@ def fuse(
         The output folder.
     axes : dict
         Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.
-    force, require_rope, max_position
+    force, require_rope, max_position, say
         As for :func:`ropeexport.export`.
 
     Returns
@@ -221,7 +226,7 @@ def fuse(
     folder = Path(out)
     record, count = fuse_file(
         Path(path), folder, axes=axes, force=force, require_rope=require_rope,
-        max_position=max_position,
+        max_position=max_position, say=say,
     )  # fmt: skip
     return Fusion(folder, record, count)
 

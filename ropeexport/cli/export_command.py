@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.rope_lines import axes_line, axis_option, max_position_option, rope_lines
+from ropeexport.cli.rope_lines import (
+    axes_line,
+    axis_option,
+    max_position_option,
+    rope_lines,
+    say_pass,
+    verbose_option,
+)
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -40,7 +47,8 @@ if TYPE_CHECKING:
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def command(model: str, output: Path, as_json: bool, **given: Any) -> None:
+@verbose_option
+def command(model: str, output: Path, as_json: bool, verbose: bool, **given: Any) -> None:
     """Trace MODEL to ONNX with the custom rotary op.
 
     MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS with its
@@ -53,7 +61,8 @@ def command(model: str, output: Path, as_json: bool, **given: Any) -> None:
     """
     import ropeexport
 
-    manifest = ropeexport.export(model, out=output, **given).manifest
+    say = say_pass if verbose else None
+    manifest = ropeexport.export(model, out=output, say=say, **given).manifest
     if as_json:
         click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
     else:

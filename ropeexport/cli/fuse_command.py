@@ -13,6 +13,8 @@ from ropeexport.cli.rope_lines import (
     count_lines,
     max_position_option,
     rope_lines,
+    say_pass,
+    verbose_option,
 )
 
 
@@ -25,7 +27,8 @@ from ropeexport.cli.rope_lines import (
 @axis_option
 @max_position_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
-def command(path: Path, output: Path, **choices: Any) -> None:
+@verbose_option
+def command(path: Path, output: Path, verbose: bool, **choices: Any) -> None:
     """Replace the rotary applications of an ONNX file by the custom op.
 
     PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
@@ -33,7 +36,7 @@ def command(path: Path, output: Path, **choices: Any) -> None:
     """
     import ropeexport
 
-    made = ropeexport.fuse(path, output, **choices)
+    made = ropeexport.fuse(path, output, say=say_pass if verbose else None, **choices)
     if made.manifest is None:
         click.echo(f"- fuse     {path}: nothing to replace, nothing written")
         for line in count_lines(made.count):

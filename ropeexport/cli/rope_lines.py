@@ -22,6 +22,16 @@ max_position_option = click.option(
 )
 
 
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Print each pass over the graph, and what it did."
+)
+
+
+def say_pass(name: str, did: str) -> None:
+    """Print what a pass did; to the error output, which ``--json`` leaves free."""
+    click.echo(f"  {name:12} {did}", err=True)
+
+
 _AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+):(?P<opt>\d+):(?P<max>\d+)")
 
 

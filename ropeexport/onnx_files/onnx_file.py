@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def output_specs(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
     return tuple(
         spec_of(value, "rotated" if value.name in rotated else "data")
         for value in model.graph.output
+    )
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the size of a model's initializers, those in files of their own included."""
+    return sum(
+        math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
     )
 
 

@@ -52,13 +52,12 @@ class EmulatedRunner(Runner):
 
     def __enter__(self) -> Self:
         require("onnxruntime")
+        size = onnx_file.weight_bytes(onnx_file.load(self._path, external_data=False))
+        if size > _LIMIT_BYTES:  # before anything of it is read
+            raise MissingError(f"{self._path}: too large to emulate in memory ({size >> 20} MiB)")
         model = onnx_file.load(self._path)
         if not has_bfloat16(model):
             raise MissingError(f"{self._path}: no bfloat16 to emulate")
-        if model.ByteSize() > _LIMIT_BYTES:
-            raise MissingError(
-                f"{self._path}: too large to emulate in memory ({model.ByteSize() >> 20} MiB)"
-            )
         specs = onnx_file.output_specs(model)
         self._outputs = frozenset(spec.name for spec in specs if spec.dtype == "bfloat16")
         twin = float32_twin(model).SerializeToString()

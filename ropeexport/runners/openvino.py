@@ -126,14 +126,13 @@ class OpenvinoRunner(Runner):
         """Return the file itself where it has no function bodies, else it without them."""
         if not graph.functions:
             return str(self._path)
-        model = onnx_file.load(self._path)
-        size = model.ByteSize()
+        size = onnx_file.weight_bytes(graph)
         if size > _LIMIT_BYTES:
             raise MissingError(
                 f"{self._path}: too large to inline its function bodies in memory "
                 f"({size >> 20} MiB), and openvino knows none"
             )
-        whole: bytes = inlined(model).SerializeToString()
+        whole: bytes = inlined(onnx_file.load(self._path)).SerializeToString()
         return whole
 
     def _load_error(self, error: Exception) -> MissingError | ModelFileError:

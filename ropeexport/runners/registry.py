@@ -319,6 +319,12 @@ def distributions() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *plugged]))
 
 
+def import_runners() -> None:
+    """Import every module that opens a runtime; the runtimes themselves stay where they are."""
+    for runtime in RUNTIMES:
+        import_module(runtime.opens.partition(":")[0])
+
+
 def _choices() -> Iterator[Choice]:
     for runtime in chosen():
         yield Choice(runtime)
