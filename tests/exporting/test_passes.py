@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from click.testing import CliRunner
 from fusion.writings import WRITINGS
 from torch import nn
 
 from ropeexport import manifest
+from ropeexport.cli.main import cli
 from ropeexport.exporting import passes
 from ropeexport.exporting.exporter import export_example
 from ropeexport.exporting.fuse_file import fuse_file
@@ -120,3 +122,19 @@ def test_nothing_that_was_written_is_read_again(tmp_path, monkeypatch) -> None:
     assert loads == []
     fuse_file(path, tmp_path / "fused")
     assert loads == ["in.onnx"]
+
+
+def test_verbose_prints_each_pass(tmp_path) -> None:
+    path = foreign(tmp_path / "in.onnx")
+    sizes = ("--heads", "2", "--head-dim", "8", "--length", "8")
+    for command, expected in (
+        (("export", "flux-attention", "-o", tmp_path / "a", *sizes), passes.EXPORT),
+        (("fuse", path, "-o", tmp_path / "b"), passes.FUSE),
+    ):
+        quiet = CliRunner().invoke(cli, [*map(str, command)])
+        assert quiet.exit_code == 0, quiet.output
+        assert quiet.stderr == ""
+        told = CliRunner().invoke(cli, [*map(str, command), "--force", "--verbose"])
+        lines = told.stderr.splitlines()
+        assert [line[2:14].strip() for line in lines] == [step.name for step in expected]
+        assert any("1 of 1 rotary applications replaced" in line for line in lines)
