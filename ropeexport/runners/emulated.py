@@ -81,7 +81,7 @@ class EmulatedRunner(Runner):
         self._runner = None
 
     def call(self, loaded: Arrays) -> dict[str, NDArray[np.generic]]:
-        """Run the twin once."""
+        """Run it once."""
         if self._runner is None:
             raise MissingError(f"{self._path}: enter the runner before running it")
         results = self._runner.run({name: _widened(x) for name, x in loaded.items()})

@@ -277,7 +277,7 @@ def find(name: str) -> Runtime:
 
 
 def choice(name: str) -> Choice:
-    """Return what a name stands for.
+    """Return what a name means.
 
     Raises
     ------

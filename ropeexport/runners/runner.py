@@ -74,7 +74,7 @@ class Runner(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the model go; there is nothing more to do where nothing else holds it."""
+        """Let the model go; by default there is nothing to do."""
         return
 
     def load(self, inputs: Arrays) -> Any:
