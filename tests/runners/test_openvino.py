@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
+import openvino
 import pytest
 
 from ropeexport import manifest
@@ -182,3 +183,34 @@ def test_positions_beyond_the_tables_are_not_supported_where_nan_is_dropped(tmp_
     assert {c.status for c in mine if c.case.kind != "positions beyond the tables"} == {"PASS"}
     told = next(c.reason for c in mine if c.status == "NOT_SUPPORTED")
     assert "wrong numbers where the file says NaN: positions beyond 1049599" in told
+
+
+ATTENTION = """g (float[b, 2, l, 32] q, float[b, 2, l, 32] k, float[b, 2, l, 32] v)
+    => (float[b, 2, l, 32] y) { y = Attention(q, k, v) }"""
+
+
+def _attention_inputs(length: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(length)
+    return {name: rng.standard_normal((1, 2, length, 32), np.float32) for name in "qkv"}
+
+
+def test_its_attention_is_wrong_after_a_first_call_of_one_position(tmp_path) -> None:
+    """Where this fails, OpenVINO was mended, and the runner's first call may go."""
+    core = openvino.Core()
+    path = saved(tmp_path, ATTENTION)
+    model = core.read_model(str(path))
+    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = request.create_infer_request()
+    request.infer(_attention_inputs(1))
+    wrong = np.array(request.infer(_attention_inputs(17))[0])
+    with OrtRunner(path) as right:
+        assert np.abs(wrong - right.run(_attention_inputs(17))["y"]).max() > 1
+
+
+def test_the_runner_is_right_whatever_is_called_first(tmp_path) -> None:
+    path = saved(tmp_path, ATTENTION)
+    with OpenvinoRunner(path) as ours, OrtRunner(path) as right:
+        for length in (1, 17, 64):
+            got = ours.run(_attention_inputs(length))["y"]
+            expected = right.run(_attention_inputs(length))["y"]
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e3 * np.finfo(np.float32).eps)

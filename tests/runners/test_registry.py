@@ -10,8 +10,8 @@ import pytest
 from command_line import ropeexport
 from made_tensorrt import A_GPU
 
-from ropeexport import doctor
 from ropeexport.cli.check_command import command
+from ropeexport.doctor import examine
 from ropeexport.errors import MissingError, UsageError
 from ropeexport.manifest import Implementation
 from ropeexport.parity.check import Options, check
@@ -57,7 +57,7 @@ def test_a_row_is_all_that_check_and_doctor_need(added, export_once, monkeypatch
     assert [r.name for r in report.runtimes] == ["eager", "abacus"]
     assert (found.version, found.provider, found.device) == ("7.0", "abacus", "cpu")
     assert (found.precision, found.implementations) == (("float16",), ("by hand",))
-    assert "abacus" in {item.name for item in doctor.examine().items}
+    assert "abacus" in {item.name for item in examine().items}
     assert "abacus" in registry.names()
     monkeypatch.setattr(Spoiling, "call", lambda self, x: {"out": 2 * self._right.run(x)["out"]})
     assert check(export_once(), options=options).verdict == "FAIL"
