@@ -74,6 +74,16 @@ class FloatType:
         return np.dtype(getattr(ml_dtypes, self.name, self.name))
 
     @property
+    def is_numpys_own(self) -> bool:
+        """Whether NumPy has it without ``ml_dtypes``; if not, others take its bits alone."""
+        return not hasattr(ml_dtypes, self.name)
+
+    @property
+    def bits(self) -> np.dtype[np.generic]:
+        """The integers that hold its bits."""
+        return np.dtype(f"i{self.numpy.itemsize}")
+
+    @property
     def torch(self) -> torch.dtype:
         """Torch's dtype."""
         import torch
@@ -106,6 +116,10 @@ BY_NAME = {kind.name: kind for kind in FLOATS}
 EXPORTED = {kind.short: kind for kind in FLOATS if kind.exported}
 DOUBLE, SINGLE = BY_NAME["float64"], BY_NAME["float32"]
 HALVES = tuple(kind for kind in FLOATS if kind.precision < SINGLE.precision)
+
+
+# what NumPy's own functions, and libraries that take its arrays, do not know
+FOREIGN = {kind.name: kind for kind in FLOATS if not kind.is_numpys_own}
 
 
 def float_type(dtype: str) -> FloatType:

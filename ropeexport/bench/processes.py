@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.bench.turns import Turn
+from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import RopeExportError
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -94,8 +94,8 @@ class Process:
         """Return what it saved last: at first, what it computed when it was set up."""
         with np.load(Path(self._order["outputs"])) as saved:
             found = {name: saved[name] for name in saved.files}
-        narrow = [name for name, dtype in dtypes.items() if dtype == "bfloat16" and name in found]
-        return found | {name: found[name].view(ml_dtypes.bfloat16) for name in narrow}
+        kinds = {name: FOREIGN[dtype] for name, dtype in dtypes.items() if dtype in FOREIGN}
+        return found | {n: found[n].view(kind.numpy) for n, kind in kinds.items() if n in found}
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -22,6 +22,7 @@ from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Arrays, Setting
 from ropeexport.bench.inputs import InputSets
+from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import MissingError
 from ropeexport.runners.registry import import_runners
 
@@ -92,8 +93,8 @@ def _save(path: str, outputs: Arrays) -> None:
 
 
 def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # NumPy's files know no bfloat16
-    return x.view(np.uint16) if str(x.dtype) == "bfloat16" else x
+    kind = FOREIGN.get(str(x.dtype))
+    return x if kind is None else x.view(kind.bits)  # NumPy's files know NumPy's types alone
 
 
 def _answer(answers: Any, value: object) -> None:

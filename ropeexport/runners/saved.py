@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
 from ropeexport.runners.arrays import Arrays
@@ -66,7 +66,7 @@ def _typed(held: dict[str, NDArray[np.generic]], specs: Specs) -> Arrays:
 
 def _as(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
     """Return an array in ``dtype`` if it holds such values, else as it is."""
-    wanted = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    wanted = numpy_type(dtype)
     if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
         return array.view(wanted)
     if array.dtype == wanted:

@@ -1,33 +1,36 @@
-"""NumPy arrays to torch tensors and back, bfloat16 included, and a module called by names."""
+"""NumPy arrays to torch tensors and back, any floating type, and a module called by names."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 
-import ml_dtypes
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import ParityError
 
 
 def tensor_from(array: NDArray[np.generic]) -> Tensor:
     """Return a tensor of an array's values; it shares the memory where the array is writable."""
     whole = np.require(array, requirements=["C", "W"])
-    if whole.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(whole.view(np.int16)).view(torch.bfloat16)
+    kind = FOREIGN.get(str(whole.dtype))
+    if kind is not None:
+        return torch.from_numpy(whole.view(kind.bits)).view(kind.torch)
     return torch.from_numpy(whole)
 
 
 def array_from(tensor: Tensor) -> NDArray[np.generic]:
     """Return an array of a tensor's values."""
     host = tensor.detach().cpu().contiguous()
-    if host.dtype is torch.bfloat16:
-        bits: NDArray[np.generic] = host.view(torch.int16).numpy()
-        return bits.view(ml_dtypes.bfloat16)
+    kind = FOREIGN.get(str(host.dtype).removeprefix("torch."))
+    if kind is not None:
+        integer = getattr(torch, str(kind.bits))
+        bits: NDArray[np.generic] = host.view(integer).numpy()
+        return bits.view(kind.numpy)
     return host.numpy()
 
 

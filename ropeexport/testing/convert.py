@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from ropeexport.dtypes import FOREIGN
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -33,8 +34,9 @@ def array(value: Any) -> NDArray[np.generic]:
     """Return a torch tensor, or whatever NumPy reads, as an array of the same type."""
     if hasattr(value, "detach"):  # a torch tensor, without importing torch to say so
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # NumPy has none: float32 holds each exactly
-            return np.asarray(value.float().numpy()).astype(ml_dtypes.bfloat16)
+        kind = FOREIGN.get(str(value.dtype).removeprefix("torch."))
+        if kind is not None:  # NumPy has none: float32 holds each exactly
+            return np.asarray(value.float().numpy()).astype(kind.numpy)
         value = value.numpy()
     result: NDArray[np.generic] = np.asarray(value)
     if result.dtype == object:
