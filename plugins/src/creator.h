@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "form.h"
+#include "forms.h"
 
 namespace ropeexport {
 

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <map>
 
+#include "forms.h"
 #include "launch.h"
 #include "ropeexport/work.cuh"
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,6 +13,8 @@ from form_models import HEADS, TYPES, B, D, L, model_of, pairs_of
 
 from ropeexport.onnx_ops.forms import FORMS, Form, form_of
 from ropeexport.onnx_ops.semantics import apply_form
+
+ROOT = Path(__file__).parents[2]
 
 
 def arrays_of(form: Form, body: str, kind: str, batch: int) -> dict[str, np.ndarray]:
@@ -52,3 +58,11 @@ def test_a_form_is_known_by_its_name() -> None:
     assert all(form_of("ropeexport", name) == form for name, form in FORMS.items())
     assert form_of("", "ApplyRope") is None
     assert len(FORMS) == 12
+
+
+def test_the_plugin_has_the_same_forms() -> None:
+    """Its list is made of the table; where this fails, make it again by the script."""
+    script = [sys.executable, str(ROOT / "scripts/forms.py")]
+    made = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    assert made == (ROOT / "plugins/src/forms.h").read_text()
+    assert all(f'"{name.removeprefix("ApplyRope")}"' in made for name in FORMS if name[9:])

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "form.h"
+#include "forms.h"
 
 namespace harness {
 

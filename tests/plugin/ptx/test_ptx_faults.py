@@ -272,7 +272,7 @@ LAUNCHED = (
     ),
     Planted(
         "a row of the table of forms",
-        (Edit("src/form.h", 'NAME "Half", false, true,', 'NAME "Half", false, false,'),),
+        (Edit("src/forms.h", 'NAME "Half", false, true,', 'NAME "Half", false, false,'),),
         replace(PLAIN, form=Form(tables=False, halves=True, partial=False)),
         {"values"},
     ),
