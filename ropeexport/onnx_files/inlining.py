@@ -10,6 +10,4 @@ from ropeexport.onnx_ops.attention import with_standard_attention
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model with its function bodies in the place of their calls."""
-    if not model.functions:
-        return model
     return onnx.inliner.inline_local_functions(with_standard_attention(model))

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx.inliner
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import ModelFileError
-from ropeexport.onnx_ops.attention import with_standard_attention
+from ropeexport.onnx_files.inlining import inlined
 
 _BFLOAT16, _FLOAT, _DOUBLE = TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE
 _NARROW = tuple(kind.onnx_type for kind in EXPORTED.values())
@@ -67,8 +66,7 @@ def single_twin(model: ModelProto) -> ModelProto:
 
 
 def _twin(model: ModelProto, retype: _Retype) -> ModelProto:
-    inlined = onnx.inliner.inline_local_functions(with_standard_attention(model))
-    typed = onnx.shape_inference.infer_shapes(inlined, data_prop=True)
+    typed = onnx.shape_inference.infer_shapes(inlined(model), data_prop=True)
     retype.graph(typed.graph, {})
     return typed
 
