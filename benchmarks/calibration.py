@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ropeexport.artifact import Artifact
 from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS, Options
@@ -29,7 +30,7 @@ def compared(model: str, dtype: str, cases: int, seed: int) -> Iterator[Comparis
     """Yield what was compared in random cases of one export."""
     with tempfile.TemporaryDirectory() as place:
         export_model(sources.Request(model, Options(dtype=dtype, **SMALL)), Path(place))
-        report = check(Path(place), options=CheckOptions(seed=seed, count=cases))
+        report = check(Artifact.read(Path(place)), options=CheckOptions(seed=seed, count=cases))
     yield from (c for c in report.comparisons if c.numbers is not None and c.bound is not None)
 
 

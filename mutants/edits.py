@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
-from ropeexport.onnx_ops.attention import FROM, make_standard
+from ropeexport.onnx_ops.attention import FROM, SCALE
 
 Edit = Callable[[ModelProto], None]
 
@@ -70,7 +70,7 @@ def attribute(op: str, **values: float) -> Edit:
     def edit(model: ModelProto) -> None:
         node = _node(model, op)
         if op == "Attention":
-            make_standard(node)  # its own form has fewer attributes
+            _make_standard(node)  # its own form has fewer attributes
         kept = [a for a in node.attribute if a.name not in values]
         made = [onnx.helper.make_attribute(name, value) for name, value in values.items()]
         del node.attribute[:]
@@ -204,3 +204,11 @@ def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
 def _data_type(model: ModelProto) -> int:
     q = next(value for value in model.graph.input if value.name == "q")
     return int(q.type.tensor_type.elem_type)
+
+
+def _make_standard(node: NodeProto) -> None:
+    """Turn a node of ropeexport's Attention into ONNX's own, in place."""
+    node.domain = ""
+    kept = [attribute for attribute in node.attribute if attribute.name == SCALE]
+    del node.attribute[:]
+    node.attribute.extend(kept)

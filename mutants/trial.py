@@ -15,6 +15,7 @@ import onnx
 from mutants import models
 from mutants.catalogue import Equivalent, Mutant
 from mutants.edits import Edit
+from ropeexport.artifact import Artifact
 from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 from ropeexport.parity.check import Options, check
@@ -85,7 +86,11 @@ class Court:
         model = onnx.load(copy / "model.onnx")
         edit(model)
         onnx.save(model, copy / "model.onnx")
-        return check(copy, reference, replace(options, runtimes=options.runtimes or RUNTIMES[:1]))
+        return check(
+            Artifact.read(copy),
+            reference,
+            replace(options, runtimes=options.runtimes or RUNTIMES[:1]),
+        )
 
 
 def _caught(subject: Mutant | Equivalent, dtype: str, judged: list[Comparison]) -> Outcome:

@@ -32,7 +32,7 @@ class FloatType:
         In options and manifests: ``fp16``.
     precision, emin : int
         Significant bits, and the exponent of the smallest normal number, ``2**emin``.
-    onnx, safetensors, tensorrt : str
+    onnx, safetensors, tensorrt, openvino : str
         What each calls it; empty: it has none.
     exported : bool
         Whether a module is exported in it.
@@ -45,6 +45,7 @@ class FloatType:
     onnx: str
     safetensors: str
     tensorrt: str = ""
+    openvino: str = ""
     exported: bool = True
 
     @property
@@ -107,10 +108,10 @@ class FloatType:
 
 
 FLOATS = (
-    FloatType("float64", "fp64", 53, -1022, "DOUBLE", "F64", exported=False),
-    FloatType("float32", "fp32", 24, -126, "FLOAT", "F32", "FLOAT"),
-    FloatType("float16", "fp16", 11, -14, "FLOAT16", "F16", "HALF"),
-    FloatType("bfloat16", "bf16", 8, -126, "BFLOAT16", "BF16", "BF16"),
+    FloatType("float64", "fp64", 53, -1022, "DOUBLE", "F64", openvino="f64", exported=False),
+    FloatType("float32", "fp32", 24, -126, "FLOAT", "F32", "FLOAT", "f32"),
+    FloatType("float16", "fp16", 11, -14, "FLOAT16", "F16", "HALF", "f16"),
+    FloatType("bfloat16", "bf16", 8, -126, "BFLOAT16", "BF16", "BF16", "bf16"),
 )
 BY_NAME = {kind.name: kind for kind in FLOATS}
 EXPORTED = {kind.short: kind for kind in FLOATS if kind.exported}

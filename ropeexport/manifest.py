@@ -199,25 +199,6 @@ def source_of_file(path: Path, folder: Path) -> Source:
     return Source(kind="onnx", name=path.name, options=options)
 
 
-def file_of_source(source: Source, folder: Path) -> Path:
-    """Return the ONNX file that a folder was made of, as it was.
-
-    Raises
-    ------
-    ManifestError
-        Where it is gone, or another file by now.
-    """
-    cure = f"run 'ropeexport check ORIGINAL.onnx {folder}' with the file that it was made of"
-    if "path" not in source.options:
-        raise ManifestError(f"{folder}: made of {source.name}, whose place is not known; {cure}")
-    path = Path(os.path.normpath(folder / source.options["path"]))
-    if not path.is_file():
-        raise ManifestError(f"{folder}: made of {path}, which is no longer there; {cure}")
-    if atomic.sha256_of(path) != source.options["sha256"]:
-        raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
-    return path
-
-
 def read(folder: Path) -> Manifest:
     """Read the manifest of an output folder, of this version of ropeexport or an older one.
 

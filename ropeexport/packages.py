@@ -12,7 +12,6 @@ _BROUGHT_BY = {
     "torch": "ropeexport[export]",
     "transformers": "ropeexport[models]",
     "onnxscript": "ropeexport[export]",
-    "onnx_ir": "ropeexport[export]",
     "onnxruntime": "ropeexport[cpu]",
     "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
     "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",

@@ -57,13 +57,14 @@ def exported(export_once, tmp_path) -> Exported:
 @pytest.fixture(scope="session")
 def built_once(export_once, tmp_path_factory) -> Path:
     """An output folder with an engine, for tests that only read it."""
+    from ropeexport.artifact import Artifact
     from ropeexport.trt.build import Options as BuildOptions
     from ropeexport.trt.build import build
 
     folder = Path(shutil.copytree(export_once(), tmp_path_factory.mktemp("built") / "out"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
-        build(folder, BuildOptions(impl="decomposed"))
+        build(Artifact.read(folder), BuildOptions(impl="decomposed"))
     return folder
 
 

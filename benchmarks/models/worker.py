@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from benchmarks.models.classes import example_of
+from ropeexport.artifact import Artifact
 from ropeexport.dtypes import float_type
 from ropeexport.errors import RopeExportError
 from ropeexport.exporting.exporter import export_example
 from ropeexport.manifest import Manifest, Source
 from ropeexport.models.example import Example
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.tolerance import Size, Yardstick, bound
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.trt.build import Options, build
@@ -60,7 +62,7 @@ def _tried(row: dict[str, Any], key: str, step: Callable[[], Any]) -> Any:
 
 
 def _engine(folder: Path) -> str:
-    record = build(folder, Options(impl="decomposed", flavour="tensorrt-rtx"))
+    record = build(Artifact.read(folder), Options(impl="decomposed", flavour="tensorrt-rtx"))
     return f"built ({record.version})"
 
 
@@ -68,7 +70,7 @@ def _parity(example: Example, folder: Path, names: list[str]) -> str:
     """Hold onnxruntime to the bound of ``ropeexport.parity.tolerance``."""
     exact, perturbed = _oracle(example), _oracle(example, _ROUNDOFF[example_dtype(example)])
     eager = _first(example.module(**example.inputs, **example.constants)).numpy()
-    with OrtRunner(folder / "model.onnx") as runner:
+    with OrtRunner(OnnxFile(folder / "model.onnx")) as runner:
         ours = runner.run({name: example.inputs[name].numpy() for name in names})
     theirs = next(iter(ours.values()))
     kind = example_dtype(example)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ropeexport.api.results import Export, Fusion
+from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.manifest import EngineRecord, Source
 from ropeexport.packages import require
@@ -127,7 +128,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     >>> ropeexport.export("flux-attention", out="flux", heads=2, head_dim=16, dtype="fp16").replaced
     1
     """
-    require("torch", "onnxscript", "onnx_ir")
+    require("torch", "onnxscript")
     from ropeexport import atomic, manifest
     from ropeexport.exporting.exporter import export_example
     from ropeexport.models.axes import with_given
@@ -220,7 +221,7 @@ def fuse(
     >>> made.found
     1
     """
-    require("onnxscript", "onnx_ir")
+    require("onnxscript")
     from ropeexport.exporting.fuse_file import fuse_file
 
     folder = Path(out)
@@ -303,7 +304,7 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         embed_plugin=embed_plugin,
         force=force,
     )
-    return run(Path(path), options, on_progress=on_progress, on_note=on_note)
+    return run(Artifact.read(Path(path)), options, on_progress=on_progress, on_note=on_note)
 
 
 def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, UsageError
 from ropeexport.packages import require as require_packages
 
@@ -196,10 +197,11 @@ def locate(
         return check(path, candidate, module=module, locate=True, **options)
     if candidate is not None:
         from ropeexport.locate.files import check_shared, locate_files
+        from ropeexport.parity.check_files import onnx_of
 
         check_shared(Path(path), Path(candidate))
-        return locate_files(Path(path), Path(candidate), report)
-    return _locate_in_folder(Path(path), module, report)
+        return locate_files(onnx_of(Path(path)), onnx_of(Path(candidate)), report)
+    return _locate_in_folder(Artifact.read(Path(path)), module, report)
 
 
 def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
@@ -278,7 +280,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     options = replace(options, against=tuple(against)) if against else options
     options = replace(options, threads=threads) if threads else options
     folder = Path(path)
-    found = run(folder, options, say)
+    found = run(Artifact.read(folder), options, say)
     atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
     atomic.write_bytes(folder / CHART_NAME, show.chart(found))
     return found
@@ -338,17 +340,17 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
 def _check_folder(
     folder: Path, module: Module | None, options: Options, locating: bool, listener: Listener
 ) -> Report:
-    from ropeexport import manifest
     from ropeexport.parity import report as reports
     from ropeexport.parity.check import check as run
 
     if folder.suffix == ".onnx":
         raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
-    if manifest.read(folder).source.kind != "onnx":
+    artifact = Artifact.read(folder)
+    if artifact.manifest.source.kind != "onnx":
         require_packages("torch")
-    found = run(folder, module, options, listener)
+    found = run(artifact, module, options, listener)
     if locating and found.verdict == "FAIL":
-        found = _told(_locate_in_folder(folder, module, found), listener)
+        found = _told(_locate_in_folder(artifact, module, found), listener)
     reports.write(folder, found)
     return found
 
@@ -357,28 +359,24 @@ def _check_files(
     path: Path, candidate: Path, options: Options, locating: bool, listener: Listener
 ) -> Report:
     from ropeexport.locate.files import check_shared, locate_files
-    from ropeexport.parity.check_files import check_files
+    from ropeexport.parity.check_files import check_files, onnx_of
 
     if locating:  # what is impossible is said before the comparison's minutes
         check_shared(path, candidate)
     found = check_files(path, candidate, options, listener)
     if locating and found.verdict == "FAIL":
-        found = _told(locate_files(path, candidate, found), listener)
+        found = _told(locate_files(onnx_of(path), onnx_of(candidate), found), listener)
     return found
 
 
-def _locate_in_folder(folder: Path, module: Module | None, report: Report) -> Report:
-    from ropeexport import manifest
-
-    record = manifest.read(folder)
-    if record.source.kind == "onnx":
+def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report) -> Report:
+    if artifact.manifest.source.kind == "onnx":
         from ropeexport.locate.files import locate_files
 
-        original = manifest.file_of_source(record.source, folder)
-        return locate_files(original, folder / record.model.file, report, "onnxruntime")
+        return locate_files(artifact.original, artifact.file, report, "onnxruntime")
     from ropeexport.locate.locate import locate as run
 
-    return run(folder, report, module)
+    return run(artifact, report, module)
 
 
 def _told(report: Report, listener: Listener) -> Report:

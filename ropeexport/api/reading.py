@@ -33,8 +33,9 @@ def inspect(path: str | Path) -> Inspection:
     (['ropeexport::ApplyRope'], None)
     """
     from ropeexport.onnx_files.inspection import inspect as run
+    from ropeexport.onnx_files.inspection import subject_of
 
-    return run(Path(path))
+    return run(subject_of(Path(path)))
 
 
 def lint(path: str | Path) -> Lint:
@@ -59,8 +60,9 @@ def lint(path: str | Path) -> Lint:
     ()
     """
     from ropeexport.lint.lint import lint as run
+    from ropeexport.onnx_files.inspection import subject_of
 
-    return run(Path(path))
+    return run(subject_of(Path(path)))
 
 
 def doctor() -> Diagnosis:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
@@ -25,25 +25,24 @@ from ropeexport.bench.turns import Turn, timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
-from ropeexport.weights.integrity import check_weights
 
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
     "exporting/*.py", "fusion/*.py", "models/**/*.py", "onnx_ops/*.py", "weights/*.py",
-    "onnx_files/onnx_contract.py", "modules.py", "op.py", "reference.py",
+    "onnx_files/contract.py", "modules.py", "op.py", "reference.py",
 )  # fmt: skip
 
 
 def bench(
-    folder: Path, options: Options | None = None, say: Say = lambda name, text, ok: None
+    artifact: Artifact, options: Options | None = None, say: Say = lambda name, text, ok: None
 ) -> Bench:
     """Measure an output folder's model against what would be run instead.
 
     Parameters
     ----------
-    folder : Path
-        An output folder of ``ropeexport export``, with or without an engine.
+    artifact : Artifact
+        An output folder, with or without an engine.
     options : Options, optional
         Contenders, lengths, turns, threads.
     say : callable
@@ -57,18 +56,18 @@ def bench(
     Raises
     ------
     RopeExportError
-        Where no run can be set up: no manifest, a module that cannot be rebuilt.
+        Where no run can be set up: a module that cannot be rebuilt.
     """
     options = options or Options()
     device = choose_device(options.device)
     options = replace(options, device=device)
-    record = manifest.read(folder)
-    check_weights(folder, record.model.weights)
+    record = artifact.manifest
+    artifact.check_weights()
     sizes = _sizes(record, options.lengths)
     with TemporaryDirectory() as place, ExitStack() as stack:
         check = _checked_sizes(record)
         longest_last = sorted(sizes, key=partial(_tokens, record))
-        run = Setup(folder, record, options, Path(place), check, (check, *longest_last))
+        run = Setup(artifact, options, Path(place), check, (check, *longest_last))
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []
@@ -80,10 +79,10 @@ def bench(
         model=record.model.file,
         source=record.source.name,
         dtype=record.model.dtype,
-        model_sha256=atomic.sha256_of(folder / record.model.file),
+        model_sha256=artifact.model_sha256,
         code_sha256=code_hash(),
         date=date.today().isoformat(),
-        command=options.command(folder),
+        command=options.command(artifact.folder),
         seed=options.seed,
         threads=options.threads,
         rounds=options.rounds,

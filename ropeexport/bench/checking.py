@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.artifact import Artifact
 from ropeexport.dtypes import Float64s
-from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
@@ -28,19 +27,18 @@ class Checker:
 
     Parameters
     ----------
-    folder : Path
+    artifact : Artifact
         The output folder.
-    record : Manifest
-        Its manifest.
     module : str or None
         The factory to import where the model is the user's own code.
     seed : int
         Of the inputs.
     """
 
-    def __init__(self, folder: Path, record: Manifest, module: str | None, seed: int) -> None:
+    def __init__(self, artifact: Artifact, module: str | None, seed: int) -> None:
+        record = artifact.manifest
         names = [spec.name for spec in record.model.outputs]
-        rebuilt = sources.rebuild(record, folder, module)
+        rebuilt = sources.rebuild(artifact, module)
         self._record = record
         self._seed = seed
         oracle, eager = _Remembering(Oracle(rebuilt, names)), EagerRunner(rebuilt, names, "cpu")

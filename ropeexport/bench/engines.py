@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic
+from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import PLAIN, engine_file
 from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.space import Sizes
 from ropeexport.trt.build import TIMING_CACHE_NAME, Options, make_engine
 from ropeexport.trt.flavour import pick_flavour
@@ -33,12 +34,12 @@ class Built:
     version: str
 
 
-def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Built:
+def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Built:
     """Build an engine and write a manifest beside it.
 
     Parameters
     ----------
-    folder : Path
+    artifact : Artifact
         The output folder.
     prepared : Path
         Of the files of a run; a plain export is there already.
@@ -48,29 +49,26 @@ def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]
         What it must be able to run, and nothing else: a wider profile may cost speed.  It is tuned
         for the last.
     """
-    record = manifest.read(folder)
-    record = record.model_copy(update={"axes": _axes_of(record.axes, sizes), "engine": None})
+    ours = artifact.updated(axes=_axes_of(artifact.manifest.axes, sizes), engine=None)
     implementation = IMPLEMENTATIONS.get(kind, "decomposed")
     if kind == ENGINE_OF_PLAIN:
-        folder, record = prepared, _plain_manifest(record, prepared / PLAIN)
+        ours = Artifact(prepared, _plain_manifest(ours.manifest, prepared / PLAIN))
     target = (prepared / kind).parent
     target.mkdir()
     options = Options(impl=implementation, flavour=pick_flavour())
-    make = partial(_timed, folder, record, target, options)
+    make = partial(_timed, ours, target, options)
     again_seconds: float | None = None
     seconds, engine = make()
     if (target / TIMING_CACHE_NAME).is_file():
         again_seconds, engine = make()
-    manifest.write(target, record.model_copy(update={"engine": engine}))
+    Artifact(target, ours.manifest).updated(engine=engine).write()
     return Built(seconds, again_seconds, f"{engine.flavour} {engine.version}")
 
 
-def _timed(
-    folder: Path, record: Manifest, target: Path, options: Options
-) -> tuple[float, EngineRecord]:
+def _timed(artifact: Artifact, target: Path, options: Options) -> tuple[float, EngineRecord]:
     assert options.flavour is not None
     start = time.perf_counter()
-    engine = refusable(options.flavour, make_engine)(folder, record, target, options)
+    engine = refusable(options.flavour, make_engine)(artifact, target, options)
     return time.perf_counter() - start, engine
 
 
@@ -89,8 +87,8 @@ def _axes_of(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
 
 def _plain_manifest(record: Manifest, path: Path) -> Manifest:
     """Return what a plain export is: no rotary ops, other names, axes that do not broadcast."""
-    graph = onnx_file.load(path, external_data=False).graph
-    outputs = zip(record.model.outputs, graph.output, strict=True)
+    graph = OnnxFile(path).graph.graph
+    outputs = zip(record.model.outputs, graph.outputs, strict=True)
     model = record.model.model_copy(
         update={
             "file": path.name,

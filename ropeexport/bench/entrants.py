@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
@@ -17,9 +18,7 @@ from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
-from ropeexport.manifest import Manifest
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops.attention import lengths_of_change
+from ropeexport.onnx_files.variants import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.trt.runtime_cache import has_any
 
@@ -51,10 +50,8 @@ class Setup:
 
     Parameters
     ----------
-    folder : Path
+    artifact : Artifact
         The output folder, which is only read.
-    manifest : Manifest
-        Its manifest.
     options : Options
         Of the run, the device chosen.
     prepared : Path
@@ -65,8 +62,7 @@ class Setup:
         All sizes that will be run; engines are tuned for the last.
     """
 
-    folder: Path
-    manifest: Manifest
+    artifact: Artifact
     options: Options
     prepared: Path
     check_sizes: Sizes
@@ -74,7 +70,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         self._made: dict[str, Made] = {}
-        self._checker = Checker(self.folder, self.manifest, self.options.module, self.options.seed)
+        self._checker = Checker(self.artifact, self.options.module, self.options.seed)
         self._checked_to = 0
 
     def open(self, contender: Contender, stack: ExitStack, say: Say) -> Entrant:
@@ -97,7 +93,7 @@ class Setup:
         running = [entrant for entrant in entrants if entrant.process is not None]
         if not any(entrant.record.name == OURS for entrant in running):
             return
-        lengths = space_of(self.manifest).lengths
+        lengths = space_of(self.artifact.manifest).lengths
         longest = sum(sizes[name] for name in lengths)
         reached = [n for n in self._changes if self._checked_to < n <= longest]
         if not reached:
@@ -111,8 +107,7 @@ class Setup:
 
     @cached_property
     def _changes(self) -> list[int]:
-        path = self.folder / self.manifest.model.file
-        return lengths_of_change(onnx_file.load(path, external_data=False))
+        return lengths_of_change(self.artifact.file.graph)
 
     def _check_again(self, entrant: Entrant, process: Process, sizes: Sizes, say: Say) -> None:
         try:
@@ -128,7 +123,7 @@ class Setup:
 
     @property
     def _dtypes(self) -> dict[str, str]:
-        return {spec.name: spec.dtype for spec in self.manifest.model.outputs}
+        return {spec.name: spec.dtype for spec in self.artifact.manifest.model.outputs}
 
     def _enter(self, contender: Contender, entrant: Entrant, stack: ExitStack) -> None:
         assert self.options.device is not None  # chosen before anything starts
@@ -161,15 +156,16 @@ class Setup:
                 "file_mb": megabytes(self.prepared / contender.files[-1]),
             }
         if contender.name == OURS:
-            weights = self.manifest.model.weights  # safetensors files have names of their own
-            files = [self.folder / each.file for each in weights.files] if weights else []
-            return {"file_mb": megabytes(self.folder / self.manifest.model.file, *files)}
+            ours = self.artifact
+            weights = ours.manifest.model.weights  # safetensors files have names of their own
+            files = [ours.folder / each.file for each in weights.files] if weights else []
+            return {"file_mb": megabytes(ours.model_path, *files)}
         return {}
 
     def _order(self, contender: Contender) -> dict[str, object]:
         return {
             "contender": contender.name,
-            "folder": str(self.folder.absolute()),
+            "folder": str(self.artifact.folder.absolute()),
             "prepared": str(self.prepared),
             "module": self.options.module,
             "threads": self.options.threads,
@@ -187,7 +183,7 @@ class Setup:
         if kind not in self._made:
             order: dict[str, object] = {
                 "kind": kind,
-                "folder": str(self.folder.absolute()),
+                "folder": str(self.artifact.folder.absolute()),
                 "prepared": str(self.prepared),
                 "module": self.options.module,
                 "sizes": self.sizes,

@@ -13,33 +13,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
 from ropeexport.errors import MissingError, RopeExportError
-from ropeexport.onnx_files import onnx_file
+from ropeexport.manifest import ENGINE_NAME
 
 
 def main(order: dict[str, Any]) -> dict[str, object]:
     """Write the file of an order; return how long that took, and what made it where that counts."""
     kind, folder, prepared = order["kind"], Path(order["folder"]), Path(order["prepared"])
     makers = {INLINED: _inlined, OPTIMISED: _optimised}
-    if kind.endswith(manifest.ENGINE_NAME):
+    if kind.endswith(ENGINE_NAME):
         from ropeexport.bench.engines import build_engine
 
-        return asdict(build_engine(folder, prepared, kind, order["sizes"]))
+        return asdict(build_engine(Artifact.read(folder), prepared, kind, order["sizes"]))
     if kind in makers:
         return {"seconds": makers[kind](folder, prepared / kind)}
     return {"seconds": _exported(kind, folder, prepared / kind, order["module"])}
 
 
 def _inlined(folder: Path, target: Path) -> float:
-    import onnx
+    import onnx_ir as ir
 
-    from ropeexport.onnx_files.inlining import inlined
+    from ropeexport.onnx_files.variants import inlined
 
-    loaded = onnx_file.load(folder / manifest.read(folder).model.file)
+    loaded = Artifact.read(folder).file.whole
     start = time.perf_counter()
-    onnx.save(inlined(loaded), target, save_as_external_data=True)
+    ir.save(inlined(loaded), target, external_data=f"{target.name}.data")
     return time.perf_counter() - start
 
 
@@ -62,7 +62,7 @@ def _exported(kind: str, folder: Path, target: Path, module: str | None) -> floa
         PLAIN: export_plain,
         WITHOUT_ROPE: export_without_rope,
     }
-    example = sources.rebuild_example(manifest.read(folder), folder, module)
+    example = sources.rebuild_example(Artifact.read(folder), module)
     start = time.perf_counter()
     makers[kind](example, target)
     return time.perf_counter() - start

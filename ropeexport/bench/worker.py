@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Arrays, Setting
@@ -33,13 +33,13 @@ _PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own s
 def main(order: dict[str, Any], answers: Any) -> None:
     """Set up, say so, then run as often as each line of the input asks."""
     setting = Setting(
-        Path(order["folder"]),
+        Artifact.read(Path(order["folder"])),
         Path(order["prepared"]),
         order["module"],
         order["threads"],
         order["device"],
     )
-    record = manifest.read(setting.folder)
+    record = setting.artifact.manifest
     inputs = cache(lambda size: InputSets(record, json.loads(size), order["seed"]))
     try:
         import_runners()  # our own modules: their time is nobody's load

@@ -16,7 +16,7 @@ from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
 
 
@@ -63,7 +63,7 @@ def fuse_file(
     """
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     check_limit(max_position)
-    model = read(path)
+    model = OnnxFile(path).whole
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
     work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
@@ -88,17 +88,8 @@ def fuse_file(
     return model_writer.write(work.model, folder, describe, force=force), count
 
 
-def read(path: Path) -> ir.Model:
-    """Read an ONNX file; whatever is wrong with it, or with its data, is one clear error."""
-    proto = onnx_file.load(path, external_data=False)
-    onnx_file.check_external_data(path, proto)
-    model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    return model
-
-
-def replaced(path: Path) -> ir.Model:
+def replaced(file: OnnxFile) -> ir.Model:
     """Return a file's graph with its rotary applications as ops, and nothing else finished."""
-    source = Source(kind="onnx", name=path.name)
+    source = Source(kind="onnx", name=file.path.name)
     passes = FUSE[: FUSE.index(ROPES) + 1]
-    return run(passes, Work(read(path), source, path.stem)).model
+    return run(passes, Work(file.whole.clone(), source, file.path.stem)).model

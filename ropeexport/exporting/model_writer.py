@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import ExportError
 from ropeexport.fusion.limits import Limits
 from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount, Weights
-from ropeexport.onnx_files import onnx_contract, onnx_file
+from ropeexport.onnx_files import contract, onnx_file, specs
 from ropeexport.weights import copying, references
 from ropeexport.weights.integrity import weight_file
 
@@ -26,10 +25,10 @@ _DATA_NAME = f"{manifest.MODEL_NAME}.data"
 
 @dataclass(frozen=True)
 class Written:
-    """A file, the message that it holds, and the weights that were written beside it."""
+    """A file, the model that it holds, and the weights that were written beside it."""
 
     path: Path
-    model: onnx.ModelProto
+    model: ir.Model
     weights: Weights | None = None
 
 
@@ -79,36 +78,26 @@ def write(
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Written:
     """Write the file; large weights go into a data file beside it."""
-    external = [
-        value.const_value
-        for value in model.graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    ]
+    external = onnx_file.external_tensors(model)
     if external:
         places = {Path(tensor.base_dir).resolve() for tensor in external}
         if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
             return _save_with_references(model, path, folder, places.pop())
         return _save_with_data(model, path, folder)
-    size = sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
-    if size > _INLINE_LIMIT_BYTES:
+    if onnx_file.weight_bytes(model) > _INLINE_LIMIT_BYTES:
         return _save_with_data(model, path, folder)
-    proto = ir.to_proto(model)
-    onnx_contract.check(proto)
-    path.write_bytes(proto.SerializeToString())
-    return Written(path, proto)
+    message = ir.to_proto(model)
+    contract.check(message)
+    path.write_bytes(message.SerializeToString())
+    return Written(path, model)
 
 
 def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> Written:
     """Write the graph alone, checked where its weights lie: onnx looks for them beside it."""
-    proto = ir.to_proto(model)
     with atomic.replacing(path, beside=weights) as file:
-        file.write_bytes(proto.SerializeToString())
-        onnx_contract.check_file(file, folder / path.name)
-    return Written(path, proto)
+        file.write_bytes(ir.to_proto(model).SerializeToString())
+        contract.check_file(file, folder / path.name)
+    return Written(path, model)
 
 
 def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Written:
@@ -116,22 +105,20 @@ def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Written:
     ir.external_data.unload_from_model(
         model, path.parent, _DATA_NAME, size_threshold_bytes=_INLINE_TENSOR_BYTES
     )
-    proto = ir.to_proto(model)
-    path.write_bytes(proto.SerializeToString())
-    onnx_contract.check_file(path, folder / path.name)
-    lengths = onnx_file.external_lengths(proto)
+    path.write_bytes(ir.to_proto(model).SerializeToString())
+    contract.check_file(path, folder / path.name)
+    lengths = [tensor.nbytes for tensor in onnx_file.external_tensors(model)]
     weights = Weights(
         files=(weight_file(path.with_name(_DATA_NAME)),),
         referenced_tensors=len(lengths),
         referenced_bytes=sum(lengths),
     )
-    return Written(path, proto, weights)
+    return Written(path, model, weights)
 
 
-def _files_of(model: onnx.ModelProto) -> set[str]:
+def _files_of(model: ir.Model) -> set[str]:
     """Return the names of the files that a model refers to."""
-    tensors = model.graph.initializer
-    return {onnx.external_data_helper.ExternalDataInfo(t).location for t in tensors}
+    return {str(tensor.location) for tensor in onnx_file.external_tensors(model)}
 
 
 def record_of(
@@ -147,10 +134,10 @@ def record_of(
         file=written.path.name,
         sha256=atomic.sha256_of(written.path),
         opset=onnx_file.opset(model),
-        dtype=onnx_file.metadata(model)["ropeexport.dtype"],
-        inputs=onnx_file.input_specs(model),
-        outputs=onnx_file.output_specs(model),
-        ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
+        dtype=model.metadata_props["ropeexport.dtype"],
+        inputs=specs.input_specs(model),
+        outputs=specs.output_specs(model),
+        ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         recognition=count,
         weights=referred or written.weights,
         table_limit=limits.tables if limits is not None else None,

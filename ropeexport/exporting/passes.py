@@ -20,7 +20,7 @@ from ropeexport.exporting.portable import make_portable
 from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
-from ropeexport.onnx_files import onnx_contract
+from ropeexport.onnx_files import contract
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import attention_functions
 from ropeexport.onnx_ops.bodies import rope_function
@@ -148,8 +148,8 @@ def _names(work: Work) -> str:
     model = work.model
     if work.one_output_name and len(model.graph.outputs) == 1:
         model.graph.outputs[0].name = work.one_output_name
-    onnx_contract.name_nodes(model)
-    onnx_contract.make_paths_relative(model)
+    contract.name_nodes(model)
+    contract.make_paths_relative(model)
     model.producer_name = "ropeexport"
     model.producer_version = ropeexport.__version__
     model.metadata_props.update(
@@ -166,7 +166,7 @@ def _names(work: Work) -> str:
 
 def _dynamic(work: Work) -> str:
     axes = work.dynamic_axes or {}
-    onnx_contract.check_dynamic(work.model, axes)
+    contract.check_dynamic(work.model, axes)
     found = dict.fromkeys(name for named in axes.values() for name in named.values())
     return ", ".join(found)
 

@@ -20,7 +20,6 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
@@ -29,8 +28,10 @@ from ropeexport.axes import names_of
 from ropeexport.dtypes import HALVES, SINGLE, is_float
 from ropeexport.errors import ExportError, first_line
 from ropeexport.manifest import Comparison, TensorSpec
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.onnx_retype import float64_twin, single_twin
+from ropeexport.onnx_files import specs as onnx_specs
+from ropeexport.onnx_files.onnx_file import weight_bytes
+from ropeexport.onnx_files.retype import float64_twin, single_twin
+from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.parity.space import work_of
@@ -46,12 +47,6 @@ _ERROR_MULTIPLE = 8.0
 _ROUNDINGS = 32.0
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-
-def weight_bytes(model: ir.Model) -> int:
-    """Return what a model's weights take."""
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def is_compared(model: ir.Model) -> bool:
@@ -86,20 +81,18 @@ def compare_whole(
     if not is_compared(before):
         size = weight_bytes(before) / 1e6
         return None, f"its weights take {size:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
-    try:
-        old, new = _proto(before), _proto(after)
-    except (OSError, ValueError) as error:  # external data that is not in its place yet
-        return None, f"its weights cannot be read: {first_line(error)}"
-    specs = onnx_file.input_specs(new)
+    specs = onnx_specs.input_specs(after)
     shares: list[float] = []
     reason = "it would take too long"
     for sizes in _sizes(specs, single):
         if work_of(specs, sizes) <= _MOST_WORK:
             inputs = make_inputs(Case("", "random matrices", sizes, seed=0), specs)
             try:
-                shares += _shares(old, new, inputs)
+                shares += _shares(before, after, inputs)
             except _UnevaluableError as error:
                 reason = f"onnx's reference implementation cannot evaluate it: {error}"
+            except OSError as error:  # external data that is not in its place yet
+                return None, f"its weights cannot be read: {first_line(error)}"
     return max(shares, default=None), "" if shares else reason
 
 
@@ -130,7 +123,7 @@ class _UnevaluableError(Exception):
     """The graph as it was cannot be evaluated; the text says why."""
 
 
-def _shares(old: onnx.ModelProto, new: onnx.ModelProto, inputs: Arrays) -> list[float]:
+def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
     """Return each output's error as a share of what is allowed."""
     wide = {n: x.astype(np.float64) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
     expected = _evaluated(float64_twin(old), wide)
@@ -138,12 +131,12 @@ def _shares(old: onnx.ModelProto, new: onnx.ModelProto, inputs: Arrays) -> list[
     single = {n: x.astype(np.float32) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
     own = _evaluated(single_twin(old), single)
     shares = []
-    for value, *results in zip(new.graph.output, found, expected, own, strict=True):
+    for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
         finite = np.isfinite(rounded)  # float32 may overflow where float64 does not
         own_error = _error(rounded[finite], y[finite]) if rounded.shape == y.shape else 0.0
         allowed = _ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y)
-        shares.append(_share(value.name, _error(x, y), allowed, _size(y)))
+        shares.append(_share(str(value.name), _error(x, y), allowed, _size(y)))
     return shares
 
 
@@ -179,18 +172,11 @@ def _has_halves(model: ir.Model) -> bool:
     return any(value.dtype in _HALVES for value in (*values, *computed))
 
 
-def _proto(model: ir.Model) -> onnx.ModelProto:
-    """Return a model as a message, its weights inside."""
-    whole = model.clone()
-    ir.external_data.load_to_model(whole)
-    proto: onnx.ModelProto = ir.to_proto(whole)
-    return proto
-
-
-def _evaluated(model: onnx.ModelProto, inputs: Arrays) -> list[Any]:
+def _evaluated(model: ir.Model, inputs: Arrays) -> list[Any]:
+    message = whole_message(model)
     try:
         with np.errstate(all="ignore"):  # what is not finite is compared, not printed
-            return list(ReferenceEvaluator(model).run(None, dict(inputs)))
+            return list(ReferenceEvaluator(message).run(None, dict(inputs)))
     except Exception as error:  # an operator of onnx's reference may raise anything
         raise _UnevaluableError(first_line(error)) from error
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
+from ropeexport.movers import KEEP_ORDER, that_keep
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.forms import Form, form_of
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, digit_tables
@@ -33,11 +34,13 @@ _SPACING = float(np.finfo(np.float32).eps)
 
 
 # movements of one input alone: a factor of every element before them is one after them
-_UNARY = {
-    "Cast", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Neg", "Reshape", "Slice",
-    "Squeeze", "Tile", "Transpose", "Unsqueeze",
-}  # fmt: skip
-_KEEPS_ORDER = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_UNARY = that_keep("order", "elements", "some", "copies") - {"Split"} | {
+    "Cast",
+    "Div",
+    "Mul",
+    "Neg",
+}
+_KEEPS_ORDER = KEEP_ORDER | {"Cast"}
 _ROUNDING = {"Ceil", "Floor", "Round", "Sign"}
 _KEEPS_WHOLE = {"Abs", "Add", "Max", "Min", "Mul", "Range", "Sub", "Sum"}  # of whole numbers
 _LARGEST_CONSTANT = 1 << 16  # elements; positions are no weights

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-# operator -> which inputs are data (None: all of them); the others say how it moves
-_DATA_INPUTS: dict[str, tuple[int, ...] | None] = {
-    "Cast": (0,), "Concat": None, "Expand": (0,), "Flatten": (0,), "Gather": (0,),
-    "Identity": (0,), "Neg": (0,), "Pad": (0,), "Reshape": (0,), "ScatterElements": (0, 2),
-    "ScatterND": (0, 2), "Slice": (0,), "Split": (0,), "Squeeze": (0,), "Tile": (0,),
-    "Transpose": (0,), "Unsqueeze": (0,),
-}  # fmt: skip
+from ropeexport.movers import MOVERS, Mover
+
+# beside what moves elements: what rounds or negates each
+_LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}
+_FOLLOWED = MOVERS | _LINEAR
 _SHAPE_OPS = {
     "Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
     "Flatten", "Floor", "Gather", "GatherND", "Identity", "Max", "Min", "Mod", "Mul", "Neg",
@@ -61,9 +59,9 @@ class Movement:
             return None
         if node.op_type in ("Mul", "Div"):
             return self._scaled(node)
-        if node.op_type not in _DATA_INPUTS:
+        if node.op_type not in _FOLLOWED:
             return None
-        chosen = _DATA_INPUTS[node.op_type]
+        chosen = _FOLLOWED[node.op_type].data
         data = [x for i, x in enumerate(node.inputs) if x and (chosen is None or i in chosen)]
         others = [x for x in node.inputs if x is not None and x not in data]
         moves = all(map(self.is_computable, others)) and all(map(is_float, data))

@@ -4,116 +4,115 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx
+import onnx_ir as ir
 
-from ropeexport.lint.graph import DOUBLE, FLOAT, HALVES, Graph, label
+from ropeexport import dtypes
+from ropeexport.lint.graph import Graph, after, before, label, type_of
 from ropeexport.lint.rule import Rule
+from ropeexport.onnx_files.onnx_file import is_rope
 from ropeexport.onnx_ops.forms import form_of
 
-_FLOATS = (FLOAT, *HALVES)
+_DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir
+_HALVES = tuple(kind.ir for kind in dtypes.HALVES)
+_FLOATS = (_FLOAT, *_HALVES)
+_ANY = (None, *ir.DataType)  # the type of a cast's result may not be known
 _ROTARY = "RotaryEmbedding"  # ONNX's own from opset 23, and onnxruntime's before
+
+Types = tuple[ir.DataType | None, ...]
 
 
 def _double(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        if any(graph.type_of(name) == DOUBLE for name in node.output):
+        if any(value.dtype == _DOUBLE for value in node.outputs):
             yield label(node)
-    yield from (w.name for w in graph.model.graph.initializer if w.data_type == DOUBLE)
+    weights = graph.model.graph.initializers.items()
+    yield from (name for name, value in weights if value.dtype == _DOUBLE)
 
 
 def _half_tables(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        if any(_comes_from_half(graph, name) for name in _tables(node)):
+        if any(map(_comes_from_half, _tables(node))):
             yield label(node)
 
 
-def _tables(node: onnx.NodeProto) -> list[str]:
-    """Return the names of the tables of angles that a rotary op reads."""
+def _tables(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    """Return the tables of angles that a rotary op reads."""
     form = form_of(node.domain, node.op_type)
     if form is not None:
-        return list(node.input[form.tensors :])
+        return tuple(node.inputs[form.tensors :])
     if node.op_type == _ROTARY:
         # com.microsoft: x, position_ids, cos, sin; ai.onnx: x, cos, sin, position_ids
         first = 2 if node.domain == "com.microsoft" else 1
-        return list(node.input[first : first + 2])
-    return []
+        return tuple(node.inputs[first : first + 2])
+    return ()
 
 
-def _comes_from_half(graph: Graph, name: str) -> bool:
+def _comes_from_half(value: ir.Value | None) -> bool:
     """Say whether a table is in half precision, or was before it was cast up."""
-    if graph.type_of(name) in HALVES:
-        return True
-    node = graph.before(name)
-    return node is not None and node.op_type == "Cast" and graph.type_of(node.input[0]) in HALVES
+    return type_of(value) in _HALVES or _is_cast(before(value), _HALVES, _ANY)
 
 
 def _not_cast_back(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        if node.op_type != _ROTARY and form_of(node.domain, node.op_type) is None:
+        if node.op_type != _ROTARY and not is_rope(node):
             continue
-        for data, rotated in zip(node.input, node.output, strict=False):
-            cast = graph.before(data)
-            widened = (
-                cast is not None
-                and cast.op_type == "Cast"
-                and graph.type_of(cast.input[0]) in HALVES
-                and graph.type_of(rotated) == FLOAT
-            )
-            if widened and any(_attends(reader) for reader in graph.after(rotated)):
+        for data, rotated in zip(node.inputs, node.outputs, strict=False):
+            cast = before(data)
+            widened = rotated.dtype == _FLOAT and _is_cast(cast, _HALVES, _ANY)
+            if widened and any(map(_attends, after(rotated))):
                 yield label(node)
 
 
-def _attends(node: onnx.NodeProto) -> bool:
+def _attends(node: ir.Node) -> bool:
     return node.op_type in ("Attention", "MultiHeadAttention", "MatMul")
 
 
 def _casts_around_attention(graph: Graph) -> Iterator[str]:
     for node in graph.of_type("Attention"):
-        makers = (graph.before(name) for name in node.input[:3])
-        up = [m for m in makers if m is not None and _is_cast(graph, m, HALVES, (FLOAT,))]
-        down = [n for n in graph.after(node.output[0]) if _is_cast(graph, n, (FLOAT,), HALVES)]
-        yield from map(label, (*up, *down))
+        up = [m for x in node.inputs[:3] if _is_cast(m := before(x), _HALVES, (_FLOAT,))]
+        down = [n for n in after(node.outputs[0]) if _is_cast(n, (_FLOAT,), _HALVES)]
+        yield from (label(n) for n in (*up, *down) if n is not None)
 
 
 def _casts_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         form = form_of(node.domain, node.op_type)
         assert form is not None  # it is a rope
-        makers = (graph.before(name) for name in node.input[: form.tensors])
-        readers = (reader for name in node.output for reader in graph.after(name))
-        around = [n for n in (*makers, *readers) if n is not None]
-        yield from (label(n) for n in around if _is_cast(graph, n, _FLOATS, _FLOATS))
+        makers = map(before, node.inputs[: form.tensors])
+        readers = (reader for value in node.outputs for reader in after(value))
+        around = [n for n in (*makers, *readers) if _is_cast(n, _FLOATS, _FLOATS)]
+        yield from (label(n) for n in around if n is not None)
 
 
-def _is_cast(
-    graph: Graph, node: onnx.NodeProto, source: tuple[int, ...], target: tuple[int, ...]
-) -> bool:
+def _is_cast(node: ir.Node | None, source: Types, target: Types) -> bool:
     return (
-        node.op_type == "Cast"
-        and graph.type_of(node.input[0]) in source
-        and graph.type_of(node.output[0]) in target
+        node is not None
+        and node.op_type == "Cast"
+        and type_of(node.inputs[0]) in source
+        and node.outputs[0].dtype in target
     )
 
 
 def _turned_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
-        for data, rotated in zip(node.input, node.output, strict=False):
-            turned, back = graph.maker(data), graph.readers(rotated)
-            if turned is not None and turned.op_type == "Transpose" and _only(back, "Transpose"):
+        for data, rotated in zip(node.inputs, node.outputs, strict=False):
+            turned = data.producer() if data is not None else None
+            if turned is not None and turned.op_type == "Transpose" and _only_turned(rotated):
                 yield label(node)
 
 
-def _only(nodes: list[onnx.NodeProto], op_type: str) -> bool:
-    return bool(nodes) and all(node.op_type == op_type for node in nodes)
+def _only_turned(value: ir.Value) -> bool:
+    readers = value.consumers()
+    return bool(readers) and all(node.op_type == "Transpose" for node in readers)
 
 
 def _attention_written_out(graph: Graph) -> Iterator[str]:
     for node in graph.of_type("Softmax"):
-        scores = graph.before(node.input[0])
+        scores = before(node.inputs[0])
         while scores is not None and scores.op_type in ("Add", "Mul", "Div", "Where", "Cast"):
             at = 1 if scores.op_type == "Where" else 0
-            scores = graph.before(scores.input[at])
-        weighted = [n for n in graph.after(node.output[0]) if n.op_type in ("MatMul", "Cast")]
+            scores = before(scores.inputs[at])
+        weighted = [n for n in after(node.outputs[0]) if n.op_type in ("MatMul", "Cast")]
         if scores is not None and scores.op_type == "MatMul" and weighted:
             yield label(node)
 
@@ -122,21 +121,20 @@ def _without_plugin_attributes(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         form = form_of(node.domain, node.op_type)
         needed = set(form.attribute_names) if form else set()
-        if not needed <= {attribute.name for attribute in node.attribute}:
+        if not needed <= node.attributes.keys():
             yield label(node)
 
 
 def _without_body(graph: Graph) -> Iterator[str]:
-    bodies = {(f.domain, f.name) for f in graph.model.functions}
+    bodies = {(function.domain, function.name) for function in graph.model.functions.values()}
     return (label(n) for n in graph.ropes() if (n.domain, n.op_type) not in bodies)
 
 
 def _frozen(graph: Graph) -> Iterator[str]:
-    weights = {weight.name for weight in graph.model.graph.initializer}
-    inputs = [value for value in graph.model.graph.input if value.name not in weights]
-    dims = [dim for value in inputs for dim in value.type.tensor_type.shape.dim]
-    if dims and all(dim.HasField("dim_value") for dim in dims):
-        yield from (value.name for value in inputs)
+    inputs = [value for value in graph.model.graph.inputs if not value.is_initializer()]
+    dims = [dim for value in inputs for dim in value.shape or ()]
+    if dims and all(isinstance(dim, int) for dim in dims):
+        yield from (str(value.name) for value in inputs)
 
 
 GRAPH_RULES: tuple[Rule[Graph], ...] = (

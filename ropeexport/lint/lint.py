@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ropeexport.errors import ModelFileError
@@ -12,8 +11,7 @@ from ropeexport.lint.graph import Graph
 from ropeexport.lint.graph_rules import GRAPH_RULES
 from ropeexport.lint.rule import Finding, Rule, Severity
 from ropeexport.lint.written_out import WRITTEN_OUT
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.inspection import Inspection, inspect
+from ropeexport.onnx_files.inspection import Inspection, Subject, inspect
 
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, WRITTEN_OUT, *FILE_RULES)
@@ -32,24 +30,23 @@ class Lint:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-def lint(path: Path) -> Lint:
-    """Inspect a folder or a file and return what every rule finds, errors first.
+def lint(subject: Subject) -> Lint:
+    """Inspect a file and return what every rule finds, errors first.
 
     Raises
     ------
     ManifestError, ModelFileError
         As :func:`ropeexport.onnx_files.inspection.inspect`.
     """
-    found = inspect(path)
-    file = Path(found.model.file)
-    graph = Graph(onnx_file.load(file, external_data=False))
+    found, file = inspect(subject), subject.file
+    graph = Graph(file.graph)
     findings = [f for rule in GRAPH_RULES for f in rule.findings(graph)]
     if found.model.record is None:  # an export of ours has been through the recognition
         try:
             findings += WRITTEN_OUT.findings(file)
         except (ImportError, OSError) as error:
             raise ModelFileError(
-                f"{file}: its rotary applications cannot be sought: {error}"
+                f"{file.path}: its rotary applications cannot be sought: {error}"
             ) from error
     findings += [f for rule in FILE_RULES for f in rule.findings(found)]
     return Lint(found, tuple(sorted(findings, key=lambda f: _ORDER.index(f.severity))))

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from ropeexport.lint.rule import Rule
-from ropeexport.onnx_files.onnx_file import is_rope, load
+from ropeexport.onnx_files.onnx_file import OnnxFile, is_rope
 from ropeexport.onnx_ops.forms import form_of
 
 
-def _written_out(path: Path) -> Iterator[str]:
+def _written_out(file: OnnxFile) -> Iterator[str]:
     from ropeexport.exporting.fuse_file import replaced
 
-    nodes = load(path, external_data=False).graph.node
-    own = {node.output[0] for node in nodes if is_rope(node) or node.op_type == "RotaryEmbedding"}
-    for node in replaced(path).graph:
+    own = {
+        node.outputs[0].name
+        for node in file.graph.graph
+        if is_rope(node) or node.op_type == "RotaryEmbedding"
+    }
+    for node in replaced(file).graph:
         made = node.outputs[0].name
         if form_of(node.domain, node.op_type) is not None and made not in own:
             yield str(made)
 
 
-WRITTEN_OUT: Rule[Path] = Rule(
+WRITTEN_OUT: Rule[OnnxFile] = Rule(
     "rope-written-out",
     "warning",
     "rotary applications that are written out, and could each be one op",

@@ -7,9 +7,8 @@ outputs, is built as the engine was: the same flavour, implementation and profil
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import RopeExportError
 from ropeexport.manifest import EngineRecord, Manifest
 from ropeexport.parity.contenders import Contender, open_runtime
@@ -17,19 +16,17 @@ from ropeexport.runners.registry import choice_of
 from ropeexport.trt.build import Choice, Options, build
 
 
-def open_tapped(
-    runtime: str, folder: Path, copy: Manifest, original: Manifest, stack: ExitStack
-) -> Contender:
+def open_tapped(runtime: str, copy: Artifact, original: Manifest, stack: ExitStack) -> Contender:
     """Enter a runtime on a tapped copy, or keep the reason why it cannot be.
 
     Parameters
     ----------
     runtime : str
         Its name in the report, an emulation's too.
-    folder : Path
+    copy : Artifact
         The tapped copy.
-    copy, original : Manifest
-        Of the copy, and of the folder that was checked, whose engine says what to build.
+    original : Manifest
+        Of the folder that was checked, whose engine says what to build.
     stack : ExitStack
         Closes the runtime.
     """
@@ -37,13 +34,12 @@ def open_tapped(
     kept_in = None
     if chosen.runtime.runs == "engine" and original.engine is not None:
         # the copy goes when the search ends, and what was compiled for it goes with it
-        kept_in = folder / "runtime"
+        kept_in = copy.folder / "runtime"
         try:
-            build(folder, options_of(original.engine))
+            copy = copy.updated(engine=build(copy, options_of(original.engine)))
         except RopeExportError as error:
             return Contender(runtime, reason=str(error))
-        copy = manifest.read(folder)
-    return open_runtime(chosen, folder, copy, stack, kept_in)
+    return open_runtime(chosen, copy, stack, kept_in)
 
 
 def options_of(engine: EngineRecord) -> Options:

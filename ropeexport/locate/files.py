@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import onnx
+import onnx_ir as ir
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.locate import tapped_file
 from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, unknown
 from ropeexport.locate.tap import STACK, Tap, source_line
-from ropeexport.manifest import Manifest, TensorSpec
-from ropeexport.onnx_files import onnx_file
+from ropeexport.manifest import TensorSpec
+from ropeexport.onnx_files.onnx_file import OnnxFile, producers
+from ropeexport.onnx_files.specs import spec_of
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.check_files import (
     ARRAYS,
@@ -33,14 +35,14 @@ from ropeexport.parity.records import Report
 
 
 def locate_files(
-    reference: Path, candidate: Path, report: Report, runtime: str = CANDIDATE
+    reference: OnnxFile, candidate: OnnxFile, report: Report, runtime: str = CANDIDATE
 ) -> Report:
     """Return a report with a location where the candidate failed in it.
 
     Parameters
     ----------
-    reference, candidate : Path
-        What :func:`ropeexport.parity.check_files.check_files` compared; both ONNX files.
+    reference, candidate : OnnxFile
+        What :func:`ropeexport.parity.check_files.check_files` compared.
     report : Report
         What it found.
     runtime : str
@@ -54,16 +56,17 @@ def locate_files(
     failed = failed_cases(report, REFERENCE)
     if runtime not in failed:
         return report
-    case, path, candidate = failed[runtime], onnx_of(reference), onnx_of(candidate)
-    taps, producers = _taps(path, candidate), tapped_file.producers(candidate)
+    case, made_by = failed[runtime], producers(candidate.graph)
+    taps = _taps(reference, candidate)
     with TemporaryDirectory() as place, ExitStack() as stack:
-        exact, copy = _tapped(path, taps, Path(place, REFERENCE))
-        other, _ = _tapped(candidate, taps, Path(place, CANDIDATE))
-        taps = in_order(copy, taps, producers)
-        yardstick, row = open_yardstick(exact, copy, stack)
-        judge = Judge(of_taps(copy, taps), OnnxOracle(exact), yardstick, must_prove=False)
-        search = Search(judge, taps, producers)
-        contender = open_file(runtime, other, row, stack)
+        exact = _tapped(reference, taps, Path(place, REFERENCE))
+        other = _tapped(candidate, taps, Path(place, CANDIDATE))
+        copy = exact.manifest
+        taps = in_order(copy, taps, made_by)
+        yardstick, row = open_yardstick(exact.file, copy, stack)
+        judge = Judge(of_taps(copy, taps), OnnxOracle(exact.file), yardstick, must_prove=False)
+        search = Search(judge, taps, made_by)
+        contender = open_file(runtime, other.file, row, stack)
         found = (
             unknown(runtime, case, contender.reason)
             if contender.runner is None
@@ -80,19 +83,20 @@ def check_shared(reference: Path, candidate: Path) -> None:
             "inputs and outputs, got saved arrays; leave --locate out, or name the file that made "
             "them"
         )
-    path, candidate = onnx_of(reference), onnx_of(candidate)
-    if not _shared(path, candidate):
+    one, other = onnx_of(reference), onnx_of(candidate)
+    if not _shared(one, other):
         raise UsageError(
-            f"--locate: {path} and {candidate}: expected tensors between inputs and outputs of the "
-            "same name, type and rank, got none; leave --locate out to compare the outputs alone"
+            f"--locate: {one.path} and {other.path}: expected tensors between inputs and outputs "
+            "of the same name, type and rank, got none; leave --locate out to compare the outputs "
+            "alone"
         )
 
 
-def _shared(reference: Path, candidate: Path) -> list[TensorSpec]:
+def _shared(reference: OnnxFile, candidate: OnnxFile) -> list[TensorSpec]:
     """Return the tensors in between that both files have, as the reference has them."""
     specs, others = (
-        {value.name: onnx_file.spec_of(value, "data") for value in tapped_file.comparable(path)}
-        for path in (reference, candidate)
+        {value.name: spec_of(value, "data") for value in tapped_file.comparable(file)}
+        for file in (reference, candidate)
     )
     return [
         spec
@@ -102,21 +106,18 @@ def _shared(reference: Path, candidate: Path) -> list[TensorSpec]:
     ]
 
 
-def _taps(reference: Path, candidate: Path) -> list[Tap]:
+def _taps(reference: OnnxFile, candidate: OnnxFile) -> list[Tap]:
     """Return what is compared: the tensors in between, and the outputs."""
-    producers = tapped_file.producers(candidate)
+    made_by = producers(candidate.graph)
     specs = (*_shared(reference, candidate), *manifest_of(reference).model.outputs)
-    return [Tap(spec, source=_source(producers.get(spec.name))) for spec in specs]
+    return [Tap(spec, source=_source(made_by.get(spec.name))) for spec in specs]
 
 
-def _source(node: onnx.NodeProto | None) -> str:
-    entries = node.metadata_props if node is not None else ()
-    return source_line(next((entry.value for entry in entries if entry.key == STACK), ""))
+def _source(node: ir.Node | None) -> str:
+    return source_line(node.metadata_props.get(STACK, "")) if node is not None else ""
 
 
-def _tapped(path: Path, taps: list[Tap], folder: Path) -> tuple[Path, Manifest]:
+def _tapped(file: OnnxFile, taps: list[Tap], folder: Path) -> Artifact:
     """Write a copy of a file that returns the taps too."""
     folder.mkdir()
-    names = [tap.tensor for tap in taps]
-    copy = tapped_file.write(path.parent, manifest_of(path), names, folder)
-    return folder / copy.model.file, copy
+    return tapped_file.write(file, manifest_of(file), [tap.tensor for tap in taps], folder)

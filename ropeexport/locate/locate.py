@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.exporting.exporter import work_of
 from ropeexport.exporting.passes import EXPORT, run
 from ropeexport.exporting.tracing import trace
@@ -23,10 +23,10 @@ from ropeexport.locate.engine import open_tapped
 from ropeexport.locate.program import TappedProgram, returned_by
 from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, unknown
 from ropeexport.locate.taps import taps_of
-from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import Example, checked
 from ropeexport.models.sources import Module
+from ropeexport.onnx_files.onnx_file import producers
 from ropeexport.onnx_ops.rope_table import MAX_POSITION
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
@@ -35,12 +35,12 @@ from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.registry import EAGER
 
 
-def locate(folder: Path, report: Report, module: Module | None = None) -> Report:
+def locate(artifact: Artifact, report: Report, module: Module | None = None) -> Report:
     """Return a report with a location for each runtime that failed in it.
 
     Parameters
     ----------
-    folder : Path
+    artifact : Artifact
         The output folder that was checked.
     report : Report
         What :func:`ropeexport.parity.check.check` found.
@@ -55,14 +55,14 @@ def locate(folder: Path, report: Report, module: Module | None = None) -> Report
     failed = failed_cases(report, EAGER)
     if not failed:
         return report
-    record = manifest.read(folder)
-    with sources.rebuilt(record, folder, module) as example:
-        return _located(folder, record, example, failed, report)
+    with sources.rebuilt(artifact, module) as example:
+        return _located(artifact, example, failed, report)
 
 
 def _located(
-    folder: Path, record: Manifest, example: Example, failed: dict[str, CaseRecord], report: Report
+    artifact: Artifact, example: Example, failed: dict[str, CaseRecord], report: Report
 ) -> Report:
+    record = artifact.manifest
     limit = record.model.table_limit or MAX_POSITION
     traced = trace(checked(example), record.model.opset, limit)
     program = traced.program
@@ -73,20 +73,20 @@ def _located(
     with TemporaryDirectory() as place, ExitStack() as stack, warnings.catch_warnings():
         # torch copies a program by a method that it calls deprecated itself
         warnings.simplefilter("ignore", FutureWarning)
-        copy = tapped_file.write(folder, record, [tap.tensor for tap in taps], Path(place))
-        producers = tapped_file.producers(folder / record.model.file)
-        taps = in_order(copy, taps, producers)
         names = [tap.tensor for tap in taps]
-        copy = of_taps(copy, taps)
+        copy = tapped_file.write(artifact.file, record, names, Path(place))
+        made_by = producers(artifact.file.graph)
+        taps = in_order(copy.manifest, taps, made_by)
+        names = [tap.tensor for tap in taps]
         inputs = [spec.name for spec in record.model.inputs]
         tapped = TappedProgram(program, inputs, taps)
         eager = stack.enter_context(EagerRunner(tapped, names, device="cpu"))
         # what lies in between may be all noise: that is no place to depart from
-        judge = Judge(copy, Oracle(tapped, names), eager, must_prove=False)
-        search = Search(judge, taps, producers)
+        judge = Judge(of_taps(copy.manifest, taps), Oracle(tapped, names), eager, must_prove=False)
+        search = Search(judge, taps, made_by)
         found = []
         for runtime, case in failed.items():
-            contender = open_tapped(runtime, Path(place), copy, record, stack)
+            contender = open_tapped(runtime, copy, record, stack)
             if contender.runner is None:
                 found.append(unknown(runtime, case, contender.reason))
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-import onnx
+import onnx_ir as ir
 
 from ropeexport.errors import RopeExportError
 from ropeexport.locate.tap import Tap
@@ -62,7 +62,7 @@ class Search:
 
     judge: Judge
     taps: list[Tap]
-    producers: dict[str, onnx.NodeProto]
+    producers: dict[str, ir.Node]
 
     def find(self, contender: Contender, case: CaseRecord) -> LocationRecord:
         """Run a case once more; return the first tensor of the graph that breaks its bound."""
@@ -82,17 +82,18 @@ class Search:
     def _located(
         self, tap: Tap, case: CaseRecord, comparison: Comparison, heard: dict[str, Comparison]
     ) -> LocationRecord:
-        node = self.producers.get(tap.tensor, onnx.NodeProto())
+        node = self.producers.get(tap.tensor)
+        inputs = [str(x.name) for x in node.inputs if x is not None] if node is not None else []
         return LocationRecord(
             runtime=comparison.runtime,
             case=case.name,
             tensor=tap.tensor,
-            node=node.name,
-            op=node.op_type,
+            node=str(node.name) if node is not None else "",
+            op=node.op_type if node is not None else "",
             source=tap.source,
             reason=comparison.reason,
-            sound=tuple(n for n in node.input if _holds(heard.get(n))),
-            not_compared=tuple(n for n in node.input if n in self.producers and n not in heard),
+            sound=tuple(n for n in inputs if _holds(heard.get(n))),
+            not_compared=tuple(n for n in inputs if n in self.producers and n not in heard),
             compared=len(heard),
         )
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic
+from ropeexport.artifact import Artifact
 from ropeexport.manifest import MODEL_NAME, Manifest
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.specs import output_specs
 
 _WEIGHTS = "tapped.data"
-_BOOL = onnx.TensorProto.BOOL
 
 
-def write(source: Path, record: Manifest, tensors: Iterable[str], folder: Path) -> Manifest:
+def write(file: OnnxFile, record: Manifest, tensors: Iterable[str], folder: Path) -> Artifact:
     """Write ``model.onnx`` with further outputs, and its manifest, into ``folder``.
 
     Parameters
     ----------
-    source : Path
-        The output folder.
+    file : OnnxFile
+        The file.
     record : Manifest
-        Its manifest.
+        What it is.
     tensors : iterable of str
         Names of tensors of the graph; those that the file lacks are left out.
     folder : Path
@@ -31,49 +33,42 @@ def write(source: Path, record: Manifest, tensors: Iterable[str], folder: Path) 
 
     Returns
     -------
-    Manifest
-        Of the copy: its outputs are the tensors in the order of the graph, then the file's own.
+    Artifact
+        The copy: its outputs are the tensors in the order of the graph, then the file's own.
     """
-    model = onnx_file.load(source / record.model.file)
+    model = _inferred(file.whole)
     wanted = set(tensors)
-    further = [value for value in comparable(source / record.model.file) if value.name in wanted]
-    kept = list(model.graph.output)
-    del model.graph.output[:]
-    model.graph.output.extend([*further, *kept])
+    further = [value for value in _comparable(model) if value.name in wanted]
+    model.graph.outputs[:] = [*further, *model.graph.outputs]
     path = folder / MODEL_NAME
-    onnx.save(model, path, save_as_external_data=True, location=_WEIGHTS)
+    ir.save(model, path, external_data=_WEIGHTS)
     tapped = record.model.model_copy(
         update={
             "file": MODEL_NAME,
             "sha256": atomic.sha256_of(path),
-            "outputs": onnx_file.output_specs(model),
+            "outputs": output_specs(model),
             "weights": None,
         }
     )
     copy = record.model_copy(update={"model": tapped, "engine": None})
-    manifest.write(folder, copy)
-    return copy
+    return Artifact(folder, copy).write()
 
 
-def producers(path: Path) -> dict[str, onnx.NodeProto]:
-    """Return the node that makes each tensor of an ONNX file's graph."""
-    model = onnx_file.load(path, external_data=False)
-    return {name: node for node in model.graph.node for name in node.output}
-
-
-def comparable(path: Path) -> list[onnx.ValueInfoProto]:
+def comparable(file: OnnxFile) -> list[ir.Value]:
     """Return the tensors between a graph's inputs and outputs that can be compared, in order.
 
     What the file does not say of their types and shapes is inferred.
     """
-    model = onnx_file.load(path, external_data=False)
-    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
-    known = {value.name: value for value in (*inferred, *model.graph.value_info)}
-    own = {value.name for value in model.graph.output}
-    made = (name for node in model.graph.node for name in node.output if name not in own)
-    return [known[name] for name in made if name in known and _is_comparable(known[name])]
+    return _comparable(_inferred(file.graph))
 
 
-def _is_comparable(value: onnx.ValueInfoProto) -> bool:
-    tensor = value.type.tensor_type
-    return bool(tensor.shape.dim) and tensor.elem_type != _BOOL
+def _inferred(model: ir.Model) -> ir.Model:
+    copy = model.clone()
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
+    return copy
+
+
+def _comparable(model: ir.Model) -> list[ir.Value]:
+    own = set(model.graph.outputs)
+    made = (value for node in model.graph for value in node.outputs if value not in own)
+    return [x for x in made if x.name and x.shape and x.dtype not in (None, ir.DataType.BOOL)]

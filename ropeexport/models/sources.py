@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
-from ropeexport.manifest import MODEL_NAME, Manifest, Source
+from ropeexport.manifest import Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
 from ropeexport.models.example import Example, bound, evaluated
 from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
 from ropeexport.models.hub.load import is_library_model, load_example
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.parity.space import space_of
@@ -69,47 +70,48 @@ def load(request: Request) -> tuple[Example, Source]:
     return example, Source(kind="factory", name=request.model)
 
 
-def rebuild(manifest: Manifest, folder: Path, module: Reference | None = None) -> nn.Module:
+def rebuild(artifact: Artifact, module: Reference | None = None) -> nn.Module:
     """Return the exported module in evaluation mode, see :func:`rebuild_example`.
 
     It takes the inputs of the file; arguments that were fixed at export are bound to it.
     """
-    return bound(rebuild_example(manifest, folder, module))
+    return bound(rebuild_example(artifact, module))
 
 
 @contextmanager
-def rebuilt(manifest: Manifest, folder: Path, module: Module | None = None) -> Iterator[Example]:
+def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Example]:
     """Have what was exported in evaluation mode; a module that the caller holds stays its own.
 
     It is not copied, its weights are its own, and it is left as it was.
     """
     if not isinstance(module, nn.Module | Example):
-        yield rebuild_example(manifest, folder, module)
+        yield rebuild_example(artifact, module)
         return
-    _refuse_for_builtin(manifest, folder)
-    example = module if isinstance(module, Example) else _around(module, manifest, folder)
+    _refuse_for_builtin(artifact)
+    example = module if isinstance(module, Example) else _around(module, artifact)
     if example.weights is not None:
         raise UsageError(
-            f"{folder}: exported without the values of its weights, so there is nothing to run: "
-            "pass a callable that makes the module, whose weights are then read from the file"
+            f"{artifact.folder}: exported without the values of its weights, so there is nothing "
+            "to run: pass a callable that makes the module, whose weights are then read from the "
+            "file"
         )
     with evaluated(example.module), traceable_ropes(example.module):
-        yield replace(example, axes=manifest.axes)
+        yield replace(example, axes=artifact.manifest.axes)
 
 
-def rebuild_example(manifest: Manifest, folder: Path, module: Reference | None = None) -> Example:
+def rebuild_example(artifact: Artifact, module: Reference | None = None) -> Example:
     """Return what was exported, in evaluation mode, its weights taken from the ONNX file.
 
     A factory of the user's is imported only when ``module`` names it; it may also be the factory
     itself, or a callable that returns the module alone.
     """
-    source = manifest.source
+    source, folder = artifact.manifest.source, artifact.folder
     if module is not None:
-        _refuse_for_builtin(manifest, folder)
+        _refuse_for_builtin(artifact)
     if source.kind == "builtin":
         example = BUILTINS[source.name](Options.from_record(source.options))
     elif module is None and source.kind == "config":
-        example = _from_config(manifest)
+        example = _from_config(artifact.manifest)
     elif module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -126,17 +128,18 @@ def rebuild_example(manifest: Manifest, folder: Path, module: Reference | None =
     else:
         made = module()
         is_alone = isinstance(made, nn.Module)
-        example = _around(made, manifest, folder) if is_alone else _example_of(str(module), made)
-    _load_weights(example.module, folder / MODEL_NAME)
+        example = _around(made, artifact) if is_alone else _example_of(str(module), made)
+    _load_weights(example.module, artifact.file)
     example.module.eval()
     make_stateless(example.module)
-    return replace(example, axes=manifest.axes)
+    return replace(example, axes=artifact.manifest.axes)
 
 
-def _refuse_for_builtin(manifest: Manifest, folder: Path) -> None:
-    if manifest.source.kind == "builtin":
+def _refuse_for_builtin(artifact: Artifact) -> None:
+    source = artifact.manifest.source
+    if source.kind == "builtin":
         raise UsageError(
-            f"--module: {folder} was exported from the built-in {manifest.source.name}, which "
+            f"--module: {artifact.folder} was exported from the built-in {source.name}, which "
             "needs none"
         )
 
@@ -145,8 +148,9 @@ def _refuse_for_builtin(manifest: Manifest, folder: Path) -> None:
 _SIZES = (2, 6, 4, 10, 3, 7, 5, 9)
 
 
-def _around(module: nn.Module, manifest: Manifest, folder: Path) -> Example:
+def _around(module: nn.Module, artifact: Artifact) -> Example:
     """Return a module with inputs, axes and fixed arguments as the manifest has them."""
+    manifest, folder = artifact.manifest, artifact.folder
     options = manifest.source.options
     if options.get("unknown"):
         raise UsageError(
@@ -183,28 +187,21 @@ def _from_config(manifest: Manifest) -> Example:
     return load_example(manifest.source.name, place, known, values=True)
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
+def _load_weights(module: nn.Module, file: OnnxFile) -> None:
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     if not state:
         return
-    model = onnx_file.load(path, external_data=False)
-    values = dict(onnx_file.weights(model, path.parent))
+    values = dict(weights(file.whole))
     known = [name for name, _ in module.named_parameters()]
     if known and not any(name in values for name in known):
         raise ParityError(
-            f"{path}: expected the module's weights by name, {known[0]} and so on, has none of "
-            "them; export the module again"
+            f"{file.path}: expected the module's weights by name, {known[0]} and so on, has none "
+            "of them; export the module again"
         )
     with torch.no_grad():  # a weight that no output needs is not in the file
         for name, tensor in state.items():
             if name in values:
-                tensor.copy_(_tensor(values[name], tensor))
-
-
-def _tensor(value: Any, like: Tensor) -> Tensor:
-    if like.dtype is torch.bfloat16:
-        return torch.from_numpy(value.astype("float32"))
-    return torch.from_numpy(value.copy())
+                tensor.copy_(tensor_from(values[name]))
 
 
 def _call_factory(reference: str) -> Example:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 
 from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import ManifestError, ModelFileError
 from ropeexport.manifest import (
     EngineRecord,
     Implementation,
-    Manifest,
     ModelRecord,
     Record,
     TensorSpec,
 )
-from ropeexport.onnx_files import onnx_file
-from ropeexport.weights.integrity import check_weights
+from ropeexport.onnx_files import onnx_file, specs
+from ropeexport.onnx_files.onnx_file import OnnxFile
 
 
 class Rope(Record):
@@ -60,97 +62,109 @@ class Inspection(Record):
     engine: Engine | None
 
 
-def inspect(path: Path) -> Inspection:
-    """Read an output folder, an ONNX file, or an engine with its manifest beside it.
+@dataclass(frozen=True)
+class Subject:
+    """An ONNX file, and the output folder that it lies in where that has a manifest of it."""
+
+    file: OnnxFile
+    artifact: Artifact | None
+
+
+def subject_of(path: Path) -> Subject:
+    """Return what a path stands for: an output folder, an ONNX file, or an engine.
+
+    Raises
+    ------
+    ManifestError, ModelFileError
+        Where there is nothing, or an engine lies without its manifest.
+    """
+    if path.is_dir():
+        artifact = Artifact.read(path)
+        return Subject(artifact.file, artifact)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file or folder")
+    beside = (path.parent / manifest.FILE_NAME).is_file()
+    if path.suffix == ".onnx":
+        found = Artifact.read(path.parent) if beside else None
+        is_its = found is not None and found.manifest.model.file == path.name
+        return Subject(OnnxFile(path), found if is_its else None)
+    if not beside:
+        raise ManifestError(
+            f"{path}: neither an .onnx file nor an engine with its {manifest.FILE_NAME} beside it"
+        )
+    return _subject_of_engine(path, Artifact.read(path.parent))
+
+
+def _subject_of_engine(path: Path, artifact: Artifact) -> Subject:
+    engine = artifact.manifest.engine
+    if engine is None or engine.file != path.name:
+        named = engine.file if engine else "none"
+        raise ManifestError(
+            f"{path}: expected the engine that {manifest.FILE_NAME} describes ({named})"
+        )
+    return Subject(artifact.file, artifact)
+
+
+def inspect(subject: Subject) -> Inspection:
+    """Say what a file holds, and what implements it in the engine.
 
     No TensorRT is needed: the manifest holds what the engine's network proved when it was built.
 
     Raises
     ------
-    ManifestError, ModelFileError
-        Where the file cannot be read, or an engine lies without its manifest.
+    ModelFileError
+        Where the file cannot be read, or its weights are not those of the manifest.
     """
-    if path.is_dir():
-        record = manifest.read(path)
-        return _inspect(path / record.model.file, path, record)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file or folder")
-    if path.suffix == ".onnx":
-        return _inspect(path, path.parent, _manifest_of(path))
-    return _inspect_engine(path)
-
-
-def _inspect_engine(path: Path) -> Inspection:
-    if not (path.parent / manifest.FILE_NAME).is_file():
-        raise ManifestError(
-            f"{path}: neither an .onnx file nor an engine with its {manifest.FILE_NAME} beside it"
-        )
-    record = manifest.read(path.parent)
-    if record.engine is None or record.engine.file != path.name:
-        named = record.engine.file if record.engine else "none"
-        raise ManifestError(
-            f"{path}: expected the engine that {manifest.FILE_NAME} describes ({named})"
-        )
-    return _inspect(path.parent / record.model.file, path.parent, record)
-
-
-def _inspect(path: Path, folder: Path, record: Manifest | None) -> Inspection:
-    check_weights(folder, record.model.weights if record is not None else None)
-    proto = onnx_file.load(path, external_data=False)
-    model = _model(path, proto, record)
-    engine = _engine(folder, record)
+    file, artifact = subject.file, subject.artifact
+    if artifact is not None:
+        artifact.check_weights()
+    model, engine = _model(file, artifact), _engine(artifact)
     # the manifest's proof is of the exported file and the built engine, and of nothing else
     proven = engine is not None and engine.is_built_file and model.is_exported_file
     built = engine.record.ropes if engine is not None and proven else {}
-    ropes = (_rope(node, built) for node in onnx_file.rope_nodes(proto))
+    ropes = (_rope(node, built) for node in onnx_file.rope_nodes(file.graph))
     return Inspection(ropes=tuple(ropes), model=model, engine=engine)
 
 
-def _model(path: Path, proto: onnx.ModelProto, record: Manifest | None) -> Model:
-    sha256 = atomic.sha256_of(path)
+def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
+    sha256 = atomic.sha256_of(file.path)
+    record = artifact.manifest.model if artifact is not None else None
+    is_exported = None if record is None else sha256 == record.sha256
     return Model(
-        file=str(path),
+        file=str(file.path),
         sha256=sha256,
-        is_exported_file=None if record is None else sha256 == record.model.sha256,
-        opset=onnx_file.opset(proto),
-        inputs=onnx_file.input_specs(proto),
-        outputs=onnx_file.output_specs(proto),
-        metadata=onnx_file.metadata(proto),
-        record=record.model if record is not None and sha256 == record.model.sha256 else None,
+        is_exported_file=is_exported,
+        opset=onnx_file.opset(file.graph),
+        inputs=specs.input_specs(file.graph),
+        outputs=specs.output_specs(file.graph),
+        metadata=dict(file.graph.metadata_props),
+        record=record if is_exported else None,
     )
 
 
-def _engine(folder: Path, record: Manifest | None) -> Engine | None:
-    if record is None or record.engine is None:
+def _engine(artifact: Artifact | None) -> Engine | None:
+    if artifact is None or artifact.manifest.engine is None or artifact.engine_path is None:
         return None
-    path = folder / record.engine.file
+    record, path = artifact.manifest.engine, artifact.engine_path
     is_file = path.is_file()
     return Engine(
-        record=record.engine,
-        is_built_file=is_file and atomic.sha256_of(path) == record.engine.sha256,
+        record=record,
+        is_built_file=is_file and atomic.sha256_of(path) == record.sha256,
         size_bytes=path.stat().st_size if is_file else 0,
     )
 
 
-def _rope(node: onnx.NodeProto, built: dict[str, Implementation]) -> Rope:
+def _rope(node: ir.Node, built: dict[str, Implementation]) -> Rope:
+    name = str(node.name)
     return Rope(
-        node=node.name,
+        node=name,
         op=f"{node.domain}::{node.op_type}",
-        inputs=tuple(node.input),
-        outputs=tuple(node.output),
-        attributes={a.name: _text(a) for a in node.attribute},
-        implementation=built.get(node.name),
+        inputs=_names(node.inputs),
+        outputs=_names(node.outputs),
+        attributes={a.name: str(a.value) for a in node.attributes.values()},
+        implementation=built.get(name),
     )
 
 
-def _text(attribute: onnx.AttributeProto) -> str:
-    value = onnx.helper.get_attribute_value(attribute)
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _manifest_of(path: Path) -> Manifest | None:
-    """Return the manifest beside an ONNX file if it is that file's."""
-    if not (path.parent / manifest.FILE_NAME).is_file():
-        return None
-    record = manifest.read(path.parent)
-    return record if record.model.file == path.name else None
+def _names(values: Sequence[ir.Value | None]) -> tuple[str, ...]:
+    return tuple("" if value is None else str(value.name) for value in values)

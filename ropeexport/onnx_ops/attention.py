@@ -5,7 +5,7 @@ onnxruntime's CPU kernel of ``Attention`` keeps all scores, (B, H, L, S) of them
 attention), but wants heads side by side, (B, L, H*D), which costs three copies.  So the body of
 this op chooses by S at run time; the attribute ``blocks_from`` says where.  ``MultiHeadAttention``
 has a body in turn, for runtimes without it.  What cannot use either gets the standard's operator
-in the first place, see :func:`with_standard_attention`.
+in the first place, see :func:`ropeexport.onnx_files.variants.with_standard_attention`.
 
 The op takes what the kernel in blocks takes: no mask, no past, nothing causal, and the same number
 of heads on both sides.
@@ -14,6 +14,7 @@ of heads on both sides.
 from __future__ import annotations
 
 import onnx
+import onnx_ir as ir
 
 from ropeexport.onnx_ops import names
 
@@ -74,41 +75,16 @@ def attention_functions(opset: int) -> list[onnx.FunctionProto]:
     return [kernel, op]  # onnx's reference evaluator knows what stands before
 
 
-def lengths_of_change(model: onnx.ModelProto) -> list[int]:
-    """Return the S from which a model's attention is computed by another kernel, in order."""
-    attributes = (
-        attribute
-        for node in model.graph.node
-        if node.domain == names.DOMAIN and node.op_type == names.ATTENTION
-        for attribute in node.attribute
-    )
-    return sorted({attribute.i for attribute in attributes if attribute.name == FROM})
+def is_op(node: ir.Node) -> bool:
+    """Say whether a node is the op."""
+    return (node.domain, node.op_type) == (names.DOMAIN, names.ATTENTION)
 
 
-def with_standard_attention(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``model`` with ONNX's own Attention in place of the op; a copy, where it has the op.
-
-    For TensorRT, which has a layer for it, for float64, and for runtimes without function bodies.
-    """
-    if not lengths_of_change(model):
-        return model
-    standard = onnx.ModelProto()
-    standard.CopyFrom(model)
-    for node in standard.graph.node:
-        if node.domain == names.DOMAIN and node.op_type == names.ATTENTION:
-            make_standard(node)
-    kept = [f for f in standard.functions if (f.domain, f.name) not in _FUNCTIONS]
-    del standard.functions[:]
-    standard.functions.extend(kept)
-    return standard
-
-
-def make_standard(node: onnx.NodeProto) -> None:
+def make_standard(node: ir.Node) -> None:
     """Turn a node of the op into ONNX's own Attention, in place."""
     node.domain = ""
-    kept = [attribute for attribute in node.attribute if attribute.name == SCALE]
-    del node.attribute[:]
-    node.attribute.extend(kept)
+    for name in [name for name in node.attributes if name != SCALE]:
+        del node.attributes[name]
 
 
-_FUNCTIONS = frozenset({(names.DOMAIN, names.ATTENTION), (_KERNEL_DOMAIN, _KERNEL)})
+FUNCTIONS = ((names.DOMAIN, names.ATTENTION), (_KERNEL_DOMAIN, _KERNEL))

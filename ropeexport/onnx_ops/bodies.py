@@ -2,7 +2,8 @@
 
 ``adaptive`` decides at run time and is what a file is exported with.  ``general`` (products and a
 sum, right for any matrix, equal to eager bit for bit) and ``rotation`` (``RotaryEmbedding``, right
-for rotations only) are what a TensorRT build swaps in, see :func:`with_body`.  Cosine and sine are
+for rotations only) are what a TensorRT build swaps in, see
+:func:`ropeexport.onnx_files.variants.with_body`.  Cosine and sine are
 a rotation by contract, so there ``adaptive`` is ``rotation``.
 
 This module needs onnx alone, so that a build imports no torch.
@@ -15,7 +16,7 @@ from typing import Literal
 import onnx
 
 from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import APPLY_ROPE, ROTARY_SIZE, Form, Pairing, form_of
+from ropeexport.onnx_ops.forms import APPLY_ROPE, ROTARY_SIZE, Form, Pairing
 
 Body = Literal["adaptive", "general", "rotation"]
 
@@ -210,15 +211,3 @@ def rope_function(form: Form, opset: int, body: Body = "adaptive") -> onnx.Funct
 def apply_rope_function(opset: int, body: Body = "adaptive") -> onnx.FunctionProto:
     """Return the model-local function ``ropeexport::ApplyRope`` for a model of ``opset``."""
     return rope_function(APPLY_ROPE, opset, body)
-
-
-def with_body(model: onnx.ModelProto, body: Body) -> onnx.ModelProto:
-    """Return a copy of ``model`` whose rotary ops have another body; weights are shared files."""
-    swapped = onnx.ModelProto()
-    swapped.CopyFrom(model)
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    for function in swapped.functions:
-        form = form_of(function.domain, function.name)
-        if form is not None:
-            function.CopyFrom(rope_function(form, opset, body))
-    return swapped

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ropeexport import __version__, atomic, manifest
 from ropeexport.axes import names_of, sum_of
 from ropeexport.dtypes import short_name
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files import onnx_file, specs
+from ropeexport.onnx_files.onnx_file import OnnxFile
 
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)
 
 
-def manifest_of(path: Path) -> Manifest:
+def manifest_of(file: OnnxFile) -> Manifest:
     """Return the manifest beside an ONNX file if it is that file's, else one made of its graph."""
+    path = file.path
     if (path.parent / manifest.FILE_NAME).is_file():
         found = manifest.read(path.parent)
         if found.model.file == path.name:
             return found.model_copy(update={"engine": None})
-    model = onnx_file.load(path, external_data=False)
-    inputs = onnx_file.input_specs(model)
+    model = file.graph
+    inputs = specs.input_specs(model)
     data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)
     return Manifest(
         ropeexport=__version__,
@@ -32,8 +32,8 @@ def manifest_of(path: Path) -> Manifest:
             opset=onnx_file.opset(model),
             dtype=short_name(data.dtype) if data else "none",
             inputs=inputs,
-            outputs=onnx_file.output_specs(model),
-            ropes=tuple(node.name for node in onnx_file.rope_nodes(model)),
+            outputs=specs.output_specs(model),
+            ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         ),
         axes=_axes(inputs, data),
     )

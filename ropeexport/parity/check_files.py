@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic
+from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError, UsageError
 from ropeexport.manifest import Manifest
-from ropeexport.onnx_files.onnx_file import input_specs, load
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.specs import input_specs
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import Case, Selection, select
 from ropeexport.parity.contenders import Contender, dtypes_of, open_runner
@@ -68,50 +70,51 @@ def check_files(
         Where no run can be set up.
     """
     options, listener = options or Options(), listener or Silent()
-    path = onnx_of(reference)
-    record = manifest_of(path)
+    file = onnx_of(reference)
+    record = manifest_of(file)
     with ExitStack() as stack:
-        oracle = OnnxOracle(path)
-        yardstick, runtime = open_yardstick(path, record, stack)
-        file = onnx_of(candidate)
-        selection, inputs, contender = _candidate(record, file, options, runtime, stack)
-        listener.stage("oracle", f"{path.name} in float64, {len(selection.cases)} cases")
+        oracle = OnnxOracle(file)
+        yardstick, runtime = open_yardstick(file, record, stack)
+        other = onnx_of(candidate)
+        selection, inputs, contender = _candidate(record, other, options, runtime, stack)
+        listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
         judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
         ran = contender.runner is not None
         text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
         listener.stage(CANDIDATE, text, ok=ran)
         outcome = run(judge, selection.cases, [contender], listener)
         command = options.command(reference, candidate)
-        digest = atomic.sha256_of(path)
+        digest = atomic.sha256_of(file.path)
         made = Run(record, options.seed, command, digest, selection, judge, [contender])
         return report_of(made, outcome)
 
 
-def onnx_of(reference: Path) -> Path:
+def onnx_of(reference: Path) -> OnnxFile:
     """Return an ONNX file, or the one of an output folder."""
-    return reference / manifest.read(reference).model.file if reference.is_dir() else reference
+    return Artifact.read(reference).file if reference.is_dir() else OnnxFile(reference)
 
 
 def _candidate(
-    record: Manifest, path: Path, options: Options, runtime: Runtime, stack: ExitStack
+    record: Manifest, file: OnnxFile, options: Options, runtime: Runtime, stack: ExitStack
 ) -> tuple[Selection, Arrays | None, Contender]:
     """Return the cases, the inputs where they were saved, and who is held to the reference."""
+    path = file.path
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
     if path.suffix == ARRAYS:
         inputs, outputs = saved.load(path, record.model.inputs, record.model.outputs)
         contender = Contender(CANDIDATE, saved.SavedRunner(outputs))
         return Selection((_saved_case(record, inputs, options),)), inputs, contender
-    _check_same_inputs(record, path)
+    _check_same_inputs(record, file)
     selection = select(record, options.seed, options.count, options.lengths)
-    return selection, None, open_file(CANDIDATE, path, runtime, stack)
+    return selection, None, open_file(CANDIDATE, file, runtime, stack)
 
 
-def _check_same_inputs(record: Manifest, path: Path) -> None:
+def _check_same_inputs(record: Manifest, file: OnnxFile) -> None:
     expected = {spec.name: spec.dtype for spec in record.model.inputs}
-    found = {spec.name: spec.dtype for spec in input_specs(load(path, external_data=False))}
+    found = {spec.name: spec.dtype for spec in input_specs(file.graph)}
     if found != expected:
-        raise UsageError(f"{path}: expected the inputs {_text(expected)}, got {_text(found)}")
+        raise UsageError(f"{file.path}: expected the inputs {_text(expected)}, got {_text(found)}")
 
 
 def _text(types: dict[str, str]) -> str:
@@ -137,15 +140,15 @@ class FileReference:
     ----------
     runner : Runner
         Of the file, entered.
-    path : Path
+    file : OnnxFile
         The file.
     """
 
     name = REFERENCE
 
-    def __init__(self, runner: Runner, path: Path) -> None:
+    def __init__(self, runner: Runner, file: OnnxFile) -> None:
         self._runner = runner
-        self._path = path
+        self._file = file
 
     @property
     def facts(self) -> Facts:
@@ -158,27 +161,29 @@ class FileReference:
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        return cause_in_graph(self._path)
+        return cause_in_graph(self._file)
 
 
-def open_yardstick(path: Path, record: Manifest, stack: ExitStack) -> tuple[FileReference, Runtime]:
+def open_yardstick(
+    file: OnnxFile, record: Manifest, stack: ExitStack
+) -> tuple[FileReference, Runtime]:
     """Enter the reference, and return the runtime that the candidate is to run in as well."""
     runtime = RUNTIME
     try:
-        runner = stack.enter_context(runtime.open(Opening(path)))
+        runner = stack.enter_context(runtime.open(Opening(file)))
     except MissingError:
         able = [r for r in substitutes(runtime) if not r.is_idle_for(dtypes_of(record))]
         if not able:
             raise
         runtime = able[0]
-        runner = stack.enter_context(runtime.open(Opening(path)))
-    return FileReference(_named(runner, runtime), path), runtime
+        runner = stack.enter_context(runtime.open(Opening(file)))
+    return FileReference(_named(runner, runtime), file), runtime
 
 
-def open_file(name: str, path: Path, runtime: Runtime, stack: ExitStack) -> Contender:
+def open_file(name: str, file: OnnxFile, runtime: Runtime, stack: ExitStack) -> Contender:
     """Enter a file in a runtime, or keep the reason why it cannot be."""
     opened = open_runner(
-        name, lambda: runtime.open(Opening(path)), stack, reentrant=runtime.reentrant
+        name, lambda: runtime.open(Opening(file)), stack, reentrant=runtime.reentrant
     )
     if opened.runner is not None:
         _named(opened.runner, runtime)

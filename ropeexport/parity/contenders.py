@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.manifest import Manifest
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.records import Status
 from ropeexport.runners.registry import Choice, Opening, Runtime, choices, substitutes
 from ropeexport.runners.runner import Facts, Runner
@@ -35,7 +37,7 @@ class Contender:
 
 
 def open_contenders(
-    folder: Path, manifest: Manifest, stack: ExitStack, chosen: Sequence[Choice] = ()
+    artifact: Artifact, stack: ExitStack, chosen: Sequence[Choice] = ()
 ) -> list[Contender]:
     """Enter every runtime, or those that were chosen, if this machine can; ``stack`` closes them.
 
@@ -44,32 +46,28 @@ def open_contenders(
     """
     contenders = []
     for each in chosen or choices():
-        opened = open_runtime(each, folder, manifest, stack)
+        opened = open_runtime(each, artifact, stack)
         contenders.append(opened)
         if opened.runner is None and opened.status == "SKIPPED" and each.provider is None:
             contenders += [
-                open_runtime(Choice(emulation), folder, manifest, stack)
+                open_runtime(Choice(emulation), artifact, stack)
                 for emulation in substitutes(each.runtime)
-                if not emulation.is_idle_for(dtypes_of(manifest))
+                if not emulation.is_idle_for(dtypes_of(artifact.manifest))
             ]
     return contenders
 
 
 def open_runtime(
-    chosen: Choice,
-    folder: Path,
-    manifest: Manifest,
-    stack: ExitStack,
-    kept_in: Path | None = None,
+    chosen: Choice, artifact: Artifact, stack: ExitStack, kept_in: Path | None = None
 ) -> Contender:
     """Enter a runtime on an output folder, or keep the reason why it cannot be."""
     runtime = chosen.runtime
 
     def make() -> Runner:
-        runtime.require_dtypes(dtypes_of(manifest))
+        runtime.require_dtypes(dtypes_of(artifact.manifest))
         if chosen.provider is not None:
             runtime.require(provider=chosen.provider)
-        model = _model_of(runtime, folder, manifest)
+        model = _model_of(runtime, artifact)
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 
     opened = open_runner(chosen.name, make, stack, reentrant=runtime.reentrant)
@@ -95,9 +93,9 @@ def dtypes_of(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(s.dtype for s in specs if not s.dtype.startswith(_NO_FLOATS)))
 
 
-def _model_of(runtime: Runtime, folder: Path, manifest: Manifest) -> Path:
+def _model_of(runtime: Runtime, artifact: Artifact) -> OnnxFile | Artifact:
     if runtime.runs == "file":
-        return folder / manifest.model.file
-    if manifest.engine is None:
-        raise MissingError(f"no engine; run 'ropeexport build {folder}'")
-    return folder
+        return artifact.file
+    if artifact.manifest.engine is None:
+        raise MissingError(f"no engine; run 'ropeexport build {artifact.folder}'")
+    return artifact

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from ropeexport.dtypes import Float64s
 from ropeexport.errors import ParityError
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.onnx_retype import float64_twin
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.retype import float64_twin
+from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
 from ropeexport.runners.arrays import Arrays
 
@@ -31,17 +31,18 @@ class OnnxOracle:
 
     Parameters
     ----------
-    path : Path
+    file : OnnxFile
         The ONNX file.
     """
 
-    def __init__(self, path: Path) -> None:
-        model = onnx_file.load(path)
-        self._names = [value.name for value in model.graph.output]
-        self._path = path
-        self.widest = max((max(t.dims, default=1) for t in model.graph.initializer), default=1)
+    def __init__(self, file: OnnxFile) -> None:
+        model = file.whole
+        self._names = [str(value.name) for value in model.graph.outputs]
+        self._file = file
+        sizes = (tuple(x.shape or ()) for x in model.graph.initializers.values())
+        self.widest = max((max(shape, default=1) for shape in sizes), default=1)
         with self._explained():
-            self._evaluator = ReferenceEvaluator(float64_twin(model))
+            self._evaluator = ReferenceEvaluator(whole_message(float64_twin(model)))
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
@@ -53,7 +54,7 @@ class OnnxOracle:
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        return cause_in_graph(self._path)
+        return cause_in_graph(self._file)
 
     def _run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, Float64s]:
         with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
@@ -67,17 +68,18 @@ class OnnxOracle:
             yield
         except Exception as error:  # an operator of onnx's reference may raise anything
             raise ParityError(
-                f"{self._path}: onnx's reference evaluator cannot run its graph in float64: "
+                f"{self._file.path}: onnx's reference evaluator cannot run its graph in float64: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
 
-def cause_in_graph(path: Path) -> str:
+def cause_in_graph(file: OnnxFile) -> str:
     """Say why an ONNX file gives another result when it is run again."""
-    model = onnx_file.load(path)
-    nodes = (*model.graph.node, *(node for f in model.functions for node in f.node))
+    model = file.graph
+    parts = (model.graph, *model.functions.values())
+    nodes = (node for part in parts for node in part.all_nodes())
     drawing = [node for node in nodes if node.op_type in _RANDOM]
     if not drawing:
         return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
-    shown = ", ".join(f"{node.op_type} {node.name or node.output[0]}" for node in drawing[:3])
+    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
     return f"its graph draws random numbers ({shown}): make them an input"

@@ -6,17 +6,18 @@ It is for machines whose onnxruntime has no bfloat16 kernels, and is never a run
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.dtypes import FOREIGN, FloatType
 from ropeexport.errors import MissingError
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
+from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
+from ropeexport.onnx_files.retype import float32_twin, has_foreign
+from ropeexport.onnx_files.specs import output_specs
+from ropeexport.onnx_files.variants import whole_message
 from ropeexport.packages import require
 from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.ort import OrtRunner
@@ -31,7 +32,7 @@ _HOW = "EMULATED: float32 rounded to bfloat16 between operators"
 
 def opened(opening: Opening) -> EmulatedRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
-    assert isinstance(opening.model, Path)
+    assert isinstance(opening.model, OnnxFile)
     return EmulatedRunner(opening.model)
 
 
@@ -40,27 +41,27 @@ class EmulatedRunner(Runner):
 
     Parameters
     ----------
-    path : Path
+    file : OnnxFile
         The ONNX file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: OnnxFile) -> None:
+        self._file = file
         self._runner: OrtRunner | None = None
-        self._outputs: frozenset[str] = frozenset()
+        self._outputs: dict[str, FloatType] = {}
         self.facts = Facts(implementation=(_HOW,), emulated=True)
 
     def __enter__(self) -> Self:
         require("onnxruntime")
-        size = onnx_file.weight_bytes(onnx_file.load(self._path, external_data=False))
+        model, path = self._file.graph, self._file.path
+        size = weight_bytes(model)
         if size > _LIMIT_BYTES:  # before anything of it is read
-            raise MissingError(f"{self._path}: too large to emulate in memory ({size >> 20} MiB)")
-        model = onnx_file.load(self._path)
-        if not has_bfloat16(model):
-            raise MissingError(f"{self._path}: no bfloat16 to emulate")
-        specs = onnx_file.output_specs(model)
-        self._outputs = frozenset(spec.name for spec in specs if spec.dtype == "bfloat16")
-        twin = float32_twin(model).SerializeToString()
+            raise MissingError(f"{path}: too large to emulate in memory ({size >> 20} MiB)")
+        if not has_foreign(model):
+            raise MissingError(f"{path}: no bfloat16 to emulate")
+        kinds = {spec.name: FOREIGN.get(spec.dtype) for spec in output_specs(model)}
+        self._outputs = {name: kind for name, kind in kinds.items() if kind is not None}
+        twin = whole_message(float32_twin(self._file.whole)).SerializeToString()
         self._runner = OrtRunner(twin, provider=CPU).__enter__()
         ran = self._runner.facts
         self.facts = replace(
@@ -83,13 +84,13 @@ class EmulatedRunner(Runner):
     def call(self, loaded: Arrays) -> dict[str, NDArray[np.generic]]:
         """Run it once."""
         if self._runner is None:
-            raise MissingError(f"{self._path}: enter the runner before running it")
+            raise MissingError(f"{self._file.path}: enter the runner before running it")
         results = self._runner.run({name: _widened(x) for name, x in loaded.items()})
         return {
-            name: x.astype(ml_dtypes.bfloat16) if name in self._outputs else x
+            name: x.astype(self._outputs[name].numpy) if name in self._outputs else x
             for name, x in results.items()
         }
 
 
 def _widened(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+    return array.astype(np.float32) if str(array.dtype) in FOREIGN else array

@@ -16,21 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.axes import names_of
-from ropeexport.dtypes import numpy_type
+from ropeexport.dtypes import FLOATS, FOREIGN, numpy_type
 from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.manifest import TensorSpec
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.inlining import inlined
+from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
+from ropeexport.onnx_files.specs import input_specs
+from ropeexport.onnx_files.variants import inlined, whole_message
 from ropeexport.packages import require
 from ropeexport.profiles import shape_at
 from ropeexport.runners.arrays import Arrays
@@ -42,7 +42,9 @@ DEVICE = "CPU"
 # never narrower than the file: "f16" would be bfloat16 here, and so would no hint at all
 _PRECISION = "f32"
 _LIMIT_BYTES = 1 << 30  # of weights that are read into the model; a serialized one ends at 2 GiB
-_WIDEST_FIRST = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# OpenVINO's names of the floating types
+_WIDEST_FIRST = {kind.openvino: kind.name for kind in FLOATS if kind.openvino}
+_FOREIGN = {kind.name: kind.openvino for kind in FOREIGN.values() if kind.openvino}
 _MOVES_ONLY = ("Input", "Output", "Const", "Convert", "Reorder")  # kinds of layers
 _NO_RULE = "No conversion rule found for operations: "
 _PLACES = ("Exception from ", "Check ")  # in OpenVINO's own sources
@@ -50,7 +52,7 @@ _PLACES = ("Exception from ", "Check ")  # in OpenVINO's own sources
 
 def opened(opening: Opening) -> OpenvinoRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
-    assert isinstance(opening.model, Path)
+    assert isinstance(opening.model, OnnxFile)
     return OpenvinoRunner(opening.model, threads=opening.threads)
 
 
@@ -59,14 +61,14 @@ class OpenvinoRunner(Runner):
 
     Parameters
     ----------
-    path : Path
+    file : OnnxFile
         An ONNX file.
     threads : int
         Threads of a call; 0: OpenVINO's own choice.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
-        self._path = path
+    def __init__(self, file: OnnxFile, *, threads: int = 0) -> None:
+        self._file = file
         self._threads = threads
         self._request: Any = None
         self._inputs: tuple[str, ...] = ()
@@ -82,10 +84,10 @@ class OpenvinoRunner(Runner):
                 f"openvino cannot be imported ({error}); install it again"
             ) from error
         self._version = ov.__version__.partition("-")[0]
-        graph = onnx_file.load(self._path, external_data=False)
-        specs = onnx_file.input_specs(graph)
+        model = self._file.graph
+        specs = input_specs(model)
         self._inputs = tuple(spec.name for spec in specs)
-        self._outputs = tuple(value.name for value in graph.graph.output)
+        self._outputs = tuple(str(value.name) for value in model.graph.outputs)
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISION,
@@ -94,7 +96,7 @@ class OpenvinoRunner(Runner):
             options["INFERENCE_NUM_THREADS"] = self._threads
         try:
             core = ov.Core()
-            compiled = core.compile_model(core.read_model(self._source(graph)), DEVICE, options)
+            compiled = core.compile_model(core.read_model(self._source(model)), DEVICE, options)
         except RuntimeError as error:
             raise self._load_error(error) from error
         self._request = compiled.create_infer_request()
@@ -145,17 +147,17 @@ class OpenvinoRunner(Runner):
         tensors = (results.get_output_tensor(number) for number in range(len(self._outputs)))
         return {name: _array_from(x) for name, x in zip(self._outputs, tensors, strict=True)}
 
-    def _source(self, graph: onnx.ModelProto) -> str | bytes:
+    def _source(self, model: ir.Model) -> str | bytes:
         """Return the file itself where it has no function bodies, else it without them."""
-        if not graph.functions:
-            return str(self._path)
-        size = onnx_file.weight_bytes(graph)
+        if not model.functions:
+            return str(self._file.path)
+        size = weight_bytes(model)
         if size > _LIMIT_BYTES:
             raise MissingError(
-                f"{self._path}: too large to inline its function bodies in memory "
+                f"{self._file.path}: too large to inline its function bodies in memory "
                 f"({size >> 20} MiB), and openvino knows none"
             )
-        whole: bytes = inlined(onnx_file.load(self._path)).SerializeToString()
+        whole: bytes = whole_message(inlined(self._file.whole)).SerializeToString()
         return whole
 
     def _load_error(self, error: Exception) -> MissingError | ModelFileError:
@@ -165,10 +167,10 @@ class OpenvinoRunner(Runner):
             operators = text.partition(_NO_RULE)[2].splitlines()[0]
             return MissingError(f"openvino {self._version} has no rule for {operators}")
         try:
-            onnx.checker.check_model(str(self._path))
+            onnx.checker.check_model(str(self._file.path))
         except onnx.checker.ValidationError:
             return ModelFileError(
-                f"{self._path}: openvino cannot load it ({_cause(error)}); export it again"
+                f"{self._file.path}: openvino cannot load it ({_cause(error)}); export it again"
             )
         return MissingError(
             f"openvino {self._version} refuses the file, which is valid ONNX: {_cause(error)}"
@@ -189,17 +191,18 @@ def _tensor_from(array: NDArray[np.generic]) -> Any:
     import openvino as ov
 
     whole = np.ascontiguousarray(array).reshape(array.shape)
-    if whole.dtype == ml_dtypes.bfloat16:
-        return ov.Tensor(whole.view(np.uint16), whole.shape, ov.Type.bf16)
-    return whole
+    foreign = _FOREIGN.get(str(whole.dtype))
+    if foreign is None:
+        return whole
+    bits = FOREIGN[str(whole.dtype)].bits
+    return ov.Tensor(whole.view(f"u{bits.itemsize}"), whole.shape, getattr(ov.Type, foreign))
 
 
 def _array_from(tensor: Any) -> NDArray[np.generic]:
-    import openvino as ov
-
     array: NDArray[np.generic] = np.array(tensor.data)
-    if tensor.element_type == ov.Type.bf16:
-        array = array.view(ml_dtypes.bfloat16)
+    kind = FOREIGN.get(_WIDEST_FIRST.get(tensor.element_type.get_type_name(), ""))
+    if kind is not None:
+        array = array.view(kind.numpy)
     return array.reshape(tuple(tensor.shape))
 
 

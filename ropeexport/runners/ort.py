@@ -8,15 +8,17 @@ from __future__ import annotations
 import ctypes
 import math
 from importlib.util import find_spec
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.artifact import Artifact
+from ropeexport.dtypes import FOREIGN, FloatType
 from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.retype import has_foreign
 from ropeexport.packages import require
 from ropeexport.runners import ort_providers
 from ropeexport.runners.arrays import Arrays
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["OrtRunner", "look", "opened", "require_provider"]
 
 BODY = "function body"
-_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-_BFLOAT16_TEXT = "tensor(bfloat16)"
+# onnxruntime's names of the types that NumPy lacks
+_FOREIGN = {f"tensor({kind.onnx.lower()})": kind for kind in FOREIGN.values()}
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 
@@ -39,6 +41,7 @@ def opened(opening: Opening) -> OrtRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
     device = opening.device
     by_device = ort_providers.provider_of(device) if device is not None else None
+    assert not isinstance(opening.model, Artifact)  # it runs files
     return OrtRunner(
         opening.model,
         threads=opening.threads,
@@ -69,7 +72,7 @@ class OrtRunner(Runner):
 
     Parameters
     ----------
-    model : Path or bytes
+    model : OnnxFile or bytes
         An ONNX file, or a serialized model.
     threads : int
         Threads of a node; 0: onnxruntime's own choice.
@@ -84,7 +87,7 @@ class OrtRunner(Runner):
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: OnnxFile | bytes,
         *,
         threads: int = 0,
         provider: Provider | None = None,
@@ -109,8 +112,8 @@ class OrtRunner(Runner):
             ) from error
 
         self._version = ort.__version__
-        if isinstance(self._model, Path) and not self._model.is_file():
-            raise ModelFileError(f"{self._model}: no such file")
+        if isinstance(self._model, OnnxFile) and not self._model.path.is_file():
+            raise ModelFileError(f"{self._model.path}: no such file")
         self._session = self._open(ort)
         if self._provider is not None:
             ort_providers.require_taken(self._session, self._provider)
@@ -118,7 +121,7 @@ class OrtRunner(Runner):
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         values = [*self._session.get_inputs(), *self._session.get_outputs()]
-        self._has_bfloat16 = any(value.type == _BFLOAT16_TEXT for value in values)
+        self._has_foreign = any(value.type in _FOREIGN for value in values)
         if self._on_stream:
             from ropeexport.runners.ort_binding import BoundMemory
 
@@ -144,7 +147,7 @@ class OrtRunner(Runner):
         given = wanted(self._inputs, inputs, "onnxruntime")
         if self._bound is not None:
             return self._bound.load(given)
-        if self._has_bfloat16:
+        if self._has_foreign:
             return {name: _value_from(x) for name, x in given.items()}
         return given
 
@@ -153,7 +156,7 @@ class OrtRunner(Runner):
         try:
             if self._bound is not None:
                 return self._bound.call(loaded)
-            if self._has_bfloat16:
+            if self._has_foreign:
                 return self._session.run_with_ort_values(self._outputs, loaded)
             return self._session.run(self._outputs, loaded)
         except _ort_errors() as error:
@@ -165,7 +168,7 @@ class OrtRunner(Runner):
         """Return the arrays of what a call gave, by name."""
         if self._bound is not None:
             results = self._bound.read(results)
-        elif self._has_bfloat16:
+        elif self._has_foreign:
             results = map(_array_from, results)
         return dict(zip(self._outputs, results, strict=True))
 
@@ -174,7 +177,7 @@ class OrtRunner(Runner):
         return self._timed and self._provider is CUDA
 
     def _open(self, ort: Any) -> Any:
-        model = str(self._model) if isinstance(self._model, Path) else self._model
+        model = str(self._model.path) if isinstance(self._model, OnnxFile) else self._model
         options = self._options(ort)
         plugged = self._provider is not None and self._provider.package
         if self._provider is not None and plugged:
@@ -203,8 +206,8 @@ class OrtRunner(Runner):
         return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
-        where = self._model if isinstance(self._model, Path) else "the model"
-        if type(error).__name__ == "NotImplemented" and self._file_has_bfloat16():
+        where = self._model.path if isinstance(self._model, OnnxFile) else "the model"
+        if type(error).__name__ == "NotImplemented" and self._file_has_foreign():
             return self._missing(error)
         return ModelFileError(
             f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
@@ -216,16 +219,9 @@ class OrtRunner(Runner):
             f"{_cause(error)}"
         )
 
-    def _file_has_bfloat16(self) -> bool:
-        import onnx
-
-        model = (
-            onnx.load(self._model, load_external_data=False)
-            if isinstance(self._model, Path)
-            else onnx.load_from_string(self._model)
-        )
-        values = [*model.graph.input, *model.graph.output]
-        return any(value.type.tensor_type.elem_type == _BFLOAT16 for value in values)
+    def _file_has_foreign(self) -> bool:
+        """Say whether the file has a type that NumPy lacks; a serialized model has none."""
+        return isinstance(self._model, OnnxFile) and has_foreign(self._model.graph)
 
 
 def _ort_errors() -> tuple[type[Exception], ...]:
@@ -242,20 +238,27 @@ def _value_from(array: NDArray[np.generic]) -> Any:
     import onnxruntime as ort
 
     whole = np.ascontiguousarray(array).reshape(array.shape)
-    if whole.dtype == ml_dtypes.bfloat16:
-        bits = whole.view(np.uint16)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16)
+    kind = FOREIGN.get(str(whole.dtype))
+    if kind is not None:
+        bits = whole.view(_unsigned(kind))
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind.onnx_type)
     return ort.OrtValue.ortvalue_from_numpy(whole)
 
 
+def _unsigned(kind: FloatType) -> np.dtype[np.generic]:
+    return np.dtype(f"u{kind.bits.itemsize}")
+
+
 def _array_from(value: Any) -> NDArray[np.generic]:
-    if value.data_type() != _BFLOAT16_TEXT:
+    kind = _FOREIGN.get(value.data_type())
+    if kind is None:
         array: NDArray[np.generic] = value.numpy()
         return array
     # onnxruntime knows no NumPy type for it, so the bits are read where they lie
     shape = tuple(value.shape())
-    bits = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())
-    return np.frombuffer(bits, dtype=ml_dtypes.bfloat16).reshape(shape).copy()
+    size = math.prod(shape) * kind.bits.itemsize
+    bits = (ctypes.c_uint8 * size).from_address(value.data_ptr())
+    return np.frombuffer(bits, dtype=kind.numpy).reshape(shape).copy()
 
 
 def _cause(error: Exception) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ropeexport.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
+    from ropeexport.artifact import Artifact
+    from ropeexport.onnx_files.onnx_file import OnnxFile
     from ropeexport.runners.runner import Runner
 
 Device = Literal["cpu", "cuda"]
@@ -60,8 +62,9 @@ class Opening:
 
     Parameters
     ----------
-    model : Path or bytes
-        An ONNX file, or a serialized model; of a runtime that runs engines, the folder of one.
+    model : OnnxFile, Artifact or bytes
+        An ONNX file; of a runtime that runs engines, the output folder of one; or a serialized
+        model.
     provider : Provider, optional
         In place of the runtime's own choice.
     device : str, optional
@@ -75,7 +78,7 @@ class Opening:
         Where what is compiled for this machine is kept, in place of ropeexport's cache folder.
     """
 
-    model: Path | bytes
+    model: OnnxFile | Artifact | bytes
     provider: Provider | None = None
     device: Device | None = None
     threads: int = 0

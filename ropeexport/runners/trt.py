@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.packages import require
 from ropeexport.runners.arrays import Arrays
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def opened(opening: Opening) -> TensorrtRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
-    assert isinstance(opening.model, Path)
+    assert isinstance(opening.model, Artifact)
     return TensorrtRunner(opening.model, specialise=opening.timed, kept_in=opening.kept_in)
 
 
@@ -49,8 +49,8 @@ class TensorrtRunner(Runner):
 
     Parameters
     ----------
-    folder : Path
-        An output folder with an engine and its manifest.
+    artifact : Artifact
+        An output folder with an engine.
     plugin_library : Path, optional
         The plugin library of an engine that does not carry its own.
     specialise : bool, optional
@@ -63,18 +63,17 @@ class TensorrtRunner(Runner):
 
     def __init__(
         self,
-        folder: Path,
+        artifact: Artifact,
         plugin_library: Path | None = None,
         *,
         specialise: bool = False,
         kept_in: Path | None = None,
     ) -> None:
-        self._folder = folder
+        self._artifact = artifact
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         self._plugin_library = plugin_library
-        self._manifest = manifest.read(folder)
-        engine = self._manifest.engine
+        engine = artifact.manifest.engine
         # what the engine was built with, by name; several ropes may differ
         self.facts = Facts(
             version=f"{engine.flavour} {engine.version}" if engine else "",
@@ -84,9 +83,10 @@ class TensorrtRunner(Runner):
         self._session: Session | None = None
 
     def __enter__(self) -> Self:
-        record = engine_file.engine_record(self._folder, self._manifest)
+        folder = self._artifact.folder
+        record = engine_file.engine_record(folder, self._artifact.manifest)
         engine_file.check_flavour(record)
-        data = engine_file.read_verified(self._folder, record)
+        data = engine_file.read_verified(folder, record)
         gpu = find_gpu()
         if gpu is None:
             raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
@@ -94,7 +94,7 @@ class TensorrtRunner(Runner):
         _require_cuda_torch()
         library = None
         if record.plugin is not None:
-            library = engine_file.plugin_path(self._folder, record.plugin, self._plugin_library)
+            library = engine_file.plugin_path(folder, record.plugin, self._plugin_library)
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
         self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
@@ -137,7 +137,7 @@ class TensorrtRunner(Runner):
 
     def _entered(self) -> Session:
         if self._session is None:
-            raise EngineError(f"{self._folder}: enter the runner before running it")
+            raise EngineError(f"{self._artifact.folder}: enter the runner before running it")
         return self._session
 
 

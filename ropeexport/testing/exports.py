@@ -58,6 +58,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     RopeExportError
         Where no run can be set up.
     """
+    from ropeexport.artifact import Artifact
     from ropeexport.parity.check import Options, check
     from ropeexport.parity.check_files import check_files
 
@@ -70,7 +71,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     if candidate is not None:
         report = check_files(Path(path), Path(candidate), options)
     else:
-        report = check(Path(path), module, options)
+        report = check(Artifact.read(Path(path)), module, options)
     log.add(*_notes(report))
     absent = [r for r in report.runtimes if r.name in require and r.status == "SKIPPED"]
     problems = [f"{r.name} was required: SKIPPED: {r.reason}" for r in absent]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic
+from ropeexport.artifact import Artifact
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import BuildError, UsageError
-from ropeexport.manifest import EngineRecord, Implementation, Manifest, Profile
-from ropeexport.onnx_files import onnx_file
+from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
 from ropeexport.profiles import Shapes, make_profile
 from ropeexport.trt import child, preflight
 from ropeexport.trt.flavour import pick_flavour
@@ -50,7 +50,7 @@ class Options:
 
 
 def build(
-    folder: Path,
+    artifact: Artifact,
     options: Options | None = None,
     *,
     on_progress: child.OnProgress | None = None,
@@ -60,8 +60,8 @@ def build(
 
     Parameters
     ----------
-    folder : Path
-        An output folder of ``ropeexport export``.
+    artifact : Artifact
+        An output folder.
     options : Options
         Implementation, flavour, shapes, plugin library.
     on_progress : callable
@@ -80,16 +80,15 @@ def build(
         The class says which stage failed; nothing is left of an engine that was not finished.
     """
     options = options or Options()
-    record = manifest.read(folder)
-    atomic.refuse_existing(folder / manifest.ENGINE_NAME, options.force)
-    engine = make_engine(folder, record, folder, options, on_progress=on_progress, on_note=on_note)
-    manifest.write(folder, record.model_copy(update={"engine": engine}))
+    folder = artifact.folder
+    atomic.refuse_existing(folder / ENGINE_NAME, options.force)
+    engine = make_engine(artifact, folder, options, on_progress=on_progress, on_note=on_note)
+    artifact.updated(engine=engine).write()
     return engine
 
 
 def make_engine(
-    folder: Path,
-    record: Manifest,
+    artifact: Artifact,
     target: Path,
     options: Options,
     *,
@@ -100,24 +99,22 @@ def make_engine(
 
     Parameters
     ----------
-    folder : Path
-        Where the model file of ``record`` lies, with its weights.
-    record : Manifest
-        What the model is; it need not be the manifest of ``folder``.
+    artifact : Artifact
+        The model, with its weights.
     target : Path
         Where the engine, the timing cache and a library that is not embedded go.
     options, on_progress, on_note
         See :func:`build`.
     """
-    flavour = pick_flavour(options.flavour)
+    record, flavour = artifact.manifest, pick_flavour(options.flavour)
     implementation, library = _implementation(record, options, flavour)
     profile = _profile(record, options, implementation)
-    _check_model(folder, record, library)
-    engine_path = target / manifest.ENGINE_NAME
+    _check_model(artifact, library)
+    engine_path = target / ENGINE_NAME
     with atomic.ended_cleanly(), atomic.replacing(engine_path) as temporary:
         request = BuildRequest(
             flavour=flavour,
-            model=(folder / record.model.file).absolute(),
+            model=artifact.model_path.absolute(),
             engine=temporary.absolute(),
             implementation=implementation,
             profile=profile,
@@ -189,13 +186,12 @@ def _profile(record: Manifest, options: Options, implementation: Implementation)
     return profile
 
 
-def _check_model(folder: Path, record: Manifest, library: PluginLibrary | None) -> None:
-    path = folder / record.model.file
-    model = onnx_file.load(path, external_data=False)
+def _check_model(artifact: Artifact, library: PluginLibrary | None) -> None:
+    file = artifact.file
     if library is not None:  # before the hash: it says more of what was changed
-        preflight.check_plugin_attributes(path, model, library)
-    preflight.check_unchanged(path, record)
-    preflight.check_types(path, model)
+        preflight.check_plugin_attributes(file, library)
+    preflight.check_unchanged(artifact)
+    preflight.check_types(file)
 
 
 def _check_interface(record: Manifest, built: Built) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import onnx_ir as ir
+
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Implementation
-from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops.attention import with_standard_attention
-from ropeexport.onnx_ops.bodies import Body, with_body
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.variants import with_body, with_standard_attention
+from ropeexport.onnx_ops.bodies import Body
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.messages import Attention, BuildRequest
 from ropeexport.trt.reporting import Journal
@@ -43,10 +45,10 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     parser = trt.OnnxParser(network, journal.logger)
     # weights outside the file stay there: the parser finds them by the file's own path
     model = with_body(
-        with_standard_attention(onnx_file.load(request.model, external_data=False)),
+        with_standard_attention(OnnxFile(request.model).graph),
         _BODIES[request.implementation],
     )
-    if not parser.parse(model.SerializeToString(), str(request.model)):
+    if not parser.parse(ir.to_proto(model).SerializeToString(), str(request.model)):
         raise BuildError(f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}")
     return Parsed(builder, network, parser)
 

@@ -3,60 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 
-from ropeexport import atomic
+from ropeexport.artifact import Artifact
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile, rope_nodes
 from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
-from ropeexport.weights.integrity import check_weights
 
-_DOUBLE = onnx.TensorProto.DOUBLE
+_DOUBLE = ir.DataType.DOUBLE
 _NAMED = 5  # how many nodes an error names
 _PE_RANK = 6
 _HEAD_AXIS = 1
 
 
-def check_unchanged(path: Path, manifest: Manifest) -> None:
+def check_unchanged(artifact: Artifact) -> None:
     """Raise unless a file, and the weight files it refers to, are those of the manifest."""
-    check_weights(path.parent, manifest.model.weights)
-    found = atomic.sha256_of(path)
-    if found != manifest.model.sha256:
+    artifact.check_weights()
+    if not artifact.is_exported_file:
         raise ModelFileError(
-            f"{path}: not the file that was exported: expected sha256 "
-            f"{manifest.model.sha256[:12]}…, got {found[:12]}…; "
+            f"{artifact.model_path}: not the file that was exported: expected sha256 "
+            f"{artifact.manifest.model.sha256[:12]}…, got {artifact.model_sha256[:12]}…; "
             "an engine of it would stand for another model; export again with --force"
         )
 
 
-def check_types(path: Path, model: onnx.ModelProto) -> None:
+def check_types(file: OnnxFile) -> None:
     """Raise where the graph holds float64, which TensorRT would make float32 without a word."""
-    places = list(dict.fromkeys(_float64_places(model)))
+    places = list(dict.fromkeys(_float64_places(file.graph)))
     if places:
         more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
         raise BuildError(
-            f"{path}: TensorRT has no float64 and would round to float32 without a word: "
+            f"{file.path}: TensorRT has no float64 and would round to float32 without a word: "
             f"{', '.join(places[:_NAMED])}{more}; use float32 there (for the angles of positions, "
             "ropeexport's own op keeps them exact)"
         )
 
 
-def check_plugin_attributes(path: Path, model: onnx.ModelProto, library: PluginLibrary) -> None:
+def check_plugin_attributes(file: OnnxFile, library: PluginLibrary) -> None:
     """Raise unless each rope carries what TensorRT finds it by."""
     expected = dict(zip(PLUGIN_ATTRIBUTES, (library.version, library.namespace), strict=True))
-    for node in onnx_file.rope_nodes(model):
-        found = {a.name: a.s.decode(errors="replace") for a in node.attribute}
+    for node in rope_nodes(file.graph):
+        found = {a.name: str(a.value) for a in node.attributes.values()}
         for name, value in expected.items():
             if found.get(name) != value:
                 got = repr(found[name]) if name in found else "none"
                 raise PluginError(
-                    f"{path}: node {node.name}: {name}: expected {value!r}, which {library.path} "
-                    f"registers, got {got}; export again, or compile the plugin of this version "
-                    "with 'ropeexport plugin build'"
+                    f"{file.path}: node {node.name}: {name}: expected {value!r}, which "
+                    f"{library.path} registers, got {got}; export again, or compile the plugin of "
+                    "this version with 'ropeexport plugin build'"
                 )
 
 
@@ -82,31 +79,28 @@ def check_native_shapes(manifest: Manifest, shapes: dict[str, tuple[int, ...]]) 
             )
 
 
-def _float64_places(model: onnx.ModelProto) -> Iterator[str]:
-    graph = model.graph
-    for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type == _DOUBLE:
+def _float64_places(model: ir.Model) -> Iterator[str]:
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.dtype == _DOUBLE:
             yield f"{value.name} (input or output)"
-    for tensor in graph.initializer:
-        if tensor.data_type == _DOUBLE:
-            yield f"{tensor.name} (weight)"
-    yield from _float64_nodes(graph.node)
-    for function in model.functions:
-        yield from _float64_nodes(function.node, f"{function.domain}::{function.name}, ")
+    for name, value in model.graph.initializers.items():
+        if value.dtype == _DOUBLE:
+            yield f"{name} (weight)"
+    yield from _float64_nodes(model.graph)
+    for function in model.functions.values():
+        yield from _float64_nodes(function, f"{function.domain}::{function.name}, ")
 
 
-def _float64_nodes(nodes: Iterator[onnx.NodeProto], where: str = "") -> Iterator[str]:
+def _float64_nodes(part: ir.Graph | ir.Function, where: str = "") -> Iterator[str]:
     """Yield the nodes that bring float64 into a graph, those of subgraphs too."""
-    for node in nodes:
-        if any(_brings_float64(attribute) for attribute in node.attribute):
-            name = node.name or ", ".join(node.output)
+    for node in part.all_nodes():
+        if any(map(_brings_float64, node.attributes.values())):
+            name = node.name or ", ".join(str(value.name) for value in node.outputs)
             yield f"{name} ({where}{node.op_type})"
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _float64_nodes(graph.node, where)
 
 
-def _brings_float64(attribute: onnx.AttributeProto) -> bool:
-    if attribute.name in ("to", "dtype", "output_dtype") and attribute.i == _DOUBLE:
+def _brings_float64(attribute: ir.Attr) -> bool:
+    if attribute.name in ("to", "dtype", "output_dtype") and attribute.value == _DOUBLE:
         return True
-    return bool(attribute.t.data_type == _DOUBLE)
+    is_tensor = attribute.type == ir.AttributeType.TENSOR
+    return bool(is_tensor and attribute.as_tensor().dtype == _DOUBLE)

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 import pytest
 from command_line import ropeexport
+from onnx_edits import make_standard
 
+from ropeexport.artifact import Artifact
 from ropeexport.bench import show
 from ropeexport.bench.bench import bench
 from ropeexport.bench.options import Options
 from ropeexport.bench.records import Bench, Timing
 from ropeexport.bench.schema import render
 from ropeexport.errors import UsageError
-from ropeexport.onnx_ops.attention import make_standard
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}
@@ -27,7 +28,7 @@ NO_GPU = "no NVIDIA GPU: a TensorRT engine runs on one only"
 @pytest.fixture(scope="module")
 def found(export_once) -> Bench:
     against = ("plain", "without-rope", "tensorrt", "optimum")
-    return bench(export_once(), Options(against=against, lengths=(8, 16), **QUICK))
+    return bench(Artifact.read(export_once()), Options(against=against, lengths=(8, 16), **QUICK))
 
 
 def status(found: Bench) -> dict[str, str]:
@@ -64,7 +65,7 @@ def test_what_computes_something_else_is_not_timed(exported) -> None:
     make_standard(node)
     node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
-    made = bench(folder, Options(against=("eager",), **QUICK))
+    made = bench(Artifact.read(folder), Options(against=("eager",), **QUICK))
     assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
     assert [t.contender for t in made.groups[0].timings] == ["eager"]
     assert "bound" in next(r.reason for r in made.contenders if r.name == "ropeexport")
@@ -80,7 +81,7 @@ def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(exported
     blocks = next(a.g for a in choice.attribute if a.name == "then_branch")
     next(n for n in blocks.node if n.op_type == "MultiHeadAttention").input[2] = "k_rows"
     onnx.save(model, folder / "model.onnx")
-    made = bench(folder, Options(against=("eager",), lengths=(80, 128), **QUICK))
+    made = bench(Artifact.read(folder), Options(against=("eager",), lengths=(80, 128), **QUICK))
     assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
     assert [[t.contender for t in group.timings] for group in made.groups] == [
         ["eager", "ropeexport"], ["eager"],
@@ -115,7 +116,7 @@ def test_a_module_without_our_op_has_no_floor(tmp_path) -> None:
         "def make():\n    return Double(), {'x': torch.ones(2, 4)}, {}\n"
     )
     options = Options(against=("without-rope",), module=f"{factory}:make", **QUICK)
-    assert status(bench(tmp_path, options))["without-rope"] == "SKIPPED"
+    assert status(bench(Artifact.read(tmp_path), options))["without-rope"] == "SKIPPED"
 
 
 def test_the_command_writes_records_and_a_chart(exported) -> None:
@@ -178,7 +179,7 @@ def test_plain_programs_compute_the_same(export_once) -> None:
     from ropeexport.models import sources
 
     folder = export_once("flux-self-attention-ids", "fp32")
-    example = sources.rebuild_example(manifest.read(folder), folder)
+    example = sources.rebuild_example(Artifact(folder, manifest.read(folder)))
     program = plain_program(example)
     assert "ropeexport" not in str(program.graph)
     inputs = {n: x.repeat_interleave(2, 0)[:2] for n, x in example.inputs.items()}

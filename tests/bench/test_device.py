@@ -12,6 +12,7 @@ from command_line import ROOT, ropeexport
 
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.machine import describe
+from ropeexport.artifact import Artifact
 from ropeexport.bench import device, machine
 from ropeexport.bench.bench import bench
 from ropeexport.bench.device import choose_device
@@ -107,7 +108,7 @@ def test_the_measurements_of_the_kernel_need_torch_alone() -> None:
 @pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
 def test_a_whole_run_on_a_gpu(export_once) -> None:
     options = Options(device="cuda", lengths=(64,), rounds=2, repeats=1)
-    found = bench(export_once("flux-attention", "fp16", 128), options)
+    found = bench(Artifact.read(export_once("flux-attention", "fp16", 128)), options)
     status = {record.name: record for record in found.contenders}
     assert found.device == "cuda"
     assert status["eager"].status == "TIMED"

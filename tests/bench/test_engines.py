@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.atomic import sha256_of
 from ropeexport.bench import bench as benchmark
 from ropeexport.bench import engines
@@ -60,7 +61,7 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     assert answer["again_seconds"] is None  # TensorRT-RTX measures nothing while it builds
     assert str(answer["version"]).startswith("tensorrt-rtx ")
     assert contents(folder) == before
-    runner = TensorrtRunner((prepared / kind).parent)
+    runner = TensorrtRunner(Artifact.read((prepared / kind).parent))
     facts = runner.facts
     assert (facts.implementation, facts.version) == ((implementation,), answer["version"])
     engine = manifest.read((prepared / kind).parent).engine

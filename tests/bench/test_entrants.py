@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from made_tensorrt import A_GPU, engine_record
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
@@ -59,7 +59,7 @@ def setup(monkeypatch, export_once, tmp_path) -> Setup:
     (tmp_path / FILE).parent.mkdir()
     (tmp_path / FILE).write_bytes(b"engine")
     options = Options(device="cuda", threads=1)
-    return Setup(folder, manifest.read(folder), options, tmp_path, {}, ())
+    return Setup(Artifact.read(folder), options, tmp_path, {}, ())
 
 
 def opened(setup: Setup) -> Entrant:

@@ -14,6 +14,7 @@ from torch import nn
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
 from ropeexport.exporting.exporter import export_example, export_model
 from ropeexport.exporting.opsets import newest_opset
@@ -21,7 +22,6 @@ from ropeexport.manifest import Source
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS, Options
 from ropeexport.models.example import Example
-from ropeexport.onnx_files import onnx_file
 from ropeexport.weights.integrity import check_weights
 
 SMALL = {"heads": 2, "head_dim": 16}
@@ -50,7 +50,7 @@ def test_the_file_keeps_its_contract(exported, model: str, dtype: str) -> None:
     proto = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
-    ropes = onnx_file.rope_nodes(proto)
+    ropes = [node for node in proto.graph.node if node.op_type == "ApplyRope"]
     assert len(ropes) == 1
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in ropes[0].attribute}
     assert attributes == {"plugin_version": b"1", "plugin_namespace": b"ropeexport"}
@@ -119,7 +119,7 @@ def test_a_rebuilt_module_has_the_weights_of_the_file(exported, model: str) -> N
     changed = folder / "changed"
     changed.mkdir()
     onnx.save(proto, changed / "model.onnx")
-    module = sources.rebuild(manifest.read(folder), changed)
+    module = sources.rebuild(Artifact(changed, manifest.read(folder)))
     scales = [p for name, p in module.named_parameters() if name.endswith("scale")]
     assert len(scales) == (0 if model == "flux-attention" else 2)
     assert all(p.detach().tolist() == list(range(16)) for p in scales)
@@ -132,8 +132,8 @@ def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> No
     assert len(record.model.ropes) == 2
     assert record.axes["batch"].opt == 1
     with pytest.raises(ParityError, match="--module"):
-        sources.rebuild(record, tmp_path)
-    module = sources.rebuild(record, tmp_path, reference)
+        sources.rebuild(Artifact(tmp_path, record))
+    module = sources.rebuild(Artifact(tmp_path, record), reference)
     x, pe = torch.randn(3, 9, 32), ropeexport.rope(torch.arange(9).expand(3, 9), 8, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     ours = session.run(None, {"x": x.numpy(), "pe": pe.numpy()})[0]
@@ -207,7 +207,7 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     assert weights.referenced_tensors > 0
     assert weights.referenced_bytes <= weights.files[0].size
     check_weights(tmp_path, weights)
-    eager = sources.rebuild(record, tmp_path)
+    eager = sources.rebuild(Artifact(tmp_path, record))
     x, pe = torch.randn(2, 5, 32), ropeexport.rope(torch.arange(5).expand(2, 5), 16, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     ours = session.run(None, {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()})[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import torch
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.onnx_retype import float64_twin
+from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.testing import assert_parity
 
 AXES = {"x": {0: "b", 1: "l"}, "pos": {0: "b", 1: "l"}}
@@ -94,12 +95,12 @@ def test_fuse_finishes_a_file_as_export_does(tmp_path) -> None:
     assert (count.found, count.replaced) == (1, 1)
     assert record == manifest.read(tmp_path / "out")
     model = onnx_file.load(tmp_path / "out/model.onnx")
-    kinds = {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in model.graph}
     assert "RMSNormalization" in kinds
     assert "Where" not in kinds
     feeds = {name: x.numpy() for name, x in inputs(3, 9).items()}
     ours = onnxruntime.InferenceSession(tmp_path / "out/model.onnx").run(None, feeds)
-    original = onnx.reference.ReferenceEvaluator(float64_twin(onnx_file.load(path)))
+    original = onnx.reference.ReferenceEvaluator(ir.to_proto(float64_twin(onnx_file.load(path))))
     assert_parity(ours, lambda **wide: original.run(None, wide), inputs=feeds)
 
 
@@ -108,9 +109,9 @@ def test_nothing_that_was_written_is_read_again(tmp_path, monkeypatch) -> None:
     loads = []
     load = onnx_file.load
 
-    def counted(file: Path, external_data: bool = True) -> onnx.ModelProto:
+    def counted(file: Path) -> ir.Model:
         loads.append(file.name)
-        return load(file, external_data)
+        return load(file)
 
     monkeypatch.setattr(onnx_file, "load", counted)
     export_example(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from ropeexport import manifest
@@ -15,7 +16,7 @@ from ropeexport.lint.graph import Graph
 from ropeexport.lint.graph_rules import GRAPH_RULES
 from ropeexport.lint.lint import RULES, lint
 from ropeexport.manifest import EngineRecord, Profile, Refusal, RopeCount
-from ropeexport.onnx_files.inspection import inspect
+from ropeexport.onnx_files.inspection import inspect, subject_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "lint.md"
 ROPE = 'ropeexport.ApplyRope <plugin_version = "1", plugin_namespace = "ropeexport">'
@@ -73,7 +74,7 @@ def graph_of(text: str, *, body: bool = True) -> Graph:
         from ropeexport.onnx_ops.bodies import apply_rope_function
 
         model.functions.append(apply_rope_function(23))
-    return Graph(model)
+    return Graph(ir.from_proto(model))
 
 
 def found_in(graph: Graph) -> set[str]:
@@ -111,7 +112,7 @@ g (float16{FOUR} q, int64[b, l] pos, float16[l, 4] tables) => (float16{FOUR} out
   out = {op}({inputs})
 }}"""
     head = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'
-    assert found_in(Graph(onnx.parser.parse_model(head + text))) == {"half-tables"}
+    assert found_in(Graph(ir.from_proto(onnx.parser.parse_model(head + text)))) == {"half-tables"}
 
 
 def test_a_rope_without_its_body_is_found() -> None:
@@ -119,7 +120,7 @@ def test_a_rope_without_its_body_is_found() -> None:
 
 
 def names(folder: Path) -> set[str]:
-    return {finding.rule for finding in lint(folder).findings}
+    return {finding.rule for finding in lint(subject_of(folder)).findings}
 
 
 def test_our_own_exports_are_in_order(export_once) -> None:
@@ -193,4 +194,4 @@ def test_every_rule_has_a_test_and_a_line() -> None:
 
 def test_inspection_stays_as_it_was(export_once) -> None:
     folder = export_once()
-    assert lint(folder).inspection == inspect(folder)
+    assert lint(subject_of(folder)).inspection == inspect(subject_of(folder))

@@ -10,18 +10,21 @@ import numpy as np
 import onnx
 import pytest
 from command_line import assert_one_line, ropeexport
+from onnx_edits import make_standard, with_body
 
 from ropeexport.errors import ModelFileError, UsageError
 from ropeexport.locate.files import check_shared, locate_files
-from ropeexport.onnx_ops.attention import make_standard
-from ropeexport.onnx_ops.bodies import with_body
-from ropeexport.parity.check_files import check_files
+from ropeexport.parity.check_files import check_files, onnx_of
 from ropeexport.parity.options import Options
 
 FEW, STRICT = Options(count=4), Options(count=4, atol=1e-30)
 GRAPH = """<ir_version: 10, opset_import: ["" : 23]>
 g (float[batch, n] x) => (float[batch, n] y)
 {{ {a} = Sigmoid(x) {b} = {op}({a}) {c} = Neg({b}) y = Exp({c}) }}"""
+
+
+def located(reference, candidate, report):
+    return locate_files(onnx_of(reference), onnx_of(candidate), report)
 
 
 def plain(path: Path, names: str = "abc", op: str = "Identity") -> Path:
@@ -43,7 +46,7 @@ def causal(folder: Path) -> Path:
 def test_a_fault_between_two_files_is_located(exported, dtype: str) -> None:
     folder = exported("flux-self-attention", dtype)
     other = causal(folder)
-    (location,) = locate_files(folder, other, check_files(folder, other, FEW)).locations
+    (location,) = located(folder, other, check_files(folder, other, FEW)).locations
     assert (location.runtime, location.tensor) == ("candidate", "scaled_dot_product_attention")
     assert location.op == "Attention"
     assert location.source.startswith("ropeexport/modules.py:")
@@ -53,7 +56,7 @@ def test_a_fault_between_two_files_is_located(exported, dtype: str) -> None:
 
 def test_types_that_a_file_does_not_say_are_inferred(tmp_path: Path) -> None:
     right, wrong = plain(tmp_path / "right.onnx"), plain(tmp_path / "wrong.onnx", op="Sin")
-    (location,) = locate_files(right, wrong, check_files(right, wrong, FEW)).locations
+    (location,) = located(right, wrong, check_files(right, wrong, FEW)).locations
     assert (location.tensor, location.op, location.sound) == ("b", "Sin", ("a",))
     assert location.compared == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["right.onnx", "wrong.onnx"]
@@ -61,7 +64,7 @@ def test_types_that_a_file_does_not_say_are_inferred(tmp_path: Path) -> None:
 
 def test_names_that_one_file_has_alone_are_passed_over(tmp_path: Path) -> None:
     right, wrong = plain(tmp_path / "right.onnx"), plain(tmp_path / "wrong.onnx", "azc", "Sin")
-    (location,) = locate_files(right, wrong, check_files(right, wrong, FEW)).locations
+    (location,) = located(right, wrong, check_files(right, wrong, FEW)).locations
     assert (location.tensor, location.not_compared) == ("c", ("z",))
 
 
@@ -71,11 +74,11 @@ def test_no_sound_tensor_is_accused(exported) -> None:
     onnx.save(with_body(onnx.load(folder / "model.onnx"), "general"), general)
     strict = check_files(folder, general, STRICT)
     assert strict.verdict == "FAIL"
-    (location,) = locate_files(folder, general, strict).locations
+    (location,) = located(folder, general, strict).locations
     assert location.tensor == ""
     assert "each is within its derived bound" in location.reason
     passed = check_files(folder, general, FEW)
-    assert locate_files(folder, general, passed) == passed
+    assert located(folder, general, passed) == passed
 
 
 def test_what_cannot_be_located_says_so_before_it_is_compared(tmp_path: Path) -> None:
@@ -94,7 +97,7 @@ def test_from_the_command_line_without_torch(exported) -> None:
     folder = exported()
     arguments = ["ropeexport", "check", str(folder), str(causal(folder)), "--cases", "4"]
     code = (
-        "import sys; sys.modules.update(torch=None, onnx_ir=None, onnxscript=None)\n"
+        "import sys; sys.modules.update(torch=None, onnxscript=None)\n"
         "from ropeexport.cli.main import main\n"
         f"sys.argv = {[*arguments, '--locate']!r}\n"
         "main()"

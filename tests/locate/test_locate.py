@@ -9,14 +9,15 @@ import numpy as np
 import onnx
 import pytest
 from command_line import ropeexport
+from onnx_edits import make_standard
 
 from mutants.catalogue import MUTANTS
 from mutants.trial import _FACTORIES, Court
+from ropeexport.artifact import Artifact
 from ropeexport.locate import locate as locating
 from ropeexport.locate.engine import options_of
 from ropeexport.locate.locate import locate
 from ropeexport.manifest import EngineRecord, Profile
-from ropeexport.onnx_ops.attention import make_standard
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, markdown
 
@@ -59,7 +60,9 @@ def trial(court: Court, name: str, runtimes: tuple[str, ...] = ()):
     dtype = mutant.dtypes[0]
     options = Options(lengths=mutant.lengths, count=mutant.count, runtimes=runtimes)
     report = court._check(mutant.kind, dtype, mutant.edit, options)
-    return report, locate(court._place / "broken", report, f"{_FACTORIES}:{mutant.kind}_{dtype}")
+    return report, locate(
+        Artifact.read(court._place / "broken"), report, f"{_FACTORIES}:{mutant.kind}_{dtype}"
+    )
 
 
 @pytest.mark.parametrize("name", IN_OPENVINO)
@@ -101,9 +104,9 @@ MODELS = [
 @pytest.mark.parametrize(("model", "dtype"), MODELS)
 def test_no_sound_tensor_is_accused(export_once, model: str, dtype: str) -> None:
     folder = export_once(model, dtype)
-    strict = check(folder, options=Options(count=6, atol=1e-30, runtimes=STOCK))
+    strict = check(Artifact.read(folder), options=Options(count=6, atol=1e-30, runtimes=STOCK))
     assert strict.verdict == "FAIL"
-    (location,) = locate(folder, strict).locations
+    (location,) = locate(Artifact.read(folder), strict).locations
     assert location.tensor == ""
     assert "each is within its derived bound" in location.reason
     assert location.compared >= 4
@@ -127,8 +130,8 @@ def test_a_runtime_that_computes_wrongly_is_located(export_once, monkeypatch) ->
         return contender
 
     monkeypatch.setattr(locating, "open_tapped", spoiled)
-    strict = check(folder, options=Options(count=2, atol=1e-30, runtimes=STOCK))
-    (location,) = locate(folder, strict).locations
+    strict = check(Artifact.read(folder), options=Options(count=2, atol=1e-30, runtimes=STOCK))
+    (location,) = locate(Artifact.read(folder), strict).locations
     assert (location.tensor, location.op) == ("scaled_dot_product_attention", "Attention")
     assert set(location.sound) == {"q_rotated_0", "k_rotated_0", "getitem_2"}
 
@@ -182,8 +185,8 @@ def test_a_failing_engine_is_built_with_its_inner_tensors(exported, monkeypatch)
     from ropeexport.trt.build import build
 
     folder = exported("flux-attention", "fp16", 64)
-    build(folder, BuildOptions(impl="decomposed"))
-    report = check(folder, options=Options(count=4))
+    build(Artifact.read(folder), BuildOptions(impl="decomposed"))
+    report = check(Artifact.read(folder), options=Options(count=4))
     case = next(c.case for c in report.comparisons if c.case)
     numbers = Numbers(elements=1, max_abs=1, max_rel=1, max_ulps=1, ulps_at_rms=1, rms=1,
                       relative_l2=1, cosine=0, worst=None)  # fmt: skip
@@ -194,10 +197,12 @@ def test_a_failing_engine_is_built_with_its_inner_tensors(exported, monkeypatch)
     built = {}
 
     def recorded(place, options):
-        built.update(build(place, options).model_dump())
+        made = build(place, options)
+        built.update(made.model_dump())
+        return made
 
     monkeypatch.setattr(engines, "build", recorded)
-    found = locate(folder, report.model_copy(update={"comparisons": (failing,)}))
+    found = locate(Artifact.read(folder), report.model_copy(update={"comparisons": (failing,)}))
     assert [spec["name"] for spec in built["outputs"]][-1] == "out"
     assert len(built["outputs"]) >= 4
     # the engine was built; that it runs needs a GPU, and says so where there is none

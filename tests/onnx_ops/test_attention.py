@@ -14,12 +14,11 @@ from onnx.reference import ReferenceEvaluator
 from ropeexport.dtypes import float_type
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.passes import attach_functions
+from ropeexport.onnx_files.variants import lengths_of_change, with_standard_attention
 from ropeexport.onnx_ops import names
 from ropeexport.onnx_ops.attention import (
     FROM,
     NUM_HEADS,
-    lengths_of_change,
-    with_standard_attention,
 )
 
 HEADS, S, D, DV = 2, 12, 8, 16
@@ -98,8 +97,8 @@ def test_onnxruntime_has_a_kernel_for_the_long_branch(tmp_path) -> None:
 
 @pytest.mark.parametrize(("kind", "limit"), [("float", 2048), ("float16", 1024)])
 def test_where_a_type_changes_its_kernel(kind: str, limit: int) -> None:
-    assert lengths_of_change(shared(plain(kind))) == [limit]
-    assert lengths_of_change(plain(kind)) == []
+    assert lengths_of_change(ir.from_proto(shared(plain(kind)))) == [limit]
+    assert lengths_of_change(ir.from_proto(plain(kind))) == []
 
 
 @pytest.mark.parametrize("kind", ["double", "bfloat16"])
@@ -163,7 +162,7 @@ def test_masks_and_other_numbers_of_heads_are_left(change: tuple[str, ...]) -> N
 def test_the_standard_comes_back_whole() -> None:
     model = shared(plain(attributes="<scale = 0.5>"))
     assert {a.name for a in model.graph.node[0].attribute} == {NUM_HEADS, FROM, "scale"}
-    back = with_standard_attention(model)
+    back = ir.to_proto(with_standard_attention(ir.from_proto(model)))
     assert [(n.domain, n.op_type) for n in back.graph.node] == [("", names.ATTENTION)]
     assert [a.name for a in back.graph.node[0].attribute] == ["scale"]
     assert not back.functions

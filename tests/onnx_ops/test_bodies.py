@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from onnx_edits import with_body
 from seed_functions import seed_apply_rope, seed_rope
 
-from ropeexport.onnx_ops.bodies import apply_rope_function, with_body
+from ropeexport.onnx_ops.bodies import apply_rope_function
 
 TYPES = {"float": np.float32, "float16": np.float16}
 FLOAT_ULP = float(np.finfo(np.float32).eps)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import flux_axes
-from ropeexport.onnx_files import onnx_file
+from ropeexport.onnx_files.specs import input_specs
 from ropeexport.onnx_ops import rope_table, semantics
 
 PROMISED = 2.0**-23
@@ -98,7 +99,7 @@ def test_a_float_input_that_reaches_the_table_is_known_as_positions() -> None:
             y = Neg(x)
         }"""
     )
-    roles = {spec.name: spec.role for spec in onnx_file.input_specs(model)}
+    roles = {spec.name: spec.role for spec in input_specs(ir.from_proto(model))}
     assert (roles["txt_ids"], roles["img_ids"], roles["x"]) == ("positions", "positions", "data")
 
 

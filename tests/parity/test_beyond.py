@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_ops.rope_table import MAX_POSITION, limit_of
 from ropeexport.parity import report as reports
@@ -46,7 +47,7 @@ def of_kind(report: Report, kind: str, runtime: str = "onnxruntime") -> list[Com
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_a_right_file_passes_up_to_its_limit_and_is_nan_beyond(with_limit, dtype: str) -> None:
-    report = check(with_limit(dtype), options=FEW)
+    report = check(Artifact.read(with_limit(dtype)), options=FEW)
     assert report.verdict == "PASS", report.reason
     assert {c.status for c in of_kind(report, "long positions")} == {"PASS"}
     for comparison in (beyond := of_kind(report, BEYOND)):
@@ -59,7 +60,7 @@ def test_a_right_file_passes_up_to_its_limit_and_is_nan_beyond(with_limit, dtype
 
 
 def test_reports_show_what_was_nan(with_limit) -> None:
-    report = check(with_limit(), options=FEW)
+    report = check(Artifact.read(with_limit()), options=FEW)
     shown = reports.render(report).renderables
     assert any("2 NaN beyond the tables of angles, as documented" in str(part) for part in shown)
     rows = [row for row in view.case_rows(report) if row.case.kind == BEYOND]
@@ -147,7 +148,7 @@ def shorter_tables(model: onnx.ModelProto) -> None:
 def test_a_finite_wrong_number_beyond_fails(with_limit) -> None:
     folder = with_limit()
     spoiled(folder, clip_instead)
-    report = check(folder, options=FEW)
+    report = check(Artifact.read(folder), options=FEW)
     assert {c.status for c in of_kind(report, BEYOND)} == {"FAIL"}
     assert {c.status for c in of_kind(report, "long positions")} == {"PASS"}
 
@@ -155,7 +156,7 @@ def test_a_finite_wrong_number_beyond_fails(with_limit) -> None:
 def test_nan_at_the_limit_itself_fails(with_limit) -> None:
     folder = with_limit()
     spoiled(folder, shorter_tables)
-    report = check(folder, options=FEW)
+    report = check(Artifact.read(folder), options=FEW)
     assert {c.status for c in of_kind(report, "long positions")} == {"FAIL"}
     assert "not finite" in of_kind(report, "long positions")[0].reason
     assert {c.status for c in of_kind(report, BEYOND)} == {"PASS"}

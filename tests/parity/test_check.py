@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from parity import mutants
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError
 from ropeexport.models import sources
 from ropeexport.parity import check as checks
@@ -73,7 +74,7 @@ def verdicts(request, export_once) -> dict[str, set[str]]:
     """Judge every attention of the catalogue in the designed cases of up to length 65."""
     folder = export_once(dtype=request.param)
     record = manifest.read(folder)
-    module = sources.rebuild(record, folder, None)
+    module = sources.rebuild(Artifact(folder, record))
     cases = [case for case in select(record).cases if case.sizes["length"] <= 65]
     contenders = [Contender(a.__name__, Mutant(a)) for a in (*mutants.RIGHT, *mutants.FAULTS)]
     found: dict[str, set[str]] = {}
@@ -98,7 +99,7 @@ def test_what_is_right_is_never_failed(verdicts, attention) -> None:
 def test_native_is_held_to_rotations(exported, monkeypatch) -> None:
     contender = Contender("tensorrt", Mutant(mutants.correct, "native"))
     monkeypatch.setattr(checks, "open_contenders", lambda *_: [contender])
-    report = check(exported(), options=FEW)
+    report = check(Artifact.read(exported()), options=FEW)
     statuses = {
         (c.case.kind, c.status)
         for c in report.comparisons
@@ -118,7 +119,7 @@ def test_a_changed_file_is_compared_and_said_to_be_changed(exported) -> None:
     scale = next(i for i in proto.graph.initializer if i.name.endswith("query_norm.scale"))
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 1.5, scale.name))
     onnx.save(proto, folder / "model.onnx")
-    report = check(folder, options=FEW)
+    report = check(Artifact.read(folder), options=FEW)
     assert report.notes == ("model.onnx is not the file that was exported: its hash differs",)
     # the oracle's weights are the file's own, so only the graph is on trial
     assert report.verdict == "PASS"
@@ -127,7 +128,7 @@ def test_a_changed_file_is_compared_and_said_to_be_changed(exported) -> None:
 def test_weights_come_from_the_file_not_from_a_new_draw(exported) -> None:
     folder = exported("flux-self-attention", "fp32")
     record = manifest.read(folder)
-    module = sources.rebuild(record, folder, None)
+    module = sources.rebuild(Artifact(folder, record))
     stored = {
         i.name: numpy_helper.to_array(i) for i in onnx.load(folder / "model.onnx").graph.initializer
     }
@@ -139,8 +140,8 @@ def test_user_code_is_imported_only_when_named(exported) -> None:
     reference = "tests/user_models.py:grouped_attention"
     folder = exported(reference)
     with pytest.raises(ParityError, match="--module"):
-        check(folder, options=FEW)
-    assert check(folder, reference, FEW).verdict == "PASS"
+        check(Artifact.read(folder), options=FEW)
+    assert check(Artifact.read(folder), reference, FEW).verdict == "PASS"
 
 
 def test_an_interruption_keeps_what_is_done(exported, monkeypatch) -> None:
@@ -153,19 +154,19 @@ def test_an_interruption_keeps_what_is_done(exported, monkeypatch) -> None:
         return original(self, case, contenders)
 
     monkeypatch.setattr(Judge, "judge", interrupted)
-    report = check(exported(), options=FEW)
+    report = check(Artifact.read(exported()), options=FEW)
     assert (report.verdict, report.complete) == ("FAIL", False)
     assert len({c.case.name for c in report.comparisons if c.case}) == 3
 
 
 def test_a_users_own_bound_replaces_ours(exported) -> None:
-    strict = check(exported(), options=Options(count=3, atol=0.0, rtol=0.0))
+    strict = check(Artifact.read(exported()), options=Options(count=3, atol=0.0, rtol=0.0))
     assert strict.verdict == "FAIL"
     assert {c.bound.rule for c in strict.comparisons if c.bound} == {"override"}
 
 
 def test_the_report_is_json_that_reads_back(exported, tmp_path) -> None:
-    report = check(exported(), options=Options(count=3))
+    report = check(Artifact.read(exported()), options=Options(count=3))
     path = reports.write(tmp_path, report)
     assert Report.model_validate_json(path.read_text()) == report
     data = json.loads(path.read_text())

@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from command_line import assert_one_line, ropeexport
+from onnx_edits import make_standard, with_body
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError, ParityError, UsageError
 from ropeexport.models import sources
-from ropeexport.onnx_ops.attention import make_standard
-from ropeexport.onnx_ops.bodies import with_body
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import select
 from ropeexport.parity.check_files import check_files
@@ -53,8 +54,8 @@ def causal(model: onnx.ModelProto) -> None:
 def test_the_graph_in_float64_is_the_module_in_float64(exported, model: str, dtype: str) -> None:
     folder = exported(model, dtype)
     record = manifest.read(folder)
-    by_torch = Oracle(sources.rebuild(record, folder), ["out"])
-    by_onnx = OnnxOracle(folder / "model.onnx")
+    by_torch = Oracle(sources.rebuild(Artifact(folder, record)), ["out"])
+    by_onnx = OnnxOracle(OnnxFile(folder / "model.onnx"))
     # a table of positions is rounded to float32 by contract in torch, and within 2^-23 in the graph
     tolerance = 2.0**-20 if model.endswith("ids") else 2.0**-45
     for case in select(record, count=6).cases:
@@ -88,7 +89,7 @@ def test_bfloat16_files_are_emulated_alike_and_that_is_no_pass(exported) -> None
 
 def test_a_file_without_a_manifest_says_enough_of_itself(exported, tmp_path) -> None:
     alone = Path(shutil.copy(exported() / "model.onnx", tmp_path / "alone.onnx"))
-    axes = manifest_of(alone).axes
+    axes = manifest_of(OnnxFile(alone)).axes
     assert axes["pe_heads"].broadcasts_to == 2
     assert axes["pe_batch"].broadcasts_to == "batch"
     assert (axes["batch"].max, axes["length"].max) == (2, 128)
@@ -112,7 +113,7 @@ def saved(folder: Path, path: Path, **changes: object) -> Path:
     """Save inputs and eager's outputs of one case."""
     record = manifest.read(folder)
     inputs = make_inputs(select(record, count=5).cases[-1], record.model.inputs)
-    with EagerRunner(sources.rebuild(record, folder), ["out"], device="cpu") as eager:
+    with EagerRunner(sources.rebuild(Artifact(folder, record)), ["out"], device="cpu") as eager:
         arrays = {**inputs, **eager.run(inputs)}
     for name, change in changes.items():
         if change is None:

@@ -7,6 +7,7 @@ import json
 import pytest
 from command_line import ropeexport
 
+from ropeexport.artifact import Artifact
 from ropeexport.parity.check import Options, check
 
 MODELS = "tests/changing_models.py"
@@ -50,7 +51,9 @@ def reason(exported):
     """Return a function that checks the sound export against another module."""
 
     def refused(name: str) -> str:
-        report = check(exported(f"{MODELS}:make_Sound"), f"{MODELS}:make_{name}", FEW)
+        report = check(
+            Artifact.read(exported(f"{MODELS}:make_Sound")), f"{MODELS}:make_{name}", FEW
+        )
         assert report.verdict == "FAIL"
         assert "PASS" not in {r.status for r in report.runtimes}
         assert [c.status for c in report.comparisons if c.runtime != "tensorrt"] == ["FAIL"]
@@ -88,7 +91,7 @@ def test_both_at_once_are_both_named(reason) -> None:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_what_is_sound_passes(exported, name: str) -> None:
-    report = check(exported(f"{MODELS}:make_Sound"), f"{MODELS}:make_{name}", FEW)
+    report = check(Artifact.read(exported(f"{MODELS}:make_Sound")), f"{MODELS}:make_{name}", FEW)
     assert report.verdict == "PASS", report.reason
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from ropeexport.artifact import Artifact
 from ropeexport.parity import running
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.judge import Judge
@@ -15,7 +16,9 @@ from ropeexport.parity.judge import Judge
 def test_the_same_seed_gives_the_same_report(exported) -> None:
     folder = exported()
     options = Options(seed=3, count=40)
-    assert check(folder, options=options) == check(folder, options=options)
+    assert check(Artifact.read(folder), options=options) == check(
+        Artifact.read(folder), options=options
+    )
 
 
 def test_cases_side_by_side_are_reported_in_their_own_order(exported, monkeypatch) -> None:
@@ -31,25 +34,25 @@ def test_cases_side_by_side_are_reported_in_their_own_order(exported, monkeypatc
 
     monkeypatch.setattr(Judge, "judge", slow_at_first)
     folder = exported()
-    side_by_side = check(folder, options=Options(count=20))
+    side_by_side = check(Artifact.read(folder), options=Options(count=20))
     monkeypatch.undo()
     monkeypatch.setattr(running, "_SIDE_BY_SIDE", -1.0)  # one after the other
     assert len(threads) > 1
-    alone = check(folder, options=Options(count=20))
+    alone = check(Artifact.read(folder), options=Options(count=20))
     names = [c.case.name for c in side_by_side.comparisons if c.case]
     assert names == [c.case.name for c in alone.comparisons if c.case]
 
 
 def test_the_reports_command_gives_the_report_again(exported) -> None:
     options = Options(seed=7, count=2, lengths=(3, 5), atol=1e-3)
-    report = check(exported(), options=options)
+    report = check(Artifact.read(exported()), options=options)
     assert report.command.endswith("--seed 7 --cases 2 --lengths 3,5 --atol 0.001")
     assert report.command.startswith("ropeexport check ")
 
 
 @pytest.mark.parametrize("count", [4, 30])
 def test_lengths_and_a_count_repeat_the_lengths_with_other_numbers(exported, count: int) -> None:
-    report = check(exported(), options=Options(count=count, lengths=(5,)))
+    report = check(Artifact.read(exported()), options=Options(count=count, lengths=(5,)))
     cases = {c.case.name: c.case for c in report.comparisons if c.case}
     assert len(cases) == count
     assert len({case.seed for case in cases.values()}) == count
@@ -57,7 +60,7 @@ def test_lengths_and_a_count_repeat_the_lengths_with_other_numbers(exported, cou
 
 
 def test_surveys_hold_every_runtime_and_every_element(exported) -> None:
-    report = check(exported(), options=Options(count=6, runtimes=("onnxruntime",)))
+    report = check(Artifact.read(exported()), options=Options(count=6, runtimes=("onnxruntime",)))
     runtimes = {survey.runtime for survey in report.surveys}
     assert runtimes == {"eager", "onnxruntime"}
     for survey in report.surveys:

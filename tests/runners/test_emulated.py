@@ -5,14 +5,17 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from onnx_edits import make_standard
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError
 from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import Options as ModelOptions
-from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.retype import float32_twin, has_foreign
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
 from ropeexport.runners.emulated import EmulatedRunner
@@ -54,7 +57,7 @@ def chain(path):
 def test_every_operator_is_rounded_where_the_graph_says_bfloat16(tmp_path, condition) -> None:
     chain(tmp_path / "m.onnx")
     x = np.random.default_rng(0).uniform(0.1, 9, 500).astype(BF16)
-    with EmulatedRunner(tmp_path / "m.onnx") as runner:
+    with EmulatedRunner(OnnxFile(tmp_path / "m.onnx")) as runner:
         got = runner.run({"x": x, "c": np.array(condition)})
     wide = np.float32
     sum_ = (x * WEIGHT).astype(wide) + THIRD.astype(wide)
@@ -67,9 +70,9 @@ def test_every_operator_is_rounded_where_the_graph_says_bfloat16(tmp_path, condi
 
 
 def test_a_twin_holds_no_bfloat16_but_in_its_roundings(tmp_path) -> None:
-    twin = float32_twin(chain(tmp_path / "m.onnx"))
-    assert not has_bfloat16(twin)
-    onnx.checker.check_model(twin, full_check=True)
+    twin = float32_twin(ir.from_proto(chain(tmp_path / "m.onnx")))
+    assert not has_foreign(twin)
+    onnx.checker.check_model(ir.to_proto(twin), full_check=True)
 
 
 def test_an_unknown_type_is_refused_and_never_left_unrounded() -> None:
@@ -78,13 +81,13 @@ def test_an_unknown_type_is_refused_and_never_left_unrounded() -> None:
         "g (bfloat16[n] x) => (bfloat16[n] y) { h = other.Mystery(x)\n y = Neg(h) }"
     )
     with pytest.raises(ModelFileError, match=r"Mystery.*'h' is unknown"):
-        float32_twin(model)
+        float32_twin(ir.from_proto(model))
 
 
 def test_there_must_be_something_to_emulate(exported) -> None:
     with (
         pytest.raises(MissingError, match="no bfloat16"),
-        EmulatedRunner(exported(dtype="fp16") / "model.onnx"),
+        EmulatedRunner(OnnxFile(exported(dtype="fp16") / "model.onnx")),
     ):
         pass
 
@@ -93,7 +96,7 @@ def test_there_must_be_something_to_emulate(exported) -> None:
 def test_the_twin_is_labelled_everywhere_and_never_a_pass(tmp_path, model: str) -> None:
     options = ModelOptions(heads=2, head_dim=64, length=32, dtype="bf16")
     export_model(sources.Request(model, options), tmp_path)
-    report = check(tmp_path, options=ALONE)
+    report = check(Artifact.read(tmp_path), options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")
     stock = next(r for r in report.runtimes if r.name == "onnxruntime")
     assert (twin.status, stock.status) == ("EMULATED", "SKIPPED")
@@ -112,7 +115,7 @@ def test_a_fault_in_a_bfloat16_graph_is_caught_in_its_twin(exported) -> None:
     make_standard(attention)
     attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
-    report = check(folder, options=ALONE)
+    report = check(Artifact.read(folder), options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")
     assert twin.status == "FAIL"
     assert report.reason.startswith("EMULATED: ")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 import openvino
 import pytest
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.models import sources
-from ropeexport.onnx_files.onnx_retype import float64_twin
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.parity.cases import select
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.inputs import make_inputs
@@ -39,7 +42,7 @@ def saved(tmp_path, text: str):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("dtype", RAN_IN)
 def test_a_right_export_passes_in_every_type_and_says_what_ran(export_once, model, dtype) -> None:
-    report = check(export_once(model, dtype), options=ONLY)
+    report = check(Artifact.read(export_once(model, dtype)), options=ONLY)
     found = ran(report)
     assert (found.status, report.verdict) == ("PASS", "PASS"), found.reason
     assert (found.implementations, found.device) == (("inlined function body",), "cpu")
@@ -51,7 +54,10 @@ def test_float32_is_float32_also_where_the_processor_has_bfloat16(export_once) -
     folder = export_once("flux-attention", "fp32")
     record = manifest.read(folder)
     inputs = make_inputs(select(record, count=1).cases[0], record.model.inputs)
-    with OpenvinoRunner(folder / "model.onnx") as one, OrtRunner(folder / "model.onnx") as other:
+    with (
+        OpenvinoRunner(OnnxFile(folder / "model.onnx")) as one,
+        OrtRunner(OnnxFile(folder / "model.onnx")) as other,
+    ):
         error = np.abs(one.run(inputs)["out"] - other.run(inputs)["out"]).max()
     assert error < 1e-5  # in bfloat16 it is about 1e-2
 
@@ -61,7 +67,7 @@ def test_every_type_comes_back_as_it_is(tmp_path, dtype) -> None:
     kind = {"float32": "float"}.get(dtype, dtype)
     path = saved(tmp_path, f"g ({kind}[n, 3] x) => ({kind}[n, 3] y) {{ y = Identity(x) }}")
     array = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    with OpenvinoRunner(path) as runner:
+    with OpenvinoRunner(OnnxFile(path)) as runner:
         first = runner.run({"x": array.T.copy().T})["y"]  # not contiguous
         second = runner.run({"x": array[:1]})["y"]  # another shape, the first one's memory
     assert (first.dtype, second.shape) == (array.dtype, (1, 3))
@@ -73,7 +79,7 @@ def test_outputs_are_found_by_the_files_names(tmp_path) -> None:
         tmp_path,
         "g (float[n] b, float[n] a) => (float[n] z, float[n] y) { z = Sub(b, a) y = Neg(a) }",
     )
-    with OpenvinoRunner(path) as runner:
+    with OpenvinoRunner(OnnxFile(path)) as runner:
         got = runner.run({"a": np.ones(1, "f4"), "b": np.full(1, 3, "f4")})
     assert {name: x.item() for name, x in got.items()} == {"z": 2.0, "y": -1.0}
 
@@ -84,7 +90,10 @@ def test_an_operator_that_it_lacks_is_missing_and_named(tmp_path) -> None:
     model.graph.node[0].domain, model.graph.node[0].op_type = "elsewhere", "Mystery"
     model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
     onnx.save(model, path)
-    with pytest.raises(MissingError, match=r"no rule for elsewhere.Mystery"), OpenvinoRunner(path):
+    with (
+        pytest.raises(MissingError, match=r"no rule for elsewhere.Mystery"),
+        OpenvinoRunner(OnnxFile(path)),
+    ):
         pass
 
 
@@ -93,9 +102,15 @@ def test_a_broken_file_is_broken_and_not_missing(tmp_path) -> None:
     model = onnx.load(path)
     model.graph.node[0].input[0] = "nobody"
     onnx.save(model, path)
-    with pytest.raises(ModelFileError, match="openvino cannot load it"), OpenvinoRunner(path):
+    with (
+        pytest.raises(ModelFileError, match="openvino cannot load it"),
+        OpenvinoRunner(OnnxFile(path)),
+    ):
         pass
-    with pytest.raises(ModelFileError, match="no such file"), OpenvinoRunner(tmp_path / "y.onnx"):
+    with (
+        pytest.raises(ModelFileError, match="no such file"),
+        OpenvinoRunner(OnnxFile(tmp_path / "y.onnx")),
+    ):
         pass
 
 
@@ -103,7 +118,7 @@ def test_a_run_that_fails_and_an_input_that_is_not_there(export_once) -> None:
     folder = export_once("flux-attention", "fp32")
     record = manifest.read(folder)
     inputs = make_inputs(select(record, count=1).cases[0], record.model.inputs)
-    with OpenvinoRunner(folder / "model.onnx") as runner:
+    with OpenvinoRunner(OnnxFile(folder / "model.onnx")) as runner:
         with pytest.raises(ParityError, match="expected the inputs q, k, v, pe, got"):
             runner.run({name: x for name, x in inputs.items() if name != "k"})
         with pytest.raises(ParityError, match="openvino: the run failed"):
@@ -117,13 +132,16 @@ def test_a_file_beyond_its_memory_is_missing_before_it_is_read(exported, monkeyp
         onnx.load(folder / "model.onnx"), path, save_as_external_data=True, location="large.data",
         size_threshold=0,
     )  # fmt: skip
-    report = check(folder, options=ONLY)
+    report = check(Artifact.read(folder), options=ONLY)
     assert report.verdict == "PASS", report.reason
-    with OpenvinoRunner(path):  # with weights beside it
+    with OpenvinoRunner(OnnxFile(path)):  # with weights beside it
         pass
     (folder / "large.data").unlink()
     monkeypatch.setattr("ropeexport.runners.openvino._LIMIT_BYTES", 100)
-    with pytest.raises(MissingError, match=r"too large to inline .* MiB"), OpenvinoRunner(path):
+    with (
+        pytest.raises(MissingError, match=r"too large to inline .* MiB"),
+        OpenvinoRunner(OnnxFile(path)),
+    ):
         pass
 
 
@@ -134,14 +152,14 @@ def test_without_openvino_it_is_skipped_with_the_command_that_brings_it(
 
     find = packages.find_spec
     monkeypatch.setattr(packages, "find_spec", lambda n: None if n == "openvino" else find(n))
-    report = check(export_once(), options=Options(count=2))
+    report = check(Artifact.read(export_once()), options=Options(count=2))
     assert report.verdict == "PASS"
     assert ran(report).status == "SKIPPED"
     assert ran(report).reason == "openvino is not installed; run: pip install 'ropeexport[bench]'"
 
 
 def test_a_wrong_file_fails_in_it(exported) -> None:
-    from ropeexport.onnx_ops.attention import make_standard
+    from onnx_edits import make_standard
 
     folder = exported("flux-attention", "fp32")
     model = onnx.load(folder / "model.onnx")
@@ -149,7 +167,7 @@ def test_a_wrong_file_fails_in_it(exported) -> None:
     make_standard(node)
     node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
     onnx.save(model, folder / "model.onnx")
-    report = check(folder, options=ONLY)
+    report = check(Artifact.read(folder), options=ONLY)
     assert (ran(report).status, report.verdict) == ("FAIL", "FAIL")
 
 
@@ -163,7 +181,7 @@ def test_its_attention_with_a_mask_drops_nan(tmp_path) -> None:
     q = np.full((1, 1, 2, 8), np.nan, "f4")
     k = v = np.ones((1, 1, 2, 8), "f4")
     inputs = {"q": q, "k": k, "v": v, "mask": np.tri(2, dtype=bool)}
-    with OpenvinoRunner(path) as one, OrtRunner(path) as other:
+    with OpenvinoRunner(OnnxFile(path)) as one, OrtRunner(OnnxFile(path)) as other:
         assert np.isnan(other.run(inputs)["y"]).all()
         assert np.isfinite(one.run(inputs)["y"]).all()
 
@@ -177,7 +195,9 @@ def test_positions_beyond_the_tables_are_not_supported_where_nan_is_dropped(tmp_
     config(tmp_path, LLAMA)
     folder = tmp_path / "out"
     export_model(sources.Request(f"transformers:{tmp_path}", dtype="fp32"), folder)
-    report = check(folder, options=Options(count=12, runtimes=("onnxruntime", "openvino")))
+    report = check(
+        Artifact.read(folder), options=Options(count=12, runtimes=("onnxruntime", "openvino"))
+    )
     assert report.verdict == "PASS", report.reason
     mine = [c for c in report.comparisons if c.runtime == "openvino" and c.case is not None]
     beyond = {c.status for c in mine if c.case.kind == "positions beyond the tables"}
@@ -205,14 +225,14 @@ def test_its_attention_is_wrong_after_a_first_call_of_one_position(tmp_path) -> 
     request = request.create_infer_request()
     request.infer(_attention_inputs(1))
     wrong = np.array(request.infer(_attention_inputs(17))[0])
-    with OrtRunner(path) as right:
+    with OrtRunner(OnnxFile(path)) as right:
         assert np.abs(wrong - right.run(_attention_inputs(17))["y"]).max() > 1
 
 
 def test_the_runner_is_right_whatever_is_called_first(tmp_path) -> None:
     path = saved(tmp_path, ATTENTION)
-    exact = onnx.reference.ReferenceEvaluator(float64_twin(onnx.load(path)))
-    with OpenvinoRunner(path) as ours:
+    exact = onnx.reference.ReferenceEvaluator(ir.to_proto(float64_twin(ir.load(path))))
+    with OpenvinoRunner(OnnxFile(path)) as ours:
         for length in (1, 17, 64):
             inputs = _attention_inputs(length)
             got = ours.run(inputs)["y"]

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
+from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.errors import MissingError
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners import registry
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.ort_providers import cuda_provider, device_of
@@ -55,7 +57,7 @@ def test_an_onnxruntime_of_before_loads_nothing(monkeypatch) -> None:
 
 
 def test_a_check_loads_them_before_its_session(told, export_once) -> None:
-    with OrtRunner(export_once() / "model.onnx") as runner:
+    with OrtRunner(OnnxFile(export_once() / "model.onnx")) as runner:
         # it is onnxruntime's own choice, so what the session has in the end is reported
         assert (runner.facts.provider, runner.facts.device) == ("CPUExecutionProvider", "cpu")
     assert told == ["preload", str((CUDA, {"use_tf32": "0"}))]
@@ -66,7 +68,7 @@ def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monk
         cuda_stream = 7
 
     monkeypatch.setattr("torch.cuda.current_stream", Stream)
-    setting = Setting(export_once(), tmp_path, None, threads=1, device="cuda")
+    setting = Setting(Artifact.read(export_once()), tmp_path, None, threads=1, device="cuda")
     with pytest.raises(MissingError, match="cannot load its CUDAExecutionProvider"):
         BY_NAME["ropeexport"].set_up(setting)
     provider = (CUDA, {"use_tf32": "0", "user_compute_stream": "7"})

@@ -10,6 +10,7 @@ import pytest
 from command_line import ropeexport
 from made_tensorrt import A_GPU
 
+from ropeexport.artifact import Artifact
 from ropeexport.cli.check_command import command
 from ropeexport.doctor import examine
 from ropeexport.errors import MissingError, UsageError
@@ -51,7 +52,7 @@ def added(monkeypatch) -> Runtime:
 
 def test_a_row_is_all_that_check_and_doctor_need(added, export_once, monkeypatch) -> None:
     options = Options(count=4, runtimes=("abacus",))
-    report = check(export_once(), options=options)
+    report = check(Artifact.read(export_once()), options=options)
     found = next(r for r in report.runtimes if r.name == "abacus")
     assert report.verdict == "PASS"
     assert [r.name for r in report.runtimes] == ["eager", "abacus"]
@@ -60,13 +61,15 @@ def test_a_row_is_all_that_check_and_doctor_need(added, export_once, monkeypatch
     assert "abacus" in {item.name for item in examine().items}
     assert "abacus" in registry.names()
     monkeypatch.setattr(Spoiling, "call", lambda self, x: {"out": 2 * self._right.run(x)["out"]})
-    assert check(export_once(), options=options).verdict == "FAIL"
+    assert check(Artifact.read(export_once()), options=options).verdict == "FAIL"
 
 
 def test_a_type_that_a_runtime_does_not_run_is_skipped_by_name(added, export_once, monkeypatch):
     rows = (*registry.RUNTIMES[:-1], dataclasses.replace(added, dtypes=("float32",)))
     monkeypatch.setattr(registry, "RUNTIMES", rows)
-    report = check(export_once(), options=Options(count=2, runtimes=("abacus", "onnxruntime")))
+    report = check(
+        Artifact.read(export_once()), options=Options(count=2, runtimes=("abacus", "onnxruntime"))
+    )
     found = next(r for r in report.runtimes if r.name == "abacus")
     assert (found.status, found.reason) == ("SKIPPED", "the abacus does not run float16")
 
@@ -97,7 +100,7 @@ def test_what_emulates_a_runtime_takes_its_place_for_its_types_only(export_once)
     assert not emulation.is_idle_for(["float32", "bfloat16"])
     assert emulation.is_idle_for(["float32", "float16"])
     only = Options(count=2, runtimes=("openvino",))
-    report = check(export_once(dtype="bf16"), options=only)
+    report = check(Artifact.read(export_once(dtype="bf16")), options=only)
     assert [r.name for r in report.runtimes] == ["eager", "openvino"]
 
 
@@ -116,7 +119,7 @@ def test_a_runtime_is_required_on_a_device(monkeypatch) -> None:
 
 def test_a_provider_that_is_not_here_is_skipped_with_its_reason(export_once) -> None:
     asked = ("onnxruntime:cpu", "onnxruntime:cuda", "onnxruntime:openvino")
-    report = check(export_once(), options=Options(count=2, runtimes=asked))
+    report = check(Artifact.read(export_once()), options=Options(count=2, runtimes=asked))
     found = {r.name: r for r in report.runtimes}
     assert report.verdict == "PASS"
     assert (found["onnxruntime:cpu"].status, found["onnxruntime:cpu"].provider) == (

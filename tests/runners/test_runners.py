@@ -10,8 +10,10 @@ import torch
 from made_tensorrt import A_GPU, KERNELS, Cuda, TensorRT
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import EngineError, MissingError, ModelFileError, ParityError
 from ropeexport.models import sources
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import select
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners import trt
@@ -56,7 +58,7 @@ def test_a_signature_is_read_once_for_many_calls(monkeypatch) -> None:
 def test_eager_is_the_module(exported, dtype: str) -> None:
     folder = exported("flux-self-attention", dtype)
     record, inputs = first_inputs(folder)
-    module = sources.rebuild(record, folder, None)
+    module = sources.rebuild(Artifact(folder, record))
     with EagerRunner(module, ["out"]) as runner:
         got = runner.run(inputs)
     with torch.no_grad():
@@ -67,7 +69,7 @@ def test_eager_is_the_module(exported, dtype: str) -> None:
 def test_onnxruntime_names_its_device_and_its_outputs(exported) -> None:
     folder = exported()
     record, inputs = first_inputs(folder)
-    with OrtRunner(folder / "model.onnx") as runner:
+    with OrtRunner(OnnxFile(folder / "model.onnx")) as runner:
         outputs = runner.run(inputs)
         assert runner.facts.provider.endswith("ExecutionProvider")
         assert (runner.facts.device, runner.facts.implementation) == ("cpu", ("function body",))
@@ -77,16 +79,22 @@ def test_onnxruntime_names_its_device_and_its_outputs(exported) -> None:
 def test_onnxruntime_without_a_kernel_is_missing_not_wrong(exported) -> None:
     with (
         pytest.raises(MissingError, match="no kernel for a type of this model"),
-        OrtRunner(exported(dtype="bf16") / "model.onnx", provider=CPU),
+        OrtRunner(OnnxFile(exported(dtype="bf16") / "model.onnx"), provider=CPU),
     ):
         pass
 
 
 def test_onnxruntime_says_what_it_cannot_load(tmp_path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"\x08\x01broken")
-    with pytest.raises(ModelFileError, match="cannot load it"), OrtRunner(tmp_path / "x.onnx"):
+    with (
+        pytest.raises(ModelFileError, match="cannot load it"),
+        OrtRunner(OnnxFile(tmp_path / "x.onnx")),
+    ):
         pass
-    with pytest.raises(ModelFileError, match="no such file"), OrtRunner(tmp_path / "y.onnx"):
+    with (
+        pytest.raises(ModelFileError, match="no such file"),
+        OrtRunner(OnnxFile(tmp_path / "y.onnx")),
+    ):
         pass
 
 
@@ -94,7 +102,10 @@ def test_onnxruntime_says_that_a_run_failed(exported) -> None:
     folder = exported()
     _, inputs = first_inputs(folder)
     wrong = {**inputs, "q": inputs["q"][:, :1]}
-    with OrtRunner(folder / "model.onnx") as runner, pytest.raises(ParityError, match="run failed"):
+    with (
+        OrtRunner(OnnxFile(folder / "model.onnx")) as runner,
+        pytest.raises(ParityError, match="run failed"),
+    ):
         runner.run(wrong)
 
 
@@ -117,7 +128,7 @@ def test_bfloat16_comes_back_as_bfloat16(tmp_path) -> None:
 
 
 def test_tensorrt_says_what_the_engine_is_before_it_runs(built) -> None:
-    runner = TensorrtRunner(built)
+    runner = TensorrtRunner(Artifact.read(built))
     assert runner.facts.implementation == ("decomposed",)
     assert runner.facts.version.startswith("tensorrt-rtx ")
     with pytest.raises(EngineError, match="enter the runner"):
@@ -136,7 +147,7 @@ def test_a_run_leaves_the_output_folder_as_it_is(built, own_cache, monkeypatch) 
     for path in (*built.iterdir(), built):
         path.chmod(path.stat().st_mode & ~0o222)
     for _ in range(2):
-        with TensorrtRunner(built) as runner:
+        with TensorrtRunner(Artifact.read(built)) as runner:
             assert runner.run(inputs)[record.model.outputs[0].name].shape == (3, 0)
     assert {path.name: path.read_bytes() for path in built.iterdir()} == before
     assert tensorrt.cached == [KERNELS]  # what the first one wrote, in the user's cache folder
@@ -145,7 +156,7 @@ def test_a_run_leaves_the_output_folder_as_it_is(built, own_cache, monkeypatch) 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 def test_without_a_gpu_the_engine_is_missing_its_gpu(built) -> None:
-    with pytest.raises(MissingError, match="no NVIDIA GPU"), TensorrtRunner(built):
+    with pytest.raises(MissingError, match="no NVIDIA GPU"), TensorrtRunner(Artifact.read(built)):
         pass
 
 
@@ -153,7 +164,10 @@ def test_without_a_gpu_the_engine_is_missing_its_gpu(built) -> None:
 @pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
 def test_an_engine_runs(built) -> None:
     record, inputs = first_inputs(built)
-    with TensorrtRunner(built) as engine, OrtRunner(built / "model.onnx") as stock:
+    with (
+        TensorrtRunner(Artifact.read(built)) as engine,
+        OrtRunner(OnnxFile(built / "model.onnx")) as stock,
+    ):
         got, expected = engine.run(inputs), stock.run(inputs)
     assert got["out"].shape == expected["out"].shape
     assert got["out"].dtype == expected["out"].dtype

@@ -6,6 +6,7 @@ import onnx
 import pytest
 
 from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import BuildError, ModelFileError, UsageError
 from ropeexport.trt.build import Options, build
 from ropeexport.trt.cache import cache_folder
@@ -20,7 +21,7 @@ def test_every_builtin_builds(exported, model: str, dtype: str) -> None:
     folder = exported(model, dtype)
     phases, notes = [], []
     engine = build(
-        folder,
+        Artifact.read(folder),
         on_progress=lambda *step: phases.append(step),
         on_note=notes.append,
     )
@@ -36,7 +37,7 @@ def test_every_builtin_builds(exported, model: str, dtype: str) -> None:
 
 def test_the_users_module_builds_with_two_ropes(exported) -> None:
     folder = exported("tests/user_models.py:grouped_attention")
-    assert build(folder, Options(impl="native")).ropes == dict.fromkeys(
+    assert build(Artifact.read(folder), Options(impl="native")).ropes == dict.fromkeys(
         ("ApplyRope_0", "ApplyRope_1"), "native"
     )
 
@@ -44,17 +45,20 @@ def test_the_users_module_builds_with_two_ropes(exported) -> None:
 def test_a_profile_of_the_whole_range(exported) -> None:
     folder = exported()
     axes = manifest.read(folder).axes
-    profile = build(folder).profile
+    profile = build(Artifact.read(folder)).profile
     assert profile.min["q"] == (axes["batch"].min, 2, axes["length"].min, 64)
     assert profile.max["q"] == (axes["batch"].max, 2, axes["length"].max, 64)
 
 
 def test_native_takes_one_head_axis_only(exported) -> None:
     folder = exported()
-    assert build(folder, Options(impl="native")).profile.max["pe"][1] == 1
+    assert build(Artifact.read(folder), Options(impl="native")).profile.max["pe"][1] == 1
     shapes = {"q": (1, 2, 8, 64), "k": (1, 2, 8, 64), "v": (1, 2, 8, 64), "pe": (1, 2, 8, 32, 2, 2)}
     with pytest.raises(UsageError, match="head axis of 1, got 2"):
-        build(folder, Options(impl="native", max_shapes=shapes, opt_shapes=shapes, force=True))
+        build(
+            Artifact.read(folder),
+            Options(impl="native", max_shapes=shapes, opt_shapes=shapes, force=True),
+        )
 
 
 def test_a_model_that_was_changed_is_not_built(exported) -> None:
@@ -63,7 +67,7 @@ def test_a_model_that_was_changed_is_not_built(exported) -> None:
     proto.doc_string = "edited"
     onnx.save(proto, folder / "model.onnx")
     with pytest.raises(ModelFileError, match="not the file that was exported"):
-        build(folder)
+        build(Artifact.read(folder))
     assert not (folder / "model.engine").exists()
 
 
@@ -78,12 +82,12 @@ def test_float64_is_refused_by_name(exported) -> None:
     model = record.model.model_copy(update={"sha256": atomic.sha256_of(folder / "model.onnx")})
     manifest.write(folder, record.model_copy(update={"model": model}))
     with pytest.raises(BuildError, match=r"no float64.*table \(weight\)"):
-        build(folder)
+        build(Artifact.read(folder))
 
 
 def test_nothing_of_the_users_is_touched(exported) -> None:
     folder = exported()
-    build(folder)
+    build(Artifact.read(folder))
     assert sorted(path.name for path in folder.iterdir()) == [
         "manifest.json", "model.engine", "model.onnx",
     ]  # fmt: skip
@@ -95,17 +99,17 @@ def test_what_fails_leaves_the_former_engine(built) -> None:
     before = (built / "model.engine").read_bytes(), (built / "manifest.json").read_bytes()
     shapes = {"q": (1, 2, 8, 64), "k": (1, 2, 9, 64), "v": (1, 2, 8, 64), "pe": (1, 1, 8, 32, 2, 2)}
     with pytest.raises(UsageError):
-        build(built, Options(opt_shapes=shapes, force=True))
+        build(Artifact.read(built), Options(opt_shapes=shapes, force=True))
     assert before == ((built / "model.engine").read_bytes(), (built / "manifest.json").read_bytes())
 
 
 def test_shapes_of_some_inputs_imply_those_of_the_others(exported) -> None:
     folder = exported()
-    engine = build(folder, Options(max_shapes={"q": (8, 2, 96, 64)}))
+    engine = build(Artifact.read(folder), Options(max_shapes={"q": (8, 2, 96, 64)}))
     assert engine.profile.max["k"] == (8, 2, 96, 64)
     assert engine.profile.max["pe"] == (8, 2, 96, 32, 2, 2)
     with pytest.raises(UsageError, match="'pe_batch': expected 1 or 8, got 3"):
         build(
-            folder,
+            Artifact.read(folder),
             Options(force=True, max_shapes={"q": (8, 2, 96, 64), "pe": (3, 1, 96, 32, 2, 2)}),
         )

@@ -16,7 +16,7 @@ from torch import nn
 import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
-from ropeexport.onnx_files.inspection import inspect
+from ropeexport.onnx_files.inspection import inspect, subject_of
 from ropeexport.weights.integrity import check_weights
 from ropeexport.weights.skeleton import is_fake, skeleton
 
@@ -218,7 +218,7 @@ def test_a_fault_of_the_weights_is_found_at_load(folder: Path, fault) -> None:
     with pytest.raises(ModelFileError, match=FILE):
         check_weights(folder, manifest.read(folder).model.weights)
     with pytest.raises(ModelFileError, match=FILE):
-        inspect(folder)
+        inspect(subject_of(folder))
 
 
 def test_weights_of_another_config_are_refused(folder: Path, module) -> None:

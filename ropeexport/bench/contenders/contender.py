@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench.records import Device
 from ropeexport.manifest import ENGINE_NAME
 from ropeexport.runners.runner import Runner
@@ -32,7 +32,7 @@ class Setting:
 
     Parameters
     ----------
-    folder : Path
+    artifact : Artifact
         The output folder.
     prepared : Path
         The folder of the files that were made for the run.
@@ -44,7 +44,7 @@ class Setting:
         ``cpu`` or ``cuda``.
     """
 
-    folder: Path
+    artifact: Artifact
     prepared: Path
     module: str | None
     threads: int
@@ -53,7 +53,7 @@ class Setting:
     @property
     def outputs(self) -> list[str]:
         """Names of the model's outputs, in order."""
-        return [spec.name for spec in manifest.read(self.folder).model.outputs]
+        return [spec.name for spec in self.artifact.manifest.model.outputs]
 
 
 def _nothing(device: Device) -> None: ...

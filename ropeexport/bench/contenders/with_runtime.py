@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Setting
 from ropeexport.bench.records import Device
 from ropeexport.bench.refusal import refusable
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners.arrays import Arrays as Inputs
 from ropeexport.runners.registry import Choice, Opening
 from ropeexport.runners.runner import Runner
@@ -35,7 +36,7 @@ def kept_beside(engine: Path) -> Path:
 
 def ours(chosen: Choice, setting: Setting) -> Runner:
     """Run ropeexport's file."""
-    return _entered(chosen, setting.folder / manifest.read(setting.folder).model.file, setting)
+    return _entered(chosen, setting.artifact.model_path, setting)
 
 
 def run_file(chosen: Choice, file: str, setting: Setting) -> Runner:
@@ -63,7 +64,7 @@ def _entered(
 ) -> Runner:
     is_engine = chosen.runtime.runs == "engine"
     opening = Opening(
-        model=path.parent if is_engine else path,
+        model=Artifact.read(path.parent) if is_engine else OnnxFile(path),
         provider=chosen.provider,
         device=setting.device,
         threads=setting.threads,

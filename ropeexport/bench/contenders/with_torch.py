@@ -7,7 +7,6 @@ import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ropeexport import manifest
 from ropeexport.bench.contenders.contender import Arrays, Setting
 from ropeexport.bench.records import Device
 from ropeexport.errors import MissingError
@@ -59,7 +58,7 @@ def _example(setting: Setting) -> Example:
     from ropeexport.models import sources
 
     torch.set_num_threads(setting.threads)
-    example = sources.rebuild_example(manifest.read(setting.folder), setting.folder, setting.module)
+    example = sources.rebuild_example(setting.artifact, setting.module)
     constants = tree_map_only(torch.Tensor, lambda x: x.to(setting.device), example.constants)
     return dataclasses.replace(example, constants=constants)
 

@@ -10,6 +10,7 @@ import pytest
 from command_line import ropeexport
 
 from ropeexport import manifest
+from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
@@ -104,7 +105,7 @@ def test_what_is_unusual_is_checked_all_the_same(tmp_path: Path, name: str) -> N
     rows = {spec.name: spec.below for spec in record.model.inputs}
     assert rows["position_ids"] == UNUSUAL[name].get("n_positions")
     names = {weight.name for weight in onnx.load(out / "model.onnx").graph.initializer}
-    module = sources.rebuild(record, out)
+    module = sources.rebuild(Artifact(out, record))
     assert {name for name, _ in module.module.named_parameters()} <= names  # none was folded
     done = ropeexport("check", out, "--cases", "4")
     assert done.returncode == 0, done.stdout + done.stderr

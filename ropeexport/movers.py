@@ -1,0 +1,66 @@
+"""ONNX's operators that only move elements: what each keeps of its data, in one table.
+
+Every stage that looks through such operators (recognition, roles of inputs, types, lint) asks here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Keeps = Literal["order", "elements", "some", "copies", "joined"]
+
+
+@dataclass(frozen=True)
+class Mover:
+    """An operator whose outputs consist of elements of its data.
+
+    Parameters
+    ----------
+    keeps : str
+        ``order``: each element once, in the order in which they lie; ``elements``: each once, in
+        another order; ``some``: a selection; ``copies``: each, perhaps several times; ``joined``:
+        elements of several tensors, or of one and a filling.
+    data : tuple of int or None
+        Which inputs are data, the others say how it moves; None: all of them.
+    """
+
+    keeps: Keeps
+    data: tuple[int, ...] | None = (0,)
+
+
+MOVERS = {
+    "Flatten": Mover("order"),
+    "Identity": Mover("order"),
+    "Reshape": Mover("order"),
+    "Squeeze": Mover("order"),
+    "Unsqueeze": Mover("order"),
+    "Transpose": Mover("elements"),
+    "Gather": Mover("some"),
+    "GatherElements": Mover("some"),
+    "GatherND": Mover("some"),
+    "Slice": Mover("some"),
+    "Split": Mover("some"),
+    "Expand": Mover("copies"),
+    "Tile": Mover("copies"),
+    "Concat": Mover("joined", None),
+    "Pad": Mover("joined"),
+    "ScatterElements": Mover("joined", (0, 2)),
+    "ScatterND": Mover("joined", (0, 2)),
+    "Where": Mover("joined", (1, 2)),
+}
+
+
+def that_keep(*kept: Keeps) -> frozenset[str]:
+    """Return the operators that keep so much of their data.
+
+    Examples
+    --------
+    >>> sorted(that_keep("copies"))
+    ['Expand', 'Tile']
+    """
+    return frozenset(name for name, mover in MOVERS.items() if mover.keeps in kept)
+
+
+KEEP_ORDER = that_keep("order")
+KEEP_ELEMENTS = that_keep("order", "elements")
