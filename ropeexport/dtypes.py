@@ -1,7 +1,8 @@
 """The floating types: one row says all that ropeexport knows of one.
 
 Names are NumPy's (with ``ml_dtypes``), ``bfloat16`` included; other libraries' types follow from a
-row.  A type that is no row here is an integer, a boolean, or nothing that is rotated.
+row, and the library is imported when its type is asked for.  A type that is no row here is an
+integer, a boolean, or nothing that is rotated.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
+    from numpy.typing import NDArray
 
-Float64s = NDArray[np.float64]
+    Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class FloatType:
         What each calls it; empty: it has none.
     exported : bool
         Whether a module is exported in it.
+    numpys_own : bool
+        Whether NumPy has it without ``ml_dtypes``; if not, others take its bits alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FloatType:
     tensorrt: str = ""
     openvino: str = ""
     exported: bool = True
+    numpys_own: bool = True
 
     @property
     def unit_roundoff(self) -> float:
@@ -65,6 +67,8 @@ class FloatType:
 
     def spacing(self, x: Float64s) -> Float64s:
         """Return the unit in the last place of each element of ``x`` in this type."""
+        import numpy as np
+
         exponent = np.frexp(x)[1]
         spacing: Float64s = np.ldexp(1.0, np.maximum(exponent, self.emin + 1) - self.precision)
         return spacing
@@ -72,16 +76,16 @@ class FloatType:
     @property
     def numpy(self) -> np.dtype[np.generic]:
         """NumPy's dtype."""
-        return np.dtype(getattr(ml_dtypes, self.name, self.name))
+        import ml_dtypes
+        import numpy as np
 
-    @property
-    def is_numpys_own(self) -> bool:
-        """Whether NumPy has it without ``ml_dtypes``; if not, others take its bits alone."""
-        return not hasattr(ml_dtypes, self.name)
+        return np.dtype(getattr(ml_dtypes, self.name, self.name))
 
     @property
     def bits(self) -> np.dtype[np.generic]:
         """The integers that hold its bits."""
+        import numpy as np
+
         return np.dtype(f"i{self.numpy.itemsize}")
 
     @property
@@ -95,9 +99,12 @@ class FloatType:
     @property
     def onnx_type(self) -> int:
         """ONNX's number of it, a ``TensorProto.DataType``."""
-        import onnx
+        return int(self.ir)
 
-        return int(onnx.TensorProto.DataType.Value(self.onnx))
+    @property
+    def onnx_text(self) -> str:
+        """What a schema and onnxruntime call a tensor of it: ``tensor(float16)``."""
+        return f"tensor({self.onnx.lower()})"
 
     @property
     def ir(self) -> ir.DataType:
@@ -111,7 +118,7 @@ FLOATS = (
     FloatType("float64", "fp64", 53, -1022, "DOUBLE", "F64", openvino="f64", exported=False),
     FloatType("float32", "fp32", 24, -126, "FLOAT", "F32", "FLOAT", "f32"),
     FloatType("float16", "fp16", 11, -14, "FLOAT16", "F16", "HALF", "f16"),
-    FloatType("bfloat16", "bf16", 8, -126, "BFLOAT16", "BF16", "BF16", "bf16"),
+    FloatType("bfloat16", "bf16", 8, -126, "BFLOAT16", "BF16", "BF16", "bf16", numpys_own=False),
 )
 BY_NAME = {kind.name: kind for kind in FLOATS}
 EXPORTED = {kind.short: kind for kind in FLOATS if kind.exported}
@@ -120,7 +127,7 @@ HALVES = tuple(kind for kind in FLOATS if kind.precision < SINGLE.precision)
 
 
 # what NumPy's own functions, and libraries that take its arrays, do not know
-FOREIGN = {kind.name: kind for kind in FLOATS if not kind.is_numpys_own}
+FOREIGN = {kind.name: kind for kind in FLOATS if not kind.numpys_own}
 
 
 def float_type(dtype: str) -> FloatType:
@@ -144,4 +151,6 @@ def short_name(dtype: str) -> str:
 
 def numpy_type(dtype: str) -> np.dtype[np.generic]:
     """Return NumPy's dtype by name, ``bfloat16`` included."""
+    import numpy as np
+
     return BY_NAME[dtype].numpy if dtype in BY_NAME else np.dtype(dtype)

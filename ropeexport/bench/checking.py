@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
-from ropeexport.dtypes import Float64s
 from ropeexport.models import sources
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
@@ -17,7 +16,7 @@ from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.repeat import NotRepeatableError
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.parity.truth import Truth
-from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.arrays import Arrays, Float64s
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.saved import SavedRunner
 

@@ -16,6 +16,7 @@ from ropeexport.cli.rope_lines import (
     say_pass,
     verbose_option,
 )
+from ropeexport.dtypes import EXPORTED
 
 if TYPE_CHECKING:
     from ropeexport.manifest import Manifest
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--length", type=int, help="Sequence length to tune for.  [default: 1024]")
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(list(EXPORTED)),
     help="Type of the data.  [default: fp32]",
 )
 @click.option(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.dtypes import Float64s, FloatType, float_type
+from ropeexport.dtypes import FloatType, float_type
+from ropeexport.runners.arrays import Float64s
 
 _CHUNK = 1 << 15  # elements; float64 temporaries of it stay in the cache and in the heap
 

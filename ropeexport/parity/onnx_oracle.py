@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from ropeexport.dtypes import Float64s
 from ropeexport.errors import ParityError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
-from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.arrays import Arrays, Float64s
 
 _RANDOM = frozenset(
     f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")

@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from ropeexport.dtypes import SINGLE, Float64s
+from ropeexport.dtypes import SINGLE
 from ropeexport.errors import ParityError
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.parity.truth import Truth, floats_in_float64, joined, size_of, truth_of
 from ropeexport.parity.widening import Widened
-from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.arrays import Arrays, Float64s
 from ropeexport.runners.cause import cause_of
 from ropeexport.runners.module_calls import ModuleCalls
 

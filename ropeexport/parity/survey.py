@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.dtypes import Float64s
 from ropeexport.manifest import TensorSpec
-from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.arrays import Arrays, Float64s
 
 # Elements by share: none at all, then powers of two from 2^-20 (and below) to 2^4 (and above)
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -20, 4

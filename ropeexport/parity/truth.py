@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.dtypes import Float64s, float_type, is_float
+from ropeexport.dtypes import float_type, is_float
 from ropeexport.parity.tolerance import Size, samples_for
-from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.arrays import Arrays, Float64s
 
 # Takes inputs whose floating arrays are float64, returns outputs in float64
 Exact = Callable[[Mapping[str, NDArray[np.generic]]], Mapping[str, Float64s]]

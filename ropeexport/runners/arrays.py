@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[np.generic]]
+Float64s = NDArray[np.float64]
 
 
 def same_bits(one: NDArray[np.generic], other: NDArray[np.generic]) -> bool:

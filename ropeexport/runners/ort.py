@@ -33,7 +33,7 @@ __all__ = ["OrtRunner", "look", "opened", "require_provider"]
 
 BODY = "function body"
 # onnxruntime's names of the types that NumPy lacks
-_FOREIGN = {f"tensor({kind.onnx.lower()})": kind for kind in FOREIGN.values()}
+_FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
+from onnx_ir.tensor_adapters import from_torch_dtype
 from torch import Tensor
 
+from ropeexport.dtypes import FLOATS
 from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
-# names of types: onnxruntime's where torch has another, and torch's where ONNX has another
-_TORCH = {"float": "float32", "double": "float64"}
-_ONNX = {"float32": "FLOAT", "float64": "DOUBLE"}
+_FLOATS = {kind.onnx_text: kind.torch for kind in FLOATS}
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,12 @@ def _bound_outputs(session: Any, binding: Any, device: str) -> tuple[Tensor, ...
 
 
 def _bind(bind: Any, name: str, tensor: Tensor) -> None:
-    kind = str(tensor.dtype).removeprefix("torch.")
-    number = onnx.TensorProto.DataType.Value(_ONNX.get(kind, kind.upper()))
-    index = tensor.device.index or 0
+    number, index = int(from_torch_dtype(tensor.dtype)), tensor.device.index or 0
     bind(name, tensor.device.type, index, number, tuple(tensor.shape), tensor.data_ptr())
 
 
 def _dtype(text: str) -> torch.dtype:
     """Return the type that onnxruntime calls ``tensor(float16)``."""
-    kind = text.removeprefix("tensor(").removesuffix(")")
-    found: torch.dtype = getattr(torch, _TORCH.get(kind, kind))
+    own = text.removeprefix("tensor(").removesuffix(")")  # what is no floating type: torch's name
+    found: torch.dtype = _FLOATS.get(text) or getattr(torch, own)
     return found

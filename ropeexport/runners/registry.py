@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ropeexport.dtypes import FLOATS, FOREIGN
 from ropeexport.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ Device = Literal["cpu", "cuda"]
 EAGER = "eager"  # what the runtimes of a folder are compared with
 EMULATED = "EMULATED"
 
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
+# who runs a floating type: whoever has a name for it, see ropeexport.dtypes
+_IN_ONNX = tuple(kind.name for kind in FLOATS if kind.onnx)
+_IN_OPENVINO = tuple(kind.name for kind in FLOATS if kind.openvino)
+_IN_TENSORRT = tuple(kind.name for kind in FLOATS if kind.tensorrt)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Runtime:
     packages: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ("cpu",)
-    dtypes: tuple[str, ...] = _FLOATS
+    dtypes: tuple[str, ...] = _IN_ONNX
     providers: tuple[Provider, ...] = ()
     reentrant: bool = False
     needs: str = ""
@@ -224,6 +228,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         opens="ropeexport.runners.openvino:opened",
         packages=("openvino",),
         distributions=("openvino",),
+        dtypes=_IN_OPENVINO,
         optional=True,
         keeps_nan=False,  # its attention with a mask gives finite numbers for NaN
     ),
@@ -234,7 +239,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         runs="engine",
         distributions=("tensorrt", "tensorrt-rtx"),
         devices=("cuda",),
-        dtypes=("float32", "float16", "bfloat16"),
+        dtypes=_IN_TENSORRT,
         needs="ropeexport.runners.trt:require_gpu",
         looks="ropeexport.runners.trt:look",
     ),
@@ -243,7 +248,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         "the emulation of bfloat16",
         opens="ropeexport.runners.emulated:opened",
         packages=("onnxruntime",),
-        dtypes=("bfloat16",),
+        dtypes=tuple(FOREIGN),
         reentrant=True,
         optional=True,
         replaces="onnxruntime",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.dtypes import Float64s, float_type, is_float
+from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import ChangedInputError
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference, compare
@@ -17,7 +17,7 @@ from ropeexport.parity.repeat import NotRepeatableError, run_twice
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
 from ropeexport.runners.arrays import Arrays as Inputs
-from ropeexport.runners.arrays import same_bits
+from ropeexport.runners.arrays import Float64s, same_bits
 from ropeexport.testing import log
 from ropeexport.testing.convert import Arrays, array, named_arrays
 
