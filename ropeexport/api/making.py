@@ -17,11 +17,11 @@ from ropeexport.packages import require
 if TYPE_CHECKING:
     from torch import nn
 
+    from ropeexport.child_process import OnNote, OnProgress
     from ropeexport.exporting.passes import Say
     from ropeexport.models.axes import Given
     from ropeexport.models.example import Example
     from ropeexport.trt.build import Choice
-    from ropeexport.trt.child import OnNote, OnProgress
 
 Shapes = str | Mapping[str, Sequence[int]]
 
