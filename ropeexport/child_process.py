@@ -90,7 +90,7 @@ class UnforeseenError(RopeExportError):
 
 
 class CrashError(RopeExportError):
-    """A child ended without an answer: ``how``, and what it ``said`` last, as ends of a sentence."""
+    """A child ended without an answer: ``how``, and what it ``said`` last, as parts of a line."""
 
     def __init__(self, how: str, said: str) -> None:
         super().__init__(f"its process ended {how}{said}")
@@ -325,8 +325,8 @@ def _kind(error: RopeExportError) -> str:
 
 
 def _made_of_text(kind: type) -> bool:
-    plain = kind.__init__ is RopeExportError.__init__
-    return plain and getattr(errors, kind.__name__, None) is kind
+    ours = [base for base in kind.__mro__ if base.__module__ == errors.__name__]
+    return kind in ours and not any("__init__" in vars(base) for base in ours)
 
 
 def _error(failure: Failure) -> RopeExportError:

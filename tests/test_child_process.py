@@ -72,7 +72,7 @@ def test_progress_and_notes_come_in_order(worker) -> None:
     answer = ask(
         worker(body),
         on_progress=lambda *event: heard.append(event),
-        on_note=lambda text: heard.append(text),
+        on_note=heard.append,
     )
     assert (answer, heard) == ("hello", [("a", 0.1), ("b", 0.2), "n\n"])
     assert ask(worker(body)) == "hello"  # nobody listens
@@ -189,14 +189,14 @@ def test_a_request_larger_than_a_pipe(worker, length) -> None:
 
 
 def test_a_child_is_ended_when_it_is_left_early(worker) -> None:
-    class Left(Exception):
+    class LeftError(Exception):
         pass
 
     def leave(text: str) -> None:
-        raise Left
+        raise LeftError
 
     start = time.monotonic()
-    with pytest.raises(Left), Child(worker("channel.note(''); time.sleep(600)")) as child:
+    with pytest.raises(LeftError), Child(worker("channel.note(''); time.sleep(600)")) as child:
         child.ask(Text(), Text, on_note=leave)
     assert not state(child.pid)
     assert time.monotonic() - start < 60

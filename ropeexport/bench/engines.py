@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from ropeexport import atomic, manifest
 from ropeexport.bench.contenders.contender import PLAIN, engine_file
+from ropeexport.bench.messages import Made
 from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files import onnx_file
@@ -24,16 +24,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 ENGINE_OF_PLAIN = engine_file("plain")
 
 
-@dataclass(frozen=True)
-class Built:
-    """The seconds of a build, of another with its timing cache, and what built it."""
-
-    seconds: float
-    again_seconds: float | None  # None: of a flavour that keeps no such cache
-    version: str
-
-
-def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Built:
+def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Made:
     """Build an engine and write a manifest beside it.
 
     Parameters
@@ -62,7 +53,8 @@ def build_engine(folder: Path, prepared: Path, kind: str, sizes: Sequence[Sizes]
     if (target / TIMING_CACHE_NAME).is_file():
         again_seconds, engine = make()
     manifest.write(target, record.model_copy(update={"engine": engine}))
-    return Built(seconds, again_seconds, f"{engine.flavour} {engine.version}")
+    version = f"{engine.flavour} {engine.version}"
+    return Made(seconds=seconds, version=version, again_seconds=again_seconds)
 
 
 def _timed(
