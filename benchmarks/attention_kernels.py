@@ -21,10 +21,7 @@ import onnx
 import onnxruntime
 
 from benchmarks import machine
-from ropeexport import atomic
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models.builtin_models import Options
-from ropeexport.models.sources import Request
+from ropeexport import atomic, export
 from ropeexport.onnx_ops.attention import FROM
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
@@ -44,9 +41,8 @@ def main(rounds: int, output: Path) -> None:
 
 
 def _rows(dtype: str, rounds: int) -> list[dict[str, Any]]:
-    options = Options(dtype=dtype, heads=HEADS, head_dim=HEAD_DIM)
     with TemporaryDirectory() as folder:
-        export_model(Request("flux-attention", options), Path(folder))
+        export("flux-attention", out=folder, dtype=dtype, heads=HEADS, head_dim=HEAD_DIM)
         model = onnx.load(Path(folder, "model.onnx"))
     node = next(node for node in model.graph.node if node.op_type == "Attention")
     limit = next(attribute for attribute in node.attribute if attribute.name == FROM)

@@ -327,7 +327,7 @@ def _named(model: str, given: ModelOptions) -> tuple[Example, Source]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = Path(config) if config is not None else None
-    return sources.load(sources.Request(model, Options(**sizes), place, dtype))
+    return sources.load(model, Options(**sizes), place, dtype)
 
 
 def _example(

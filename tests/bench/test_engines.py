@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.atomic import sha256_of
 from ropeexport.bench import bench as benchmark
 from ropeexport.bench import engines, processes
@@ -13,9 +13,6 @@ from ropeexport.bench.contenders.contender import PLAIN
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Made, MakeFile
 from ropeexport.bench.processes import ContenderError
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
-from ropeexport.models.builtin_models import Options
 from ropeexport.profiles import axis_sizes
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.trt.build import TIMING_CACHE_NAME
@@ -87,8 +84,7 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
 def test_a_plain_engine_of_a_larger_batch_takes_what_is_timed(tmp_path) -> None:
     folder, prepared = tmp_path / "out", tmp_path / "prepared"
     prepared.mkdir()
-    options = Options(heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
-    export_model(sources.Request("flux-attention", options), folder)
+    export("flux-attention", out=folder, heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
     record = manifest.read(folder)
     sizes = [benchmark._checked_sizes(record), *benchmark._sizes(record, (96,))]
     files = BY_NAME["tensorrt-plain"].files

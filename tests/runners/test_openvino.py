@@ -8,9 +8,8 @@ import onnx
 import openvino
 import pytest
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.errors import MissingError, ModelFileError, ParityError
-from ropeexport.models import sources
 from ropeexport.onnx_files.onnx_retype import float64_twin
 from ropeexport.parity.cases import select
 from ropeexport.parity.check import Options, check
@@ -172,11 +171,9 @@ def test_positions_beyond_the_tables_are_not_supported_where_nan_is_dropped(tmp_
     pytest.importorskip("transformers")
     from models.hub.test_load import LLAMA, config
 
-    from ropeexport.exporting.exporter import export_model
-
     config(tmp_path, LLAMA)
     folder = tmp_path / "out"
-    export_model(sources.Request(f"transformers:{tmp_path}", dtype="fp32"), folder)
+    export(f"transformers:{tmp_path}", out=folder, dtype="fp32")
     report = check(folder, options=Options(count=12, runtimes=("onnxruntime", "openvino")))
     assert report.verdict == "PASS", report.reason
     mine = [c for c in report.comparisons if c.runtime == "openvino" and c.case is not None]
