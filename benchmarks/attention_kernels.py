@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import time
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from benchmarks import machine
+from benchmarks import commit, machine
 from ropeexport import atomic, export
 from ropeexport.onnx_ops.attention import FROM
 
@@ -36,7 +35,7 @@ _ALWAYS, _NEVER = 1, 2**31
 def main(rounds: int, output: Path) -> None:
     """Time attention at once and in blocks at several lengths, in float32 and float16."""
     rows = [row for dtype in ("fp32", "fp16") for row in _rows(dtype, rounds)]
-    record = {"machine": machine.describe(), "date": date.today().isoformat(), "rounds": rounds}
+    record = {"machine": machine.describe(), **commit.measured(), "rounds": rounds}
     atomic.write_text(output, json.dumps(record | {"rows": rows}, indent=1) + "\n")
 
 
