@@ -59,7 +59,7 @@ def _parity(made: Export) -> str:
     cases = len({found.case.name for found in report.comparisons if found.case is not None})
     shares = f"{_worst(report, _RUNTIME):.0%} (eager {_worst(report, 'eager'):.0%})"
     why = f": {report.reason[:160]}" if report.verdict == "FAIL" else ""
-    return f"{report.verdict} {shares} in {cases} cases{why}"
+    return f"{report.verdict} {shares} in {cases} case{'s'[: cases != 1]}{why}"
 
 
 def _worst(report: Report, runtime: str) -> float:
