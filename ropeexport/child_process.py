@@ -126,6 +126,7 @@ class Child:
         with ExitStack() as stack:
             stack.enter_context(ended_cleanly())
             self._start()
+            stack.callback(self.close)
             self._left = stack.pop_all()
         return self
 
@@ -135,7 +136,6 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
         self._left.close()
 
     @property
