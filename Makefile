@@ -7,7 +7,7 @@ DEMO := out/demo
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin gpu-test bench optimum clean
+.PHONY: help setup demo test check mutants format test-plugin gpu-test bench long optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ gpu-test: setup ## on a machine with an NVIDIA GPU: exactness, sanitizer, engine
 bench: setup ## the CPU's side-by-side measurements, four runs, and docs/benchmarks.md of them
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.page
+
+long: setup ## what CI has no time for: the whole table of models, half an hour; commit its results
+	$(BIN)/python -m benchmarks.models
 
 optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
 	$(PYTHON) -m venv build/optimum

@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import time
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,11 +19,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from benchmarks import machine
-from ropeexport import atomic
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models.builtin_models import Options
-from ropeexport.models.sources import Request
+from benchmarks import commit, machine
+from ropeexport import atomic, export
 from ropeexport.onnx_ops.attention import FROM
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
@@ -39,14 +35,13 @@ _ALWAYS, _NEVER = 1, 2**31
 def main(rounds: int, output: Path) -> None:
     """Time attention at once and in blocks at several lengths, in float32 and float16."""
     rows = [row for dtype in ("fp32", "fp16") for row in _rows(dtype, rounds)]
-    record = {"machine": machine.describe(), "date": date.today().isoformat(), "rounds": rounds}
+    record = {"machine": machine.describe(), **commit.measured(), "rounds": rounds}
     atomic.write_text(output, json.dumps(record | {"rows": rows}, indent=1) + "\n")
 
 
 def _rows(dtype: str, rounds: int) -> list[dict[str, Any]]:
-    options = Options(dtype=dtype, heads=HEADS, head_dim=HEAD_DIM)
     with TemporaryDirectory() as folder:
-        export_model(Request("flux-attention", options), Path(folder))
+        export("flux-attention", out=folder, dtype=dtype, heads=HEADS, head_dim=HEAD_DIM)
         model = onnx.load(Path(folder, "model.onnx"))
     node = next(node for node in model.graph.node if node.op_type == "Attention")
     limit = next(attribute for attribute in node.attribute if attribute.name == FROM)

@@ -14,10 +14,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ropeexport import export
 from ropeexport.artifact import Artifact
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
-from ropeexport.models.builtin_models import BUILTINS, Options
+from ropeexport.models.builtin_models import BUILTINS
 from ropeexport.parity.check import Options as CheckOptions
 from ropeexport.parity.check import check
 from ropeexport.parity.records import Comparison
@@ -29,7 +28,7 @@ SMALL = {"heads": 4, "head_dim": 64, "length": 64}
 def compared(model: str, dtype: str, cases: int, seed: int) -> Iterator[Comparison]:
     """Yield what was compared in random cases of one export."""
     with tempfile.TemporaryDirectory() as place:
-        export_model(sources.Request(model, Options(dtype=dtype, **SMALL)), Path(place))
+        export(model, out=place, dtype=dtype, **SMALL)
         report = check(Artifact.read(Path(place)), options=CheckOptions(seed=seed, count=cases))
     yield from (c for c in report.comparisons if c.numbers is not None and c.bound is not None)
 

@@ -15,9 +15,8 @@ import onnx
 from mutants import models
 from mutants.catalogue import Equivalent, Mutant
 from mutants.edits import Edit
+from ropeexport import export
 from ropeexport.artifact import Artifact
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.records import Comparison, Report
 from ropeexport.report.view import number
@@ -80,7 +79,7 @@ class Court:
         reference = f"{_FACTORIES}:{kind}_{dtype}"
         if (kind, dtype) not in self._folders:
             folder = self._folders[kind, dtype] = self._place / f"{kind}_{dtype}"
-            export_model(sources.Request(reference), folder)
+            export(reference, out=folder)
         copy = self._place / "broken"
         shutil.copytree(self._folders[kind, dtype], copy, dirs_exist_ok=True)
         model = onnx.load(copy / "model.onnx")

@@ -43,7 +43,10 @@ def replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def ended_cleanly() -> Iterator[None]:
-    """Turn SIGTERM into an exception, which leaves no half file, no temporary one and no child."""
+    """Turn SIGTERM and SIGHUP into an exception: no half file, temporary one or child is left.
+
+    One that the process ignores, as under ``nohup``, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler
         return
@@ -51,11 +54,15 @@ def ended_cleanly() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    former = signal.signal(signal.SIGTERM, end)
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former = {n: handler for n, handler in former.items() if handler not in (None, signal.SIG_IGN)}
     try:
+        for number in former:
+            signal.signal(number, end)
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @dataclass

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import ropeexport
 from ropeexport import manifest
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
-from ropeexport.models.builtin_models import Options
 from ropeexport.trt import cache, plugin_library
 
 Exported = Callable[..., Path]
@@ -35,10 +33,8 @@ def export_once(tmp_path_factory) -> Exported:
         key = (model, dtype, head_dim)
         if key not in made:
             made[key] = tmp_path_factory.mktemp("exported")
-            options = Options(heads=2, head_dim=head_dim, length=32, dtype=dtype)
-            is_builtin = ":" not in model
-            request = sources.Request(model, options if is_builtin else Options())
-            export_model(request, made[key])
+            sizes = {"heads": 2, "head_dim": head_dim, "length": 32, "dtype": dtype}
+            ropeexport.export(model, out=made[key], **({} if ":" in model else sizes))
         return made[key]
 
     return export

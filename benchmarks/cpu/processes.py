@@ -12,17 +12,16 @@ from pathlib import Path
 _EXPORT = """
 import sys, tempfile, time
 from pathlib import Path
-from ropeexport.models import sources
+import ropeexport
 from ropeexport.bench.plain import export_plain
-from ropeexport.models.builtin_models import Options
-from ropeexport.exporting.exporter import export_example
-example, source = sources.load(sources.Request("flux-attention", Options()))
+from ropeexport.models.builtin_models import BUILTINS, Options
+example, export = BUILTINS["flux-attention"](Options()), ropeexport.export
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     if sys.argv[1] == "plain":
         export_plain(example, Path(folder, "model.onnx"))
     else:
-        export_example(example, source, Path(folder))
+        export(example, out=folder)
     print("seconds", time.perf_counter() - start)
 """
 

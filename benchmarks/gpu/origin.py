@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.commit import git
 from benchmarks.gpu.compiler import CARRIED, ROOT
 from ropeexport import atomic
 
@@ -46,10 +46,10 @@ def find_origin(root: Path = ROOT, note: Path = NOTE) -> Origin:
     """Return the origin of the sources in a folder."""
     sources = sources_hash(root)
     if (root / ".git").exists():
-        commit = _git(root, "rev-parse", "HEAD")
+        commit = git(root, "rev-parse", "HEAD")
         if commit:
             return Origin(
-                commit, bool(_git(root, "status", "--porcelain", *_FOLDERS, *_FILES)), sources
+                commit, bool(git(root, "status", "--porcelain", *_FOLDERS, *_FILES)), sources
             )
     return _noted(note, sources) or Origin(None, None, sources)
 
@@ -77,17 +77,3 @@ def _noted(note: Path, sources: str) -> Origin | None:
     except (OSError, ValueError, TypeError):
         return None
     return origin if origin.sources == sources else None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -13,12 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import commit, machine
 from ropeexport import atomic
 
 RESULTS = Path(__file__).parents[1] / "results" / "parity.json"
@@ -50,7 +49,7 @@ def main() -> int:
     print(f"what a further case adds to the peak: {kept:.0f} kB")
     record = {
         "machine": machine.describe(),
-        "date": date.today().isoformat(),
+        **commit.measured("benchmarks/parity"),
         "readings": rows,
         "kb_a_case": kept,
     }

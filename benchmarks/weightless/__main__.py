@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import commit, machine
 from benchmarks.weightless import parity
 from ropeexport import atomic
 
@@ -65,7 +65,13 @@ def main() -> int:
         f"{real['weights_bytes'] / 1e9:.2f} GB of real weights: {real['verdict']}, "
         f"{real['cases']} cases, of the bound at most {real['share_of_bound']}"
     )
-    record = {"parity": real, "machine": machine.describe(), "cases": rows, "growth": growth}
+    record = {
+        "parity": real,
+        "machine": machine.describe(),
+        **commit.measured("benchmarks/weightless"),
+        "cases": rows,
+        "growth": growth,
+    }
     atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
     holds = (
         full["peak_mb"] < MOST_MB

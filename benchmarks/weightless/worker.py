@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.weightless.sparse import write_sparse
-from ropeexport.exporting.exporter import export_example
-from ropeexport.manifest import Source
+from ropeexport import export
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, skeleton_of
 
@@ -42,7 +41,7 @@ def _ours(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     example = Example(
         made.module, made.inputs, made.dynamic_axes, constants=made.constants, weights=folder
     )
-    export_example(example, Source(kind="config", name=CLASS), folder, force=True)
+    export(example, out=folder, force=True)
     return {}
 
 
@@ -52,7 +51,7 @@ def _from_memory(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     start = time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status_mb("VmRSS")
-    export_example(made, Source(kind="config", name=CLASS), folder, force=True)
+    export(made, out=folder, force=True)
     peak = _status_mb("VmHWM")
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_mb": peak, "added_mb": peak - before}

@@ -18,11 +18,11 @@ from ropeexport.packages import require
 if TYPE_CHECKING:
     from torch import nn
 
+    from ropeexport.child_process import OnNote, OnProgress
     from ropeexport.exporting.passes import Say
     from ropeexport.models.axes import Given
     from ropeexport.models.example import Example
     from ropeexport.trt.build import Choice
-    from ropeexport.trt.child import OnNote, OnProgress
 
 Shapes = str | Mapping[str, Sequence[int]]
 
@@ -328,7 +328,7 @@ def _named(model: str, given: ModelOptions) -> tuple[Example, Source]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = Path(config) if config is not None else None
-    return sources.load(sources.Request(model, Options(**sizes), place, dtype))
+    return sources.load(model, Options(**sizes), place, dtype)
 
 
 def _example(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import statistics
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
@@ -13,15 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ropeexport
+from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
 from ropeexport.bench.machine import processor
+from ropeexport.bench.messages import Turn
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
-from ropeexport.bench.records import Bench, Group
-from ropeexport.bench.turns import Turn, timing
+from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.manifest import Manifest
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
@@ -64,7 +67,7 @@ def bench(
     record = artifact.manifest
     artifact.check_weights()
     sizes = _sizes(record, options.lengths)
-    with TemporaryDirectory() as place, ExitStack() as stack:
+    with atomic.ended_cleanly(), TemporaryDirectory() as place, ExitStack() as stack:
         check = _checked_sizes(record)
         longest_last = sorted(sizes, key=partial(_tokens, record))
         run = Setup(artifact, options, Path(place), check, (check, *longest_last))
@@ -124,7 +127,21 @@ def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options,
                 continue
             if number >= 0:
                 turns.setdefault(name, []).append(turn)
-    return Group(sizes=sizes, tokens=tokens, timings=tuple(timing(*each) for each in turns.items()))
+    return Group(
+        sizes=sizes, tokens=tokens, timings=tuple(_timing(*each) for each in turns.items())
+    )
+
+
+def _timing(contender: str, turns: Sequence[Turn]) -> Timing:
+    """Return the record of a contender's turns at one size."""
+    launches = [turn.launch_seconds for turn in turns if turn.launch_seconds is not None]
+    return Timing(
+        contender=contender,
+        turns_ms=tuple(1e3 * statistics.median(turn.seconds) for turn in turns),
+        peak_mb=turns[-1].peak_mb,
+        launch_ms=1e3 * statistics.median(launches) if launches else None,
+        gpu_peak_mb=turns[-1].gpu_peak_mb,
+    )
 
 
 def _sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:

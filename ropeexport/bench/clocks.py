@@ -13,8 +13,8 @@ from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.memory import HeldMemory
+from ropeexport.bench.messages import Turn
 from ropeexport.bench.records import Device
-from ropeexport.bench.turns import Turn
 from ropeexport.runners.runner import Runner
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
@@ -62,7 +62,8 @@ class WallClock:
     def turn(self, run: Runner, inputs: InputSets, repeats: int) -> Turn:
         """Return the seconds of so many runs."""
         sets = min(_MOST_MADE, -(-_CACHE_BYTES // inputs.set_bytes))
-        return Turn([self._seconds(run, inputs, number % sets) for number in range(repeats)])
+        seconds = tuple(self._seconds(run, inputs, number % sets) for number in range(repeats))
+        return Turn(seconds=seconds)
 
     def _seconds(self, run: Runner, inputs: InputSets, number: int) -> float:
         given = inputs[number]
@@ -116,9 +117,10 @@ class EventClock:
         seconds = self._stretches(run, repeats)
         launch = statistics.median(self._launches(run))
         self._memory.end()
-        return Turn(seconds, launch_seconds=launch, gpu_peak_mb=self._memory.peak_bytes / 1e6)
+        peak_mb = self._memory.peak_bytes / 1e6
+        return Turn(seconds=seconds, launch_seconds=launch, gpu_peak_mb=peak_mb)
 
-    def _stretches(self, run: Runner, repeats: int) -> list[float]:
+    def _stretches(self, run: Runner, repeats: int) -> tuple[float, ...]:
         held: list[Any] = [None] * len(self._loaded)
 
         def one_pass() -> None:
@@ -130,7 +132,7 @@ class EventClock:
             self._passes = math.ceil(_STRETCH_US / max(1.0, self._device.elapsed_us(one_pass, 1)))
         calls = self._passes * len(self._loaded)
         stretches = (self._device.elapsed_us(one_pass, self._passes) for _ in range(repeats))
-        return [1e-6 * elapsed / calls for elapsed in stretches]
+        return tuple(1e-6 * elapsed / calls for elapsed in stretches)
 
     def _launches(self, run: Runner) -> Iterator[float]:
         for number in range(_LAUNCHES):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -12,6 +11,7 @@ from typing import get_args
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import PLAIN, engine_file
+from ropeexport.bench.messages import Made
 from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files.onnx_file import OnnxFile
@@ -25,16 +25,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 ENGINE_OF_PLAIN = engine_file("plain")
 
 
-@dataclass(frozen=True)
-class Built:
-    """The seconds of a build, of another with its timing cache, and what built it."""
-
-    seconds: float
-    again_seconds: float | None  # None: of a flavour that keeps no such cache
-    version: str
-
-
-def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Built:
+def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[Sizes]) -> Made:
     """Build an engine and write a manifest beside it.
 
     Parameters
@@ -62,7 +53,8 @@ def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[
     if (target / TIMING_CACHE_NAME).is_file():
         again_seconds, engine = make()
     Artifact(target, ours.manifest).updated(engine=engine).write()
-    return Built(seconds, again_seconds, f"{engine.flavour} {engine.version}")
+    version = f"{engine.flavour} {engine.version}"
+    return Made(seconds=seconds, version=version, again_seconds=again_seconds)
 
 
 def _timed(artifact: Artifact, target: Path, options: Options) -> tuple[float, EngineRecord]:

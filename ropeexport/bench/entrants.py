@@ -11,11 +11,11 @@ from pathlib import Path
 from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.contenders.contender import Contender, Setting
 from ropeexport.bench.contenders.with_runtime import kept_beside
-from ropeexport.bench.making import Made, make, megabytes
+from ropeexport.bench.messages import Made, MakeFile, SetUp
 from ropeexport.bench.options import Options
-from ropeexport.bench.processes import ContenderError, Process
+from ropeexport.bench.processes import ContenderError, Process, make
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
 from ropeexport.onnx_files.variants import lengths_of_change
@@ -162,18 +162,17 @@ class Setup:
             return {"file_mb": megabytes(ours.model_path, *files)}
         return {}
 
-    def _order(self, contender: Contender) -> dict[str, object]:
-        return {
-            "contender": contender.name,
-            "folder": str(self.artifact.folder.absolute()),
-            "prepared": str(self.prepared),
-            "module": self.options.module,
-            "threads": self.options.threads,
-            "device": self.options.device,
-            "seed": self.options.seed,
-            "check": self.check_sizes,
-            "outputs": str(self.prepared / f"{contender.name}.npz"),
-        }
+    def _order(self, contender: Contender) -> SetUp:
+        options = self.options
+        assert options.device is not None  # chosen before anything starts
+        folder = self.artifact.folder.absolute()
+        return SetUp(
+            contender=contender.name,
+            setting=Setting(folder, self.prepared, options.module, options.threads, options.device),
+            seed=options.seed,
+            sizes=self.check_sizes,
+            outputs=self.prepared / f"{contender.name}.npz",
+        )
 
     def _wrong(self, contender: Contender, process: Process) -> str | None:
         outputs = process.outputs(self._dtypes)
@@ -181,12 +180,19 @@ class Setup:
 
     def _make(self, kind: str) -> Made:
         if kind not in self._made:
-            order: dict[str, object] = {
-                "kind": kind,
-                "folder": str(self.artifact.folder.absolute()),
-                "prepared": str(self.prepared),
-                "module": self.options.module,
-                "sizes": self.sizes,
-            }
-            self._made[kind] = make(order)
+            self._made[kind] = make(
+                MakeFile(
+                    kind=kind,
+                    folder=self.artifact.folder.absolute(),
+                    prepared=self.prepared,
+                    module=self.options.module,
+                    sizes=self.sizes,
+                )
+            )
         return self._made[kind]
+
+
+def megabytes(path: Path, *others: Path) -> float:
+    """Return the size of a file with the external data that is named after it, and of others."""
+    named = {p for p in path.parent.iterdir() if p.name.startswith(f"{path.name}.")}
+    return sum(p.stat().st_size for p in {path, *others} | named) / 1e6

@@ -1,35 +1,30 @@
-"""``python -m ropeexport.bench.prepare ORDER``: make one file of a run, in a process of its own.
-
-Prints the seconds that the work itself took as JSON, imports left out.
-"""
+"""Make one file of a run, in a process of its own: the seconds are the work's, not of imports."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import INLINED, OPTIMISED, OPTIMUM, PLAIN, WITHOUT_ROPE
-from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.bench.messages import Made, MakeFile
+from ropeexport.child_process import Channel, serve
 from ropeexport.manifest import ENGINE_NAME
 
 
-def main(order: dict[str, Any]) -> dict[str, object]:
+def make_file(order: MakeFile, _: Channel) -> Made:
     """Write the file of an order; return how long that took, and what made it where that counts."""
-    kind, folder, prepared = order["kind"], Path(order["folder"]), Path(order["prepared"])
+    kind, folder, prepared = order.kind, order.folder, order.prepared
     makers = {INLINED: _inlined, OPTIMISED: _optimised}
     if kind.endswith(ENGINE_NAME):
         from ropeexport.bench.engines import build_engine
 
-        return asdict(build_engine(Artifact.read(folder), prepared, kind, order["sizes"]))
+        return build_engine(Artifact.read(folder), prepared, kind, order.sizes)
     if kind in makers:
-        return {"seconds": makers[kind](folder, prepared / kind)}
-    return {"seconds": _exported(kind, folder, prepared / kind, order["module"])}
+        return Made(seconds=makers[kind](folder, prepared / kind))
+    return Made(seconds=_exported(kind, folder, prepared / kind, order.module))
 
 
 def _inlined(folder: Path, target: Path) -> float:
@@ -69,11 +64,4 @@ def _exported(kind: str, folder: Path, target: Path, module: str | None) -> floa
 
 
 if __name__ == "__main__":
-    said, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not break the answer
-    try:
-        answer = main(json.loads(sys.argv[1]))
-    except RopeExportError as error:
-        answer = {"error": str(error), "missing": isinstance(error, MissingError)}
-    except Exception as error:  # a peer's own failure is a line of the table, not ours
-        answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-    said.write(json.dumps(answer) + "\n")
+    serve({MakeFile: make_file})

@@ -1,28 +1,29 @@
-"""Contenders as processes that take turns.
+"""The processes of a benchmark: contenders that take turns, and one for each file that is made.
 
-One that waits is stopped (SIGSTOP), so that the spinning threads of one runtime do not slow down
+A contender that waits is stopped, so that the spinning threads of one runtime do not slow down
 another.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.bench.turns import Turn
+from ropeexport.bench.messages import Made, MakeFile, Ready, RunOnce, RunTurn, Saved, SetUp, Turn
+from ropeexport.child_process import Answer, Child, UnforeseenError
 from ropeexport.dtypes import FOREIGN
-from ropeexport.errors import RopeExportError
+from ropeexport.errors import MissingError, RopeExportError, first_line
+from ropeexport.manifest import Record
+from ropeexport.parity.space import Sizes
 
+_CONTENDER, _PREPARE = "ropeexport.bench.worker", "ropeexport.bench.prepare"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -39,23 +40,17 @@ class Process:
 
     Parameters
     ----------
-    order : dict
-        What :mod:`ropeexport.bench.worker` is asked for.
+    order : SetUp
+        What is set up, and where its outputs are saved.
     """
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    def __init__(self, order: SetUp) -> None:
         self._order = order
-        threads = str(order["threads"])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ropeexport.bench.worker", json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | dict.fromkeys(_THREADS, threads),
-        )
+        threads = str(order.setting.threads)
+        self._child = Child(_CONTENDER, os.environ | dict.fromkeys(_THREADS, threads))
 
     def __enter__(self) -> Self:
+        self._child.__enter__()
         return self
 
     def __exit__(
@@ -64,63 +59,63 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._child.__exit__(kind, error, trace)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._child.pid
 
     def close(self) -> None:
         """End it, stopped or not, and give its memory back; a second time does nothing."""
-        assert self._process.stdout is not None
-        if not self._process.stdout.closed:
-            self._process.kill()
-            self._process.communicate()
+        self._child.close()
 
     def ready(self) -> float:
         """Wait until it is set up; return the seconds of that, its first run included."""
-        seconds = float(self._read()["load_seconds"])
-        self._process.send_signal(signal.SIGSTOP)
-        return seconds
+        return self._ask(self._order, Ready).load_seconds
 
-    def turn(self, sizes: dict[str, int], repeats: int) -> Turn:
+    def turn(self, sizes: Sizes, repeats: int) -> Turn:
         """Run so often and return the figures."""
-        return Turn(**self._ask({"sizes": sizes, "repeats": repeats}))
+        return self._ask(RunTurn(sizes=sizes, repeats=repeats), Turn)
 
-    def run_at(
-        self, sizes: dict[str, int], dtypes: dict[str, str]
-    ) -> dict[str, NDArray[np.generic]]:
+    def run_at(self, sizes: Sizes, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Run once and return the outputs."""
-        self._ask({"sizes": sizes, "outputs": self._order["outputs"]})
+        self._ask(RunOnce(sizes=sizes, outputs=self._order.outputs), Saved)
         return self.outputs(dtypes)
 
     def outputs(self, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Return what it saved last: at first, what it computed when it was set up."""
-        with np.load(Path(self._order["outputs"])) as saved:
+        with np.load(Path(self._order.outputs)) as saved:
             found = {name: saved[name] for name in saved.files}
         kinds = {name: FOREIGN[dtype] for name, dtype in dtypes.items() if dtype in FOREIGN}
         return found | {n: found[n].view(kind.numpy) for n, kind in kinds.items() if n in found}
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.send_signal(signal.SIGCONT)
-        with suppress(BrokenPipeError):  # it was killed meanwhile; reading says so
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-        answer = self._read()
-        self._process.send_signal(signal.SIGSTOP)
-        return answer
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.endswith("\n"):  # nothing, or what a kill left of it
-            raise ContenderError(f"its process ended {_how(self._process.wait())}")
-        answer: dict[str, Any] = json.loads(line)
-        if "missing" in answer:
-            raise ContenderError(answer["missing"], missing=True)
-        if "error" in answer:
-            raise ContenderError(answer["error"])
-        return answer
+    def _ask(self, request: Record, answer: type[Answer]) -> Answer:
+        self._child.resume()
+        with _contenders_own():
+            found = self._child.ask(request, answer)
+        self._child.pause()
+        return found
 
 
-def _how(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "by SIGKILL, as a system ends one where its memory runs out"
-    return f"with exit code {code}"
+def make(order: MakeFile) -> Made:
+    """Make a file.
+
+    Raises
+    ------
+    ContenderError
+        With the reason, where it cannot be made.
+    """
+    with _contenders_own(f"{order.kind} cannot be made: "), Child(_PREPARE) as child:
+        return child.ask(order, Made)
+
+
+@contextmanager
+def _contenders_own(what: str = "") -> Iterator[None]:
+    """Turn a child's failure into one of its contender, which is a line of the table."""
+    try:
+        yield
+    except UnforeseenError as error:
+        raise ContenderError(what + first_line(error)) from error
+    except RopeExportError as error:
+        raise ContenderError(f"{what}{error}", missing=isinstance(error, MissingError)) from error

@@ -1,75 +1,79 @@
 """One contender in a process of its own, driven by :mod:`ropeexport.bench.processes`.
 
-It takes its setting as JSON, sets up, saves its outputs of the first sizes for the parity check,
-and then does what each line of its input asks: it runs so often, over inputs that rotate, or once
-and saves its outputs again.
+It sets itself up and saves its outputs of the first sizes for the parity check.  Then it runs so
+often as it is asked, over inputs that rotate, or once and saves its outputs again.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ropeexport.artifact import Artifact
 from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Arrays, Setting
+from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.inputs import InputSets
+from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
+from ropeexport.child_process import Channel, serve
 from ropeexport.dtypes import FOREIGN
-from ropeexport.errors import MissingError
+from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.parity.space import Sizes
 from ropeexport.runners.registry import import_runners
 
 _MOST_LINES = 4  # of a failure's text
 _PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own sources
 
 
-def main(order: dict[str, Any], answers: Any) -> None:
-    """Set up, say so, then run as often as each line of the input asks."""
-    setting = Setting(
-        Artifact.read(Path(order["folder"])),
-        Path(order["prepared"]),
-        order["module"],
-        order["threads"],
-        order["device"],
-    )
-    record = setting.artifact.manifest
-    inputs = cache(lambda size: InputSets(record, json.loads(size), order["seed"]))
+class _Worker:
+    """A contender, from its set-up on."""
+
+    def set_up(self, order: SetUp, _: Channel) -> Ready:
+        record = order.setting.artifact.manifest
+        self._inputs = cache(lambda sizes: InputSets(record, json.loads(sizes), order.seed))
+        with _failing_in_one_line():
+            import_runners()  # our own modules: their time is nobody's load
+            self._clock = make_clock(order.setting.device)
+            start = time.perf_counter()
+            self._run = BY_NAME[order.contender].set_up(order.setting)
+            outputs = self._run.run(self._sets(order.sizes)[0])
+        seconds = time.perf_counter() - start
+        self._clock.settle()
+        self._run.keep()
+        _save(order.outputs, outputs)
+        return Ready(load_seconds=seconds)
+
+    def turn(self, asked: RunTurn, _: Channel) -> Turn:
+        sets = self._sets(asked.sizes)
+        with _failing_in_one_line():
+            turn = self._clock.turn(self._run, sets, asked.repeats)
+        return turn.model_copy(update={"peak_mb": _peak_mb()})
+
+    def once(self, asked: RunOnce, _: Channel) -> Saved:
+        sets = self._sets(asked.sizes)
+        with _failing_in_one_line():
+            _save(asked.outputs, self._clock.once(self._run, sets[0]))
+        return Saved()
+
+    def _sets(self, sizes: Sizes) -> InputSets:
+        return self._inputs(json.dumps(sizes))
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    """Make a peer's own failure, which is a line of the table, a short one."""
     try:
-        import_runners()  # our own modules: their time is nobody's load
-        clock = make_clock(setting.device)
-        start = time.perf_counter()
-        run = BY_NAME[order["contender"]].set_up(setting)
-        outputs = run.run(inputs(json.dumps(order["check"]))[0])
-    except MissingError as error:
-        return _answer(answers, {"missing": str(error)})
-    except Exception as error:  # a peer's own failure is a line of the table, not ours
-        return _answer(answers, {"error": _cause(error)})
-    seconds = time.perf_counter() - start
-    clock.settle()
-    run.keep()
-    _save(order["outputs"], outputs)
-    _answer(answers, {"load_seconds": seconds})
-    for line in sys.stdin:
-        asked = json.loads(line)
-        sets = inputs(json.dumps(asked["sizes"]))
-        try:
-            if "outputs" in asked:
-                _save(asked["outputs"], clock.once(run, sets[0]))
-                answer: dict[str, object] = {}
-            else:
-                turn = clock.turn(run, sets, asked["repeats"])
-                answer = asdict(turn) | {"peak_mb": _peak_mb()}
-        except Exception as error:
-            return _answer(answers, {"error": _cause(error)})
-        _answer(answers, answer)
-    return None
+        yield
+    except MissingError:
+        raise
+    except Exception as error:
+        raise RopeExportError(_cause(error)) from error
 
 
 def _cause(error: Exception) -> str:
@@ -87,7 +91,7 @@ def _peak_mb() -> float:
     return float("nan")
 
 
-def _save(path: str, outputs: Arrays) -> None:
+def _save(path: Path, outputs: Arrays) -> None:
     saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
     np.savez(path, **saved)
 
@@ -97,11 +101,6 @@ def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return x if kind is None else x.view(kind.bits)  # NumPy's files know NumPy's types alone
 
 
-def _answer(answers: Any, value: object) -> None:
-    answers.write(json.dumps(value) + "\n")
-    answers.flush()
-
-
 if __name__ == "__main__":
-    said, sys.stdout = sys.stdout, sys.stderr  # a library that prints must not break the talk
-    main(json.loads(sys.argv[1]), said)
+    worker = _Worker()
+    serve({SetUp: worker.set_up, RunTurn: worker.turn, RunOnce: worker.once})

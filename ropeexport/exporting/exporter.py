@@ -18,7 +18,6 @@ from ropeexport.exporting.tracing import trace
 from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
-from ropeexport.models import sources
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged
 from ropeexport.onnx_ops import names
@@ -26,63 +25,6 @@ from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET
-
-
-def export_model(
-    request: sources.Request,
-    folder: Path,
-    *,
-    opset: int = DEFAULT_OPSET,
-    force: bool = False,
-    require_rope: int | None = None,
-    copy_weights: bool = False,
-    max_position: int = MAX_POSITION,
-    say: Say | None = None,
-) -> Manifest:
-    """Export a MODEL (a built-in or a factory's reference) into an output folder.
-
-    Parameters
-    ----------
-    request : Request
-        The MODEL and its options.
-    folder : Path
-        Where ``model.onnx`` and ``manifest.json`` are written.
-    opset : int
-        23 or later.
-    force : bool
-        Overwrite what is there; an engine of the former model is no longer named then.
-    require_rope : int or None
-        How many rotary applications must be replaced; None: any number.
-    copy_weights : bool
-        Copy safetensors files into ``folder`` instead of writing beside them.
-    max_position : int
-        The largest position that the tables of angles must hold; beyond, angles are NaN.
-    say : callable, optional
-        Told the name of each pass over the graph, and what it did.
-
-    Returns
-    -------
-    Manifest
-        What was written.
-
-    Raises
-    ------
-    UsageError, ExportError
-        With what was expected, what was found and the next step.
-    """
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
-    example, source = sources.load(request)
-    return export_example(
-        example,
-        source,
-        folder,
-        opset=opset,
-        force=force,
-        require_rope=require_rope,
-        copy_weights=copy_weights,
-        max_position=max_position,
-        say=say,
-    )
 
 
 def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
@@ -97,7 +39,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     max_position: int = MAX_POSITION,
     say: Say | None = None,
 ) -> Manifest:
-    """Export an :class:`Example` into an output folder, see :func:`export_model`."""
+    """Export an :class:`Example` into an output folder, see :func:`ropeexport.export`."""
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     copied = example.weights if copy_weights else None
     if copied is not None:

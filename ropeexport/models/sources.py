@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
@@ -35,39 +35,31 @@ Reference = str | Callable[[], Any]
 Module = Reference | nn.Module | Example
 
 
-@dataclass(frozen=True)
-class Request:
-    """A MODEL and the options given with it."""
-
-    model: str
-    options: Options = field(default_factory=Options)
-    config: Path | None = None  # of diffusers:CLASS
-    dtype: str | None = None  # of a library's model; a built-in has it among its options
-
-
-def load(request: Request) -> tuple[Example, Source]:
+def load(
+    model: str, options: Options, config: Path | None, dtype: str | None
+) -> tuple[Example, Source]:
     """Return the example of a MODEL and the record that rebuilds it.
+
+    Options are a built-in's, the config a class's of diffusers, the type a library's model's.
 
     Raises
     ------
     UsageError
         For a MODEL that is neither a built-in nor a factory's reference.
     """
-    if request.model in BUILTINS:
-        example = BUILTINS[request.model](request.options)
-        options = request.options.as_record()
-        return example, Source(kind="builtin", name=request.model, options=options)
-    if is_library_model(request.model):
-        example = load_example(request.model, request.config, request.dtype)
-        options = {"config": str(request.config)} if request.config else {}
-        return example, Source(kind="config", name=request.model, options=options)
-    if ":" not in request.model:
+    if model in BUILTINS:
+        example = BUILTINS[model](options)
+        return example, Source(kind="builtin", name=model, options=options.as_record())
+    if is_library_model(model):
+        example = load_example(model, config, dtype)
+        kept = {"config": str(config)} if config else {}
+        return example, Source(kind="config", name=model, options=kept)
+    if ":" not in model:
         raise UsageError(
             f"MODEL: expected one of {', '.join(BUILTINS)}, diffusers:CLASS, transformers:CONFIG, "
-            f"path/to/file.py:factory or package.module:factory, got {request.model!r}"
+            f"path/to/file.py:factory or package.module:factory, got {model!r}"
         )
-    example = _call_factory(request.model)
-    return example, Source(kind="factory", name=request.model)
+    return _call_factory(model), Source(kind="factory", name=model)
 
 
 def rebuild(artifact: Artifact, module: Reference | None = None) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
+from ropeexport.child_process import OnNote, OnProgress
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
@@ -53,8 +54,8 @@ def build(
     artifact: Artifact,
     options: Options | None = None,
     *,
-    on_progress: child.OnProgress | None = None,
-    on_note: child.OnNote | None = None,
+    on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
 ) -> EngineRecord:
     """Build the engine of an output folder and record it in the manifest.
 
@@ -92,8 +93,8 @@ def make_engine(
     target: Path,
     options: Options,
     *,
-    on_progress: child.OnProgress | None = None,
-    on_note: child.OnNote | None = None,
+    on_progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
 ) -> EngineRecord:
     """Build an engine of a folder's model into another folder, the only one that is written to.
 
@@ -123,8 +124,7 @@ def make_engine(
             embed_plugin=options.embed_plugin,
             timing_cache=(target / TIMING_CACHE_NAME).absolute(),
         )
-        built = child.run(request, on_progress, on_note)
-        assert isinstance(built, Built)  # what a build returns
+        built = child.build(request, on_progress, on_note)
         _check_interface(record, built)
         sha256 = atomic.sha256_of(temporary)
         if library is not None and not options.embed_plugin:

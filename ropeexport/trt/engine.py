@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ropeexport import atomic
+from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError, MissingError, PluginError
 from ropeexport.trt import network as networks
 from ropeexport.trt.flavour import RTX, Flavour
@@ -13,7 +14,7 @@ from ropeexport.trt.gpu import find_gpu
 from ropeexport.trt.messages import BuildRequest, Built
 from ropeexport.trt.network import Parsed
 from ropeexport.trt.registry import load_library, make_builder
-from ropeexport.trt.reporting import Channel, Journal, progress_monitor
+from ropeexport.trt.reporting import Journal, progress_monitor
 
 # what Myelin says where no fused kernel takes an attention
 _NO_FUSED_ATTENTION = ("not supported by a dedicated kernel", "is_decomposable")

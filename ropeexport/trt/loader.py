@@ -17,17 +17,15 @@ from pathlib import Path
 from ropeexport.trt.cache import make_cache_folder
 
 _VERSIONED = re.compile(r"(?P<name>lib.+\.so)\.\d+")
-_PACKAGE_ROOT = Path(__file__).parents[2]
 
 
 def child_environment(flavour: str, version: str) -> dict[str, str]:
     """Return the environment for a child process that loads a flavour of TensorRT."""
     environment = dict(os.environ)
-    # -P keeps the working folder off the child's path; this is where ropeexport itself lies
-    _append(environment, "PYTHONPATH", str(_PACKAGE_ROOT), last=True)
     links = link_folder(flavour, version)
     if links is not None:
-        _append(environment, "LD_LIBRARY_PATH", str(links))
+        paths = [str(links), environment.get("LD_LIBRARY_PATH", "")]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
     return environment
 
 
@@ -61,9 +59,3 @@ def _link(link: Path, target: Path) -> None:
         temporary = Path(fresh) / link.name
         temporary.symlink_to(target)
         temporary.replace(link)
-
-
-def _append(environment: dict[str, str], name: str, folder: str, last: bool = False) -> None:
-    there = environment.get(name)
-    parts = [folder] if not there else [there, folder] if last else [folder, there]
-    environment[name] = os.pathsep.join(parts)

@@ -1,11 +1,9 @@
-"""What passes between a build and its child process: one request in, JSON lines out."""
+"""What TensorRT's child process is asked and answers, see :mod:`ropeexport.child_process`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import Literal
 
 from ropeexport.manifest import Implementation, Profile, Record
 
@@ -15,7 +13,6 @@ Attention = Literal["fused", "decomposed", "none"]
 class BuildRequest(Record):
     """Build an engine from an ONNX file."""
 
-    task: Literal["build"] = "build"
     flavour: str
     model: Path
     engine: Path  # where the child writes it: a temporary name of the parent's
@@ -30,7 +27,6 @@ class BuildRequest(Record):
 class ProbeRequest(Record):
     """Load a plugin library and list what it registers."""
 
-    task: Literal["probe"] = "probe"
     flavour: str
     plugin: Path
 
@@ -38,7 +34,6 @@ class ProbeRequest(Record):
 class Built(Record):
     """An engine was written."""
 
-    event: Literal["built"] = "built"
     version: str  # of the flavour that built it
     inputs: dict[str, str]  # type by name, as the network has them
     outputs: dict[str, str]
@@ -58,35 +53,4 @@ class Creator(Record):
 class Probed(Record):
     """A library was loaded; these are the creators that it brought."""
 
-    event: Literal["probed"] = "probed"
     creators: tuple[Creator, ...]
-
-
-class Progress(Record):
-    """How far the build is."""
-
-    event: Literal["progress"] = "progress"
-    phase: str
-    fraction: float
-
-
-class Note(Record):
-    """Something that the user should read."""
-
-    event: Literal["note"] = "note"
-    text: str
-
-
-class Failure(Record):
-    """An error, by the name of its class in :mod:`ropeexport.errors`."""
-
-    event: Literal["failure"] = "failure"
-    kind: str
-    text: str
-
-
-Request = Annotated[BuildRequest | ProbeRequest, Field(discriminator="task")]
-Event = Annotated[Built | Probed | Progress | Note | Failure, Field(discriminator="event")]
-
-REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
-EVENT: TypeAdapter[Event] = TypeAdapter(Event)

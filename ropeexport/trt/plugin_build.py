@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ropeexport import atomic
@@ -78,9 +80,17 @@ def compile_plugin(
 
 def _run(command: Sequence[str], on_line: OnLine | None) -> None:
     lines = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with (
+        atomic.ended_cleanly(),
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # a group of its own: CMake ends no compiler that it started
+        ) as process,
+    ):
         assert process.stdout is not None  # a pipe
         try:
             for line in process.stdout:
@@ -88,7 +98,8 @@ def _run(command: Sequence[str], on_line: OnLine | None) -> None:
                 if on_line is not None:
                     on_line(line.rstrip())
         except BaseException:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode != 0:
         faults = [line for line in lines if "error" in line.lower()] or lines

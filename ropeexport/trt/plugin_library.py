@@ -15,7 +15,7 @@ from ropeexport.onnx_ops.forms import FORMS
 from ropeexport.onnx_ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from ropeexport.trt import child
 from ropeexport.trt.cache import cache_folder
-from ropeexport.trt.messages import Creator, Probed, ProbeRequest
+from ropeexport.trt.messages import Creator, ProbeRequest
 
 FILE_NAME = "libropeexport_plugin.so"
 VARIABLE = "ROPEEXPORT_PLUGIN"
@@ -88,8 +88,7 @@ def validate(path: Path, flavour: str) -> PluginLibrary:
         Where it is not a whole library, cannot be loaded, or registers something else.
     """
     check_elf(path)
-    probed = child.run(ProbeRequest(flavour=flavour, plugin=path.absolute()))
-    assert isinstance(probed, Probed)  # what a probe returns
+    probed = child.probe(ProbeRequest(flavour=flavour, plugin=path.absolute()))
     creator = _choose(path, probed.creators)
     return PluginLibrary(
         path, atomic.sha256_of(path), creator.name, creator.version, creator.namespace

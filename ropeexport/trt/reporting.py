@@ -1,38 +1,19 @@
-"""In the child process: events to the parent, TensorRT's messages, and its progress."""
+"""In the child process: TensorRT's messages, and its progress."""
 
 from __future__ import annotations
 
 import re
 import time
 from threading import Lock
-from typing import IO, Any
+from typing import Any
 
-from ropeexport.manifest import Record
+from ropeexport.child_process import Channel
 from ropeexport.trt.flavour import Flavour
-from ropeexport.trt.messages import Note, Progress
 
 _SECONDS_BETWEEN = 0.05
 _LONGEST_MESSAGE = 600
 # "[graph.h:12: attach] " and the like: where in TensorRT's source, which no user has
 _SOURCE_PLACE = re.compile(r"\[\w[\w.]*:+\w*:?[^\]]*\]\s*")
-
-
-class Channel:
-    """Where events are written, a line each; TensorRT calls back from several threads."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self._lock = Lock()
-
-    def send(self, event: Record) -> None:
-        """Write one event."""
-        with self._lock:
-            self._file.write(event.model_dump_json() + "\n")
-            self._file.flush()
-
-    def note(self, text: str) -> None:
-        """Tell the user something."""
-        self.send(Note(text=text))
 
 
 class Journal:
@@ -139,12 +120,12 @@ def _make_monitor(module: Any, channel: Channel) -> Any:
                 tree.finish(phase_name)
                 is_root = not tree.is_open()
             if is_root:
-                channel.send(Progress(phase=phase_name, fraction=1.0))
+                channel.progress(phase_name, 1.0)
 
         def _send(self, phase: str) -> None:
             now = time.monotonic()
             if now - sent[0] >= _SECONDS_BETWEEN:
                 sent[0] = now
-                channel.send(Progress(phase=phase, fraction=tree.fraction()))
+                channel.progress(phase, tree.fraction())
 
     return Monitor()

@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 from made_tensorrt import KERNELS, Cuda, TensorRT
 
-from ropeexport.artifact import Artifact
 from ropeexport.bench import contenders, show
 from ropeexport.bench.contenders import BY_NAME, with_runtime, with_torch
 from ropeexport.bench.contenders.contender import Setting
@@ -76,7 +75,7 @@ def run_engine(file: str, made: Setting):
 
 
 def setting(folder, prepared) -> Setting:
-    return Setting(Artifact.read(folder), prepared, None, threads=1)
+    return Setting(folder, prepared, None, threads=1)
 
 
 @pytest.mark.parametrize("model", ["flux-attention", "flux-self-attention"])

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.atomic import sha256_of
 from ropeexport.bench import bench as benchmark
-from ropeexport.bench import engines
+from ropeexport.bench import engines, processes
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import PLAIN
 from ropeexport.bench.inputs import InputSets
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
-from ropeexport.models.builtin_models import Options
+from ropeexport.bench.messages import Made, MakeFile
+from ropeexport.bench.processes import ContenderError
 from ropeexport.profiles import axis_sizes
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.trt.build import TIMING_CACHE_NAME
@@ -32,12 +27,10 @@ def at(folder, *lengths: int) -> list[dict[str, int]]:
     return [axes | {"length": length} for length in lengths]
 
 
-def make(folder, prepared, kind, sizes=None) -> dict[str, object]:
-    order = {"kind": kind, "folder": str(folder), "prepared": str(prepared), "module": None}
-    order |= {"sizes": sizes or at(folder, 64)}
-    command = [sys.executable, "-m", "ropeexport.bench.prepare", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def make(folder, prepared, kind, sizes=None) -> Made:
+    sizes = tuple(sizes or at(folder, 64))
+    order = MakeFile(kind=kind, folder=folder, prepared=prepared, module=None, sizes=sizes)
+    return processes.make(order)
 
 
 def contents(folder) -> dict[str, str]:
@@ -57,13 +50,13 @@ def test_an_engine_of_each_implementation_is_built_beside_the_folder(
     before = contents(folder)
     kind = BY_NAME[f"tensorrt-{implementation}"].files[-1]
     answer = make(folder, prepared, kind, at(folder, 64, 96, BEYOND, 128))
-    assert answer["seconds"] > 0
-    assert answer["again_seconds"] is None  # TensorRT-RTX measures nothing while it builds
-    assert str(answer["version"]).startswith("tensorrt-rtx ")
+    assert answer.seconds > 0
+    assert answer.again_seconds is None  # TensorRT-RTX measures nothing while it builds
+    assert answer.version.startswith("tensorrt-rtx ")
     assert contents(folder) == before
     runner = TensorrtRunner(Artifact.read((prepared / kind).parent))
     facts = runner.facts
-    assert (facts.implementation, facts.version) == ((implementation,), answer["version"])
+    assert (facts.implementation, facts.version) == ((implementation,), answer.version)
     engine = manifest.read((prepared / kind).parent).engine
     assert engine.sha256 == sha256_of(prepared / kind)
     points = engine.profile.min, engine.profile.opt, engine.profile.max
@@ -77,9 +70,9 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
     folder = export_once()
     before = contents(folder)
     files = BY_NAME["tensorrt-plain"].files
-    answers = [make(folder, tmp_path, kind, at(folder, 96)) for kind in files]
     assert files[0] == PLAIN
-    assert all("error" not in answer for answer in answers)
+    for kind in files:
+        make(folder, tmp_path, kind, at(folder, 96))
     engine = manifest.read((tmp_path / files[-1]).parent).engine
     assert engine.ropes == {}
     assert {spec.name for spec in engine.inputs} == {"q", "k", "v", "pe"}
@@ -92,13 +85,12 @@ def test_a_plain_export_becomes_an_engine(export_once, tmp_path) -> None:
 def test_a_plain_engine_of_a_larger_batch_takes_what_is_timed(tmp_path) -> None:
     folder, prepared = tmp_path / "out", tmp_path / "prepared"
     prepared.mkdir()
-    options = Options(heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
-    export_model(sources.Request("flux-attention", options), folder)
+    export("flux-attention", out=folder, heads=2, head_dim=64, length=32, dtype="fp16", batch=2)
     record = manifest.read(folder)
     sizes = [benchmark._checked_sizes(record), *benchmark._sizes(record, (96,))]
     files = BY_NAME["tensorrt-plain"].files
-    answers = [make(folder, prepared, kind, sizes) for kind in files]
-    assert all("error" not in answer for answer in answers)
+    for kind in files:
+        make(folder, prepared, kind, sizes)
     engine = manifest.read((prepared / files[-1]).parent).engine
     for each, reached in zip(sizes, (engine.profile.min, engine.profile.max), strict=True):
         shapes = {name: x.shape for name, x in InputSets(record, each, seed=0)[0].items()}
@@ -109,24 +101,25 @@ def test_a_plain_engine_of_a_larger_batch_takes_what_is_timed(tmp_path) -> None:
 
 def test_weights_are_read_where_they_lie(export_once, tmp_path) -> None:
     folder = export_once("flux-self-attention", "fp16")
-    answer = make(folder, tmp_path, "decomposed/model.engine")
-    assert "error" not in answer
+    make(folder, tmp_path, "decomposed/model.engine")
     made = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert made == ["manifest.json", "model.engine"]
 
 
 def test_without_a_plugin_library_the_reason_names_the_command(export_once, tmp_path) -> None:
-    answer = make(export_once(), tmp_path, "plugin/model.engine")
-    assert answer["missing"] is True
-    assert "compile one with 'ropeexport plugin build'" in str(answer["error"])
+    text = r"^plugin/model\.engine cannot be made: .*compile one with 'ropeexport plugin build'"
+    with pytest.raises(ContenderError, match=text) as raised:
+        make(export_once(), tmp_path, "plugin/model.engine")
+    assert raised.value.missing
 
 
 def test_what_cannot_be_built_is_a_failure_with_its_reason(exported, tmp_path) -> None:
     folder = exported()
     (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes() + b"\0")
-    answer = make(folder, tmp_path, "decomposed/model.engine")
-    assert answer["error"]
-    assert not answer["missing"]
+    text = r"^decomposed/model\.engine cannot be made: .*model\.onnx"
+    with pytest.raises(ContenderError, match=text) as raised:
+        make(folder, tmp_path, "decomposed/model.engine")
+    assert not raised.value.missing
 
 
 @pytest.mark.parametrize("keeps", [True, False])

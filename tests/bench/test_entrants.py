@@ -13,8 +13,8 @@ from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.contenders.contender import Contender
 from ropeexport.bench.contenders.with_runtime import kept_beside
-from ropeexport.bench.entrants import Entrant, Setup
-from ropeexport.bench.making import Made, megabytes
+from ropeexport.bench.entrants import Entrant, Setup, megabytes
+from ropeexport.bench.messages import Made
 from ropeexport.bench.options import Options
 from ropeexport.trt.runtime_cache import RuntimeCache
 

@@ -2,95 +2,145 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-import sys
-import time
-from pathlib import Path
 
 import pytest
+from made_workers import state, wait_for, write_worker
 
 from ropeexport.bench import processes
+from ropeexport.bench.contenders.contender import Setting
 from ropeexport.bench.entrants import Entrant
+from ropeexport.bench.messages import MakeFile, SetUp
 from ropeexport.bench.processes import ContenderError, Process
 from ropeexport.bench.records import ContenderRecord
 
-READY = '{"load_seconds": 1.5}'
-ANSWER = '{"seconds": [0.5], "peak_mb": 2.0, "launch_seconds": null, "gpu_peak_mb": null}'
-WORKER = f"""
-import sys
-print('{READY}', flush=True)
-for line in sys.stdin:
-    print('{ANSWER}', flush=True)
+WORKER = """
+import os, sys
+from ropeexport import errors
+from ropeexport.child_process import serve
+from ropeexport.bench.messages import *
+
+def set_up(order, _):
+    {set_up}
+    return Ready(load_seconds=1.5)
+
+def turn(asked, _):
+    {turn}
+    return Turn(seconds=[0.5] * asked.repeats)
+
+def make_file(order, _):
+    {set_up}
+    return Made(seconds=len(order.sizes))
+
+serve({{SetUp: set_up, RunTurn: turn, MakeFile: make_file}})
 """
+SIZES = {"length": 8}
 
 
 @pytest.fixture
-def start(monkeypatch):
-    """Return a function that starts a process of the code in the worker's place."""
-    real, made = processes.subprocess.Popen, []
+def written(tmp_path, monkeypatch):
+    """Return a function that puts code in the workers' place."""
 
-    def start(code: str = WORKER) -> Process:
-        words = [sys.executable, "-c", code]
-        monkeypatch.setattr(processes.subprocess, "Popen", lambda _, **more: real(words, **more))
-        made.append(Process({"threads": 1}))
+    def write(set_up: str = "pass", turn: str = "pass") -> None:
+        code = WORKER.format(set_up=set_up, turn=turn)
+        name = write_worker(tmp_path, monkeypatch, code)
+        monkeypatch.setattr(processes, "_CONTENDER", name)
+        monkeypatch.setattr(processes, "_PREPARE", name)
+
+    return write
+
+
+@pytest.fixture
+def start(written, tmp_path):
+    """Return a function that starts a process of the code in the worker's place."""
+    made = []
+
+    def start(**code: str) -> Process:
+        written(**code)
+        setting = Setting(tmp_path, tmp_path, None, threads=3)
+        order = SetUp(
+            contender="plain", setting=setting, seed=0, sizes=SIZES, outputs=tmp_path / "x.npz"
+        )
+        made.append(Process(order).__enter__())
         return made[-1]
 
     yield start
-    for process in made:
-        process.close()
-
-
-def state(pid: int) -> str:
-    """Return a process's state, T for stopped; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return ""
-
-
-def wait_for(pid: int, wanted: str) -> None:
-    for _ in range(500):
-        if state(pid) == wanted:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"expected state {wanted}, got {state(pid)}")
+    for process in reversed(made):
+        process.__exit__(None, None, None)
 
 
 def test_a_turn_brings_the_figures_and_stops_it_again(start) -> None:
     process = start()
     assert process.ready() == 1.5
-    turn = process.turn({"length": 8}, 1)
-    assert (turn.seconds, turn.peak_mb, turn.gpu_peak_mb) == ([0.5], 2.0, None)
-    wait_for(process._process.pid, "T")
+    wait_for(process.pid, "T")
+    turn = process.turn(SIZES, 2)
+    assert (turn.seconds, turn.gpu_peak_mb) == ((0.5, 0.5), None)
+    assert math.isnan(turn.peak_mb)
+    wait_for(process.pid, "T")
+
+
+def test_a_contender_has_the_threads_that_it_was_given(start) -> None:
+    assert start(set_up="assert os.environ['OMP_NUM_THREADS'] == '3'").ready() == 1.5
 
 
 def test_one_that_was_killed_while_it_waited_fails_by_its_signal(start) -> None:
     process = start()
     process.ready()
-    os.kill(process._process.pid, signal.SIGKILL)
-    process._process.wait()
-    for _ in range(2):  # what was written is still in the buffer the second time
+    os.kill(process.pid, signal.SIGKILL)
+    for _ in range(2):
         with pytest.raises(ContenderError, match="ended by SIGKILL"):
-            process.turn({"length": 8}, 1)
+            process.turn(SIZES, 1)
 
 
 def test_an_answer_that_a_kill_cut_short_is_none(start) -> None:
-    process = start(f"print('{READY}', flush=True); input(); print('{{\"seco', end='', flush=True)")
+    process = start(turn='os.write(int(sys.argv[1]), b\'{"event":"resu\'); os._exit(0)')
     process.ready()
     with pytest.raises(ContenderError, match="ended with exit code 0"):
-        process.turn({"length": 8}, 1)
+        process.turn(SIZES, 1)
+
+
+@pytest.mark.parametrize(
+    ("raised", "text", "missing"),
+    [
+        ("errors.MissingError('no GPU')", "no GPU", True),
+        ("errors.EngineError('broken')", "broken", False),
+        ("ValueError('odd\\nand long')", "ValueError: odd", False),
+        ("SystemExit(3)", "its process ended with exit code 3, without a word", False),
+    ],
+)
+def test_a_failure_is_the_contenders_own_and_says_what_is_missing(
+    start, tmp_path, raised, text, missing
+) -> None:
+    process = start(set_up=f"raise {raised!s}".replace("\n", "\\n"))
+    with pytest.raises(ContenderError) as found:
+        process.ready()
+    assert (str(found.value), found.value.missing) == (text, missing)
+    order = MakeFile(kind="plain.onnx", folder=tmp_path, prepared=tmp_path, module=None, sizes=())
+    with pytest.raises(ContenderError) as found:
+        processes.make(order)
+    expected = f"plain.onnx cannot be made: {text}"
+    assert (str(found.value), found.value.missing) == (expected, missing)
+
+
+def test_a_file_is_made_for_all_sizes(written, tmp_path) -> None:
+    written()
+    order = MakeFile(
+        kind="plain.onnx", folder=tmp_path, prepared=tmp_path, module=None, sizes=(SIZES, SIZES)
+    )
+    made = processes.make(order)
+    assert (made.seconds, made.version, made.again_seconds) == (2, "", None)
 
 
 @pytest.mark.parametrize("status", ["WRONG", "FAILED"])
 def test_one_that_is_taken_out_gives_its_memory_back(start, status) -> None:
     process = start()
     process.ready()
-    pid = process._process.pid
     record = ContenderRecord(name="plain", label="plain", status="TIMED")
     entrant = Entrant(record, process)
     entrant.out(status, "its reason")
-    assert not state(pid)
+    assert not state(process.pid)
     assert (entrant.record.status, entrant.record.reason) == (status, "its reason")
     assert entrant.process is None
     process.close()

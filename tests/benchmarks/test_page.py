@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import pytest
 
+from benchmarks.commit import measured
 from benchmarks.cpu import runs
 from benchmarks.cpu.figures import held
+from benchmarks.models.__main__ import page as page_of_models
 from benchmarks.models.causes import KNOWN, news
 from benchmarks.page import other_lines, page, parts, repeated
 
@@ -124,3 +129,43 @@ def test_news_of_a_model_class() -> None:
     assert "another failure" in news(known | {"engine": "BuildError: other"})[0]
     models = json.loads((other_lines.RESULTS / "models.json").read_text())
     assert set(KNOWN) <= {row["name"] for row in models.values()}
+
+
+def test_the_page_of_models_says_which_commit_its_rows_are_of() -> None:
+    packages = {"torch": "2.13.0"}
+    new = {
+        "date": "2026-11-28",
+        "commit": "0123456789abcdef",
+        "changed": False,
+        "packages": packages,
+    }
+    rows = [{"name": name, "fp32": "PASS", "measured": new} for name in ("llama", "glm", "phi")]
+    changed = {"name": "gptj", "measured": new | {"changed": True}}
+    text = page_of_models([*rows, changed, {"name": "esm"}])
+    assert "- 3 classes: commit 0123456789ab, 2026-11-28, torch 2.13.0.\n" in text
+    assert "- gptj: commit 0123456789ab with changes, 2026-11-28, torch 2.13.0.\n" in text
+    assert "- esm: measured before the commit was recorded.\n" in text
+    assert "| llama |  |  | PASS |  |  |\n" in text
+
+
+def test_a_result_names_its_commit_and_what_was_changed(tmp_path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    for name in ("ropeexport/op.py", "benchmarks/models/configs.py", "docs/models.md"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    expected = {"date": date.today().isoformat(), "commit": git("rev-parse", "HEAD")}
+    for changed, is_changed in (
+        ("docs/models.md", False), ("benchmarks/models/configs.py", True),
+    ):  # fmt: skip
+        (tmp_path / changed).write_text("written")
+        found = measured("benchmarks/models", root=tmp_path)
+        assert found == expected | {"changed": is_changed}
+    elsewhere = measured(root=Path("/"))
+    assert (elsewhere["commit"], elsewhere["changed"]) == (None, None)

@@ -13,14 +13,13 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport import atomic, export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
-from ropeexport.exporting.exporter import export_example, export_model
 from ropeexport.exporting.opsets import newest_opset
 from ropeexport.manifest import Source
 from ropeexport.models import sources
-from ropeexport.models.builtin_models import BUILTINS, Options
+from ropeexport.models.builtin_models import BUILTINS
 from ropeexport.models.example import Example
 from ropeexport.weights.integrity import check_weights
 
@@ -32,15 +31,14 @@ FACTORY = Path(__file__).parents[1] / "user_models.py"
 def exported(tmp_path_factory):
     made = {}
 
-    def export(model: str, dtype: str = "fp32", opset: int = 23) -> Path:
+    def made_once(model: str, dtype: str = "fp32", opset: int = 23) -> Path:
         key = (model, dtype, opset)
         if key not in made:
             made[key] = tmp_path_factory.mktemp("export")
-            options = Options(dtype=dtype, **SMALL)
-            export_model(sources.Request(model, options), made[key], opset=opset)
+            export(model, out=made[key], opset=opset, dtype=dtype, **SMALL)
         return made[key]
 
-    return export
+    return made_once
 
 
 @pytest.mark.parametrize("model", BUILTINS)
@@ -127,7 +125,7 @@ def test_a_rebuilt_module_has_the_weights_of_the_file(exported, model: str) -> N
 
 def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> None:
     reference = f"{FACTORY}:grouped_attention"
-    record = export_model(sources.Request(reference), tmp_path)
+    record = export(reference, out=tmp_path).manifest
     assert record.source == Source(kind="factory", name=reference)
     assert len(record.model.ropes) == 2
     assert record.axes["batch"].opt == 1
@@ -154,13 +152,13 @@ def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> No
 )
 def test_what_is_no_model_is_named(tmp_path: Path, reference: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        export_model(sources.Request(reference), tmp_path)
+        export(reference, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_size_check_in_the_traced_code_is_found(tmp_path: Path) -> None:
     with pytest.raises(ExportError):
-        export_model(sources.Request(f"{FACTORY}:frozen_batch"), tmp_path)
+        export(f"{FACTORY}:frozen_batch", out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -169,16 +167,16 @@ def test_a_size_check_in_the_traced_code_is_found(tmp_path: Path) -> None:
 def test_opsets_out_of_reach(tmp_path: Path, opset: int) -> None:
     words = rf"opset: expected 23 .* to {newest_opset()} \(.*torch.*\), got {opset}$"
     with pytest.raises(UsageError, match=words):
-        export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path, opset=opset)
+        export("flux-attention", out=tmp_path, opset=opset, **SMALL)
 
 
 def test_an_existing_export_is_kept(tmp_path: Path) -> None:
-    request = sources.Request("flux-attention", Options(**SMALL))
-    export_model(request, tmp_path)
+    export("flux-attention", out=tmp_path, **SMALL)
     before = atomic.sha256_of(tmp_path / "model.onnx")
     with pytest.raises(UsageError, match="--force"):
-        export_model(request, tmp_path)
-    assert export_model(request, tmp_path, force=True).model.sha256 == before
+        export("flux-attention", out=tmp_path, **SMALL)
+    again = export("flux-attention", out=tmp_path, force=True, **SMALL)
+    assert again.manifest.model.sha256 == before
 
 
 def test_the_op_itself_exports(tmp_path: Path) -> None:
@@ -191,15 +189,14 @@ def test_the_op_itself_exports(tmp_path: Path) -> None:
     example = Example(
         Direct().eval(), {"q": q, "k": q, "pe": pe}, axes | {"pe": {0: "batch", 2: "length"}}
     )
-    record = export_example(example, Source(kind="factory", name="test"), tmp_path)
+    record = export(example, out=tmp_path).manifest
     assert len(record.model.ropes) == 1
     assert len(record.model.outputs) == 2
 
 
 def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
-    request = sources.Request("flux-self-attention", Options(**SMALL))
-    record = export_model(request, tmp_path)
+    record = export("flux-self-attention", out=tmp_path, **SMALL).manifest
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["manifest.json", "model.onnx", "model.onnx.data"]
     weights = record.model.weights
@@ -218,12 +215,10 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
 def test_a_smaller_model_takes_the_data_file_of_the_former_with_it(
     tmp_path: Path, monkeypatch
 ) -> None:
-    small = sources.Request("flux-attention", Options(**SMALL))
-    large = sources.Request("flux-self-attention", Options(**SMALL))
     with monkeypatch.context() as patch:
         patch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
-        export_model(large, tmp_path)
-    export_model(small, tmp_path, force=True)
+        export("flux-self-attention", out=tmp_path, **SMALL)
+    export("flux-attention", out=tmp_path, force=True, **SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
 
 
@@ -231,25 +226,23 @@ def test_a_data_file_that_nobody_refers_to_is_not_overwritten_unasked(
     tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
-    request = sources.Request("flux-self-attention", Options(**SMALL))
     (tmp_path / "model.onnx.data").write_text("precious")
     with pytest.raises(UsageError, match=r"model\.onnx\.data exists already.*--force"):
-        export_model(request, tmp_path)
+        export("flux-self-attention", out=tmp_path, **SMALL)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
-    assert export_model(request, tmp_path, force=True).model.weights is not None
+    made = export("flux-self-attention", out=tmp_path, force=True, **SMALL)
+    assert made.manifest.model.weights is not None
 
 
 def test_a_failed_export_leaves_the_former_whole(tmp_path: Path, monkeypatch) -> None:
-    request = sources.Request("flux-attention", Options(**SMALL))
-    former = export_model(request, tmp_path)
+    former = export("flux-attention", out=tmp_path, **SMALL).manifest
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(manifest, "write", fail)
-    other = sources.Request("flux-attention", Options(**SMALL | {"dtype": "fp16"}))
     with pytest.raises(KeyboardInterrupt):
-        export_model(other, tmp_path, force=True)
+        export("flux-attention", out=tmp_path, force=True, dtype="fp16", **SMALL)
     assert manifest.read(tmp_path) == former
     assert atomic.sha256_of(tmp_path / "model.onnx") == former.model.sha256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model.onnx"]
@@ -258,7 +251,7 @@ def test_a_failed_export_leaves_the_former_whole(tmp_path: Path, monkeypatch) ->
 @pytest.mark.parametrize("fault", ["moved", "truncated", "altered"])
 def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatch, fault) -> None:
     monkeypatch.setattr("ropeexport.exporting.model_writer._INLINE_LIMIT_BYTES", 1024)
-    record = export_model(sources.Request("flux-self-attention", Options(**SMALL)), tmp_path)
+    record = export("flux-self-attention", out=tmp_path, **SMALL).manifest
     data = tmp_path / "model.onnx.data"
     values = data.read_bytes()
     if fault == "moved":
@@ -271,9 +264,8 @@ def test_a_data_file_that_is_another_is_found_at_load(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("limit", [5000, 3_000_000])
 def test_a_limit_of_positions_is_stated_and_kept(tmp_path: Path, limit: int) -> None:
-    request = sources.Request("flux-self-attention-ids", Options(**SMALL))
-    record = export_model(request, tmp_path, max_position=limit)
-    stated = record.model.max_position
+    made = export("flux-self-attention-ids", out=tmp_path, max_position=limit, **SMALL)
+    stated = made.manifest.model.max_position
     assert limit <= stated < limit + 1024
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     x, ids = np.ones((1, 4, 32), np.float32), np.full((1, 4, 3), stated)
@@ -282,12 +274,11 @@ def test_a_limit_of_positions_is_stated_and_kept(tmp_path: Path, limit: int) -> 
 
 
 def test_a_model_without_tables_states_no_limit(tmp_path: Path) -> None:
-    record = export_model(sources.Request("flux-attention", Options(**SMALL)), tmp_path)
-    assert record.model.max_position is None
+    made = export("flux-attention", out=tmp_path, **SMALL)
+    assert made.manifest.model.max_position is None
 
 
 def test_a_limit_beyond_whole_numbers_of_float32_is_refused(tmp_path: Path) -> None:
-    request = sources.Request("flux-self-attention-ids", Options(**SMALL))
     with pytest.raises(UsageError, match=r"max position: expected 1 to 16777215 .*, got 16777216"):
-        export_model(request, tmp_path, max_position=1 << 24)
+        export("flux-self-attention-ids", out=tmp_path, max_position=1 << 24, **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -12,12 +12,10 @@ from click.testing import CliRunner
 from fusion.writings import WRITINGS
 from torch import nn
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.cli.main import cli
 from ropeexport.exporting import passes
-from ropeexport.exporting.exporter import export_example
 from ropeexport.exporting.fuse_file import fuse_file
-from ropeexport.manifest import Source
 from ropeexport.models.example import Example
 from ropeexport.onnx_files import onnx_file
 from ropeexport.onnx_files.retype import float64_twin
@@ -74,8 +72,7 @@ def test_both_end_with_the_same_passes() -> None:
 def test_every_pass_says_what_it_did(tmp_path) -> None:
     said: list[tuple[str, str]] = []
     example = Example(Normed().eval(), inputs(), AXES)
-    source = Source(kind="factory", name="test")
-    export_example(example, source, tmp_path, say=lambda *line: said.append(line))
+    export(example, out=tmp_path, say=lambda *line: said.append(line))
     assert [name for name, _ in said] == [step.name for step in passes.EXPORT]
     did = dict(said)
     assert "1 of 1 rotary applications replaced" in did["ropes"]
@@ -114,11 +111,7 @@ def test_nothing_that_was_written_is_read_again(tmp_path, monkeypatch) -> None:
         return load(file)
 
     monkeypatch.setattr(onnx_file, "load", counted)
-    export_example(
-        Example(Normed().eval(), inputs(), AXES),
-        Source(kind="factory", name="test"),
-        tmp_path / "exported",
-    )
+    export(Example(Normed().eval(), inputs(), AXES), out=tmp_path / "exported")
     assert loads == []
     fuse_file(path, tmp_path / "fused")
     assert loads == ["in.onnx"]

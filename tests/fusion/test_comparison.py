@@ -12,14 +12,13 @@ import torch
 from fusion.writings import Half
 from torch import Tensor, nn
 
+import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError
 from ropeexport.exporting import passes
-from ropeexport.exporting.exporter import export_example
 from ropeexport.exporting.whole_graph import compare_whole
 from ropeexport.fusion import angles, rewrite
 from ropeexport.fusion.tables import Tables
-from ropeexport.manifest import Source
 from ropeexport.models.example import Example
 
 AXES = {0: "batch", 1: "length"}
@@ -36,7 +35,7 @@ class FloatPositions(Half):
 def export(folder: Path, module: nn.Module) -> manifest.ModelRecord:
     pos = torch.arange(6.0 if isinstance(module, FloatPositions) else 6).repeat(2, 1)
     example = Example(module, {"x": torch.randn(2, 6, 16), "pos": pos}, {"x": AXES, "pos": AXES})
-    return export_example(example, Source(kind="factory", name="test"), folder).model
+    return ropeexport.export(example, out=folder).manifest.model
 
 
 def assert_right(folder: Path, module: nn.Module) -> None:

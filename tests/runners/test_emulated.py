@@ -9,11 +9,9 @@ import onnx_ir as ir
 import pytest
 from onnx_edits import make_standard
 
+from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError
-from ropeexport.exporting.exporter import export_model
-from ropeexport.models import sources
-from ropeexport.models.builtin_models import Options as ModelOptions
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import float32_twin, has_foreign
 from ropeexport.parity.check import Options, check
@@ -94,8 +92,7 @@ def test_there_must_be_something_to_emulate(exported) -> None:
 
 @pytest.mark.parametrize("model", ["flux-attention", "flux-self-attention-ids"])
 def test_the_twin_is_labelled_everywhere_and_never_a_pass(tmp_path, model: str) -> None:
-    options = ModelOptions(heads=2, head_dim=64, length=32, dtype="bf16")
-    export_model(sources.Request(model, options), tmp_path)
+    export(model, out=tmp_path, heads=2, head_dim=64, length=32, dtype="bf16")
     report = check(Artifact.read(tmp_path), options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")
     stock = next(r for r in report.runtimes if r.name == "onnxruntime")

@@ -9,10 +9,9 @@ import onnx_ir as ir
 import openvino
 import pytest
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError, ParityError
-from ropeexport.models import sources
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.parity.cases import select
@@ -190,14 +189,11 @@ def test_positions_beyond_the_tables_are_not_supported_where_nan_is_dropped(tmp_
     pytest.importorskip("transformers")
     from models.hub.test_load import LLAMA, config
 
-    from ropeexport.exporting.exporter import export_model
-
     config(tmp_path, LLAMA)
     folder = tmp_path / "out"
-    export_model(sources.Request(f"transformers:{tmp_path}", dtype="fp32"), folder)
-    report = check(
-        Artifact.read(folder), options=Options(count=12, runtimes=("onnxruntime", "openvino"))
-    )
+    export(f"transformers:{tmp_path}", out=folder, dtype="fp32")
+    options = Options(count=12, runtimes=("onnxruntime", "openvino"))
+    report = check(Artifact.read(folder), options=options)
     assert report.verdict == "PASS", report.reason
     mine = [c for c in report.comparisons if c.runtime == "openvino" and c.case is not None]
     beyond = {c.status for c in mine if c.case.kind == "positions beyond the tables"}

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.errors import MissingError
@@ -68,7 +67,7 @@ def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monk
         cuda_stream = 7
 
     monkeypatch.setattr("torch.cuda.current_stream", Stream)
-    setting = Setting(Artifact.read(export_once()), tmp_path, None, threads=1, device="cuda")
+    setting = Setting(export_once(), tmp_path, None, threads=1, device="cuda")
     with pytest.raises(MissingError, match="cannot load its CUDAExecutionProvider"):
         BY_NAME["ropeexport"].set_up(setting)
     provider = (CUDA, {"use_tf32": "0", "user_compute_stream": "7"})

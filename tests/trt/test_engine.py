@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from ropeexport import atomic
+from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Profile
 from ropeexport.trt import engine, flavour, registry
 from ropeexport.trt.network import Parsed
-from ropeexport.trt.reporting import Channel, Journal
+from ropeexport.trt.reporting import Journal
 
 KEEPS = SimpleNamespace(capabilities=SimpleNamespace(timing_cache=True))
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
 from types import SimpleNamespace
 
-from ropeexport.trt.messages import Note
-from ropeexport.trt.reporting import Channel, Journal, PhaseTree
+from ropeexport.trt.reporting import Journal, PhaseTree
 
 
 def test_nested_phases_fill_one_step_of_their_parent() -> None:
@@ -68,10 +65,3 @@ def test_no_error_and_a_long_one() -> None:
     found = journal()
     found.logger.log(_Base.ERROR, "x" * 5000)
     assert len(found.cause()) < 700
-
-
-def test_events_are_one_line_each() -> None:
-    file = io.StringIO()
-    Channel(file).send(Note(text="two\nlines"))
-    assert json.loads(file.getvalue()) == {"event": "note", "text": "two\nlines"}
-    assert file.getvalue().count("\n") == 1

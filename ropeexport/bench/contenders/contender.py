@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class Setting:
 
     Parameters
     ----------
-    artifact : Artifact
+    folder : Path
         The output folder.
     prepared : Path
         The folder of the files that were made for the run.
@@ -44,11 +45,16 @@ class Setting:
         ``cpu`` or ``cuda``.
     """
 
-    artifact: Artifact
+    folder: Path
     prepared: Path
     module: str | None
     threads: int
     device: Device = "cpu"
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The output folder, read once."""
+        return Artifact.read(self.folder)
 
     @property
     def outputs(self) -> list[str]:

@@ -9,10 +9,9 @@ import onnx
 import pytest
 from command_line import ropeexport
 
-from ropeexport import manifest
+from ropeexport import export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
-from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 
 FLUX = {
@@ -34,18 +33,17 @@ def config(folder: Path, values: dict) -> Path:
 
 def test_a_class_of_diffusers(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    request = sources.Request("diffusers:FluxTransformer2DModel", config=config(tmp_path, FLUX))
-    record = export_model(request, tmp_path / "out", require_rope=2)
-    assert record.model.recognition.refused == ()
-    assert {"batch", "length", "text_length"} == set(record.axes)
+    model, given = "diffusers:FluxTransformer2DModel", config(tmp_path, FLUX)
+    made = export(model, out=tmp_path / "out", require_rope=2, config=given)
+    assert made.refused == ()
+    assert {"batch", "length", "text_length"} == set(made.manifest.axes)
 
 
 def test_a_config_of_transformers(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     config(tmp_path, LLAMA)
-    request = sources.Request(f"transformers:{tmp_path}", dtype="fp16")
-    record = export_model(request, tmp_path / "out", require_rope=2)
-    assert record.model.dtype == "fp16"
+    made = export(f"transformers:{tmp_path}", out=tmp_path / "out", require_rope=2, dtype="fp16")
+    assert made.manifest.model.dtype == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +60,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, model: str, words: str) -> None:
     path = None if "add" in words else config(tmp_path, FLUX)
     given = None if model.startswith("transformers") else path
     with pytest.raises(UsageError, match=words):
-        export_model(sources.Request(model, config=given), tmp_path / "out")
+        export(model, out=tmp_path / "out", config=given)
 
 
 @pytest.mark.parametrize("model", ["diffusers:FluxTransformer2DModel", "transformers:"])
@@ -101,7 +99,7 @@ def test_what_is_unusual_is_checked_all_the_same(tmp_path: Path, name: str) -> N
     pytest.importorskip("transformers")
     config(tmp_path, UNUSUAL[name])
     out = tmp_path / "out"
-    record = export_model(sources.Request(f"transformers:{tmp_path}"), out, require_rope=2)
+    record = export(f"transformers:{tmp_path}", out=out, require_rope=2).manifest
     rows = {spec.name: spec.below for spec in record.model.inputs}
     assert rows["position_ids"] == UNUSUAL[name].get("n_positions")
     names = {weight.name for weight in onnx.load(out / "model.onnx").graph.initializer}

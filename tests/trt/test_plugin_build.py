@@ -1,0 +1,53 @@
+"""The compilers of ``ropeexport plugin build``: ended with the command that started them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from made_workers import wait_for
+
+from ropeexport.errors import PluginError
+from ropeexport.trt import plugin_build
+
+COMPILE = "sleep 600 & echo $!; wait"  # CMake's place, and the compiler's
+PARENT = """
+import sys
+from ropeexport.trt import plugin_build
+plugin_build._run(["sh", "-c", sys.argv[1]], lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_compiler(number) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, COMPILE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        compiler = int(parent.stdout.readline())
+        parent.send_signal(number)
+        assert parent.wait(60) != 0
+    wait_for(compiler, "", "Z")
+
+
+def test_what_fails_while_a_line_is_shown_ends_the_compilers() -> None:
+    shown = []
+
+    def show(line: str) -> None:
+        shown.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plugin_build._run(["sh", "-c", COMPILE], show)
+    wait_for(shown[0], "", "Z")
+
+
+def test_a_compilation_that_fails_shows_its_errors() -> None:
+    code = "echo fine; echo 'rope.cu:3: error: no such thing' >&2; exit 2"
+    with pytest.raises(PluginError, match=r"^sh -c failed:\n  rope\.cu:3: error: no such thing$"):
+        plugin_build._run(["sh", "-c", code], None)
