@@ -1,0 +1,97 @@
+"""``bench``: what an output folder costs beside what would be run instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ropeexport.artifact import Artifact
+from ropeexport.errors import UsageError
+from ropeexport.packages import require as require_packages
+
+if TYPE_CHECKING:
+    from ropeexport.bench.records import Bench
+
+
+def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
+    path: str | Path,
+    *,
+    against: Sequence[str] | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    lengths: Sequence[int] = (),
+    module: str | None = None,
+    rounds: int = 7,
+    repeats: int = 5,
+    threads: int | None = None,
+    seed: int = 0,
+    say: Callable[[str, str, bool], None] = lambda name, text, ok: None,
+) -> Bench:
+    """Measure an output folder against what you would run instead; write its records and chart.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of :func:`ropeexport.export`, with or without an engine; ``bench.json`` and
+        ``bench.png`` are written into it.
+    against : sequence of str
+        Contenders by name; by default all.
+    device : str
+        ``cpu`` or ``cuda``; by default ``cuda`` where torch sees a GPU.
+    lengths : sequence of int
+        By default the profile's optimum.
+    module : str
+        The factory ``FILE.py:NAME`` where the model is your own code: contenders run in processes
+        of their own, which cannot take a module from yours.
+    rounds, repeats : int
+        Turns, and runs in a turn.
+    threads : int
+        By default the number of cores.
+    seed : int
+        Of the inputs.
+    say : callable
+        Called with each contender's name, a text, and whether it runs.
+
+    Returns
+    -------
+    Bench
+        Every contender: TIMED, or WRONG, SKIPPED or FAILED with its reason.
+
+    Raises
+    ------
+    RopeExportError
+        Where no run can be set up: no manifest, a module that cannot be rebuilt.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> found = ropeexport.bench("out", against=["eager"], device="cpu", rounds=1, repeats=1)
+    >>> {record.name: record.status for record in found.contenders}
+    {'eager': 'TIMED', 'ropeexport': 'TIMED'}
+    """
+    require_packages("torch", "onnxruntime", "matplotlib")
+    if module is not None and not isinstance(module, str):
+        raise UsageError(
+            f"bench: module: expected a factory's reference, 'path/to/file.py:factory', got a "
+            f"{type(module).__name__}: contenders run in processes of their own, which cannot take "
+            "an object from this one"
+        )
+    from ropeexport import atomic
+    from ropeexport.bench import show
+    from ropeexport.bench.bench import bench as run
+    from ropeexport.bench.options import Options
+    from ropeexport.bench.records import CHART_NAME, FILE_NAME
+
+    options = Options(
+        lengths=tuple(lengths), rounds=rounds, repeats=repeats, seed=seed, module=module,
+        device=device,
+    )  # fmt: skip
+    options = replace(options, against=tuple(against)) if against else options
+    options = replace(options, threads=threads) if threads else options
+    folder = Path(path)
+    found = run(Artifact.read(folder), options, say)
+    atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+    atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    return found
