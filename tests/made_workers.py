@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from textwrap import dedent
@@ -33,3 +34,20 @@ def wait_for(pid: int, *wanted: str) -> None:
             return
         time.sleep(0.01)
     raise AssertionError(f"expected state {wanted}, got {state(pid)}")
+
+
+def ended(parent: subprocess.Popen[str]) -> int:
+    """Wait for a process that was sent a signal; one that goes on is killed, and an error."""
+    try:
+        return parent.wait(60)
+    except subprocess.TimeoutExpired:
+        parent.kill()
+        raise
+
+
+# first lines of a parent: what runs the tests may ignore them (nohup, a shell's background)
+HEARS_SIGNALS = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
-from made_workers import state, wait_for, write_worker
+from made_workers import HEARS_SIGNALS, ended, state, wait_for, write_worker
 
 from ropeexport import errors
 from ropeexport.child_process import Child, CrashError, UnforeseenError
@@ -244,7 +243,7 @@ finally:
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_parent_that_is_ended_ends_its_child(worker, tmp_path, number, stopped) -> None:
     name, note = worker("channel.note(''); time.sleep(600)"), tmp_path / "note"
-    command = [sys.executable, "-c", dedent(PARENT), name, str(note)]
+    command = [sys.executable, "-c", HEARS_SIGNALS + PARENT, name, str(note)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
@@ -254,7 +253,7 @@ def test_a_parent_that_is_ended_ends_its_child(worker, tmp_path, number, stopped
             os.kill(child, signal.SIGSTOP)
             wait_for(child, "T")
         parent.send_signal(number)
-        parent.wait(60)
+        ended(parent)
     wait_for(child, "", "Z")
     assert note.exists() == (number != signal.SIGKILL)
 
