@@ -25,7 +25,7 @@ from ropeexport import atomic
 from ropeexport.exporting.exporter import export_model
 from ropeexport.models.builtin_models import Options
 from ropeexport.models.sources import Request
-from ropeexport.onnx_ops.attention import FROM
+from ropeexport.ops.attention import FROM
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
 HEADS, HEAD_DIM = 24, 128

@@ -30,8 +30,8 @@ from ropeexport.weights.integrity import check_weights
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
-    "exporting/*.py", "fusion/*.py", "models/**/*.py", "onnx_ops/*.py", "weights/*.py",
-    "onnx_files/onnx_contract.py", "modules.py", "op.py", "reference.py",
+    "exporting/*.py", "fusion/*.py", "models/**/*.py", "ops/*.py", "weights/*.py",
+    "onnx_files/onnx_contract.py", "modules.py", "reference.py",
 )  # fmt: skip
 
 

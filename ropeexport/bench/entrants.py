@@ -19,7 +19,7 @@ from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
 from ropeexport.manifest import Manifest
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops.attention import lengths_of_change
+from ropeexport.ops.attention import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.trt.runtime_cache import has_any
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import Form, form_of
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, digit_tables
+from ropeexport.ops import names
+from ropeexport.ops.forms import Form, form_of
+from ropeexport.ops.rope_table import MAX_POSITION, digit_tables
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 _WIDE = {_FLOAT, _DOUBLE}

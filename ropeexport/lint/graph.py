@@ -10,7 +10,7 @@ import onnx
 
 from ropeexport import dtypes
 from ropeexport.onnx_files.onnx_file import is_rope
-from ropeexport.onnx_ops.attention import with_standard_attention
+from ropeexport.ops.attention import with_standard_attention
 
 FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 HALVES = tuple(kind.onnx_type for kind in dtypes.HALVES)

@@ -8,7 +8,7 @@ import onnx
 
 from ropeexport.lint.graph import DOUBLE, FLOAT, HALVES, Graph, label
 from ropeexport.lint.rule import Rule
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 _FLOATS = (FLOAT, *HALVES)
 _ROTARY = "RotaryEmbedding"  # ONNX's own from opset 23, and onnxruntime's before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ropeexport.lint.rule import Rule
 from ropeexport.onnx_files.onnx_file import is_rope, load
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 
 def _written_out(path: Path) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx.inliner
 
-from ropeexport.onnx_ops.attention import with_standard_attention
+from ropeexport.ops.attention import with_standard_attention
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:

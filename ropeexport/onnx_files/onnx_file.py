@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.manifest import Role, TensorSpec
-from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.names import ROPE_TABLE
+from ropeexport.ops.forms import form_of
+from ropeexport.ops.names import ROPE_TABLE
 
 _REPEATS = ("Identity", "Tile", "Expand")
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")

@@ -10,8 +10,8 @@ from typing import Any
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Implementation
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops.attention import with_standard_attention
-from ropeexport.onnx_ops.bodies import Body, with_body
+from ropeexport.ops.apply_rope import Body, with_body
+from ropeexport.ops.attention import with_standard_attention
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.messages import Attention, BuildRequest
 from ropeexport.trt.reporting import Journal

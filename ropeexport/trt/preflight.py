@@ -11,7 +11,7 @@ from ropeexport import atomic
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
+from ropeexport.ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
 from ropeexport.weights.integrity import check_weights
 

@@ -17,7 +17,7 @@ from ropeexport.bench.options import Options
 from ropeexport.bench.records import Bench, Timing
 from ropeexport.bench.schema import render
 from ropeexport.errors import UsageError
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.ops.attention import make_standard
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}

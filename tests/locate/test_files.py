@@ -13,8 +13,8 @@ from command_line import assert_one_line, ropeexport
 
 from ropeexport.errors import ModelFileError, UsageError
 from ropeexport.locate.files import check_shared, locate_files
-from ropeexport.onnx_ops.attention import make_standard
-from ropeexport.onnx_ops.bodies import with_body
+from ropeexport.ops.apply_rope import with_body
+from ropeexport.ops.attention import make_standard
 from ropeexport.parity.check_files import check_files
 from ropeexport.parity.options import Options
 

@@ -16,7 +16,7 @@ from ropeexport.locate import locate as locating
 from ropeexport.locate.engine import options_of
 from ropeexport.locate.locate import locate
 from ropeexport.manifest import EngineRecord, Profile
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.ops.attention import make_standard
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, markdown
 

@@ -15,8 +15,8 @@ from command_line import assert_one_line, ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ModelFileError, ParityError, UsageError
 from ropeexport.models import sources
-from ropeexport.onnx_ops.attention import make_standard
-from ropeexport.onnx_ops.bodies import with_body
+from ropeexport.ops.apply_rope import with_body
+from ropeexport.ops.attention import make_standard
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import select
 from ropeexport.parity.check_files import check_files

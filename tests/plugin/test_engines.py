@@ -15,8 +15,8 @@ from form_models import model_of
 from onnx import TensorProto, helper
 
 from ropeexport import atomic, manifest
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops import names
+from ropeexport.ops.forms import FORMS
 from ropeexport.trt import plugin_library
 from ropeexport.trt.flavour import RTX, available_flavours
 from ropeexport.trt.loader import child_environment

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from plugin import enqueue_cases
 
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops.forms import FORMS
 
 
 def run(harness: Path, *arguments: object) -> tuple[int, str]:

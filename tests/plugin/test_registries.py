@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops.forms import FORMS
 
 SCRIPT = Path(__file__).parent / "registry_steps.py"
 OURS = sorted(f"ropeexport::{name} 1" for name in FORMS)

@@ -12,7 +12,7 @@ from ropeexport.exporting.exporter import export_model
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import Options as ModelOptions
 from ropeexport.onnx_files.onnx_retype import float32_twin, has_bfloat16
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.ops.attention import make_standard
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
 from ropeexport.runners.emulated import EmulatedRunner

@@ -141,7 +141,7 @@ def test_without_openvino_it_is_skipped_with_the_command_that_brings_it(
 
 
 def test_a_wrong_file_fails_in_it(exported) -> None:
-    from ropeexport.onnx_ops.attention import make_standard
+    from ropeexport.ops.attention import make_standard
 
     folder = exported("flux-attention", "fp32")
     model = onnx.load(folder / "model.onnx")

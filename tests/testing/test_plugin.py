@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 FAILING = """
 import numpy as np
 import pytest
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.ops.attention import make_standard
 from ropeexport.testing import assert_parity
 
 pytestmark = pytest.mark.parity(atol=0.5)
@@ -84,7 +84,7 @@ def test_a_required_runtime_that_there_is_not_is_no_pass(export_once) -> None:
 def test_an_export_that_is_broken_fails(tmp_path, export_once) -> None:
     code = f"""
 import onnx
-from ropeexport.onnx_ops.attention import make_standard
+from ropeexport.ops.attention import make_standard
 from ropeexport.testing import assert_export_parity
 
 def test_broken(tmp_path):

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from form_models import HEADS, TYPES, B, D, L, model_of, pairs_of
 
-from ropeexport.onnx_ops.forms import FORMS, Form, form_of
-from ropeexport.onnx_ops.semantics import apply_form
+from ropeexport.ops.apply_rope import apply_form
+from ropeexport.ops.forms import FORMS, Form, form_of
 
 ROOT = Path(__file__).parents[2]
 
