@@ -1,4 +1,4 @@
-"""The one home of bounds: how far from the float64 oracle a correct runtime may be.
+"""The home of bounds: how far from the float64 oracle a correct runtime may be.
 
 No bound here is a number that somebody liked.  Each is made of two yardsticks, measured on the
 very inputs of the case; the derivation and the calibration are in ``docs/parity.md``.
