@@ -21,7 +21,7 @@ import onnxruntime
 
 from benchmarks import commit, machine
 from ropeexport import atomic, export
-from ropeexport.onnx_ops.attention import FROM
+from ropeexport.ops.attention import FROM
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
 HEADS, HEAD_DIM = 24, 128

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
-from ropeexport.onnx_ops.attention import FROM, SCALE
+from ropeexport.ops.attention import FROM, SCALE
 
 Edit = Callable[[ModelProto], None]
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from mutants.edits import Edit
 from mutants.models import KINDS
-from ropeexport.onnx_ops.rope_table import digit_tables
+from ropeexport.ops.rope_table import digit_tables
 
 Table = NDArray[np.float32]
 _THETA = 10000.0

@@ -44,8 +44,8 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.models.example import Example as Example
     from ropeexport.modules import attention as attention
     from ropeexport.onnx_files.inspection import Inspection as Inspection
-    from ropeexport.op import apply_rope as apply_rope
-    from ropeexport.op import rope as rope
+    from ropeexport.ops.apply_rope_torch import apply_rope as apply_rope
+    from ropeexport.ops.rope_table_torch import rope as rope
     from ropeexport.parity.records import Report as Report
 
 __version__ = "0.1.0"
@@ -67,7 +67,8 @@ _PUBLIC = {
     "ropeexport.models.example": "Example",
     "ropeexport.modules": "attention",
     "ropeexport.onnx_files.inspection": "Inspection",
-    "ropeexport.op": "apply_rope rope",
+    "ropeexport.ops.apply_rope_torch": "apply_rope",
+    "ropeexport.ops.rope_table_torch": "rope",
     "ropeexport.parity.records": "Report",
 }
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}

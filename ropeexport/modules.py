@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ropeexport.checks import check_values
-from ropeexport.op import apply_rope, rope
+from ropeexport.ops.apply_rope_torch import apply_rope
+from ropeexport.ops.rope_table_torch import rope
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
@@ -44,10 +44,29 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     torch.Size([1, 8, 32])
     """
     q, k = apply_rope(q, k, pe)
-    check_values(q, k, v)
+    _check_values(q, k, v)
     grouped = q.shape[1] != k.shape[1]
     x = scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     return x.transpose(1, 2).flatten(2)
+
+
+def _check_values(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise unless ``v`` fits the keys and the heads of q are a multiple of theirs.
+
+    Under autocast q, k and v may differ in type: attention casts them to autocast's.
+    """
+    if v.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+        raise TypeError(f"v: expected {q.dtype} as q has, got {v.dtype}")
+    if v.ndim != 4:
+        raise ValueError(f"v: expected shape (B, H, L, D), got {tuple(v.shape)}")
+    if torch.compiler.is_compiling():
+        return  # sizes may be symbols
+    if v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"v: expected shape {(*k.shape[:3], 'D')} as k has, got {tuple(v.shape)}")
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"k: expected a number of heads that divides {q.shape[1]}, got {tuple(k.shape)}"
+        )
 
 
 class FluxAttention(nn.Module):

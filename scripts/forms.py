@@ -1,4 +1,4 @@
-"""The plugin's list of forms, of the table in ropeexport/onnx_ops/forms.py.
+"""The plugin's list of forms, of the table in ropeexport/ops/forms.py.
 
 ``python scripts/forms.py > plugins/src/forms.h`` after a change of that table.
 """
@@ -8,11 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ropeexport.onnx_ops.forms import FORMS
-from ropeexport.onnx_ops.names import APPLY_ROPE
+from ropeexport.ops.forms import PLUGIN_FORMS
 
 HEAD = """\
-// Made by scripts/forms.py of the table in ropeexport/onnx_ops/forms.py; do not edit.
+// Made by scripts/forms.py of the table in ropeexport/ops/forms.py; do not edit.
 #pragma once
 
 #include "form.h"
@@ -32,12 +31,11 @@ constexpr int kFormCount = sizeof(kForms) / sizeof(kForms[0]);
 def rows() -> str:
     """Return a row of C++ for each form: its name's end, and what ``Form`` asks."""
     lines = []
-    for name, form in FORMS.items():
-        end = name.removeprefix(APPLY_ROPE)
-        text = f'ROPEEXPORT_PLUGIN_NAME "{end}"' if end else "ROPEEXPORT_PLUGIN_NAME"
-        facts = (form.tables == "cos_sin", form.pairing == "half", form.partial)
-        values = ", ".join(str(fact).lower() for fact in facts)
-        lines.append(f"    {{{text}, {values}, {form.tensors}}},\n")
+    for form in PLUGIN_FORMS.values():
+        end = f' "{form.suffix}"' if form.suffix else ""
+        partial = str(form.partial).lower()
+        values = f"{form.coefficients.plugin}, {form.pairs.plugin}, {partial}, {form.tensors}"
+        lines.append(f"    {{ROPEEXPORT_PLUGIN_NAME{end}, {values}}},\n")
     return "".join(lines)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ropeexport.onnx_ops.bodies import rope_function
-from ropeexport.onnx_ops.forms import ROTARY_SIZE, Form
+from ropeexport.ops.apply_rope import rope_function
+from ropeexport.ops.forms import ROTARY_SIZE, Form
 
 B, L, D = 2, 5, 8
 TYPES = {"float": np.float32, "float16": np.float16}

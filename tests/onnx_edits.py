@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from ropeexport.onnx_files import variants
-from ropeexport.onnx_ops.bodies import Body
+from ropeexport.ops.apply_rope import Body
 
 
 def make_standard(node: onnx.NodeProto) -> None:

@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 import ropeexport
-from ropeexport.op import apply_rope_op, rope_table_op
+from ropeexport.ops.apply_rope_torch import apply_rope_op
+from ropeexport.ops.rope_table_torch import rope_table_op
 from ropeexport.reference import frequencies, rotate
 
 Function = Callable[..., Any]

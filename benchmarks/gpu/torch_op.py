@@ -21,7 +21,7 @@ def torch_op_check(device: CudaDevice) -> Check:
 
 
 def _failures(device: CudaDevice, case: Case) -> Iterator[str]:
-    from ropeexport.op import apply_rope
+    from ropeexport.ops.apply_rope_torch import apply_rope
 
     inputs = (case.q, case.k, case.pe)
     there = apply_rope(*(x.to(device.torch) for x in inputs))

@@ -1,4 +1,4 @@
-// The forms of the rotary op, a plugin each. ropeexport/onnx_ops/forms.py makes the same names.
+// The forms of the rotary op, a plugin each. ropeexport/ops/forms.py makes the same names.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Made by scripts/forms.py of the table in ropeexport/onnx_ops/forms.py; do not edit.
+// Made by scripts/forms.py of the table in ropeexport/ops/forms.py; do not edit.
 #pragma once
 
 #include "form.h"

@@ -1,4 +1,4 @@
-// By what TensorRT finds the plugin; ropeexport/onnx_ops/names.py writes the same into ONNX nodes.
+// By what TensorRT finds the plugin; ropeexport/ops/names.py writes the same into ONNX nodes.
 #pragma once
 
 // The first form's name, and the beginning of every other's, see form.h. Tests compile libraries of

@@ -32,8 +32,8 @@ from ropeexport.parity.space import Sizes, space_of
 _CHECK_LENGTH = 64
 _WARM_UP = 2
 _MEASURED = (
-    "exporting/*.py", "fusion/*.py", "models/**/*.py", "onnx_ops/*.py", "weights/*.py",
-    "onnx_files/contract.py", "modules.py", "op.py", "reference.py",
+    "exporting/*.py", "fusion/*.py", "models/**/*.py", "ops/*.py", "weights/*.py",
+    "onnx_files/contract.py", "modules.py", "reference.py",
 )  # fmt: skip
 
 

@@ -15,13 +15,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-import ropeexport.op  # noqa: F401  (registers the ops that are replaced)
 from ropeexport.errors import MissingError
-from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
 from ropeexport.models.example import Example, all_axes, traceable_inputs
-from ropeexport.reference import rope_matrices, rotate
+from ropeexport.ops.attention import share_attention
+from ropeexport.ops.op import resolve
+from ropeexport.ops.registry import OPS
 
 _OPSET = 23
 
@@ -40,9 +40,10 @@ def export_without_rope(example: Example, path: Path) -> None:
         Where the module calls no ``ropeexport.apply_rope`` that could be left out.
     """
     program = _exported(example)
-    if not any(node.target is _APPLY for node in program.graph.nodes):
+    rotation = torch.ops.ropeexport.apply_rope.default
+    if not any(node.target is rotation for node in program.graph.nodes):
         raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
-    _export(_decomposed(program, _left_alone), path)
+    _export(_decomposed(program, _plain_ops() | {rotation: _left_alone}), path)
     model = ir.load(path)  # with the attention that ropeexport's own file has
     share_attention(model)
     attach_functions(model)
@@ -51,11 +52,13 @@ def export_without_rope(example: Example, path: Path) -> None:
 
 def plain_program(example: Example) -> torch.export.ExportedProgram:
     """Return a module's program in plain torch operations."""
-    return _decomposed(_exported(example), _rotated)
+    return _decomposed(_exported(example), _plain_ops())
 
 
-_APPLY = torch.ops.ropeexport.apply_rope.default
-_TABLE = torch.ops.ropeexport.rope_table.default
+def _plain_ops() -> dict[Any, Callable[..., Any]]:
+    """Return what each torch op of ropeexport's is in torch's own operators."""
+    torch_ops = (torch_op for op in OPS for torch_op in op.torch_ops)
+    return {torch_op.overload: resolve(torch_op.plain) for torch_op in torch_ops}
 
 
 def _exported(example: Example) -> torch.export.ExportedProgram:
@@ -71,17 +74,11 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
 
 
 def _decomposed(
-    program: torch.export.ExportedProgram, rotation: Callable[..., Any]
+    program: torch.export.ExportedProgram, table: dict[Any, Callable[..., Any]]
 ) -> torch.export.ExportedProgram:
     with quiet():
-        decomposed: torch.export.ExportedProgram = program.run_decompositions(
-            {_APPLY: rotation, _TABLE: rope_matrices}
-        )
+        decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
     return decomposed
-
-
-def _rotated(q: Tensor, k: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
-    return rotate(q, pe), rotate(k, pe)
 
 
 def _left_alone(q: Tensor, k: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:

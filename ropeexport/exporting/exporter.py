@@ -20,8 +20,8 @@ from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
+from ropeexport.ops import names
+from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 from ropeexport.weights import copying, references, safetensors_files
 
 DEFAULT_OPSET = names.MIN_OPSET

@@ -13,7 +13,7 @@ from onnx_ir.passes import common as passes
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
-from ropeexport.onnx_ops import names
+from ropeexport.ops import names
 
 OLDEST_OPSET = 17
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer

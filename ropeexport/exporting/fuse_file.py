@@ -17,7 +17,7 @@ from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, check_limit
+from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
 def fuse_file(

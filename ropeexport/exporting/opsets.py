@@ -11,7 +11,7 @@ import onnxscript.version_converter
 import torch
 
 from ropeexport.errors import UsageError
-from ropeexport.onnx_ops import names
+from ropeexport.ops import names
 
 
 def check_opset(opset: int) -> None:

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport.dtypes import short_name
-from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
 from ropeexport.exporting.norms import fuse_norms
 from ropeexport.exporting.portable import make_portable
@@ -21,11 +20,11 @@ from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.attention import attention_functions
-from ropeexport.onnx_ops.bodies import rope_function
-from ropeexport.onnx_ops.forms import FORMS, form_of
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, rope_table_function
+from ropeexport.ops import names
+from ropeexport.ops.forms import form_of
+from ropeexport.ops.op import Op, resolve
+from ropeexport.ops.registry import OPS, used_by
+from ropeexport.ops.rope_table import MAX_POSITION
 
 
 @dataclass
@@ -136,8 +135,14 @@ def _clean(work: Work) -> str:
     return ""
 
 
-def _attention(work: Work) -> str:
-    return _counted(share_attention(work.model), "ropeexport::Attention")
+def _matching(op: Op) -> Pass:
+    """Return the pass that puts an op in the place of what computes the same."""
+
+    def apply(work: Work) -> str:
+        count: int = resolve(op.matcher)(work.model)
+        return _counted(count, f"{names.DOMAIN}::{op.op_type}")
+
+    return Pass(op.op_type.lower(), apply)
 
 
 def _bodies(work: Work) -> str:
@@ -179,7 +184,7 @@ FINISH = (
     Pass("norms", _norms),
     Pass("portable", _portable),
     Pass("clean", _clean),
-    Pass("attention", _attention),
+    *(_matching(op) for op in OPS if op.matcher),
     Pass("bodies", _bodies),
     Pass("names", _names),
     Pass("dynamic axes", _dynamic),
@@ -195,12 +200,8 @@ def _counted(count: int, what: str) -> str:
 def attach_functions(model: ir.Model) -> list[str]:
     """Give a model the bodies of ropeexport's ops that it uses; return their names."""
     opset = model.opset_imports[""]
-    used = {node.op_type for node in model.graph.all_nodes() if node.domain == names.DOMAIN}
-    bodies = [rope_function(FORMS[name], opset) for name in FORMS if name in used]
-    if names.ROPE_TABLE in used:
-        bodies.append(rope_table_function(opset))
-    if names.ATTENTION in used:
-        bodies += attention_functions(opset)
+    used = _ops(model)
+    bodies = [function for op in used for function in op.functions(opset)]
     for body in bodies:
         function = ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
@@ -209,9 +210,12 @@ def attach_functions(model: ir.Model) -> list[str]:
     return [body.name for body in bodies]
 
 
+def _ops(model: ir.Model) -> list[Op]:
+    return used_by((node.domain, node.op_type) for node in model.graph.all_nodes())
+
+
 def _contract(model: ir.Model) -> str:
-    used = {node.op_type for node in model.graph if node.domain == names.DOMAIN}
-    return " ".join(FORMS[name].contract for name in FORMS if name in used)
+    return " ".join(op.contract for op in _ops(model))
 
 
 def _data_type(model: ir.Model) -> str:

@@ -24,9 +24,9 @@ from ropeexport.exporting.purity import check_function
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, example_sizes, traceable_inputs
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
-from ropeexport.onnx_ops.translation import translation_table
+from ropeexport.ops import names
+from ropeexport.ops.rope_table import MAX_POSITION
+from ropeexport.ops.translation import translation_table
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
 from ropeexport.movers import KEEP_ORDER, that_keep
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import Form, form_of
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, digit_tables
+from ropeexport.ops import names
+from ropeexport.ops.forms import Form, form_of
+from ropeexport.ops.rope_table import MAX_POSITION, digit_tables
 
 _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 _WIDE = {_FLOAT, _DOUBLE}

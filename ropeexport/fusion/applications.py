@@ -15,6 +15,7 @@ from ropeexport.fusion.probe import NotRotaryError, Rotary, deep_values, probe
 from ropeexport.fusion.regions import Regions
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
+from ropeexport.ops.forms import Tables, tables_for
 
 _FLOATS = tuple(kind.ir for kind in EXPORTED.values())
 
@@ -90,12 +91,13 @@ def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Applicatio
     layout = layout_of(trial.shape(region.x), shapes)
     x, root = _without_casts(region.x, region.root)
     application = Application(rotary, layout, x, root)
-    return _with_rest(application, trial) if has_cos_sin(application) else application
+    in_part = True in tables_of(application).contracts
+    return _with_rest(application, trial) if in_part else application
 
 
-def has_cos_sin(application: Application) -> bool:
-    """Say whether an application's op takes cos and sin; else it takes matrices."""
-    return application.rotary.is_rotation and not application.layout.per_head
+def tables_of(application: Application) -> Tables:
+    """Return which tables an application's op takes."""
+    return tables_for(rotations=application.rotary.is_rotation, by_head=application.layout.per_head)
 
 
 def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:

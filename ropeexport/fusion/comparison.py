@@ -31,7 +31,7 @@ from ropeexport.fusion.evaluation import (
     static_shape,
 )
 from ropeexport.fusion.rewrite import Region
-from ropeexport.onnx_ops import names
+from ropeexport.ops.registry import op_of
 
 # no two axes alike; then all alike, for sizes that have to agree; then odd ones
 _SIZES: tuple[tuple[int, ...], ...] = ((2, 6, 4, 10, 8, 12, 14, 16), (4,), (3, 7, 5, 9, 11))
@@ -119,15 +119,14 @@ class _Sides:
 
     def is_cut(self, value: ir.Value, node: ir.Node) -> bool:
         """Say whether random numbers stand for what a node computes."""
-        own = node.domain in ("", "ai.onnx", names.DOMAIN)
+        known = node.domain in ("", "ai.onnx") or op_of(node.domain, node.op_type) is not None
         holds_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        return value.name in self._cut or not own or holds_graph or node.op_type in _RANDOM
+        return value.name in self._cut or not known or holds_graph or node.op_type in _RANDOM
 
 
 def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
     """Return the values that cosines, sines and tables of angles are computed from."""
-    is_angle = {"Cos", "Sin", names.ROPE_TABLE}
-    pending = [n.inputs[0] for n in graph if n.op_type in is_angle and n.inputs[0] is not None]
+    pending = [x for node in graph for x in _angles(node) if x is not None]
     found = set(pending)
     for value in pending:
         node = value.producer()
@@ -135,6 +134,14 @@ def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
         found |= new
         pending.extend(new)
     return found
+
+
+def _angles(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return the inputs of a node that are angles, or positions of which it makes them."""
+    op = op_of(node.domain, node.op_type)
+    if op is not None:
+        return [node.inputs[place] for place in op.places("positions")]
+    return node.inputs[:1] if node.op_type in ("Cos", "Sin") else ()
 
 
 def _by_name(graph: ir.Graph) -> dict[str, ir.Value]:

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.rope_table import limit_of
-from ropeexport.onnx_ops.semantics import apply_form, rope_table
+from ropeexport.ops.registry import op_of
 
 Array = NDArray[Any]
 Given = Mapping[ir.Value, Array]
@@ -162,11 +159,9 @@ def _rounded(value: ir.Value, x: Array, trial: Trial) -> Array:
 
 
 def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
-    form = form_of(node.domain, node.op_type)
-    if form is not None:
-        return apply_form(form, *inputs)
-    if (node.domain, node.op_type) == (names.DOMAIN, names.ROPE_TABLE):
-        return (_rope_table(*inputs),)
+    op = op_of(node.domain, node.op_type)
+    if op is not None:
+        return op.evaluate({name: a.value for name, a in node.attributes.items()}, inputs)
     if node.domain not in ("", "ai.onnx"):
         raise UnevaluableError(f"no meaning is known of {node.domain}::{node.op_type}")
     if node.op_type in ("Cast", "CastLike", "Identity"):
@@ -182,12 +177,6 @@ def _attribute(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return value.numpy() if isinstance(value, ir.TensorProtocol) else value
-
-
-def _rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
-    if np.abs(positions).max(initial=0) > limit_of(len(coarse)):
-        raise UnevaluableError("positions beyond the tables, which give NaN")
-    return rope_table(positions, coarse, fine)
 
 
 def _cast(node: ir.Node, x: Array) -> Array:

@@ -22,8 +22,8 @@ from ropeexport.fusion.rewrite import Region, region_of, swap_in
 from ropeexport.fusion.tables import Tables
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Comparison, Refusal, RopeCount
-from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.ops.forms import form_of
+from ropeexport.ops.rope_table import MAX_POSITION
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.rope_table import limit_of
+from ropeexport.ops import names
+from ropeexport.ops.rope_table import limit_of
 
 # the sizes of axes at which a model is asked; what it makes of a sum depends on them
 _SIZES = ((2, 6, 4, 10), (3, 11, 5, 7))

@@ -10,7 +10,7 @@ from ropeexport.fusion.probe import Entry, Rotary, Selection
 from ropeexport.fusion.regions import Region
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
-from ropeexport.onnx_ops.forms import ROTARY_SIZE
+from ropeexport.ops.forms import ROTARY_SIZE, pairing_of_rotary
 
 # its tables are (B, L, P) and know no heads, as the op's
 _LAYOUT = Layout(4, (0, 1, 2, 3), (), None)
@@ -54,10 +54,8 @@ def _application(node: ir.Node, twins: Twins) -> Application:
         Entry(cosine, whole, 1.0),
     )
     root = node.outputs[0]
-    interleaved = node.attributes.get_int("interleaved", 0)
-    rotary = Rotary(
-        Region(root, x, (cos, sin)), "interleaved" if interleaved else "half", entries, True
-    )
+    pairing = pairing_of_rotary(node.attributes.get_int("interleaved", 0))
+    rotary = Rotary(Region(root, x, (cos, sin)), pairing, entries, True)
     return Application(rotary, _LAYOUT, x, root, _rotary_size(node, x))
 
 

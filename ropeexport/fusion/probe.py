@@ -11,12 +11,11 @@ import onnx_ir as ir
 from ropeexport.fusion.evaluation import Array, Given, Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.regions import Region
-from ropeexport.onnx_ops.forms import Pairing
-from ropeexport.onnx_ops.semantics import pair_slices, rotate
+from ropeexport.ops.apply_rope import rotate
+from ropeexport.ops.forms import PAIRINGS
 
 Run = Callable[[Array], Array]
 
-_PAIRINGS: tuple[Pairing, ...] = ("interleaved", "half")
 _ENTRIES = ("m00", "m01", "m10", "m11")
 # a region of a few additions, in float64
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -62,7 +61,7 @@ class Rotary:
     """What a region is: each pair of ``x`` times a matrix of ``entries`` (m00, m01, m10, m11)."""
 
     region: Region
-    pairing: Pairing
+    pairing: str
     entries: tuple[Entry, ...]
     is_rotation: bool  # proven: m00 == m11 and m10 == -m01, whatever the tables' own sources
 
@@ -95,7 +94,7 @@ def probe(region: Region, trial: Trial, movement: Movement) -> Rotary | None:
         return None
     x = rng.standard_normal(shape)
     expected = run(x)
-    for pairing in _PAIRINGS:
+    for pairing in PAIRINGS:
         matrices = _matrices(run, shape, pairing)
         if _close(rotate(x, pairing, *matrices), expected):
             if not (matrices[1].any() or matrices[2].any()):
@@ -103,7 +102,8 @@ def probe(region: Region, trial: Trial, movement: Movement) -> Rotary | None:
             entries = tuple(_find(m, tables, n) for m, n in zip(matrices, _ENTRIES, strict=True))
             return Rotary(region, pairing, entries, _is_rotation(entries, trial, movement))
     if _mixes(run, x, expected):
-        raise NotRotaryError("its elements are mixed, but not by halves and not by neighbours")
+        known = " or ".join(PAIRINGS)
+        raise NotRotaryError(f"its elements are mixed, but not in pairs that are {known}")
     return None
 
 
@@ -111,9 +111,9 @@ def _random(rng: np.random.Generator, value: ir.Value, trial: Trial) -> Array:
     return rng.standard_normal(trial.shape(value))
 
 
-def _matrices(run: Run, shape: tuple[int, ...], pairing: Pairing) -> list[Array]:
+def _matrices(run: Run, shape: tuple[int, ...], pairing: str) -> list[Array]:
     """Return m00, m01, m10, m11 of a linear map: its results on the indicators of each side."""
-    first, second = pair_slices(pairing, shape[-1] // 2)
+    first, second = PAIRINGS[pairing].slices(shape[-1] // 2)
     columns = []
     for side in (first, second):
         indicator = np.zeros(shape)

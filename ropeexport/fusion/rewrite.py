@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application, has_cos_sin
+from ropeexport.fusion.applications import Application, tables_of
 from ropeexport.fusion.building import Nodes
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.probe import deep_values
 from ropeexport.fusion.tables import Tables
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import ROTARY_SIZE, Form, form_of
+from ropeexport.ops import names
+from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
 # the few float64 operations of a rotation, on numbers of unit size
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -85,7 +85,7 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
 def _form(group: Group) -> Form:
     rotary = group[0].rotary
     return Form(
-        tables="cos_sin" if has_cos_sin(group[0]) else "matrices",
+        tables=tables_of(group[0]).name,
         pairing=rotary.pairing,
         tensors=2 if len(group) == 2 else 1,
         partial=group[0].rotary_size is not None,

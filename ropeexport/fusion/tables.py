@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application, has_cos_sin
+from ropeexport.fusion.applications import Application, tables_of
 from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.layout import Layout
 from ropeexport.fusion.probe import Entry
@@ -21,21 +21,25 @@ class Tables:
 
     nodes: Nodes = field(default_factory=Nodes)
     _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
-    _matrices: dict[tuple[ir.Value, ...], ir.Value] = field(default_factory=dict)
+    _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
 
     def of(self, application: Application) -> tuple[ir.Value, ...]:
-        """Return cos and sin of an application, or pe where it is no proven rotation."""
-        rotary, layout = application.rotary, application.layout
-        if has_cos_sin(application):
-            return self._entry(rotary.entries[0], layout), self._entry(rotary.entries[2], layout)
-        entries = tuple(self._entry(entry, layout) for entry in rotary.entries)
-        if entries not in self._matrices:
-            stacked = self._stacked(entries)
-            head_axis = ints([1])
-            self._matrices[entries] = (
-                stacked if layout.per_head else self.nodes.add("Unsqueeze", stacked, head_axis)
-            )
-        return (self._matrices[entries],)
+        """Return the inputs that say how an application's op rotates."""
+        rotary, layout, tables = application.rotary, application.layout, tables_of(application)
+        inputs = []
+        for places in tables.inputs.values():
+            entries = tuple(self._entry(rotary.entries[place], layout) for place in places)
+            inputs.append(self._input(entries, tables.by_head and not layout.per_head))
+        return tuple(inputs)
+
+    def _input(self, entries: tuple[ir.Value, ...], lacks_heads: bool) -> ir.Value:
+        """Return an entry as it is, or all as matrices; with an axis for heads where it lacks."""
+        if (entries, lacks_heads) not in self._inputs:
+            made = self._stacked(entries) if len(entries) > 1 else entries[0]
+            if lacks_heads:
+                made = self.nodes.add("Unsqueeze", made, ints([1]))
+            self._inputs[entries, lacks_heads] = made
+        return self._inputs[entries, lacks_heads]
 
     def _entry(self, entry: Entry, layout: Layout) -> ir.Value:
         """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""

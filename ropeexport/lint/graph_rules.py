@@ -10,7 +10,7 @@ from ropeexport import dtypes
 from ropeexport.lint.graph import Graph, after, before, label, type_of
 from ropeexport.lint.rule import Rule
 from ropeexport.onnx_files.onnx_file import is_rope
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 _DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir
 _HALVES = tuple(kind.ir for kind in dtypes.HALVES)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ropeexport.lint.rule import Rule
 from ropeexport.onnx_files.onnx_file import OnnxFile, is_rope
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 
 def _written_out(file: OnnxFile) -> Iterator[str]:

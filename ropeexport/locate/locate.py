@@ -27,7 +27,7 @@ from ropeexport.models import sources
 from ropeexport.models.example import Example, checked
 from ropeexport.models.sources import Module
 from ropeexport.onnx_files.onnx_file import producers
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.ops.rope_table import MAX_POSITION
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import CaseRecord, Report

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ropeexport.locate.tap import STACK, Tap, source_line
 from ropeexport.manifest import TensorSpec
-from ropeexport.onnx_ops import names
+from ropeexport.ops import names
 
 _FX_NODE = "pkg.torch.onnx.fx_node"
 

@@ -12,27 +12,20 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport.axes import same
 from ropeexport.errors import ExportError
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import FORMS
-
-_OUTPUTS = {names.ROPE_TABLE: ("pe",)} | {
-    name: tuple(f"{x}_rotated" for x in form.data_inputs) for name, form in FORMS.items()
-}
+from ropeexport.ops.registry import op_of
 
 
 def name_nodes(model: ir.Model) -> None:
     """Give the nodes of ropeexport's ops readable names: ``ApplyRope_0`` and so on."""
     counts: dict[str, int] = {}
     for node in model.graph:
-        if node.domain == names.DOMAIN and node.op_type in _OUTPUTS:
+        op = op_of(node.domain, node.op_type)
+        if op is not None and op.results:
             number = counts[node.op_type] = counts.get(node.op_type, -1) + 1
             node.name = f"{node.op_type}_{number}"
-            short = (
-                node.op_type.removeprefix(names.APPLY_ROPE).lower() if node.op_type in FORMS else ""
-            )
-            for value, label in zip(node.outputs, _OUTPUTS[node.op_type], strict=True):
+            for value, label in zip(node.outputs, op.results, strict=True):
                 if not value.is_graph_output():  # those are the user's to name
-                    value.name = "_".join(filter(None, (label, short, str(number))))
+                    value.name = f"{label}_{number}"
 
 
 def make_paths_relative(model: ir.Model) -> None:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError, first_line
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 STANDARD = ("", "ai.onnx")  # the domain of ONNX's own operators
 

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a graph, each with its role: what an input is for follows from it.
+"""The inputs and outputs of a graph, each with its role, which follows from the ops that read it.
 
 An export asks this of the model in memory and writes it into the manifest; a file without one is
 asked when it is compared.
@@ -6,25 +6,31 @@ asked when it is compared.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import onnx_ir as ir
 
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
 from ropeexport.movers import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, that_keep
-from ropeexport.onnx_files.onnx_file import is_rope, is_standard, rope_nodes
-from ropeexport.onnx_ops.forms import form_of
-from ropeexport.onnx_ops.names import DOMAIN, ROPE_TABLE
+from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.ops.registry import op_of
 
 _REPEATS = that_keep("copies") | {"Identity"}
 _TO_INDEX = _REPEATS | KEEP_ORDER | {"Cast"}
-_TO_MATRICES = KEEP_ORDER | {"Cast"}
-_TO_POSITIONS = MOVERS.keys() | {"Cast", "Floor"}
+# what an op's input may be made by of the model's, for that to have its role; the later one counts
+_THROUGH: tuple[tuple[Role, frozenset[str]], ...] = (
+    ("positions", frozenset({*MOVERS, "Cast", "Floor"})),
+    ("matrices", KEEP_ORDER | {"Cast"}),
+)
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """Return the inputs that a caller feeds, with the role that the graph gives each."""
-    roles: dict[ir.Value, Role] = dict.fromkeys(_position_inputs(model), "positions")
-    roles |= dict.fromkeys(_matrix_inputs(model), "matrices")
+    roles: dict[ir.Value, Role] = dict.fromkeys(
+        _inputs_of(model, "positions", _TO_POSITIONS), "positions"
+    )
+    roles |= dict.fromkeys(_inputs_of(model, "matrices", _TO_MATRICES), "matrices")
     rows = _indices(model)
     return tuple(
         spec_of(value, "data").model_copy(update={"below": rows[value]})  # token ids, no positions
@@ -37,10 +43,8 @@ def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
 
 def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """Return the outputs, with the role that the graph gives each."""
-    rotated = _rotated(model)
-    return tuple(
-        spec_of(value, "rotated" if value in rotated else "data") for value in model.graph.outputs
-    )
+    roles = _results(model)
+    return tuple(spec_of(value, roles.get(value, "data")) for value in model.graph.outputs)
 
 
 def spec_of(value: ir.Value, role: Role) -> TensorSpec:
@@ -84,22 +88,9 @@ def _indices(model: ir.Model) -> dict[ir.Value, int]:
     return found
 
 
-def _matrix_inputs(model: ir.Model) -> set[ir.Value]:
-    """Return the inputs that reach a rope's ``pe`` through nothing but a change of shape."""
-    found = set()
-    for node in rope_nodes(model):
-        form = form_of(node.domain, node.op_type)
-        if form is not None and form.tables == "matrices":
-            source = _source(node.inputs[form.tensors], _TO_MATRICES)
-            if source is not None:
-                found.add(source)
-    return found
-
-
-def _position_inputs(model: ir.Model) -> set[ir.Value]:
-    """Return the inputs that a table of angles reads as positions; FLUX's are floats."""
-    tables = (node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, ROPE_TABLE))
-    pending = [node.inputs[0] for node in tables]
+def _inputs_of(model: ir.Model, role: Role, through: Container[str]) -> set[ir.Value]:
+    """Return what ops of the domain read in a role, looking through operators back to inputs."""
+    pending = [x for node in model.graph for x in _read_as(node, role)]
     met: set[ir.Value] = set()
     while pending:
         value = pending.pop()
@@ -107,17 +98,26 @@ def _position_inputs(model: ir.Model) -> set[ir.Value]:
             continue
         met.add(value)
         node = value.producer()
-        if node is not None and is_standard(node, *_TO_POSITIONS):
+        if node is not None and is_standard(node) and node.op_type in through:
             mover = MOVERS.get(node.op_type)
             places = mover.data if mover is not None else (0,)
             pending += [x for i, x in enumerate(node.inputs) if places is None or i in places]
     return {value for value in met if value.producer() is None}
 
 
-def _rotated(model: ir.Model) -> set[ir.Value]:
-    """Return the values that a rope rotated, and those that only have another shape."""
-    found: set[ir.Value] = set()
+def _read_as(node: ir.Node, role: Role) -> list[ir.Value | None]:
+    op = op_of(node.domain, node.op_type)
+    return [node.inputs[place] for place in op.places(role)] if op is not None else []
+
+
+def _results(model: ir.Model) -> dict[ir.Value, Role]:
+    """Return the roles of ops' results, and of what only has another shape."""
+    found: dict[ir.Value, Role] = {}
     for node in model.graph:
-        if is_rope(node) or (is_standard(node, *KEEP_ELEMENTS) and node.inputs[0] in found):
-            found.update(node.outputs)
+        op = op_of(node.domain, node.op_type)
+        if op is not None:
+            made = zip(node.outputs, op.outputs, strict=False)
+            found |= {value: op.roles[name] for value, name in made if name in op.roles}
+        elif is_standard(node, *KEEP_ELEMENTS) and node.inputs[0] in found:
+            found |= dict.fromkeys(node.outputs, found[node.inputs[0]])
     return found

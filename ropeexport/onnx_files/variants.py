@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ropeexport.onnx_files.onnx_file import opset
-from ropeexport.onnx_ops import attention
-from ropeexport.onnx_ops.bodies import Body, rope_function
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops import attention
+from ropeexport.ops.apply_rope import Body, rope_function
+from ropeexport.ops.forms import form_of
 
 
 def inlined(model: ir.Model) -> ir.Model:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import MissingError, ParityError, RopeExportError
 from ropeexport.manifest import Manifest, TensorSpec
+from ropeexport.ops.registry import op_of_role
 from ropeexport.parity import tolerance
 from ropeexport.parity.cases import Case, select
 from ropeexport.parity.compare import Difference, compare
@@ -148,17 +149,17 @@ class Judge:
         data = [s.dtype for s in self.manifest.model.inputs if s.role == "data"]
         # whole numbers of a model that takes no others: as exact as the coefficients' float32
         types = [dtype for dtype in (spec.dtype, *data) if is_float(dtype)] or ["float32"]
-        rotated = spec.role == "rotated"
+        op = op_of_role(spec.role)
         sizes = (size for x in inputs.values() for size in x.shape)
         return Yardstick(
             dtype=spec.dtype,
             working_roundoff=max(float_type(dtype).unit_roundoff for dtype in types),
-            terms=1 if rotated else max([self.oracle.widest, *sizes]),
+            terms=(op and op.terms) or max([self.oracle.widest, *sizes]),
             output=truth.sizes[spec.name],
             sensitivity=truth.sensitivity[spec.name],
             data_rms=truth.data_rms,
             conversions=truth.conversions.get(spec.name, Size(0.0, 0.0)),
-            rotated=rotated,
+            rule=op.rule if op is not None else "",
         )
 
 

@@ -1,4 +1,4 @@
-"""The one home of bounds: how far from the float64 oracle a correct runtime may be.
+"""The home of bounds: how far from the float64 oracle a correct runtime may be.
 
 No bound here is a number that somebody liked.  Each is made of two yardsticks, measured on the
 very inputs of the case; the derivation and the calibration are in ``docs/parity.md``.
@@ -23,22 +23,18 @@ A bound is the larger of a multiple of each, once for the root mean square of th
 concentrates and so sees what touches many elements a little, and once for the largest error, which
 sees one wrong element.  The multiples are in :class:`Allowance`.
 
-*Rotation.*  Where an output is a rope's own, in a half type, far less is forgiven.  The contract
-rotates in float32 and rounds once, so each element is within ``u |y|`` of exact, beyond float32's
-own noise: three roundings of ``2^-24`` of ``|m0 x0| + |m1 x1|``, which ``S`` scales (the inputs'
-perturbation by u moves that very sum), and 2^-23 for matrices made from positions; and beyond a
-multiple of C, where a module makes its matrices by conversions of its own.  The same
-elements are rounded the same way in eager, so the root mean square error is eager's own, but for
-that noise: a table or a product in half precision adds to it at least a factor of sqrt(2).
+*An op's own rule.*  What an op of ropeexport promises of its results may be more than this, and
+then an output that is such a result is held to that: the rule lies beside the op
+(``ops/apply_rope_bound.py``), which names it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from ropeexport.dtypes import SINGLE, float_type
+from ropeexport.ops.op import resolve
 from ropeexport.parity.compare import Difference
 
 # what hardware accumulates a matrix product of any of the types in
@@ -68,16 +64,16 @@ class Yardstick:
     working_roundoff : float
         Unit roundoff of the coarsest type among the inputs and the output.
     terms : int
-        Length of the longest sum: the largest of L, D and the model's widths; 1 for a rotation,
-        which sums two products.
+        Length of the longest sum: the largest of L, D and the model's widths, or what the op says
+        whose result the output is.
     output, sensitivity : Size
         Of the oracle's output, and of its change on perturbed inputs.
     data_rms : float
         Of the data that is summed.
     conversions : Size
         Of the output's change by the module's own conversions to float32.
-    rotated : bool
-        Whether the output is a rope's own: rotated in float32 and rounded to its type once.
+    rule : str
+        Reference of the rule of the op whose result the output is; empty: it is held as any other.
     eager : Size or None
         Of eager's error; None where eager is what is judged, or returned nothing comparable.
     """
@@ -90,7 +86,7 @@ class Yardstick:
     data_rms: float
     conversions: Size = Size(0.0, 0.0)
     eager: Size | None = None
-    rotated: bool = False
+    rule: str = ""
 
     def with_eager(self, error: Size | None) -> Yardstick:
         """Return the yardstick with eager's error known."""
@@ -110,21 +106,20 @@ class Allowance:
     eager_rms: float = 3.0
     eager_max: float = 4.0
     eager_cap: float = 4.0
-    rotation_rms: float = 1.1
-    rotation_noise: float = 16.0
 
 
 @dataclass(frozen=True)
 class Bound:
     """What an output is held to, and which yardstick set it.
 
-    With ``rtol``, an element's error may exceed ``max_abs`` by ``rtol`` times what was expected.
-    ``floor`` is the part of ``max_abs`` that underflow alone explains.
+    ``rule`` is ``rounding``, ``eager``, ``override``, or the name of an op's own.  With ``rtol``,
+    an element's error may exceed ``max_abs`` by ``rtol`` times what was expected.  ``floor`` is the
+    part of ``max_abs`` that underflow alone explains.
     """
 
     max_abs: float
     rms: float
-    rule: Literal["rounding", "eager", "rotation", "override"]
+    rule: str
     rtol: float = 0.0
     floor: float = 0.0
 
@@ -194,8 +189,9 @@ def _floor(yardstick: Yardstick) -> float:
 def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     """Return what a runtime's output is held to."""
     allowed = allowance or Allowance()
-    if _is_rounded_once(yardstick):
-        return _rotation(yardstick, allowed)
+    by_op = _by_op(yardstick, allowed)
+    if by_op is not None:
+        return by_op
     own = rounding(yardstick)
     eager = _capped(yardstick.eager, rounding(yardstick, allowed.eager_cap))
     by_rounding = allowed.rounding_max * own.largest, allowed.rounding_rms * own.rms
@@ -211,8 +207,9 @@ def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
 def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     """Return what eager itself is held to: rounding alone, with room for a module's stages."""
     allowed = allowance or Allowance()
-    if _is_rounded_once(yardstick):
-        return _rotation(replace(yardstick, eager=None), allowed)
+    by_op = _by_op(replace(yardstick, eager=None), allowed)
+    if by_op is not None:
+        return by_op
     own = rounding(yardstick, allowed.eager_cap)
     return Bound(
         max_abs=allowed.rounding_max * own.largest,
@@ -227,28 +224,12 @@ def override(atol: float, rtol: float) -> Bound:
     return Bound(max_abs=atol, rms=math.inf, rule="override", rtol=rtol)
 
 
-def _is_rounded_once(yardstick: Yardstick) -> bool:
-    """Say whether rounding to the output's type is all that a rotation may lose."""
-    own = float_type(yardstick.dtype).unit_roundoff
-    return yardstick.rotated and own > _ACCUMULATION_ROUNDOFF
-
-
-def _rotation(yardstick: Yardstick, allowed: Allowance) -> Bound:
-    """Return the bound of a rope's own output in a half type, see the module's docstring."""
-    kind = float_type(yardstick.dtype)
-    ratio = _ACCUMULATION_ROUNDOFF / yardstick.working_roundoff
-    noise = allowed.rotation_noise * ratio * yardstick.sensitivity.largest + kind.underflow
-    rms = kind.unit_roundoff * yardstick.output.rms
-    if yardstick.eager is not None and yardstick.eager.rms < math.inf:
-        rms = min(rms, allowed.rotation_rms * yardstick.eager.rms)
-    converted = yardstick.conversions
-    return Bound(
-        max_abs=noise + allowed.rounding_max * converted.largest,
-        rms=rms + noise + allowed.rounding_rms * converted.rms,
-        rule="rotation",
-        rtol=kind.unit_roundoff,
-        floor=kind.underflow,
-    )
+def _by_op(yardstick: Yardstick, allowed: Allowance) -> Bound | None:
+    """Return the bound by the rule of the op that made the output; None: it says nothing."""
+    if not yardstick.rule:
+        return None
+    own: Bound | None = resolve(yardstick.rule)(yardstick, allowed)
+    return own
 
 
 def _capped(eager: Size | None, cap: Size) -> Size:

@@ -13,7 +13,7 @@ from ropeexport.errors import BuildError
 from ropeexport.manifest import Implementation
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import with_body, with_standard_attention
-from ropeexport.onnx_ops.bodies import Body
+from ropeexport.ops.apply_rope import Body
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.messages import Attention, BuildRequest
 from ropeexport.trt.reporting import Journal

@@ -11,8 +11,8 @@ from pathlib import Path
 from ropeexport import atomic
 from ropeexport.errors import MissingError, PluginError
 from ropeexport.manifest import PluginRecord
-from ropeexport.onnx_ops.forms import FORMS
-from ropeexport.onnx_ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
+from ropeexport.ops.forms import PLUGIN_FORMS
+from ropeexport.ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from ropeexport.trt import child
 from ropeexport.trt.cache import cache_folder
 from ropeexport.trt.messages import Creator, ProbeRequest
@@ -116,7 +116,8 @@ def check_elf(path: Path) -> None:
 
 def _choose(path: Path, creators: Sequence[Creator]) -> Creator:
     wanted, *others = (
-        Creator(name=name, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE) for name in FORMS
+        Creator(name=name, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE)
+        for name in PLUGIN_FORMS
     )
     missing = [_text(creator) for creator in others if creator not in creators]
     if wanted in creators and not missing:

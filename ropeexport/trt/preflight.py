@@ -10,7 +10,7 @@ from ropeexport.artifact import Artifact
 from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
 from ropeexport.manifest import Axis, Manifest
 from ropeexport.onnx_files.onnx_file import OnnxFile, rope_nodes
-from ropeexport.onnx_ops.names import PLUGIN_ATTRIBUTES
+from ropeexport.ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt.plugin_library import PluginLibrary
 
 _DOUBLE = ir.DataType.DOUBLE

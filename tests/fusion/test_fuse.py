@@ -12,7 +12,7 @@ from fusion.writings import WRITINGS, Blend, ByHead, GivenTables
 from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
-from ropeexport.onnx_ops.forms import form_of
+from ropeexport.ops.forms import form_of
 
 SOURCE = Source(kind="factory", name="test")
 AXES = {0: "batch", 1: "length"}

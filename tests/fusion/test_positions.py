@@ -19,7 +19,7 @@ from ropeexport.fusion.limits import Limits
 from ropeexport.fusion.movement import Movement
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.ops.rope_table import MAX_POSITION
 
 SIZE = 16
 EPS = float(np.finfo(np.float32).eps)

@@ -71,9 +71,10 @@ def graph_of(text: str, *, body: bool = True) -> Graph:
     head = '<ir_version: 10, opset_import: ["" : 23, "ropeexport" : 1]>'
     model = onnx.parser.parse_model(head + text)
     if body:
-        from ropeexport.onnx_ops.bodies import apply_rope_function
+        from ropeexport.ops.apply_rope import rope_function
+        from ropeexport.ops.forms import APPLY_ROPE
 
-        model.functions.append(apply_rope_function(23))
+        model.functions.append(rope_function(APPLY_ROPE, 23))
     return Graph(ir.from_proto(model))
 
 

@@ -11,7 +11,7 @@ import pytest
 from ropeexport import manifest
 from ropeexport.artifact import Artifact
 from ropeexport.manifest import TensorSpec
-from ropeexport.onnx_ops.rope_table import MAX_POSITION, limit_of
+from ropeexport.ops.rope_table import MAX_POSITION, limit_of
 from ropeexport.parity import report as reports
 from ropeexport.parity.cases import Case, select
 from ropeexport.parity.check import Options, check

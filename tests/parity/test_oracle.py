@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ropeexport.onnx_ops.rope_table import MAX_POSITION
+from ropeexport.ops.rope_table import MAX_POSITION
 from ropeexport.parity import tolerance
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.tolerance import Yardstick

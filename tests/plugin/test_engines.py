@@ -15,8 +15,8 @@ from form_models import model_of
 from onnx import TensorProto, helper
 
 from ropeexport import atomic, manifest
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops import names
+from ropeexport.ops.forms import PLUGIN_FORMS
 from ropeexport.trt import plugin_library
 from ropeexport.trt.flavour import RTX, available_flavours
 from ropeexport.trt.loader import child_environment
@@ -79,10 +79,10 @@ def test_the_layer_is_a_plugin_layer(exported, library) -> None:
     assert errors == []
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", PLUGIN_FORMS)
 @pytest.mark.parametrize("kind", ["float", "float16"])
 def test_every_form_is_a_plugin_layer(library, tmp_path, name, kind) -> None:
-    model = model_of(FORMS[name], "adaptive", kind)
+    model = model_of(PLUGIN_FORMS[name], "adaptive", kind)
     model.graph.node[0].name = "rope"
     onnx.save(model, tmp_path / "rope.onnx")
     layers, errors = parsed(tmp_path / "rope.onnx", library)

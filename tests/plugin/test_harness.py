@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from plugin import enqueue_cases
 
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops.forms import PLUGIN_FORMS
 
 
 def run(harness: Path, *arguments: object) -> tuple[int, str]:
@@ -24,7 +24,7 @@ def test_every_check_holds(harness, library) -> None:
     assert "FAIL" not in output
     passed, failed = re.search(r"(\d+) passed, (\d+) failed", output).groups()
     assert (int(passed), int(failed)) == (output.count("ok   "), 0)
-    assert int(passed) > 90 * len(FORMS)  # shapes, types, formats, fields, contexts
+    assert int(passed) > 90 * len(PLUGIN_FORMS)  # shapes, types, formats, fields, contexts
 
 
 def test_another_name_is_noticed(harness, plugin_folder) -> None:

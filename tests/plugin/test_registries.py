@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ropeexport.onnx_ops.forms import FORMS
+from ropeexport.ops.forms import PLUGIN_FORMS
 
 SCRIPT = Path(__file__).parent / "registry_steps.py"
-OURS = sorted(f"ropeexport::{name} 1" for name in FORMS)
+OURS = sorted(f"ropeexport::{name} 1" for name in PLUGIN_FORMS)
 KINDS = ["lean", "lean10", "rtx"]
 # 10's modules have the names of 11's: its folder goes first on the path of a process
 LEAN_10 = Path(__file__).parents[2] / "build" / "lean-10.16"

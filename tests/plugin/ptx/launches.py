@@ -13,7 +13,7 @@ from plugin.host_walk import Params, Tuning
 from plugin.ptx.interpreter import Kernel
 from plugin.ptx.memory import Memory
 
-from ropeexport.onnx_ops import forms
+from ropeexport.ops import forms
 
 STREAM = 0x5AFE  # no address of anything
 

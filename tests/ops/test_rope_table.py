@@ -11,7 +11,7 @@ import pytest
 from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import flux_axes
 from ropeexport.onnx_files.specs import input_specs
-from ropeexport.onnx_ops import rope_table, semantics
+from ropeexport.ops import rope_table
 
 PROMISED = 2.0**-23
 LAST = 1 << 20
@@ -107,7 +107,7 @@ def test_what_the_op_means_in_numpy_is_what_its_body_computes() -> None:
     omega = frequencies(16, 1e4)
     pos = np.array([0, 1, -1, 1023, 1024, -70_000, rope_table.MAX_POSITION])
     tables = [table.astype("f8") for table in rope_table.digit_tables(omega)]
-    meaning = semantics.rope_table(pos, *tables)
+    meaning = rope_table.rope_table(pos, *tables)
     assert np.abs(meaning - exact(pos, omega)).max() <= 2.0**-35
     assert np.abs(table(pos, omega) - meaning).max() <= rope_table.ERROR_BOUND
 

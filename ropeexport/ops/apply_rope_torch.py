@@ -1,11 +1,12 @@
-"""The torch custom ops that a module calls and that the exporter turns into ONNX nodes.
+"""The torch side of ``ropeexport::ApplyRope``: the op ``ropeexport::apply_rope`` and its checks.
 
-``ropeexport::apply_rope`` rotates q and k.  ``ropeexport::rope_table`` makes the matrices of
-integer positions; as an op of its own it reaches ONNX in a form that needs no float64.
+Checks of rank, type and device hold while a module is traced too.  Checks that compare sizes run
+only on real data: inside a trace they would freeze a dynamic batch or length into the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,18 +14,11 @@ from torch import Tensor
 from torch._compile import _disable_dynamo  # torch.compiler.disable loads torch._dynamo at once
 from torch.autograd import forward_ad
 
-from ropeexport.checks import (
-    check_integer_positions,
-    check_rope_arguments,
-    check_sizes,
-    check_traceable,
-)
-from ropeexport.reference import (
-    rope_matrices,
-    rotate,
-    rotate_backward_data,
-    rotate_backward_pe,
-)
+from ropeexport.dtypes import DOUBLE, EXPORTED
+from ropeexport.reference import rotate, rotate_backward_data, rotate_backward_pe
+
+_TYPES = tuple(kind.torch for kind in (*EXPORTED.values(), DOUBLE))
+_TYPE_NAMES = ", ".join(str(dtype).removeprefix("torch.") for dtype in _TYPES)
 
 # Not torch.library.custom_op: it knows gradients only, and answers forward mode with zeros.
 _LIBRARY: Any = torch.library.Library("ropeexport", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -38,8 +32,8 @@ apply_rope_op = torch.ops.ropeexport.apply_rope.default
 @_disable_dynamo  # a kernel runs as written: compiled, it would round otherwise
 def _rotate_both(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate q (B, Hq, L, D) and k (B, Hk, L, D) by pe (B or 1, H or 1, L, D/2, 2, 2)."""
-    check_traceable(xq, xk, pe)
-    check_sizes(xq, xk, pe)
+    _check_traceable(xq, xk, pe)
+    _check_sizes(xq, xk, pe)
     # one memory layout whatever the input's, which is what the fake kernel promises
     return rotate(xq, pe).contiguous(), rotate(xk, pe).contiguous()
 
@@ -106,71 +100,6 @@ _LIBRARY.impl("apply_rope", _rotate_both, "FuncTorchBatched")
 torch.library.register_fake(apply_rope_op, _apply_rope_fake, lib=_LIBRARY)
 
 
-@torch.library.custom_op("ropeexport::rope_table", mutates_args=())
-def rope_table_op(pos: Tensor, dim: int, theta: float) -> Tensor:
-    """Return the float32 matrices (..., L, dim/2, 2, 2) of integer positions (..., L)."""
-    check_integer_positions(pos)
-    return rope_matrices(pos, dim, theta)
-
-
-@rope_table_op.register_fake
-def _rope_table_fake(pos: Tensor, dim: int, theta: float) -> Tensor:
-    check_integer_positions(pos)
-    return pos.new_empty((*pos.shape, dim // 2, 2, 2), dtype=torch.float32)
-
-
-@rope_table_op.register_vmap
-def _rope_table_vmap(
-    _info: Any, in_dims: tuple[int, None, None], pos: Tensor, dim: int, theta: float
-) -> tuple[Tensor, int]:
-    return rope_table_op(pos.movedim(in_dims[0], 0), dim, theta), 0  # a mapped axis is one more
-
-
-def rope(pos: Tensor, dim: int, theta: float) -> Tensor:
-    """Make the rotation matrices of positions, as FLUX's ``rope`` does.
-
-    Parameters
-    ----------
-    pos : Tensor
-        Positions (..., L), integer or floating.  Integer positions export with exact angles.
-    dim : int
-        Head size, or the share of it that this axis rotates; even.
-    theta : float
-        Base of the frequencies ``theta ** (-2i/dim)``.
-
-    Returns
-    -------
-    Tensor
-        float32 (..., L, dim/2, 2, 2), each ``[[cos, -sin], [sin, cos]]``; angles in float64.
-
-    Raises
-    ------
-    TypeError, ValueError
-        With the argument's name, what was expected and what was given.
-
-    Notes
-    -----
-    Floating positions are differentiable in every mode, integer ones have no derivative;
-    ``torch.vmap`` maps both.
-
-    Source: black-forest-labs/flux ``src/flux/math.py``.
-
-    Examples
-    --------
-    >>> import torch, ropeexport
-    >>> pe = ropeexport.rope(torch.arange(8), dim=16, theta=10_000)
-    >>> pe.shape
-    torch.Size([8, 8, 2, 2])
-    >>> bool((pe[0] == torch.eye(2)).all())  # position 0 turns nothing
-    True
-    """
-    check_rope_arguments(pos, dim, theta)
-    if pos.dtype.is_floating_point:
-        return rope_matrices(pos, dim, theta)
-    table: Tensor = rope_table_op(pos, dim, float(theta))
-    return table
-
-
 def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate queries and keys, as FLUX's ``apply_rope`` does.
 
@@ -212,7 +141,66 @@ def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tenso
     >>> torch.allclose(rotated.norm(dim=-1), q.norm(dim=-1))  # and a rotation keeps the length
     True
     """
-    check_traceable(xq, xk, freqs_cis)
+    _check_traceable(xq, xk, freqs_cis)
     pe = freqs_cis.unsqueeze(1) if freqs_cis.ndim == 5 else freqs_cis
     rotated: tuple[Tensor, Tensor] = apply_rope_op(xq, xk, pe)
     return rotated
+
+
+def _check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
+    """Raise for a wrong rank, type or device: what a trace may check without freezing a size."""
+    for name, x in (("xq", xq), ("xk", xk), ("freqs_cis", pe)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+        if x.dtype not in _TYPES:
+            raise TypeError(f"{name}: expected floating data of {_TYPE_NAMES}, got {x.dtype}")
+        if x.device != xq.device:
+            raise ValueError(f"{name}: expected device {xq.device} as xq has, got {x.device}")
+    for name, x in (("xq", xq), ("xk", xk)):
+        if x.ndim != 4:
+            raise ValueError(f"{name}: expected shape (B, H, L, D), got {tuple(x.shape)}")
+    if pe.ndim not in (5, 6):
+        raise ValueError(
+            "freqs_cis: expected shape (B, L, D/2, 2, 2) or (B, 1 or H, L, D/2, 2, 2), "
+            f"got {tuple(pe.shape)}"
+        )
+
+
+def _check_sizes(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
+    """Raise unless ``xk`` and the six-dimensional ``pe`` fit ``xq`` (B, H, L, D) on real data."""
+    batch, heads, length, head_size = xq.shape
+    if head_size == 0 or head_size % 2:
+        raise ValueError(f"xq: expected an even head size D, got shape {tuple(xq.shape)}")
+    if (xk.shape[0], *xk.shape[2:]) != (batch, length, head_size):
+        raise ValueError(
+            f"xk: expected shape ({batch}, H, {length}, {head_size}) as xq has, "
+            f"got {tuple(xk.shape)}"
+        )
+    if tuple(pe.shape[2:]) != (length, head_size // 2, 2, 2):
+        raise ValueError(
+            f"freqs_cis: expected shape (B, 1 or H, {length}, {head_size // 2}, 2, 2) "
+            f"or the same without the head axis, got {tuple(pe.shape)}"
+        )
+    if pe.shape[0] not in (1, batch):
+        raise ValueError(f"freqs_cis: expected batch 1 or {batch}, got {tuple(pe.shape)}")
+    if pe.shape[1] != 1 and not pe.shape[1] == heads == xk.shape[1]:
+        allowed = f"1 or {heads}" if heads == xk.shape[1] else "1 (q and k differ in heads)"
+        raise ValueError(f"freqs_cis: expected a head axis of {allowed}, got {tuple(pe.shape)}")
+
+
+def plain(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate in torch's own operators, as a module without the op does."""
+    return rotate(xq, pe), rotate(xk, pe)
+
+
+def translation(node: Callable[..., Any], _: int) -> Callable[..., Any]:
+    """Return what the exporter calls for ``ropeexport::apply_rope``."""
+    import onnx_ir as ir
+    import onnxscript
+
+    def apply_rope(xq: Any, xk: Any, pe: Any) -> Any:
+        is_narrow = pe.dtype is not None and pe.dtype != ir.DataType.FLOAT
+        wide = onnxscript.opset23.Cast(pe, to=ir.DataType.FLOAT) if is_narrow else pe
+        return node(xq, xk, wide)
+
+    return apply_rope

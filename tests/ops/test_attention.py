@@ -12,13 +12,13 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.dtypes import float_type
-from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.onnx_files.variants import lengths_of_change, with_standard_attention
-from ropeexport.onnx_ops import names
-from ropeexport.onnx_ops.attention import (
+from ropeexport.ops import names
+from ropeexport.ops.attention import (
     FROM,
     NUM_HEADS,
+    share_attention,
 )
 
 HEADS, S, D, DV = 2, 12, 8, 16

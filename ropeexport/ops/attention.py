@@ -13,10 +13,15 @@ of heads on both sides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ropeexport.onnx_ops import names
+from ropeexport.ops import names
+from ropeexport.ops.op import FLOATS, Array, Op
 
 CONTRACT = (
     "Attention(q, k, v) -> y: ONNX's Attention of q (B, H, L, D), k (B, H, S, D), v (B, H, S, Dv) "
@@ -24,6 +29,15 @@ CONTRACT = (
 )
 NUM_HEADS, SCALE = "num_heads", "scale"  # MultiHeadAttention's names
 FROM = "blocks_from"  # the S from which the kernel in blocks is used
+# The types that every onnxruntime has the kernel in blocks for, and the S from which it is the
+# faster one on a CPU, copies included (``python -m benchmarks.attention_kernels``).
+_BLOCKS_FROM = {ir.DataType.FLOAT: 2048, ir.DataType.FLOAT16: 1024}
+_HEADS = 1
+_RANK = 4
+_INPUTS = 3  # q, k, v; a mask and a past follow
+# attributes that must be absent, or 0, where the op is to compute the same
+_OFF = ("is_causal", "softcap", "qk_matmul_output_mode", "softmax_precision")
+
 _KERNEL, _KERNEL_DOMAIN, _KERNEL_VERSION = "MultiHeadAttention", "com.microsoft", 1
 
 _SIDE_BY_SIDE = """
@@ -88,3 +102,55 @@ def make_standard(node: ir.Node) -> None:
 
 
 FUNCTIONS = ((names.DOMAIN, names.ATTENTION), (_KERNEL_DOMAIN, _KERNEL))
+
+
+def share_attention(model: ir.Model) -> int:
+    """Put the op in place of each Attention that it computes, in place; return how many."""
+    count = 0
+    for node in model.graph:
+        heads, limit = _heads(node), _BLOCKS_FROM.get(node.outputs[0].dtype)
+        if heads is not None and limit is not None:
+            scale = node.attributes.get(SCALE)
+            node.domain, node.version = names.DOMAIN, None
+            node.attributes.clear()
+            node.attributes[NUM_HEADS] = ir.AttrInt64(NUM_HEADS, heads)
+            node.attributes[FROM] = ir.AttrInt64(FROM, limit)
+            if scale is not None:
+                node.attributes[SCALE] = scale
+            count += 1
+    return count
+
+
+def _heads(node: ir.Node) -> int | None:
+    """Return the number of heads of an Attention that the op computes; None of any other node."""
+    if node.domain not in ("", "ai.onnx") or node.op_type != "Attention":
+        return None
+    inputs = [x for x in node.inputs if x is not None]
+    outputs = [y for y in node.outputs if y.uses() or y.is_graph_output()]
+    if len(inputs) != _INPUTS or outputs != [node.outputs[0]]:
+        return None
+    if any(node.attributes[name].value for name in _OFF if name in node.attributes):
+        return None
+    found = {x.shape[_HEADS] if x.shape and len(x.shape) == _RANK else None for x in inputs}
+    heads = found.pop()
+    return heads if not found and isinstance(heads, int) else None
+
+
+def _evaluate(attributes: Mapping[str, Any], inputs: Sequence[Array]) -> tuple[Array, ...]:
+    q, k, v = inputs
+    scores = attributes.get(SCALE, q.shape[-1] ** -0.5) * (q @ k.swapaxes(-1, -2))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (weights / weights.sum(axis=-1, keepdims=True) @ v,)
+
+
+OP = Op(
+    op_type=names.ATTENTION,
+    contract=CONTRACT,
+    inputs={"q": "T", "k": "T", "v": "T"},
+    outputs={"y": "T"},
+    types={"T": FLOATS},
+    functions=attention_functions,
+    evaluate=_evaluate,
+    options={NUM_HEADS: "int", SCALE: "float", FROM: "int"},
+    matcher=f"{__name__}:share_attention",
+)

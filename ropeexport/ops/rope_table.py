@@ -21,12 +21,16 @@ beyond, angles are NaN: they fail, they do not drift.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from ropeexport.errors import UsageError
-from ropeexport.onnx_ops import names
+from ropeexport.ops import names
+from ropeexport.ops.op import INTEGERS, Array, Op, TorchOp
 
 BASE = 1024
 MAX_POSITION = BASE * 1025 - 1  # 1,049,599
@@ -36,6 +40,11 @@ ERROR_BOUND = 1.5 * 2.0**-24 + 2.0**-33
 _HI_BITS = 12
 _FLOAT = onnx.TensorProto.FLOAT
 _INT64 = onnx.TensorProto.INT64
+
+CONTRACT = (
+    f"float32 rotation matrices of integer positions below {BASE} times the rows of 'coarse' "
+    "in size, within 2^-23 of exact; NaN beyond"
+)
 
 _NODES = f"""
   signed = Cast<to = {_FLOAT}>(pos)
@@ -106,10 +115,7 @@ def rope_table_function(opset: int) -> onnx.FunctionProto:
         f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
         f"{names.ROPE_TABLE} (pos, coarse, fine) => (pe) {{ {_NODES} }}"
     )
-    function.doc_string = (
-        f"float32 rotation matrices of integer positions below {BASE} times the rows of 'coarse' "
-        "in size, within 2^-23 of exact; NaN beyond"
-    )
+    function.doc_string = CONTRACT
     return function
 
 
@@ -158,3 +164,49 @@ def _digit_table(
     mantissa, exponent = np.frexp(exact)
     hi = np.ldexp(np.round(np.ldexp(mantissa, _HI_BITS)), exponent - _HI_BITS)
     return np.concatenate([hi, exact - hi], axis=-1).astype(np.float32)
+
+
+def rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
+    """Run the table op on arrays: matrices (..., P, 2, 2) of positions (...), by two digits each.
+
+    The tables are those of :func:`digit_tables`; no position is beyond them.
+    """
+    size = np.abs(positions)
+    rows = np.floor_divide(size, len(fine)).astype(np.int64)
+    digits = coarse[rows], fine[(size - rows * len(fine)).astype(np.int64)]
+    (cos_a, sin_a), (cos_b, sin_b) = (
+        np.split(row[..., :2] + row[..., 2:], 2, axis=-1) for row in digits
+    )
+    cos = cos_a * cos_b - sin_a * sin_b
+    sin = (sin_a * cos_b + cos_a * sin_b) * np.sign(positions)[..., None, None]
+    flat = np.concatenate([cos, -sin, sin, cos], axis=-1)
+    return flat.reshape(*flat.shape[:-1], 2, 2)
+
+
+def _functions(opset: int) -> tuple[onnx.FunctionProto, ...]:
+    return (rope_table_function(opset),)
+
+
+def _evaluate(_: Mapping[str, Any], inputs: Sequence[Array]) -> tuple[Array, ...]:
+    positions, coarse, fine = inputs
+    if np.abs(positions).max(initial=0) > limit_of(len(coarse)):
+        raise ValueError("positions beyond the tables, which give NaN")
+    return (rope_table(positions, coarse, fine),)
+
+
+_TORCH = "ropeexport.ops.rope_table_torch"
+
+OP = Op(
+    op_type=names.ROPE_TABLE,
+    contract=CONTRACT,
+    inputs={"pos": "I", "coarse": "tensor(float)", "fine": "tensor(float)"},
+    outputs={"pe": "tensor(float)"},
+    types={"I": INTEGERS},
+    functions=_functions,
+    evaluate=_evaluate,
+    roles={"pos": "positions"},
+    results=("pe",),
+    torch_ops=(
+        TorchOp("rope_table", f"{_TORCH}:translation", "ropeexport.reference:rope_matrices"),
+    ),
+)

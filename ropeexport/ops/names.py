@@ -15,9 +15,3 @@ PLUGIN_NAMESPACE = DOMAIN
 PLUGIN_ATTRIBUTES = {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
 
 MIN_OPSET = 23  # the first with Attention and RotaryEmbedding
-
-CONTRACT = (
-    "ApplyRope(q, k, pe) -> (q', k'): q (B, Hq, L, D) and k (B, Hk, L, D) of one float type; "
-    "pe float32 (B or 1, H or 1, L, D/2, 2, 2), general matrices; each adjacent pair of the last "
-    "axis is multiplied by its matrix in float32 and cast back."
-)

@@ -11,7 +11,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx_edits import with_body
 from seed_functions import seed_apply_rope, seed_rope
 
-from ropeexport.onnx_ops.bodies import apply_rope_function
+from ropeexport.ops.apply_rope import rope_function
+from ropeexport.ops.forms import APPLY_ROPE
 
 TYPES = {"float": np.float32, "float16": np.float16}
 FLOAT_ULP = float(np.finfo(np.float32).eps)
@@ -26,7 +27,7 @@ def rope_model(body: str, kind: str = "float", heads_k: int = 4) -> onnx.ModelPr
             <plugin_version = "1", plugin_namespace = "ropeexport"> (q, k, pe)
         }}"""
     )
-    model.functions.append(apply_rope_function(23, body))
+    model.functions.append(rope_function(APPLY_ROPE, 23, body))
     onnx.checker.check_model(model, full_check=True)
     return model
 

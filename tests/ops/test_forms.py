@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from form_models import HEADS, TYPES, B, D, L, model_of, pairs_of
 
-from ropeexport.onnx_ops.forms import FORMS, Form, form_of
-from ropeexport.onnx_ops.semantics import apply_form
+from ropeexport.ops.apply_rope import apply_form
+from ropeexport.ops.forms import FORMS, PLUGIN_FORMS, Form, form_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,4 +65,5 @@ def test_the_plugin_has_the_same_forms() -> None:
     script = [sys.executable, str(ROOT / "scripts/forms.py")]
     made = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     assert made == (ROOT / "plugins/src/forms.h").read_text()
-    assert all(f'"{name.removeprefix("ApplyRope")}"' in made for name in FORMS if name[9:])
+    assert all(f'"{form.suffix}"' in made for form in PLUGIN_FORMS.values() if form.suffix)
+    assert len(PLUGIN_FORMS) == 12
