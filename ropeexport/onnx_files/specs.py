@@ -27,10 +27,9 @@ _THROUGH: tuple[tuple[Role, frozenset[str]], ...] = (
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
     """Return the inputs that a caller feeds, with the role that the graph gives each."""
-    roles: dict[ir.Value, Role] = dict.fromkeys(
-        _inputs_of(model, "positions", _TO_POSITIONS), "positions"
-    )
-    roles |= dict.fromkeys(_inputs_of(model, "matrices", _TO_MATRICES), "matrices")
+    roles = {
+        value: role for role, through in _THROUGH for value in _inputs_of(model, role, through)
+    }
     rows = _indices(model)
     return tuple(
         spec_of(value, "data").model_copy(update={"below": rows[value]})  # token ids, no positions
