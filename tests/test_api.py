@@ -169,10 +169,13 @@ def test_fixed_arguments_are_those_of_the_export(tmp_path: Path) -> None:
     assert package.check(tmp_path / "plain", module=module, cases=4).verdict == "PASS"
     made = export(tmp_path / "tuple", Scaled(), kwargs=kwargs(scales=(2.0, 3.0)))
     assert made.check(cases=4).verdict == "PASS"
+    assert package.check(tmp_path / "tuple", module=made.module.module, cases=4).verdict == "PASS"
+    made = export(tmp_path / "range", Scaled(), kwargs=kwargs(scales=range(2, 4)))
+    assert made.check(cases=4).verdict == "PASS"
     with pytest.raises(
         package.UsageError, match=r"cannot hold \(scales\): pass ropeexport.Example"
     ):
-        package.check(tmp_path / "tuple", module=made.module.module)
+        package.check(tmp_path / "range", module=made.module.module)
 
 
 class Scaled(Attention):

@@ -20,7 +20,7 @@ from ropeexport.errors import MissingError
 from ropeexport.exporting.attention import share_attention
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
-from ropeexport.models.example import Example, all_axes, traceable_inputs
+from ropeexport.models.example import Example, all_axes, traceable_arguments
 from ropeexport.reference import rope_matrices, rotate
 
 _OPSET = 23
@@ -64,7 +64,7 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
         return torch.export.export(
             plain.module,
             (),
-            traceable_inputs(plain) | plain.constants,
+            traceable_arguments(plain),
             dynamic_shapes=dynamic_shapes(plain),
             strict=False,
         )
@@ -107,15 +107,16 @@ def _without_broadcasts(example: Example) -> Example:
     as another cannot stay open, so it is as large, or 1 where it broadcasts to a number.
     """
     axes = all_axes(example)
-    inputs = dict(example.inputs)
+    tensors = dict(example.tensors)
     dynamic = {}
-    for name, labels in example.dynamic_axes.items():
+    for name, labels in example.tensor_axes.items():
         kept = {}
         for axis, label in labels.items():
             target = axes[label].broadcasts_to
             if isinstance(target, int):
-                inputs[name] = inputs[name].narrow(axis, 0, 1).contiguous()
+                tensors[name] = tensors[name].narrow(axis, 0, 1).contiguous()
             else:
                 kept[axis] = target or label
         dynamic[name] = kept
+    inputs = example.tree.filled(tensors)
     return dataclasses.replace(example, inputs=inputs, dynamic_axes=dynamic)

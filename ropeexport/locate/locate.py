@@ -78,8 +78,7 @@ def _located(
         taps = in_order(copy, taps, producers)
         names = [tap.tensor for tap in taps]
         copy = of_taps(copy, taps)
-        inputs = [spec.name for spec in record.model.inputs]
-        tapped = TappedProgram(program, inputs, taps)
+        tapped = TappedProgram(program, traced.inputs, taps)
         eager = stack.enter_context(EagerRunner(tapped, names, device="cpu"))
         # what lies in between may be all noise: that is no place to depart from
         judge = Judge(copy, Oracle(tapped, names), eager, must_prove=False)

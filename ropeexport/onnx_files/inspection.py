@@ -108,15 +108,16 @@ def _inspect(path: Path, folder: Path, record: Manifest | None) -> Inspection:
 
 def _model(path: Path, proto: onnx.ModelProto, record: Manifest | None) -> Model:
     sha256 = atomic.sha256_of(path)
+    own = record.model if record is not None and sha256 == record.model.sha256 else None
     return Model(
         file=str(path),
         sha256=sha256,
-        is_exported_file=None if record is None else sha256 == record.model.sha256,
+        is_exported_file=None if record is None else own is not None,
         opset=onnx_file.opset(proto),
-        inputs=onnx_file.input_specs(proto),
+        inputs=own.inputs if own is not None else onnx_file.input_specs(proto),
         outputs=onnx_file.output_specs(proto),
         metadata=onnx_file.metadata(proto),
-        record=record.model if record is not None and sha256 == record.model.sha256 else None,
+        record=own,
     )
 
 
