@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import onnx_ir as ir
@@ -79,7 +80,8 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         )
     assert program.exported_program is not None  # what it was lowered from
     check_function(program.exported_program, inputs)
-    _name_values(program.model, inputs, outputs)
+    _name_inputs(program.model, inputs)
+    _name_outputs(program.model, outputs)
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
@@ -100,10 +102,10 @@ def _check_tables(
 
 def _output_names(example: Example, exported: torch.export.ExportedProgram) -> tuple[str, ...]:
     """Return the names of the outputs: those given, else their paths in a tree; else none."""
-    if example.outputs:
-        _check_outputs(example, exported)
-        return example.outputs
     paths = [path for path, _, _ in _user_outputs(exported)]
+    if example.outputs:
+        _check_outputs(example, len(paths))
+        return example.outputs
     if all(len(path) <= 1 for path in paths):
         return ()
     names = [joined(("out", *path) if isinstance(path[0], int) else path) for path in paths]
@@ -112,28 +114,37 @@ def _output_names(example: Example, exported: torch.export.ExportedProgram) -> t
     return tuple(names)
 
 
-def _name_values(model: ir.Model, inputs: Mapping[str, str], outputs: Sequence[str]) -> None:
-    """Give inputs and outputs their names; one that is returned as it is gets a node to be both."""
+def _name_inputs(model: ir.Model, inputs: Mapping[str, str]) -> None:
     for value in model.graph.inputs:
         value.name = inputs.get(str(value.name), value.name)
-    seen: set[ir.Value] = set(model.graph.inputs)
-    for index, value in enumerate(model.graph.outputs if outputs else ()):
+
+
+def _name_outputs(model: ir.Model, outputs: Sequence[str]) -> None:
+    """Give outputs their names; what is an input too, or returned twice, gets a node to be both."""
+    graph = model.graph
+    seen: set[ir.Value] = set(graph.inputs)
+    for index in range(len(outputs)):
+        value = graph.outputs[index]
         if value in seen:
-            copied = ir.node("Identity", [value])
-            copied.outputs[0].type, copied.outputs[0].shape = value.type, value.shape
-            model.graph.append(copied)
-            model.graph.outputs[index] = copied.outputs[0]
+            copied = ir.node("Identity", [value]).outputs[0]
+            copied.type, copied.shape = value.type, value.shape
+            graph.append(copied.producer())
+            graph.outputs[index] = copied
         seen.add(value)
-        model.graph.outputs[index].name = outputs[index]
+    within = {str(value.name): value for value in _values(graph)}
+    for value, name in zip(graph.outputs, outputs, strict=bool(outputs)):
+        other = within.get(name, value)
+        if other is not value and other not in graph.outputs:  # torch's name of what lies between
+            other.name = next(n for i in count() if (n := f"{name}_{i}") not in within)
+        value.name = name
 
 
-def _check_outputs(example: Example, exported: torch.export.ExportedProgram) -> None:
+def _check_outputs(example: Example, returned: int) -> None:
     """Hold the names of the outputs to what the module returns."""
     given = example.outputs
-    count = sum(1 for _ in _user_outputs(exported))
-    if given and len(given) != count:
+    if given and len(given) != returned:
         raise UsageError(
-            f"output names: expected {count}, one for each that the module returns, "
+            f"output names: expected {returned}, one for each that the module returns, "
             f"got {len(given)}: {', '.join(given)}"
         )
     if len(set(given)) != len(given) or not all(given):

@@ -43,7 +43,7 @@ class Example:
         Sizes that each dynamic axis is meant for; those left out get a range of
         :mod:`ropeexport.models.axes`.
     outputs : tuple of str
-        Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
+        Names of the outputs; empty: ``out``, or torch's names, or their paths in a tree of them.
     constants : dict of str to Any
         Further arguments of ``forward``, fixed with all that they hold, tensors included.
     weights : Path or None

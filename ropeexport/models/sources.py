@@ -174,7 +174,6 @@ def _around(module: nn.Module, manifest: Manifest, folder: Path) -> Example:
         },
         axes=manifest.axes,
         outputs=tuple(spec.name for spec in model.outputs),
-        roles={spec.name: spec.role for spec in specs},
     )
 
 

@@ -189,14 +189,22 @@ class Named(nn.Module):
     """A name that is an input's too, an output twice, an input as it came, and none."""
 
     def forward(self, x, past):
-        return {"x": x + 1, "past": [x * 2, past[0], None, past[0]]}
+        return {"x": x + 1, "past": [x * 2, past[0], None, past[0]], "mul": (x + 1) * 3}
+
+
+class Between(nn.Module):
+    """A key that torch gives to a value in between."""
+
+    def forward(self, x, past):
+        return {"mul": x * 3 + past[0].sum(), "more": [x - 1]}
 
 
 @pytest.mark.parametrize(
     ("module", "count", "names"),
     [
         (Layers(), 2, ["out.0", "out.1.0.0", "out.1.0.1", "out.1.1.0", "out.1.1.1"]),
-        (Named(), 0, ["out.x", "out.past.0", "out.past.1", "out.past.3"]),
+        (Named(), 0, ["out.x", "out.past.0", "out.past.1", "out.past.3", "out.mul"]),
+        (Between(), 0, ["mul", "more.0"]),
     ],
 )
 def test_a_tree_of_outputs_is_named_by_its_paths(tmp_path: Path, module, count, names) -> None:
