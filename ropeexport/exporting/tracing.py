@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -52,8 +52,8 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 dynamic_shapes=shapes,
                 strict=False,
             )
-            outputs = _output_names(example, exported)
             inputs = example.tree.names_in(exported)
+            outputs = _output_names(example, exported, inputs)
             _check_tables(example, exported, inputs)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
@@ -100,16 +100,22 @@ def _check_tables(
         )
 
 
-def _output_names(example: Example, exported: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """Return the names of the outputs: those given, else their paths in a tree; else none."""
+def _output_names(
+    example: Example, exported: torch.export.ExportedProgram, inputs: Container[str]
+) -> tuple[str, ...]:
+    """Return the names of the outputs: those given, else their paths in a tree; else none.
+
+    What is an input too needs a name of its own, whatever it lies in.
+    """
     paths = [path for path, _, _ in _user_outputs(exported)]
+    has_input = any(name in inputs for _, name, _ in _user_outputs(exported))
     if example.outputs:
         _check_outputs(example, len(paths))
         return example.outputs
-    if all(len(path) <= 1 for path in paths):
+    if all(len(path) <= 1 for path in paths) and not has_input:
         return ()
-    names = [joined(("out", *path) if isinstance(path[0], int) else path) for path in paths]
-    if set(names) & {*example.tensors}:
+    names = [joined(path) if path and isinstance(path[0], str) else "" for path in paths]
+    if not all(names) or set(names) & {*example.tensors}:
         names = [joined(("out", *path)) for path in paths]
     return tuple(names)
 

@@ -192,6 +192,11 @@ class Named(nn.Module):
         return {"x": x + 1, "past": [x * 2, past[0], None, past[0]], "mul": (x + 1) * 3}
 
 
+class Handed(nn.Module):
+    def forward(self, x, past):
+        return x + past[0].sum(), past[0]
+
+
 class Between(nn.Module):
     """A key that torch gives to a value in between."""
 
@@ -204,6 +209,7 @@ class Between(nn.Module):
     [
         (Layers(), 2, ["out.0", "out.1.0.0", "out.1.0.1", "out.1.1.0", "out.1.1.1"]),
         (Named(), 0, ["out.x", "out.past.0", "out.past.1", "out.past.3", "out.mul"]),
+        (Handed(), 0, ["out.0", "out.1"]),
         (Between(), 0, ["mul", "more.0"]),
     ],
 )
