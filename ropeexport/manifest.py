@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ropeexport import atomic
 from ropeexport.errors import ManifestError
@@ -61,6 +61,12 @@ class Argument(Record):
     value: str | int | float | bool | None = None
     keys: TreePath = ()
     parts: tuple[Argument, ...] = ()
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.kind == "dict" and len(self.keys) != len(self.parts):
+            raise ValueError(f"expected a key for each of {len(self.parts)} parts")
+        return self
 
 
 class Axis(Record):

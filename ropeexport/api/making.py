@@ -133,14 +133,14 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
 
     >>> class Cached(torch.nn.Module):
     ...     def forward(self, x, past):
-    ...         key = torch.cat([past["key"], x], 1)
-    ...         value = torch.cat([past["value"], x], 1)
+    ...         key = torch.cat([past["key"], x], 2)
+    ...         value = torch.cat([past["value"], x], 2)
     ...         y = torch.nn.functional.scaled_dot_product_attention(x, key, value)
     ...         return y, {"key": key, "value": value}
-    >>> past = {"key": torch.zeros(1, 5, 8), "value": torch.zeros(1, 5, 8)}
+    >>> past = {"key": torch.zeros(1, 2, 5, 8), "value": torch.zeros(1, 2, 5, 8)}
     >>> made = ropeexport.export(
-    ...     Cached(), {"x": torch.zeros(1, 3, 8), "past": past}, "cached",
-    ...     dynamic_axes={"x": {1: "length"}, "past": {1: "past"}}, axes={"past": (0, 64, 256)},
+    ...     Cached(), {"x": torch.zeros(1, 2, 3, 8), "past": past}, "cached",
+    ...     dynamic_axes={"x": {2: "length"}, "past": {2: "past"}}, axes={"past": (0, 64, 256)},
     ... )
     >>> [spec.name for spec in made.manifest.model.inputs]
     ['x', 'past.key', 'past.value']

@@ -219,7 +219,13 @@ def _recorded(value: Any, path: TreePath | None) -> Argument | None:
 def restored(argument: Argument, tensors: Mapping[str, Tensor]) -> Any:
     """Return an argument as a manifest holds it, with tensors in their places."""
     if argument.kind == "input":
-        return tensors[str(argument.value)]
+        name = str(argument.value)
+        if name not in tensors:
+            raise UsageError(
+                f"arguments: expected inputs of the file, {', '.join(tensors)}, got {name!r}; "
+                "export again"
+            )
+        return tensors[name]
     if argument.kind == "fixed":
         return argument.value
     parts = [restored(part, tensors) for part in argument.parts]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import doctest
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.errors import ExportError, UsageError
+from ropeexport.bench.plain import plain_program
+from ropeexport.errors import ExportError, ManifestError, UsageError
 from ropeexport.models import example as example_module
 from ropeexport.models import input_tree
+from ropeexport.models.example import Example, bound, checked
 from ropeexport.models.input_tree import recorded, restored, tree_of
 from ropeexport.parity.cases import select
 from ropeexport.profiles import make_profile, parse_shapes
@@ -342,7 +345,7 @@ def test_an_input_with_the_name_of_a_weight_is_refused(tmp_path: Path) -> None:
         ropeexport.export(Same(), {"key": {"weight": torch.zeros(2, 4)}}, tmp_path / "out")
 
 
-def test_a_tensor_that_nobody_uses_is_named(tmp_path: Path) -> None:
+def test_a_tensor_that_nobody_uses_is_an_input_all_the_same(tmp_path: Path) -> None:
     class First(nn.Module):
         def forward(self, x, past):
             return x + past[0]
@@ -363,6 +366,54 @@ def test_a_cache_that_is_changed_in_place_is_refused_by_its_path(tmp_path: Path)
     given = {"x": torch.zeros(2, 4), "past": {"key": torch.zeros(2, 4)}}
     with pytest.raises(ExportError, match=r"input 'past.key': forward changes it in place"):
         ropeexport.export(InPlace(), given, tmp_path / "out")
+
+
+class Scaled(nn.Module):
+    def forward(self, x, scale=1.0):
+        return x * scale
+
+
+def test_a_folder_of_an_older_version_is_checked(tmp_path: Path) -> None:
+    ropeexport.export(Scaled(), {"x": torch.zeros(2, 4), "scale": 3.0}, tmp_path)
+    path = tmp_path / manifest.FILE_NAME
+    record = json.loads(path.read_text())
+    del record["arguments"]
+    for spec in record["model"]["inputs"]:
+        del spec["path"]
+    record["source"]["options"] = {"constants": {"scale": 3.0}, "unknown": []}
+    path.write_text(json.dumps(record))
+    assert ropeexport.check(tmp_path, module=Scaled(), cases=2).verdict == "PASS"
+    record["source"]["options"] = {"constants": {}, "unknown": ["scale"]}
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r"cannot hold \(scale\)"):
+        ropeexport.check(tmp_path, module=Scaled(), cases=2)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"kind": "input", "value": "y"}, "expected inputs of the file, x, got 'y'"),
+        ({"kind": "dict", "keys": ["a"]}, "expected a key for each of 0 parts"),
+        ({"kind": "set"}, "arguments.x.kind"),
+    ],
+)
+def test_a_broken_manifest_is_named(tmp_path: Path, argument, words) -> None:
+    ropeexport.export(Scaled(), {"x": torch.zeros(2, 4)}, tmp_path)
+    path = tmp_path / manifest.FILE_NAME
+    record = json.loads(path.read_text())
+    record["arguments"]["x"] = argument
+    path.write_text(json.dumps(record))
+    with pytest.raises((UsageError, ManifestError), match=words):
+        ropeexport.check(tmp_path, module=Scaled(), cases=2)
+
+
+def test_plain_operations_take_the_tree_too() -> None:
+    example = checked(Example(cached(), kwargs(), AXES))
+    plain = replace(example, module=plain_program(example).module(check_guards=False))
+    with torch.no_grad():
+        found, expected = (bound(x)(**example.tensors) for x in (plain, example))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1]["key"], expected[1]["key"])
 
 
 @pytest.mark.parametrize(
