@@ -112,7 +112,8 @@ def _without_broadcasts(example: Example) -> Example:
     for name, labels in example.tensor_axes.items():
         kept = {}
         for axis, label in labels.items():
-            target = axes[label].broadcasts_to
+            # a sum of axes is none of them, and broadcasts to nothing
+            target = axes[label].broadcasts_to if label in axes else None
             if isinstance(target, int):
                 tensors[name] = tensors[name].narrow(axis, 0, 1).contiguous()
             else:
