@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ropeexport import atomic
 from ropeexport.errors import ManifestError
@@ -25,6 +25,7 @@ ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
 Role = Literal["data", "matrices", "positions", "rotated"]
+TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it
 
 
 class Record(BaseModel):
@@ -45,6 +46,27 @@ class TensorSpec(Record):
     # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
     role: Role = "data"
     below: int | None = None  # integers that index a table: the rows that it has
+    # where an input lies in forward's arguments; empty: it is the argument of its name, or unknown
+    path: TreePath = ()
+
+
+class Argument(Record):
+    """An argument of ``forward``, or a part of one: an input, a fixed value, or a container.
+
+    ``value`` is the input's name or what is fixed, ``keys`` are those of a dict.  ``unknown`` is
+    an argument that has a part which JSON cannot hold.
+    """
+
+    kind: Literal["input", "fixed", "list", "tuple", "dict", "unknown"]
+    value: str | int | float | bool | None = None
+    keys: TreePath = ()
+    parts: tuple[Argument, ...] = ()
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        if self.kind == "dict" and len(self.keys) != len(self.parts):
+            raise ValueError(f"expected a key for each of {len(self.parts)} parts")
+        return self
 
 
 class Axis(Record):
@@ -66,8 +88,8 @@ class Source(Record):
     """What rebuilds the torch module: a built-in with its options, or a factory of the user's.
 
     Of ``module`` (an object of Python's) and ``config`` (a class of a library) only the name is
-    known, and of the former the arguments that are no tensors; ``onnx`` is a file, with its place
-    beside the folder and its hash, see :func:`source_of_file`.
+    known; ``onnx`` is a file, with its place beside the folder and its hash, see
+    :func:`source_of_file`.
     """
 
     kind: Literal["builtin", "factory", "module", "config", "onnx"]
@@ -190,6 +212,7 @@ class Manifest(Record):
     model: ModelRecord
     axes: dict[str, Axis]
     engine: EngineRecord | None = None
+    arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file
 
 
 def source_of_file(path: Path, folder: Path) -> Source:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import pytest
@@ -169,10 +170,18 @@ def test_fixed_arguments_are_those_of_the_export(tmp_path: Path) -> None:
     assert package.check(tmp_path / "plain", module=module, cases=4).verdict == "PASS"
     made = export(tmp_path / "tuple", Scaled(), kwargs=kwargs(scales=(2.0, 3.0)))
     assert made.check(cases=4).verdict == "PASS"
+    assert package.check(tmp_path / "tuple", module=made.module.module, cases=4).verdict == "PASS"
+    made = export(tmp_path / "named", Scaled(), kwargs=kwargs(scales=Scales(2.0, 3.0)))
+    assert made.check(cases=4).verdict == "PASS"
     with pytest.raises(
         package.UsageError, match=r"cannot hold \(scales\): pass ropeexport.Example"
     ):
-        package.check(tmp_path / "tuple", module=made.module.module)
+        package.check(tmp_path / "named", module=made.module.module)
+
+
+class Scales(NamedTuple):
+    first: float
+    second: float
 
 
 class Scaled(Attention):

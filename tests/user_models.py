@@ -70,6 +70,67 @@ def float64():
     return module.double(), {name: x.double() for name, x in example.items()}, axes
 
 
-def tuple_input():
+def array_input():
     module, example, axes = grouped_attention()
-    return module, {**example, "x": (example["x"],)}, axes
+    return module, {**example, "x": example["x"].numpy()}, axes
+
+
+CACHE_HEADS, CACHE_SIZE = 2, 8
+CACHE_AXES = {
+    "x": {0: "batch", 1: "length"},
+    "past": {0: "batch", 2: "past"},
+    "mask": {1: "length", 2: "past + length"},
+}
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat((-second, first), -1)
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return x * cos + turned(x) * sin
+
+
+class Cached(nn.Module):
+    """Attention over a past that grows; positions go on where the past ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(CACHE_HEADS * CACHE_SIZE, 3 * CACHE_HEADS * CACHE_SIZE)
+        frequencies = 1.0 / 10000.0 ** (torch.arange(0, CACHE_SIZE, 2) / CACHE_SIZE)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, x, past, mask=None):
+        q, k, v = self.qkv(x).unflatten(-1, (3, CACHE_HEADS, -1)).permute(2, 0, 3, 1, 4)
+        start = past["key"].shape[2]
+        positions = torch.arange(start, start + x.shape[1])
+        angles = torch.outer(positions, self.frequencies)
+        cos, sin = (wave(torch.cat((angles, angles), -1)) for wave in (torch.cos, torch.sin))
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+        key = torch.cat((past["key"], k), 2)
+        value = torch.cat((past["value"], v), 2)
+        y = nn.functional.scaled_dot_product_attention(q, key, value, attn_mask=mask)
+        return y.transpose(1, 2).flatten(2), {"key": key, "value": value}
+
+
+def cached() -> Cached:
+    torch.manual_seed(1)
+    return Cached()
+
+
+def cache(batch: int = 2, length: int = 5) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(batch, CACHE_HEADS, length, CACHE_SIZE) for name in ("key", "value")}
+
+
+def cache_inputs() -> dict[str, object]:
+    torch.manual_seed(0)
+    return {
+        "x": torch.randn(2, 3, CACHE_HEADS * CACHE_SIZE),
+        "past": cache(),
+        "mask": torch.randn(1, 3, 8),
+    }
+
+
+def growing_cache():
+    return cached(), cache_inputs(), CACHE_AXES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from ropeexport.api.results import Export, Fusion
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
-from ropeexport.manifest import EngineRecord, Source
+from ropeexport.manifest import EngineRecord, Role, Source
 from ropeexport.packages import require
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     *,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
     axes: Mapping[str, Given] | None = None,
+    roles: Mapping[str, Role] | None = None,
     output_names: Sequence[str] = (),
     weights: str | Path | None = None,
     copy_weights: bool = False,
@@ -66,16 +66,23 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         final type; an :class:`Example`; or a MODEL of the command line: a built-in's name,
         ``FILE.py:NAME``, ``diffusers:CLASS``, ``transformers:DIR``.
     kwargs : dict
-        Arguments of ``forward`` by name; tensors are the file's inputs, the rest is fixed.
+        Arguments of ``forward`` by name: tensors, or lists, tuples and dicts of them.  Each tensor
+        is an input of the file, in a tree by the name of its path, ``past.0.key``; the rest is
+        fixed.
     out : path
         The output folder.
     dynamic_axes : dict
-        Input name to ``{axis: name}``; axes that are not named keep the size they have.
+        Input name to ``{axis: name}``, or the name of a tree for all inputs in it; a name may be a
+        sum, ``past + length``.  Axes that are not named keep the size they have.
     axes : dict
         Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.  Others
         get a usual range: a batch 1 to 8, a length 1 to what the module's config allows, else 4096.
+    roles : dict
+        What an input holds, by its name or a tree's: ``data``, ``matrices`` of a rope or
+        ``positions``; by default what the traced graph says.
     output_names : sequence of str
-        Names of the outputs; by default ``out``, or torch's names where there are several.
+        Names of the outputs; by default ``out``, or torch's names where there are several, or
+        their paths where the module returns a tree: ``out.1.0``, ``present.key``.
     weights : path
         A folder of safetensors files by the module's names: none of them is read or written.
     copy_weights : bool
@@ -123,6 +130,26 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     >>> made.check(cases=4).verdict
     'PASS'
 
+    A cache that grows, empty at first:
+
+    >>> class Cached(torch.nn.Module):
+    ...     def forward(self, x, past):
+    ...         key = torch.cat([past["key"], x], 2)
+    ...         value = torch.cat([past["value"], x], 2)
+    ...         y = torch.nn.functional.scaled_dot_product_attention(x, key, value)
+    ...         return y, {"key": key, "value": value}
+    >>> past = {"key": torch.zeros(1, 2, 5, 8), "value": torch.zeros(1, 2, 5, 8)}
+    >>> made = ropeexport.export(
+    ...     Cached(), {"x": torch.zeros(1, 2, 3, 8), "past": past}, "cached",
+    ...     dynamic_axes={"x": {2: "length"}, "past": {2: "past"}}, axes={"past": (0, 64, 256)},
+    ... )
+    >>> [spec.name for spec in made.manifest.model.inputs]
+    ['x', 'past.key', 'past.value']
+    >>> [spec.name for spec in made.manifest.model.outputs]
+    ['out.0', 'out.1.key', 'out.1.value']
+    >>> made.check(cases=4).verdict
+    'PASS'
+
     A built-in by its name:
 
     >>> ropeexport.export("flux-attention", out="flux", heads=2, head_dim=16, dtype="fp16").replaced
@@ -157,6 +184,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         example = replace(
             example,
             axes=with_given(example.axes, axes),
+            roles={**example.roles, **(roles or {})},
             outputs=tuple(output_names) or example.outputs,
         )
         record = export_example(
@@ -337,9 +365,8 @@ def _example(
     dynamic_axes: Mapping[str, Mapping[int, str]] | None,
     weights: Path | None,
 ) -> Example:
-    from torch import Tensor
-
     from ropeexport.models.example import Example
+    from ropeexport.models.input_tree import has_tensor
 
     if isinstance(module, Example):
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
@@ -347,7 +374,7 @@ def _example(
         return module
     if kwargs is None:
         raise UsageError("kwargs: expected the arguments of forward by name, got none")
-    inputs = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+    inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
     return Example(
         module=_module(module, weights),
         inputs=inputs,
@@ -378,19 +405,8 @@ def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -
 
 
 def _source(example: Example) -> Source:
-    """Return the source of an object, with those of its fixed arguments that JSON can hold."""
     kind = type(example.module)
-    plain = {name: value for name, value in example.constants.items() if _is_plain(value)}
-    unknown = [name for name in example.constants if name not in plain]
-    options = {"constants": plain, "unknown": unknown} if example.constants else {}
-    return Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}", options=options)
-
-
-def _is_plain(value: object) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
-        return False
+    return Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}")
 
 
 @contextmanager

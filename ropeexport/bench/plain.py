@@ -18,7 +18,7 @@ from torch import Tensor
 from ropeexport.errors import MissingError
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
-from ropeexport.models.example import Example, all_axes, traceable_inputs
+from ropeexport.models.example import Example, all_axes, traceable_arguments
 from ropeexport.ops.attention import share_attention
 from ropeexport.ops.op import resolve
 from ropeexport.ops.registry import OPS
@@ -67,7 +67,7 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
         return torch.export.export(
             plain.module,
             (),
-            traceable_inputs(plain) | plain.constants,
+            traceable_arguments(plain),
             dynamic_shapes=dynamic_shapes(plain),
             strict=False,
         )
@@ -104,15 +104,17 @@ def _without_broadcasts(example: Example) -> Example:
     as another cannot stay open, so it is as large, or 1 where it broadcasts to a number.
     """
     axes = all_axes(example)
-    inputs = dict(example.inputs)
+    tensors = dict(example.tensors)
     dynamic = {}
-    for name, labels in example.dynamic_axes.items():
+    for name, labels in example.tensor_axes.items():
         kept = {}
         for axis, label in labels.items():
-            target = axes[label].broadcasts_to
+            # a sum of axes is none of them, and broadcasts to nothing
+            target = axes[label].broadcasts_to if label in axes else None
             if isinstance(target, int):
-                inputs[name] = inputs[name].narrow(axis, 0, 1).contiguous()
+                tensors[name] = tensors[name].narrow(axis, 0, 1).contiguous()
             else:
                 kept[axis] = target or label
         dynamic[name] = kept
+    inputs = example.tree.filled(tensors)
     return dataclasses.replace(example, inputs=inputs, dynamic_axes=dynamic)

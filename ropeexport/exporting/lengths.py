@@ -30,7 +30,7 @@ class _Lookup:
 
 
 def bounds_of_tables(
-    program: torch.export.ExportedProgram, example: Example
+    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
 ) -> dict[str, tuple[None, int]]:
     """Return the largest size of each dynamic axis whose range is beyond what some table holds.
 
@@ -40,13 +40,15 @@ def bounds_of_tables(
         Of the example.
     example : Example
         With the ranges of its axes.
+    inputs : mapping of str to str
+        The program's name of each input, and the example's.
     """
-    labels = _labels(program, example)
+    labels = _labels(program, example, inputs)
     known = _known(program, labels)
     lookups = [lookup for lookup in _lookups(program) if lookup.rows in known]
     sizes = {
-        label: example.inputs[name].shape[axis]
-        for name, named in example.dynamic_axes.items()
+        label: example.tensors[name].shape[axis]
+        for name, named in example.tensor_axes.items()
         for axis, label in named.items()
     }
     found: dict[str, tuple[None, int]] = {}
@@ -62,12 +64,15 @@ def bounds_of_tables(
     return found
 
 
-def _labels(program: torch.export.ExportedProgram, example: Example) -> dict[fx.Node, str]:
+def _labels(
+    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
+) -> dict[fx.Node, str]:
     """Return the nodes that are the size of a dynamic axis, with its name."""
     found = {}
     for node in program.graph.nodes:
         if node.target is _SIZE and node.args[0].op == "placeholder":
-            label = example.dynamic_axes.get(node.args[0].target, {}).get(node.args[1])
+            name = inputs.get(node.args[0].target, "")
+            label = example.tensor_axes.get(name, {}).get(node.args[1])
             if label is not None:
                 found[node] = label
     return found

@@ -43,8 +43,8 @@ class Work:
         Names of the weights, which keep their layout.
     dynamic_axes : dict
         Input name to ``{axis: name}``: what must be symbolic in the end.
-    one_output_name : str
-        A name for the output where there is one; empty: it has its own.
+    output_names : sequence of str
+        Names of the outputs in the end; empty: they have their own.
     max_position : int
         The largest position that tables of angles must hold.
     fused : Fused or None
@@ -56,7 +56,7 @@ class Work:
     module: str
     parameters: Container[str] = ()
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None
-    one_output_name: str = ""
+    output_names: Sequence[str] = ()
     max_position: int = MAX_POSITION
     fused: Fused | None = None
 
@@ -151,8 +151,8 @@ def _bodies(work: Work) -> str:
 
 def _names(work: Work) -> str:
     model = work.model
-    if work.one_output_name and len(model.graph.outputs) == 1:
-        model.graph.outputs[0].name = work.one_output_name
+    for value, name in zip(model.graph.outputs, work.output_names, strict=False):
+        value.name = name
     contract.name_nodes(model)
     contract.make_paths_relative(model)
     model.producer_name = "ropeexport"

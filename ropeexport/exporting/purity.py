@@ -8,7 +8,7 @@ ONNX's own generator in the place of torch's.  Either gives other numbers than e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +37,15 @@ _STATE = {OutputKind.BUFFER_MUTATION: "buffer", OutputKind.PARAMETER_MUTATION: "
 _SWITCHES = ("dropout_p", "p", "train", "training")
 
 
-def check_function(program: ExportedProgram) -> None:
+def check_function(program: ExportedProgram, inputs: Mapping[str, str]) -> None:
     """Raise :class:`ExportError` unless what a program returns follows from its inputs alone.
 
     Parameters
     ----------
     program : ExportedProgram
         After decomposition, when every change in place is a result of its own.
+    inputs : mapping of str to str
+        The program's name of each input, and its own.
 
     Raises
     ------
@@ -63,8 +65,9 @@ def check_function(program: ExportedProgram) -> None:
                 f"{_line(program, spec)}"
             )
         if spec.kind is OutputKind.USER_INPUT_MUTATION and spec.arg.name not in returned:
+            name = inputs.get(str(spec.target), spec.target)
             raise ExportError(
-                f"input {spec.target!r}: forward changes it in place, which a file cannot do: "
+                f"input {name!r}: forward changes it in place, which a file cannot do: "
                 "return the changed tensor as an output, or change a copy of it "
                 f"({spec.target} = {spec.target}.clone()){_line(program, spec)}"
             )
@@ -91,9 +94,9 @@ def check_repeats(example: Example, outputs: Sequence[str]) -> None:
     size = sum(x.nbytes for x in example.module.parameters())
     if example.weights is not None or size >= MOST_WEIGHT_BYTES:
         return
-    device = next((str(x.device) for x in example.inputs.values()), "cpu")
+    device = next((str(x.device) for x in example.tensors.values()), "cpu")
     calls = ModuleCalls(bound(example), outputs, device, may_change_inputs=True)
-    inputs = {name: array_from(x) for name, x in example.inputs.items()}
+    inputs = {name: array_from(x) for name, x in example.tensors.items()}
     with generators_kept():
         try:
             calls.row([inputs])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import onnx_ir as ir
@@ -21,9 +22,10 @@ from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.lengths import bounds_of_tables
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
-from ropeexport.manifest import Axis
-from ropeexport.models.example import Example, example_sizes, traceable_inputs
+from ropeexport.manifest import Axis, TreePath
+from ropeexport.models.example import Example, example_sizes, traceable_arguments
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
+from ropeexport.models.input_tree import joined, paths_of, shaped
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
 from ropeexport.ops.translation import translation_table
@@ -35,29 +37,30 @@ class Traced:
 
     model: ir.Model
     program: torch.export.ExportedProgram
+    inputs: dict[str, str]  # the program's name of each input, and its own
 
 
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
-    inputs, shapes = traceable_inputs(example), dynamic_shapes(example)
+    arguments, shapes = traceable_arguments(example), dynamic_shapes(example)
     with quiet(), torch.no_grad(), traceable_ropes(example.module):
         try:
             exported = torch.export.export(
                 example.module,
                 (),
-                inputs | example.constants,
+                arguments,
                 dynamic_shapes=shapes,
                 strict=False,
             )
-            _check_outputs(example, exported)
-            _check_tables(example, exported)
+            inputs = example.tree.names_in(exported)
+            outputs = _output_names(example, exported, inputs)
+            _check_tables(example, exported, inputs)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,
                 opset_version=opset,
                 optimize=False,
                 verbose=False,
-                output_names=list(example.outputs) or None,
                 custom_translation_table=translation_table(max_position),
             )
         except (ExportError, UsageError):
@@ -76,15 +79,19 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
             f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
         )
     assert program.exported_program is not None  # what it was lowered from
-    check_function(program.exported_program)
-    _name_axes(program.model, example.dynamic_axes)
+    check_function(program.exported_program, inputs)
+    _name_inputs(program.model, inputs)
+    _name_outputs(program.model, outputs)
+    _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
-    return Traced(program.model, program.exported_program)
+    return Traced(program.model, program.exported_program, inputs)
 
 
-def _check_tables(example: Example, exported: torch.export.ExportedProgram) -> None:
+def _check_tables(
+    example: Example, exported: torch.export.ExportedProgram, inputs: Mapping[str, str]
+) -> None:
     """Hold the ranges of the axes to the rows of the tables that the module looks up."""
-    bounds = bounds_of_tables(exported, example)
+    bounds = bounds_of_tables(exported, example, inputs)
     if bounds:
         raise AxisRangeError(
             f"{type(example.module).__name__}: a table has fewer rows than an axis may be long "
@@ -93,18 +100,62 @@ def _check_tables(example: Example, exported: torch.export.ExportedProgram) -> N
         )
 
 
-def _check_outputs(example: Example, exported: torch.export.ExportedProgram) -> None:
+def _output_names(
+    example: Example, exported: torch.export.ExportedProgram, inputs: Container[str]
+) -> tuple[str, ...]:
+    """Return the names of the outputs: those given, else their paths in a tree; else none.
+
+    What is an input too needs a name of its own, whatever it lies in.
+    """
+    paths = [path for path, _, _ in _user_outputs(exported)]
+    has_input = any(name in inputs for _, name, _ in _user_outputs(exported))
+    if example.outputs:
+        _check_outputs(example, len(paths))
+        return example.outputs
+    if all(len(path) <= 1 for path in paths) and not has_input:
+        return ()
+    names = [joined(path) if path and isinstance(path[0], str) else "" for path in paths]
+    if not all(names) or set(names) & {*example.tensors}:
+        names = [joined(("out", *path)) for path in paths]
+    return tuple(names)
+
+
+def _name_inputs(model: ir.Model, inputs: Mapping[str, str]) -> None:
+    for value in model.graph.inputs:
+        value.name = inputs.get(str(value.name), value.name)
+
+
+def _name_outputs(model: ir.Model, outputs: Sequence[str]) -> None:
+    """Give outputs their names; what is an input too, or returned twice, gets a node to be both."""
+    graph = model.graph
+    seen: set[ir.Value] = set(graph.inputs)
+    for index in range(len(outputs)):
+        value = graph.outputs[index]
+        if value in seen:
+            copied = ir.node("Identity", [value]).outputs[0]
+            copied.type, copied.shape = value.type, value.shape
+            graph.append(copied.producer())
+            graph.outputs[index] = copied
+        seen.add(value)
+    within = {str(value.name): value for value in _values(graph)}
+    for value, name in zip(graph.outputs, outputs, strict=bool(outputs)):
+        other = within.get(name, value)
+        if other is not value and other not in graph.outputs:  # torch's name of what lies between
+            other.name = next(n for i in count() if (n := f"{name}_{i}") not in within)
+        value.name = name
+
+
+def _check_outputs(example: Example, returned: int) -> None:
     """Hold the names of the outputs to what the module returns."""
     given = example.outputs
-    count = sum(1 for _ in _user_outputs(exported))
-    if given and len(given) != count:
+    if given and len(given) != returned:
         raise UsageError(
-            f"output names: expected {count}, one for each that the module returns, "
+            f"output names: expected {returned}, one for each that the module returns, "
             f"got {len(given)}: {', '.join(given)}"
         )
     if len(set(given)) != len(given) or not all(given):
         raise UsageError(f"output names: expected different names, got {list(given)}")
-    taken = next((name for name in given if name in example.inputs), None)
+    taken = next((name for name in given if name in example.tensors), None)
     if taken is not None:
         raise UsageError(f"output names: {taken!r} is an input")
 
@@ -114,7 +165,7 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
 
     Between two kinds of numbers a cast would hide that something else was computed.
     """
-    for index, (name, dtype) in enumerate(_user_outputs(exported)):
+    for index, (_, name, dtype) in enumerate(_user_outputs(exported)):
         value, wanted = model.graph.outputs[index], from_torch_dtype(dtype)
         if value.dtype in (None, wanted):
             continue
@@ -131,13 +182,19 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
         model.graph.outputs[index] = output
 
 
-def _user_outputs(exported: torch.export.ExportedProgram) -> Iterator[tuple[str, torch.dtype]]:
-    """Yield the names and types of the tensors that the module returns."""
+def _user_outputs(
+    exported: torch.export.ExportedProgram,
+) -> Iterator[tuple[TreePath, str, torch.dtype]]:
+    """Yield the paths, names and types of the tensors that the module returns."""
     nodes = exported.graph.output_node().args[0]
-    for spec, node in zip(exported.graph_signature.output_specs, nodes, strict=True):
+    specs = exported.graph_signature.output_specs
+    returned = [n for s, n in zip(specs, nodes, strict=True) if s.kind is OutputKind.USER_OUTPUT]
+    spec = exported.call_spec.out_spec
+    assert spec is not None  # torch leaves it out of programs that it did not trace
+    for path, node in zip(paths_of(spec), returned, strict=True):
         value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
-        if spec.kind is OutputKind.USER_OUTPUT and isinstance(value, torch.Tensor):
-            yield node.name, value.dtype
+        if isinstance(value, torch.Tensor):
+            yield path, node.name, value.dtype
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
@@ -185,14 +242,16 @@ def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
 
 def dynamic_shapes(example: Example) -> dict[str, Any]:
     """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds."""
-    labels = [label for axes in example.dynamic_axes.values() for label in axes.values()]
+    labels = [label for axes in example.tensor_axes.values() for label in axes.values()]
     bounds = {name: _dim(name, example) for name in names_of(labels)}
     dims = {label: _sum(label, bounds) for label in labels}
-    shapes: dict[str, Any] = {
-        name: {axis: dims[label] for axis, label in example.dynamic_axes.get(name, {}).items()}
-        for name in example.inputs
-    }
-    return shapes | {name: _static(value) for name, value in example.constants.items()}
+    shapes = iter(
+        {axis: dims[label] for axis, label in example.tensor_axes.get(name or "", {}).items()}
+        or None
+        for name in example.tree.names
+    )
+    made: dict[str, Any] = shaped(dict(example.inputs), lambda _: next(shapes))
+    return made | {name: shaped(value, lambda _: None) for name, value in example.constants.items()}
 
 
 def _dim(name: str, example: Example) -> Any:
@@ -215,15 +274,6 @@ def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
     ((name, factor),) = total.terms
     made = bounds[name] if factor == 1 else factor * bounds[name]
     return made + total.constant if total.constant else made
-
-
-def _static(value: Any) -> Any:
-    """Return the dynamic shapes of what is not dynamic: as deep as the value itself."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_static(item) for item in value)
-    return (
-        {name: _static(item) for name, item in value.items()} if isinstance(value, dict) else None
-    )
 
 
 @contextmanager

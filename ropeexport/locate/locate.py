@@ -78,8 +78,7 @@ def _located(
         made_by = producers(artifact.file.graph)
         taps = in_order(copy.manifest, taps, made_by)
         names = [tap.tensor for tap in taps]
-        inputs = [spec.name for spec in record.model.inputs]
-        tapped = TappedProgram(program, inputs, taps)
+        tapped = TappedProgram(program, traced.inputs, taps)
         eager = stack.enter_context(EagerRunner(tapped, names, device="cpu"))
         # what lies in between may be all noise: that is no place to depart from
         judge = Judge(of_taps(copy.manifest, taps), Oracle(tapped, names), eager, must_prove=False)

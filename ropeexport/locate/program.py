@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,23 +18,26 @@ class TappedProgram(nn.Module):
     ----------
     program : ExportedProgram
         As it was lowered to ONNX.
-    input_names : sequence of str
-        Names of what ``forward`` takes, in order.
+    inputs : mapping of str to str
+        The program's name of each input, and what ``forward`` takes it as.
     taps : sequence of Tap
         What it returns, in order.
     """
 
     def __init__(
-        self, program: torch.export.ExportedProgram, input_names: Sequence[str], taps: Sequence[Tap]
+        self,
+        program: torch.export.ExportedProgram,
+        inputs: Mapping[str, str],
+        taps: Sequence[Tap],
     ) -> None:
         super().__init__()
         self.program = program.module(check_guards=False)
-        self._input_names = tuple(input_names)
+        self._inputs = dict(inputs)
         self._taps = tuple(taps)
 
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors at the taps."""
-        given = dict(zip(self._input_names, values, strict=True))
+        given = {node: inputs.get(name) for node, name in self._inputs.items()}
         run = _Run(self.program, {tap.program_node for tap in self._taps})
         run.run(*(given.get(str(node.target)) for node in _placeholders(self.program)))
         return tuple(_item(run.kept[tap.program_node], tap.item) for tap in self._taps)

@@ -154,10 +154,12 @@ def _checked(name: str, sizes: Given, former: Axis) -> Axis:
         axis = Axis(min=sizes[0], opt=sizes[1], max=sizes[2])
     else:
         raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {sizes!r}")
-    if not 1 <= axis.min <= axis.opt <= axis.max:
+    if not 0 <= axis.min <= axis.opt <= axis.max:
         raise UsageError(
-            f"axis {name!r}: expected 1 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}"
+            f"axis {name!r}: expected 0 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}"
         )
+    if axis.max == 0:
+        raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0")
     if axis.broadcasts_to is None:
         axis = axis.model_copy(update={"broadcasts_to": former.broadcasts_to})
     return axis

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from torch import Tensor, nn
 
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
-from ropeexport.manifest import Axis
+from ropeexport.manifest import Axis, Role, TensorSpec
 from ropeexport.models.axes import default_axes, longest_of
+from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
 from ropeexport.runners.module_state import ModuleState
+
+_ROLES = ("data", "matrices", "positions")  # a caller's; an output is "rotated"
+_MATRIX_RANK = 3  # (..., length, pairs, 2, 2) has more
 
 
 @dataclass(frozen=True)
@@ -26,30 +31,84 @@ class Example:
     ----------
     module : nn.Module
         In evaluation mode, in the type that it is exported in.
-    inputs : dict of str to Tensor
-        By the names of ``forward``'s arguments, in order.
+    inputs : dict of str to Any
+        By the names of ``forward``'s arguments, in order: tensors, or trees of them (lists, tuples,
+        dicts, classes that torch knows).  A tensor in a tree is an input by the name of its path,
+        ``past.0.key``; what is no tensor is fixed in its place.
     dynamic_axes : dict
         Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``, or to a
-        sum of names, ``{"mask": {3: "past + length"}}`` (see :mod:`ropeexport.axes`).
+        sum of names, ``{"mask": {3: "past + length"}}`` (see :mod:`ropeexport.axes`).  The name of
+        a tree stands for each tensor in it.
     axes : dict of str to Axis
         Sizes that each dynamic axis is meant for; those left out get a range of
         :mod:`ropeexport.models.axes`.
     outputs : tuple of str
-        Names of the outputs; empty: ``out``, or ``out0``, ``out1``, ...
+        Names of the outputs; empty: ``out``, or torch's names, or their paths in a tree of them.
     constants : dict of str to Any
-        Further arguments of ``forward`` that are no tensors, or tensors in a list or a dict.
+        Further arguments of ``forward``, fixed with all that they hold, tensors included.
     weights : Path or None
         The folder of the safetensors files with the module's weights, where the module itself is
         a :func:`ropeexport.weights.skeleton.skeleton`.
+    roles : dict of str to str
+        What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a rope
+        or ``positions``.  Of the others the traced graph says it.
+
+    Examples
+    --------
+    A cache that grows:
+
+    >>> import torch
+    >>> from ropeexport import Axis, Example
+    >>> class Append(torch.nn.Module):
+    ...     def forward(self, x, past):
+    ...         return {name: torch.cat([old, x], 1) for name, old in past.items()}
+    >>> past = {"key": torch.zeros(1, 5, 8), "value": torch.zeros(1, 5, 8)}
+    >>> example = Example(
+    ...     Append(), {"x": torch.zeros(1, 3, 8), "past": past},
+    ...     {"x": {1: "length"}, "past": {1: "past"}},
+    ...     axes={"past": Axis(min=0, opt=512, max=4096)},
+    ... )
+    >>> list(example.tensors)
+    ['x', 'past.key', 'past.value']
+    >>> example.tensor_axes["past.value"]
+    {1: 'past'}
     """
 
     module: nn.Module
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     dynamic_axes: dict[str, dict[int, str]]
     axes: dict[str, Axis] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    roles: dict[str, Role] = field(default_factory=dict)
+
+    @cached_property
+    def tree(self) -> InputTree:
+        """Where each input lies in the arguments."""
+        return tree_of(self.inputs)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The inputs of the file, by name."""
+        return dict(zip(self.tree.paths, tensors_of(self.inputs), strict=True))
+
+    @cached_property
+    def tensor_axes(self) -> dict[str, dict[int, str]]:
+        """The dynamic axes of each input that has any."""
+        found: dict[str, dict[int, str]] = {}
+        for name, axes in by_leaf(self.dynamic_axes, list(self.tensors), "dynamic axes"):
+            found.setdefault(name, {}).update(axes)
+        return {name: found[name] for name in self.tensors if name in found}
+
+    @cached_property
+    def tensor_roles(self) -> dict[str, Role]:
+        """The roles that are given, of each input."""
+        return dict(by_leaf(self.roles, list(self.tensors), "roles"))
+
+    def arguments(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return forward's arguments with these inputs, by name."""
+        return self.tree.filled(tensors) | self.constants
 
 
 def checked(example: Example) -> Example:
@@ -61,22 +120,20 @@ def checked(example: Example) -> Example:
         For what cannot be exported as it is given.
     """
     _check_types(example)
-    for name, axes in example.dynamic_axes.items():
-        if name not in example.inputs:
-            raise UsageError(
-                f"dynamic axes: no input {name!r}; the example has {', '.join(example.inputs)}"
-            )
-        rank = example.inputs[name].ndim
+    for name, axes in example.tensor_axes.items():
+        rank = example.tensors[name].ndim
         for axis, label in axes.items():
+            if type(axis) is not int or not 0 <= axis < rank:
+                raise UsageError(
+                    f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis!r}"
+                )
             if not all(part.isidentifier() for part in sum_of(label).names):
                 raise UsageError(
                     f"dynamic axes: {name}: expected a name like batch, or a sum of names like "
                     f"'past + length' or '8*blocks', got {label!r}"
                 )
-            if not 0 <= axis < rank:
-                raise UsageError(
-                    f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis}"
-                )
+    for name, role in example.tensor_roles.items():
+        _check_role(name, role, example.tensors[name])
     return replace(example, axes=all_axes(example))
 
 
@@ -89,8 +146,8 @@ def example_sizes(example: Example) -> dict[str, int]:
         Where two inputs disagree, or an axis is in sums alone that do not tell its size.
     """
     labels = [
-        (label, example.inputs[name].shape[axis], name)
-        for name, axes in example.dynamic_axes.items()
+        (label, example.tensors[name].shape[axis], name)
+        for name, axes in example.tensor_axes.items()
         for axis, label in axes.items()
     ]
     sizes = solve(labels, "dynamic axes")
@@ -104,13 +161,15 @@ def example_sizes(example: Example) -> dict[str, int]:
 
 
 def _check_types(example: Example) -> None:
-    for name, x in example.inputs.items():
-        if not isinstance(x, Tensor):
-            raise UsageError(
-                f"{name}: expected a tensor, got {type(x).__name__}; "
-                "make each tensor an argument of forward of its own"
-            )
-    tensors = {**example.inputs, **dict(example.module.named_parameters())}
+    weights = dict(example.module.named_parameters())
+    held = weights | dict(example.module.named_buffers())
+    taken = next((n for n, p in example.tree.paths.items() if len(p) > 1 and n in held), None)
+    if taken is not None:
+        raise UsageError(
+            f"inputs: {taken!r} is a weight or a buffer of the module too; call the argument, or "
+            "its key, another name"
+        )
+    tensors = example.tensors | weights
     wide = [name for name, x in tensors.items() if x.dtype is torch.float64]
     if wide:
         raise UsageError(
@@ -119,28 +178,41 @@ def _check_types(example: Example) -> None:
         )
 
 
+def _check_role(name: str, role: Role, x: Tensor) -> None:
+    if role not in _ROLES:
+        raise UsageError(f"roles: {name}: expected one of {', '.join(_ROLES)}, got {role!r}")
+    is_square = x.ndim > _MATRIX_RANK and tuple(x.shape[-2:]) == (2, 2) and x.is_floating_point()
+    if role == "matrices" and not is_square:
+        raise UsageError(
+            f"roles: {name}: expected matrices (..., length, pairs, 2, 2) of floats, got "
+            f"{str(x.dtype).removeprefix('torch.')} of {tuple(x.shape)}"
+        )
+
+
 def all_axes(example: Example) -> dict[str, Axis]:
     """Return every dynamic axis: as the example gives it, or a range that a user would expect."""
     shapes = {
         name: [
-            example.dynamic_axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape)
+            example.tensor_axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape)
         ]
-        for name, x in example.inputs.items()
+        for name, x in example.tensors.items()
     }
     defaults = default_axes(shapes, example_sizes(example), longest_of(example.module))
     return {**example.axes, **{n: axis for n, axis in defaults.items() if n not in example.axes}}
 
 
-def traceable_inputs(example: Example) -> dict[str, Tensor]:
-    """Return the inputs with each dynamic axis at least 2 long.
+def traceable_arguments(example: Example) -> dict[str, Any]:
+    """Return forward's arguments with each dynamic axis at least 2 long.
 
     torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis.
     """
     sizes = {name: max(2, size) for name, size in example_sizes(example).items()}
-    return {
-        name: _resized(x, example.dynamic_axes.get(name, {}), sizes)
-        for name, x in example.inputs.items()
-    }
+    return example.arguments(
+        {
+            name: _resized(x, example.tensor_axes.get(name, {}), sizes)
+            for name, x in example.tensors.items()
+        }
+    )
 
 
 def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
@@ -155,20 +227,36 @@ def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
 
 
 class _Bound(nn.Module):
-    """A module with the constant arguments of its example."""
+    """A module that takes the inputs of the file by their names."""
 
-    def __init__(self, module: nn.Module, constants: dict[str, Any]) -> None:
+    def __init__(self, example: Example) -> None:
         super().__init__()
-        self.module = module
-        self._constants = constants
+        self.module = example.module
+        self._tree = example.tree
+        self._constants = example.constants
 
     def forward(self, **inputs: Tensor) -> Any:
-        return self.module(**inputs, **self._constants)
+        return self.module(**self._tree.filled(inputs), **self._constants)
 
 
 def bound(example: Example) -> nn.Module:
-    """Return a module that takes the example's inputs alone."""
-    return _Bound(example.module, example.constants) if example.constants else example.module
+    """Return a module that takes the example's inputs alone, by name."""
+    is_flat = example.tree.is_flat and not example.constants
+    return example.module if is_flat else _Bound(example)
+
+
+def with_paths_and_roles(example: Example, specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Return the specs of a file's inputs with what the example knows of them."""
+    paths, roles = example.tree.paths, example.tensor_roles
+    return tuple(
+        spec.model_copy(
+            update={
+                "path": paths[spec.name] if len(paths[spec.name]) > 1 else (),
+                "role": roles.get(spec.name, spec.role),
+            }
+        )
+        for spec in specs
+    )
 
 
 @contextmanager

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
-from ropeexport.manifest import Manifest, Source
+from ropeexport.manifest import Argument, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
 from ropeexport.models.example import Example, bound, evaluated
 from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
 from ropeexport.models.hub.load import is_library_model, load_example
+from ropeexport.models.input_tree import recorded, restored
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -143,11 +144,12 @@ _SIZES = (2, 6, 4, 10, 3, 7, 5, 9)
 def _around(module: nn.Module, artifact: Artifact) -> Example:
     """Return a module with inputs, axes and fixed arguments as the manifest has them."""
     manifest, folder = artifact.manifest, artifact.folder
-    options = manifest.source.options
-    if options.get("unknown"):
+    arguments = manifest.arguments or _former_arguments(manifest)
+    unknown = [name for name, argument in arguments.items() if argument.kind == "unknown"]
+    if unknown:
         raise UsageError(
             f"{folder}: exported with arguments that the manifest cannot hold "
-            f"({', '.join(options['unknown'])}): pass ropeexport.Example(module, inputs, "
+            f"({', '.join(unknown)}): pass ropeexport.Example(module, inputs, "
             "dynamic_axes, constants={...}) instead of the module alone"
         )
     space = space_of(manifest.model_copy(update={"engine": None}))
@@ -158,17 +160,25 @@ def _around(module: nn.Module, artifact: Artifact) -> Example:
     specs, model = manifest.model.inputs, manifest.model
     case = Case("example", space.kinds[0], space.broadcasts(sizes)[-1], seed=0)
     arrays = make_inputs(case, specs, model.max_position)
+    tensors = {name: tensor_from(x) for name, x in arrays.items()}
     return Example(
         module,
-        {name: tensor_from(x) for name, x in arrays.items()},
+        {name: restored(argument, tensors) for name, argument in arguments.items()},
         {
             spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
             for spec in specs
         },
         axes=manifest.axes,
         outputs=tuple(spec.name for spec in model.outputs),
-        constants=options.get("constants", {}),
     )
+
+
+def _former_arguments(manifest: Manifest) -> dict[str, Argument]:
+    """Return the arguments in a folder of a version that had no trees."""
+    options = manifest.source.options
+    found = {x.name: Argument(kind="input", value=x.name) for x in manifest.model.inputs}
+    found |= recorded(options.get("constants", {}), {})
+    return found | {name: Argument(kind="unknown") for name in options.get("unknown", ())}
 
 
 def _from_config(manifest: Manifest) -> Example:
@@ -225,8 +235,8 @@ def _example_of(reference: str, made: Any) -> Example:
 
 
 def _named_inputs(
-    reference: str, module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor]
-) -> dict[str, Tensor]:
+    reference: str, module: nn.Module, inputs: Mapping[str, Any] | Sequence[Any]
+) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
     parameters = list(inspect.signature(module.forward).parameters)

@@ -129,16 +129,16 @@ def inspect(subject: Subject) -> Inspection:
 def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
     sha256 = atomic.sha256_of(file.path)
     record = artifact.manifest.model if artifact is not None else None
-    is_exported = None if record is None else sha256 == record.sha256
+    own = record if record is not None and sha256 == record.sha256 else None
     return Model(
         file=str(file.path),
         sha256=sha256,
-        is_exported_file=is_exported,
+        is_exported_file=None if record is None else own is not None,
         opset=onnx_file.opset(file.graph),
-        inputs=specs.input_specs(file.graph),
-        outputs=specs.output_specs(file.graph),
+        inputs=own.inputs if own is not None else specs.input_specs(file.graph),
+        outputs=own.outputs if own is not None else specs.output_specs(file.graph),
         metadata=dict(file.graph.metadata_props),
-        record=record if is_exported else None,
+        record=own,
     )
 
 

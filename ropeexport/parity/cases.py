@@ -99,7 +99,8 @@ def _designed(space: Space) -> Iterator[_Choice]:
     Positions beyond the tables take two keys at least: of one alone, attention is its value.
     """
     low, opt, high = space.at("min"), space.at("opt"), space.at("max")
-    for sizes in (opt, low):
+    empty = [{**opt, name: 0} for name in space.lengths if space.axes[name].min == 0]
+    for sizes in (opt, low, *empty):  # an empty cache, with one token and with a prompt
         yield from _every_kind(space, sizes)
     for sizes in space.broadcasts(space.with_length(high, _BROADCAST_LENGTH)):
         for kind in space.kinds:
@@ -222,7 +223,8 @@ def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes
     """Draw sizes whose work is within ``share``; the smallest ones where draws find none."""
     low, high = space.at("min"), space.at("max")
     for _ in range(_DRAWS):
-        logs = {n: rng.uniform(np.log(low[n]), np.log(high[n] + 1)) for n in low}
+        # half a row, rounded down, is none
+        logs = {n: rng.uniform(np.log(low[n] or 0.5), np.log(high[n] + 1)) for n in low}
         options = space.broadcasts({name: int(np.exp(log)) for name, log in logs.items()})
         within = scores_of(space, options[0]) <= _SCORES if options else False
         if within and work_of(space.specs, options[0]) <= share:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import ParityError
@@ -50,7 +51,8 @@ def caller(
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         by_name = takes_any or all(name in names for name in inputs)
-        outputs = _flat(module(**inputs) if by_name else module(*inputs.values()))
+        result = module(**inputs) if by_name else module(*inputs.values())
+        outputs = [x for x in pytree.tree_leaves(result) if isinstance(x, Tensor)]
         if len(outputs) != len(output_names):
             raise ParityError(
                 f"{type(module).__name__}: expected {len(output_names)} outputs as the ONNX file "
@@ -59,13 +61,3 @@ def caller(
         return dict(zip(output_names, outputs, strict=True))
 
     return run
-
-
-def _flat(result: object) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, Mapping):
-        return [x for value in result.values() for x in _flat(value)]
-    if isinstance(result, list | tuple):
-        return [x for value in result for x in _flat(value)]
-    return []

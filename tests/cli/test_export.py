@@ -48,7 +48,7 @@ def test_a_second_export_needs_force(tmp_path: Path) -> None:
         (["tests/user_models.py:list_of_axes"], "dynamic axes: expected"),
         (["tests/user_models.py:odd_name"], "expected a name like batch"),
         (["tests/user_models.py:float64"], "got float64"),
-        (["tests/user_models.py:tuple_input"], "expected a tensor, got tuple"),
+        (["tests/user_models.py:array_input"], "x: expected a tensor, got ndarray"),
     ],
 )
 def test_usage_errors_are_one_clear_line(tmp_path: Path, arguments, words: str) -> None:

@@ -157,8 +157,8 @@ def test_sizes_that_are_given_take_the_place_of_the_usual_ones() -> None:
     ("given", "words"),
     [
         ({"heads": (1, 2, 3)}, "no such dynamic axis; there are batch"),
-        ({"batch": (2, 1, 3)}, "expected 1 <= min <= opt <= max, got 2:1:3"),
-        ({"batch": (0, 1, 3)}, "expected 1 <= min"),
+        ({"batch": (2, 1, 3)}, "expected 0 <= min <= opt <= max, got 2:1:3"),
+        ({"batch": (-1, 1, 3)}, "expected 0 <= min"),
         ({"batch": 4}, r"expected \(min, opt, max\) or an Axis, got 4"),
     ],
 )
