@@ -191,7 +191,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
             copy_weights=copy_weights, max_position=max_position, say=say,
         )  # fmt: skip
-    return Export(folder, record, held)
+    return Export(Artifact(folder, record), held)
 
 
 def fuse(
@@ -257,7 +257,7 @@ def fuse(
         Path(path), folder, axes=axes, force=force, require_rope=require_rope,
         max_position=max_position, say=say,
     )  # fmt: skip
-    return Fusion(folder, record, count)
+    return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
 
 def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.manifest import EngineRecord, Manifest, Refusal, RopeCount
 
@@ -20,17 +21,24 @@ class Export:
 
     Parameters
     ----------
-    folder : Path
-        The output folder.
-    manifest : Manifest
-        What ``manifest.json`` says.
+    artifact : Artifact
+        The output folder as one object.
     module : optional
         What it was exported from, held as it is and not copied.
     """
 
-    folder: Path
-    manifest: Manifest
+    artifact: Artifact
     module: Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.artifact.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """What ``manifest.json`` says."""
+        return self.artifact.manifest
 
     @property
     def found(self) -> int:
@@ -70,16 +78,21 @@ class Fusion:
     Parameters
     ----------
     folder : Path
-        The output folder.
-    manifest : Manifest or None
-        What ``manifest.json`` says; None: nothing was replaced, and nothing written.
+        Where the output folder is, or would be.
+    artifact : Artifact or None
+        The output folder as one object; None: nothing was replaced, and nothing written.
     count : RopeCount
         Rotary applications that were found, replaced and refused.
     """
 
     folder: Path
-    manifest: Manifest | None
+    artifact: Artifact | None
     count: RopeCount
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What ``manifest.json`` says, where it was written."""
+        return self.artifact.manifest if self.artifact is not None else None
 
     @property
     def found(self) -> int:
@@ -109,6 +122,6 @@ class Fusion:
         return check(self._written(), **options)
 
     def _written(self) -> Path:
-        if self.manifest is None:
+        if self.artifact is None:
             raise UsageError(f"{self.folder}: nothing was replaced, so nothing was written")
         return self.folder
