@@ -24,7 +24,10 @@ MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
-Role = Literal["data", "matrices", "positions", "rotated"]
+# what an input is for, for those who draw one
+InputRole = Literal["data", "matrices", "positions"]
+# that, or what an op's result is for those who judge it: an op says so of its own results
+Role = InputRole | str
 TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from ropeexport.api.results import Export, Fusion
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
-from ropeexport.manifest import EngineRecord, Role, Source
+from ropeexport.manifest import EngineRecord, InputRole, Source
 from ropeexport.packages import require
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     *,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
     axes: Mapping[str, Given] | None = None,
-    roles: Mapping[str, Role] | None = None,
+    roles: Mapping[str, InputRole] | None = None,
     output_names: Sequence[str] = (),
     weights: str | Path | None = None,
     copy_weights: bool = False,

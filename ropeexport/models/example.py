@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
-from ropeexport.manifest import Axis, Role, TensorSpec
+from ropeexport.manifest import Axis, InputRole, TensorSpec
 from ropeexport.models.axes import default_axes, longest_of
 from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
 from ropeexport.runners.module_state import ModuleState
@@ -81,7 +81,7 @@ class Example:
     outputs: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
-    roles: dict[str, Role] = field(default_factory=dict)
+    roles: dict[str, InputRole] = field(default_factory=dict)
 
     @cached_property
     def tree(self) -> InputTree:
@@ -102,7 +102,7 @@ class Example:
         return {name: found[name] for name in self.tensors if name in found}
 
     @cached_property
-    def tensor_roles(self) -> dict[str, Role]:
+    def tensor_roles(self) -> dict[str, InputRole]:
         """The roles that are given, of each input."""
         return dict(by_leaf(self.roles, list(self.tensors), "roles"))
 
@@ -178,7 +178,7 @@ def _check_types(example: Example) -> None:
         )
 
 
-def _check_role(name: str, role: Role, x: Tensor) -> None:
+def _check_role(name: str, role: InputRole, x: Tensor) -> None:
     if role not in _ROLES:
         raise UsageError(f"roles: {name}: expected one of {', '.join(_ROLES)}, got {role!r}")
     is_square = x.ndim > _MATRIX_RANK and tuple(x.shape[-2:]) == (2, 2) and x.is_floating_point()
@@ -202,17 +202,18 @@ def all_axes(example: Example) -> dict[str, Axis]:
 
 
 def traceable_arguments(example: Example) -> dict[str, Any]:
-    """Return forward's arguments with each dynamic axis at least 2 long.
+    """Return forward's arguments with each dynamic axis at least 2 long, each a tensor of its own.
 
-    torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis.
+    torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis; and it
+    takes one tensor in two places for one input, whatever the two are given later.
     """
     sizes = {name: max(2, size) for name, size in example_sizes(example).items()}
-    return example.arguments(
-        {
-            name: _resized(x, example.tensor_axes.get(name, {}), sizes)
-            for name, x in example.tensors.items()
-        }
-    )
+    made: dict[str, Tensor] = {}
+    for name, x in example.tensors.items():
+        resized = _resized(x, example.tensor_axes.get(name, {}), sizes)
+        is_another = any(resized is other for other in made.values())
+        made[name] = resized.clone() if is_another else resized
+    return example.arguments(made)
 
 
 def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:

@@ -443,3 +443,20 @@ def test_examples_run(module) -> None:
     result = doctest.testmod(module)
     assert result.failed == 0
     assert result.attempted
+
+
+class Attended(nn.Module):
+    def forward(self, q, k, v, pe):
+        return ropeexport.attention(q, k, v, pe)
+
+
+def test_one_tensor_given_twice_is_two_inputs(tmp_path) -> None:
+    x, pe = torch.randn(1, 2, 8, 16), torch.zeros(1, 1, 8, 8, 2, 2)
+    axes = {name: {2: "length"} for name in ("q", "k", "v", "pe")}
+    module = Attended()
+    made = ropeexport.export(
+        module, {"q": x, "k": x, "v": x, "pe": pe}, tmp_path / "out", dynamic_axes=axes
+    )
+    assert [spec.name for spec in made.manifest.model.inputs] == ["q", "k", "v", "pe"]
+    report = made.check(cases=4)
+    assert report.verdict == "PASS", report.reason
