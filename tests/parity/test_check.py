@@ -42,9 +42,8 @@ def runtime(report: Report, name: str):
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_right_export_passes(exported, model: str, dtype: str) -> None:
-    report = check(
-        exported(model, dtype), options=replace(FEW, runtimes=("onnxruntime", "tensorrt"))
-    )
+    options = replace(FEW, runtimes=("onnxruntime", "tensorrt"))
+    report = check(Artifact.read(exported(model, dtype)), options=options)
     assert runtime(report, "eager").status == "PASS"
     stock = runtime(report, "onnxruntime")
     if dtype == "bf16" and "no kernel" in stock.reason:
