@@ -15,7 +15,7 @@ folded, which rounds to them.  Elements of a mask's size (beyond 1e30) are held 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -91,8 +91,8 @@ def compare_whole(
                 shares += _shares(before, after, inputs)
             except _UnevaluableError as error:
                 reason = f"onnx's reference implementation cannot evaluate it: {error}"
-            except OSError as error:  # external data that is not in its place yet
-                return None, f"its weights cannot be read: {first_line(error)}"
+            except _UnreadableError as error:
+                return None, f"its weights cannot be read: {error}"
     return max(shares, default=None), "" if shares else reason
 
 
@@ -123,13 +123,17 @@ class _UnevaluableError(Exception):
     """The graph as it was cannot be evaluated; the text says why."""
 
 
+class _UnreadableError(Exception):
+    """External data is not in its place yet; the text says which."""
+
+
 def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
     """Return each output's error as a share of what is allowed."""
     wide = {n: x.astype(np.float64) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
-    expected = _evaluated(float64_twin(old), wide)
-    found = _evaluated(float64_twin(new), wide)
+    expected = _evaluated(old, float64_twin, wide)
+    found = _evaluated(new, float64_twin, wide)
     single = {n: x.astype(np.float32) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
-    own = _evaluated(single_twin(old), single)
+    own = _evaluated(old, single_twin, single)
     shares = []
     for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
@@ -172,8 +176,11 @@ def _has_halves(model: ir.Model) -> bool:
     return any(value.dtype in _HALVES for value in (*values, *computed))
 
 
-def _evaluated(model: ir.Model, inputs: Arrays) -> list[Any]:
-    message = whole_message(model)
+def _evaluated(model: ir.Model, twin: Callable[[ir.Model], ir.Model], inputs: Arrays) -> list[Any]:
+    try:
+        message = whole_message(twin(model))
+    except (OSError, ValueError) as error:
+        raise _UnreadableError(first_line(error)) from error
     try:
         with np.errstate(all="ignore"):  # what is not finite is compared, not printed
             return list(ReferenceEvaluator(message).run(None, dict(inputs)))

@@ -128,14 +128,15 @@ def test_a_flavour_with_a_timing_cache_builds_again(
 ) -> None:
     made = iter([manifest.read(built_once).engine.model_copy(update={"sha256": n}) for n in "12"])
 
-    def make_engine(folder, record, target, options):
+    def make_engine(artifact, target, options):
         if keeps:
             (target / TIMING_CACHE_NAME).write_bytes(b"measured")
         return next(made)
 
     monkeypatch.setattr(engines, "make_engine", make_engine)
     kind = "native/model.engine"
-    built = engines.build_engine(export_once(), tmp_path, kind, at(export_once(), 64))
+    ours = Artifact.read(export_once())
+    built = engines.build_engine(ours, tmp_path, kind, at(ours.folder, 64))
     assert (built.again_seconds is not None) == keeps
     # the manifest beside it is of the engine that lies there: the last one that was built
     assert manifest.read(tmp_path / "native").engine.sha256 == ("2" if keeps else "1")

@@ -76,14 +76,15 @@ def test_a_time_that_is_the_hosts_is_marked() -> None:
     assert "bound by launches" not in table_of(made_bench(slow, device="cuda"))
 
 
-def test_a_run_that_never_timed_our_file_is_missing_something(tmp_path, monkeypatch) -> None:
+def test_a_run_that_never_timed_our_file_is_missing_something(exported, monkeypatch) -> None:
     found = made_bench(made_timing("eager", 0.5, 0.5), device="cuda", ropeexport=REASON)
     running = import_module("ropeexport.bench.bench")  # the name ropeexport.bench is the verb's
     monkeypatch.setattr(running, "bench", lambda *arguments: found)
-    result = CliRunner().invoke(command, [str(tmp_path)])
+    folder = exported()
+    result = CliRunner().invoke(command, [str(folder)])
     assert isinstance(result.exception, MissingError)
     assert result.exception.exit_code == EXIT_MISSING
     assert str(result.exception) == f"ropeexport, onnxruntime was not timed: {REASON}"
     assert "eager torch" in result.output
-    assert (tmp_path / "bench.json").is_file()
-    assert (tmp_path / "bench.png").is_file()
+    assert (folder / "bench.json").is_file()
+    assert (folder / "bench.png").is_file()

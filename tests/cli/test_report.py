@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from click.testing import CliRunner
 from command_line import ROOT, assert_one_line, ropeexport
+from made_workers import HEARS_SIGNALS
 
 from ropeexport import packages
 from ropeexport.cli.main import cli
@@ -59,7 +60,8 @@ def test_a_folder_without_a_report_is_one_line(tmp_path) -> None:
 
 def test_ctrl_c_leaves_the_finished_cases_in_the_report(exported) -> None:
     folder = exported()
-    command = [sys.executable, "-m", "ropeexport", "check", str(folder), "--cases", "100000"]
+    code = f"{HEARS_SIGNALS}\nfrom ropeexport.cli.main import main\nmain()"
+    command = [sys.executable, "-c", code, "check", str(folder), "--cases", "100000"]
     with subprocess.Popen(
         [*command, "--lengths", "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

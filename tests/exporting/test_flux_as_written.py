@@ -71,7 +71,7 @@ def exported(module: nn.Module, given: dict, axes: dict) -> ir.Model:
     types = {node.op_type for node in model.graph}
     assert "RopeTable" in types
     assert "Einsum" not in types
-    assert not list(_float64_places(ir.to_proto(model)))
+    assert not list(_float64_places(model))
     return model
 
 
