@@ -198,7 +198,7 @@ def _user_outputs(
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
-    """Give torch's symbols (s0, s44) the names that the example has for them."""
+    """Give torch's symbols (s0, s44) the example's names, and sums of them its words."""
     shapes = {value.name: value.shape for value in model.graph.inputs}
     labels: dict[str, str] = {}
     for name, axes in dynamic_axes.items():
@@ -212,8 +212,14 @@ def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -
                 labels.setdefault(of[0], sum_of(label).names[0])  # 8*s0, of 8*blocks
     if labels:
         pattern = re.compile(rf"\b({'|'.join(map(re.escape, labels))})\b")
+        own = {sum_of(label): label for axes in dynamic_axes.values() for label in axes.values()}
+
+        def renamed(text: str) -> str:
+            name = _relabelled(text, pattern, labels)
+            return own.get(sum_of(name), name)  # 'past + length', not 'length + past'
+
         for value in _values(model.graph):
-            _rename(value, lambda text: _relabelled(text, pattern, labels))
+            _rename(value, renamed)
 
 
 def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) -> str:

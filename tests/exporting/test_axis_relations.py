@@ -71,9 +71,9 @@ def exported(out: Path, sizes: tuple[int, int, int] = (2, 3, 5)):
 def test_a_sum_of_axes_is_exported(tmp_path, sizes) -> None:
     made = exported(tmp_path, sizes).manifest
     shapes = {spec.name: spec.shape for spec in made.model.inputs}
-    assert shapes["mask"] == ("batch", "length", "length + past")
+    assert shapes["mask"] == ("batch", "length", "past + length")
     assert made.axes.keys() == {"batch", "length", "past"}
-    assert made.model.outputs[1].shape == ("batch", "length + past", 16)
+    assert made.model.outputs[1].shape == ("batch", "past + length", 16)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for others in ((3, 4, 7), (1, 1, 12), (2, 6, 1)):
         given = kwargs(*others)
@@ -88,7 +88,7 @@ def test_profile_and_cases_respect_the_sum(tmp_path) -> None:
         assert shapes["mask"][2] == shapes["x"][1] + shapes["past"][1]
     named = make_profile(made, opt_shapes=parse_shapes("x:2x4x16,past:2x9x16"))
     assert named.opt["mask"] == (2, 4, 13)
-    with pytest.raises(UsageError, match=r"axis 'length \+ past': expected 8, as .*; got 9"):
+    with pytest.raises(UsageError, match=r"axis 'past \+ length': expected 8, as .*; got 9"):
         make_profile(made, opt_shapes=parse_shapes("mask:2x3x9,past:2x5x16,x:2x3x16"))
     cases = select(made, count=40).cases
     assert len({(case.sizes["past"], case.sizes["length"]) for case in cases}) > 5

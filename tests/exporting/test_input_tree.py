@@ -62,11 +62,11 @@ def test_a_cache_is_recorded_by_its_paths(folder: Path) -> None:
         "mask": (),
     }
     assert specs["past.value"].shape == ("batch", HEADS, "past", SIZE)
-    assert specs["mask"].shape == (1, "length", "length + past")
+    assert specs["mask"].shape == (1, "length", "past + length")
     assert record.axes["past"].min == 0
     outputs = {spec.name: spec.shape for spec in record.model.outputs}
     assert list(outputs) == ["out.0", "out.1.key", "out.1.value"]
-    assert outputs["out.1.key"] == ("batch", HEADS, "length + past", SIZE)
+    assert outputs["out.1.key"] == ("batch", HEADS, "past + length", SIZE)
     graph = onnx.load(folder / "model.onnx").graph
     assert [x.name for x in graph.input] == list(specs)
     assert [x.name for x in graph.output] == list(outputs)
