@@ -72,7 +72,8 @@ _GPU_CURE = "an NVIDIA GPU and its driver: sudo ubuntu-drivers install, or NVIDI
 def look(runtime: Runtime) -> dict[str, str | None]:
     """Return what is here of a runtime, by the name of each line that is shown of it."""
     found = runtime.look()
-    return {runtime.name: _package(runtime.packages[0])} if found is None else found
+    package = next(iter((*runtime.packages, *runtime.distributions)), runtime.name)
+    return {runtime.name: _package(package)} if found is None else found
 
 
 def _runtime(runtime: Runtime) -> Iterator[Item]:

@@ -30,11 +30,11 @@ def make_file(order: MakeFile, _: Channel) -> Made:
 def _inlined(folder: Path, target: Path) -> float:
     import onnx_ir as ir
 
-    from ropeexport.onnx_files.variants import inlined
+    from ropeexport.onnx_files.variants import inlined, with_body
 
     loaded = Artifact.read(folder).file.whole
     start = time.perf_counter()
-    ir.save(inlined(loaded), target, external_data=f"{target.name}.data")
+    ir.save(inlined(with_body(loaded, "general")), target, external_data=f"{target.name}.data")
     return time.perf_counter() - start
 
 
