@@ -30,20 +30,6 @@ def shape_at(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sum_of(dim).at(sizes) for dim in spec.shape)
 
 
-def default_profile(manifest: Manifest) -> Profile:
-    """Return the profile that the export's axes suggest."""
-
-    def shapes(sizes: Mapping[str, int]) -> Shapes:
-        return {spec.name: shape_at(spec, sizes) for spec in manifest.model.inputs}
-
-    axes = manifest.axes
-    return Profile(
-        min=shapes({name: axis.min for name, axis in axes.items()}),
-        opt=shapes({name: axis.opt for name, axis in axes.items()}),
-        max=shapes({name: axis.max for name, axis in axes.items()}),
-    )
-
-
 def make_profile(
     manifest: Manifest,
     min_shapes: Shapes | None = None,

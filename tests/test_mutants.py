@@ -15,7 +15,7 @@ from mutants.catalogue import EQUIVALENTS, MUTANTS
 from mutants.mutant import OUT, Equivalent, Mutant
 from mutants.trial import Court
 
-# the ones that the issue of this laboratory named
+# faults that a user would fear first
 NAMED = (
     "swapped pairing", "sign of sin", "cos for sin", "positions off by one",
     "heads and length of q exchanged", "first key of the batch for all", "bf16 tables",

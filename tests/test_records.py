@@ -76,7 +76,7 @@ def test_malformed_shapes(text: str) -> None:
 
 
 def test_the_profile_that_an_export_suggests() -> None:
-    profile = profiles.default_profile(sample())
+    profile = profiles.make_profile(sample())
     assert profile.min == {"q": (1, 4, 1, 8), "pe": (1, 1, 1, 4, 2, 2)}
     assert profile.opt == {"q": (2, 4, 16, 8), "pe": (1, 1, 16, 4, 2, 2)}
     assert profile.max == {"q": (4, 4, 32, 8), "pe": (4, 1, 32, 4, 2, 2)}

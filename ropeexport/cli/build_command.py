@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.trt.flavour import NAMES
+
 if TYPE_CHECKING:
     from ropeexport.manifest import EngineRecord
 
@@ -37,7 +39,7 @@ _SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
     show_default=True,
     help="Put the plugin library into the engine.",
 )
-@click.option("--flavour", type=click.Choice(["tensorrt-rtx", "tensorrt"]), help="Which TensorRT.")
+@click.option("--flavour", type=click.Choice(NAMES), help="Which TensorRT.")
 @click.option("--force", is_flag=True, help="Overwrite an existing engine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's record as JSON.")
 def command(folder: Path, as_json: bool, **given: Any) -> None:

@@ -11,11 +11,10 @@ from ropeexport.movers import MOVERS, Mover
 # beside what moves elements: what rounds or negates each
 _LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}
 _FOLLOWED = MOVERS | _LINEAR
-_SHAPE_OPS = {
-    "Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand",
-    "Flatten", "Floor", "Gather", "GatherND", "Identity", "Max", "Min", "Mod", "Mul", "Neg",
-    "Range", "Reshape", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Sub", "Tile",
-    "Transpose", "Unsqueeze", "Where",
+# what the arithmetic of shapes is made of
+_SHAPE_OPS = MOVERS.keys() | {
+    "Add", "Cast", "Ceil", "Constant", "ConstantOfShape", "Div", "Equal", "Floor", "Max", "Min",
+    "Mod", "Mul", "Neg", "Range", "Shape", "Size", "Sub",
 }  # fmt: skip
 
 

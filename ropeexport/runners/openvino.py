@@ -1,9 +1,9 @@
 """OpenVINO on a CPU: the one place that compiles a model with it.
 
-It knows no function bodies, so they are inlined in memory, the ropes as products and a sum: where
-a branch's result is joined with an input of another length (a cache), its ``If`` leaves memory that
-nothing wrote in the output (2026.4; a test says when that is mended).  And on a processor with bfloat16 it
-would compute float32 in that, so its precision is pinned.  Its plug-in for CPUs has no float16
+It knows no function bodies, so they are inlined in memory, the ropes as products and a sum: where a
+branch's result is joined with an input of another length (a cache), its ``If`` leaves memory that
+nothing wrote in the output (2026.4; a test says when that is mended).  On a processor with bfloat16
+it would compute float32 in that, so its precision is pinned.  Its plug-in for CPUs has no float16
 arithmetic: it computes such a file in float32, and rounds less often than the file says.
 
 Where the first call of all is of one position, its attention gives wrong numbers in every later

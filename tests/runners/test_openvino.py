@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
 import openvino
 import pytest
+import torch
 
+import ropeexport
 from ropeexport import export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import float64_twin
+from ropeexport.onnx_files.variants import inlined, whole_message
 from ropeexport.parity.cases import select
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.inputs import make_inputs
@@ -233,3 +238,54 @@ def test_the_runner_is_right_whatever_is_called_first(tmp_path) -> None:
             inputs = _attention_inputs(length)
             got = ours.run(inputs)["y"]
             assert_parity(got, lambda **wide: exact.run(None, wide)[0], inputs=inputs)
+
+
+class Cached(torch.nn.Module):
+    """A cache of rotated keys, of which attention is written out."""
+
+    def forward(self, q, past, mask):
+        rope = ropeexport.rope(torch.arange(q.shape[2]) + past["key"].shape[2], 16, 1e4)
+        q, new = ropeexport.apply_rope(q, q, rope[None])
+        key = torch.cat((past["key"], new), dim=2)
+        value = torch.cat((past["value"], q), dim=2)
+        return (q @ key.mT / 4 + mask).softmax(-1) @ value, {"key": key}
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cached")
+    past = {name: torch.randn(1, 2, 3, 16) for name in ("key", "value")}
+    made = export(
+        Cached(),
+        {"q": torch.randn(1, 2, 6, 16), "past": past, "mask": torch.zeros(1, 1, 6, 9)},
+        folder,
+        dynamic_axes={
+            "q": {2: "length"},
+            "past": {2: "past"},
+            "mask": {2: "length", 3: "past + length"},
+        },
+        axes={"past": (0, 8, 32), "length": (1, 4, 16)},
+    )
+    report = made.check(runtimes=["onnxruntime", "openvino"], require=["openvino"])
+    assert report.verdict == "PASS", report.reason
+    return folder
+
+
+def test_a_cache_is_right_where_its_own_branch_is_not(cached: Path) -> None:
+    """Where this fails, OpenVINO was mended, and the runner may keep the body with a branch."""
+    file = OnnxFile(cached / "model.onnx")
+    rng = np.random.default_rng(0)
+    compiled = openvino.Core().compile_model(
+        openvino.Core().read_model(whole_message(inlined(file.graph)).SerializeToString()),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32"},
+    )
+    errors = []
+    with OrtRunner(file) as right:
+        for length, past in ((4, 8), (16, 19), (5, 3)):
+            shapes = {"q": length, "past.key": past, "past.value": past}
+            inputs = {n: rng.standard_normal((1, 2, size, 16), "f4") for n, size in shapes.items()}
+            inputs["mask"] = np.zeros((1, 1, length, past + length), "f4")
+            found, expected = compiled(inputs)[1], right.run(inputs)["out.1.key"]
+            errors.append(np.abs(found - expected).max())
+    assert max(errors) > 1

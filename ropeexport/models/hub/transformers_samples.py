@@ -10,8 +10,6 @@ from torch import nn
 from ropeexport.errors import UsageError
 from ropeexport.models.hub.samples import Sample, Samples
 
-_SIDE = 2  # pictures are this many patches high and wide, and more
-
 
 def samples_of(module: nn.Module, config: Any) -> Samples:
     """Return the inputs of a text or vision model, by what its ``forward`` takes."""
