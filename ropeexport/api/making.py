@@ -81,8 +81,9 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         What an input holds, by its name or a tree's: ``data``, ``matrices`` of a rope or
         ``positions``; by default what the traced graph says.
     output_names : sequence of str
-        Names of the outputs; by default ``out``, or torch's names where there are several, or
-        their paths where the module returns a tree: ``out.1.0``, ``present.key``.
+        Names of the outputs; by default ``out`` of a single one, torch's names of a plain tuple,
+        and of a dict or a deeper tree their paths: ``logits``, ``present.key``, ``out.1.0``.  An
+        input or a weight keeps its name: ``out`` becomes ``out_1``.
     weights : path
         A folder of safetensors files by the module's names: none of them is read or written.
     copy_weights : bool

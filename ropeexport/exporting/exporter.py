@@ -135,17 +135,9 @@ def work_of(
         type(example.module).__qualname__,
         parameters={name for name, _ in parameters},
         dynamic_axes=example.tensor_axes,
-        output_names=_output_names(model, example),
+        output_names=[str(value.name) for value in model.graph.outputs],
         max_position=max_position,
     )
-
-
-def _output_names(model: ir.Model, example: Example) -> tuple[str, ...]:
-    """Return the names that the outputs were traced with; a pass that joins two loses one."""
-    names = tuple(str(value.name) for value in model.graph.outputs)
-    if len(names) == 1 and not example.outputs:
-        return ("out",)
-    return names if len(set(names) - example.tensors.keys()) == len(names) else ()
 
 
 def _referred(model: ir.Model, example: Example) -> Weights | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
@@ -43,7 +44,7 @@ class Example:
         Sizes that each dynamic axis is meant for; those left out get a range of
         :mod:`ropeexport.models.axes`.
     outputs : tuple of str
-        Names of the outputs; empty: ``out``, or torch's names, or their paths in a tree of them.
+        Names of the outputs; empty: as :func:`ropeexport.export` has them.
     constants : dict of str to Any
         Further arguments of ``forward``, fixed with all that they hold, tensors included.
     weights : Path or None
@@ -110,6 +111,11 @@ class Example:
         """Return forward's arguments with these inputs, by name."""
         return self.tree.filled(tensors) | self.constants
 
+    @property
+    def constant_leaves(self) -> list[Any]:
+        """What the fixed arguments hold, in order."""
+        return pytree.tree_leaves(dict(self.constants))
+
 
 def checked(example: Example) -> Example:
     """Return the example with every axis's range.
@@ -162,13 +168,6 @@ def example_sizes(example: Example) -> dict[str, int]:
 
 def _check_types(example: Example) -> None:
     weights = dict(example.module.named_parameters())
-    held = weights | dict(example.module.named_buffers())
-    taken = next((n for n, p in example.tree.paths.items() if len(p) > 1 and n in held), None)
-    if taken is not None:
-        raise UsageError(
-            f"inputs: {taken!r} is a weight or a buffer of the module too; call the argument, or "
-            "its key, another name"
-        )
     tensors = example.tensors | weights
     wide = [name for name, x in tensors.items() if x.dtype is torch.float64]
     if wide:
@@ -213,7 +212,8 @@ def traceable_arguments(example: Example) -> dict[str, Any]:
         resized = _resized(x, example.tensor_axes.get(name, {}), sizes)
         is_another = any(resized is other for other in made.values())
         made[name] = resized.clone() if is_another else resized
-    return example.arguments(made)
+    own = pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, example.constants)
+    return example.arguments(made) | own
 
 
 def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
@@ -235,9 +235,15 @@ class _Bound(nn.Module):
         self.module = example.module
         self._tree = example.tree
         self._constants = example.constants
+        for place, x in enumerate(tensors_of(example.constants)):  # they move with the module
+            self.register_buffer(f"constant_{place}", x.clone(), persistent=False)
 
     def forward(self, **inputs: Tensor) -> Any:
-        return self.module(**self._tree.filled(inputs), **self._constants)
+        own = iter(self._buffers.values())
+        constants = pytree.tree_map(
+            lambda x: next(own) if isinstance(x, Tensor) else x, self._constants
+        )
+        return self.module(**self._tree.filled(inputs), **constants)
 
 
 def bound(example: Example) -> nn.Module:
