@@ -159,10 +159,11 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     require("torch", "onnxscript")
     from ropeexport import atomic, manifest
     from ropeexport.exporting.exporter import export_example
-    from ropeexport.models.axes import with_given
+    from ropeexport.models.axes import check_names, with_given
     from ropeexport.models.example import checked
     from ropeexport.parity.options import several
 
+    check_names("roles", roles or {}, "{input: what it holds}")
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
     folder = Path(out)

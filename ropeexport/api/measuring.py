@@ -86,8 +86,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.parity.options import several
 
     options = Options(
-        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed, module=module,
-        device=device,
+        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
+        module=module, device=device,
     )  # fmt: skip
     if against:
         options = replace(options, against=several("against", against, str))
