@@ -17,6 +17,7 @@ from torch import nn
 
 import ropeexport as package
 from ropeexport.cli import main
+from ropeexport.testing import assert_export_parity
 
 VERBS = ("export", "fuse", "build", "check", "locate", "inspect", "lint", "bench", "report",
          "doctor")  # fmt: skip
@@ -345,10 +346,8 @@ def test_one_name_or_length_is_one(tmp_path: Path) -> None:
     )
     ran = {runtime.name for runtime in report.runtimes if runtime.status == "PASS"}
     assert {"onnxruntime", "openvino"} <= ran
-    assert {case.sizes["length"] for case in report.runtimes[0].cases} == {5}
-    asserted = package.testing.assert_export_parity(
-        tmp_path, module=module, lengths=5, require="onnxruntime"
-    )
+    assert {found.case.sizes["length"] for found in report.comparisons} == {5}
+    asserted = assert_export_parity(tmp_path, module=module, lengths=5, require="onnxruntime")
     assert asserted.verdict == "PASS"
 
 
