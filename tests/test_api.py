@@ -17,6 +17,7 @@ from torch import nn
 
 import ropeexport as package
 from ropeexport.cli import main
+from ropeexport.testing import assert_export_parity
 
 VERBS = ("export", "fuse", "build", "check", "locate", "inspect", "lint", "bench", "report",
          "doctor")  # fmt: skip
@@ -273,6 +274,41 @@ def test_outputs_have_the_names_that_are_given(tmp_path: Path) -> None:
     [
         (lambda: package.export(Attention(), kwargs()), "out: expected the output folder"),
         (lambda: package.export(Attention(), None, "o"), "kwargs: expected the arguments"),
+        (
+            lambda: package.export(Attention(), (1,), "o"),
+            "kwargs: expected .* by name, .* got tuple",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", dynamic_axes=[0]),
+            "dynamic axes: expected {input: {axis: name}}, got list",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", dynamic_axes={"q": [0]}),
+            r"dynamic axes: q: expected {axis: name}, .* got \[0\]",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", dynamic_axes={"x": {0: 5}}),
+            "dynamic axes: x: expected a name like batch, .* got 5",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", axes=[1]),
+            "axes: expected {name: .*}, got list",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", roles=["data"]),
+            "roles: expected {input: what it holds}, got list",
+        ),
+        (
+            lambda: package.export(Attention(), kwargs(), "o", output_names=5),
+            "output names: expected a sequence of str, got 5",
+        ),
+        (lambda: package.Example(Attention(), (1,), {}), "inputs: expected {argument: .*got tuple"),
+        (
+            lambda: package.Example(Attention(), kwargs(), {}, axes={"batch": (1, "2", 3)}),
+            "axis 'batch': expected .min, opt, max. or an Axis",
+        ),
+        (lambda: package.check("o", lengths="8"), "lengths: expected a sequence of int, got '8'"),
+        (lambda: package.check("o", runtimes=None), "runtimes: expected a sequence of str"),
         (lambda: package.export(Attention, kwargs(), "o"), "module: expected an nn.Module"),
         (lambda: package.export("flux-attention", kwargs(), "o"), "are for a module"),
         (lambda: package.export(Attention(), kwargs(), "o", heads=2), "heads: only for a MODEL"),
@@ -296,3 +332,30 @@ def test_a_required_runtime_that_did_not_run_raises(tmp_path: Path) -> None:
     assert (tmp_path / "parity.json").is_file()
     with pytest.raises(package.UsageError, match="expected a runtime, one of onnxruntime"):
         made.check(cases=1, require=["nobody"])
+
+
+def test_one_name_or_length_is_one(tmp_path: Path) -> None:
+    module = Attention()
+    made = package.export(
+        module, kwargs(), tmp_path, dynamic_axes={"x": {1: "length"}, "pe": {2: "length"}},
+        output_names="attended",
+    )  # fmt: skip
+    assert [spec.name for spec in made.manifest.model.outputs] == ["attended"]
+    report = package.check(
+        tmp_path, module=module, runtimes="onnxruntime", require="openvino", lengths=5, cases=2
+    )
+    ran = {runtime.name for runtime in report.runtimes if runtime.status == "PASS"}
+    assert {"onnxruntime", "openvino"} <= ran
+    assert {found.case.sizes["length"] for found in report.comparisons} == {5}
+    asserted = assert_export_parity(tmp_path, module=module, lengths=5, require="onnxruntime")
+    assert asserted.verdict == "PASS"
+
+
+def test_the_axes_of_an_example_are_ranges_too(tmp_path: Path) -> None:
+    axes = {"x": {1: "length"}, "pe": {2: "length"}}
+    example = package.Example(Attention(), kwargs(), axes, axes={"length": (1, 8, 16)})
+    made = package.export(example, out=tmp_path)
+    assert made.manifest.axes["length"] == package.Axis(min=1, opt=8, max=16)
+    other = package.Example(Attention(), kwargs(), axes, axes={"heads": (1, 8, 16)})
+    with pytest.raises(package.UsageError, match="axis 'heads': no such dynamic axis; there are l"):
+        package.export(other, out=tmp_path / "no")

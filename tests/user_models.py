@@ -60,6 +60,26 @@ def list_of_axes():
     return *grouped_attention()[:2], [0, 1]
 
 
+def axes_in_a_list():
+    return *grouped_attention()[:2], {"x": ["batch"]}
+
+
+def axes_in_a_word():
+    return *grouped_attention()[:2], {"x": "batch"}
+
+
+def number_for_a_name():
+    return *grouped_attention()[:2], {"x": {0: 5}}
+
+
+def no_inputs():
+    return TwoLayers(), None, {}
+
+
+def number_for_inputs():
+    return TwoLayers(), 5, {}
+
+
 def odd_name():
     module, example, _ = grouped_attention()
     return module, example, {"x": {0: "batch size"}}

@@ -45,7 +45,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
     axes: Mapping[str, Given] | None = None,
     roles: Mapping[str, InputRole] | None = None,
-    output_names: Sequence[str] = (),
+    output_names: str | Sequence[str] = (),
     weights: str | Path | None = None,
     copy_weights: bool = False,
     opset: int = 23,
@@ -80,9 +80,10 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     roles : dict
         What an input holds, by its name or a tree's: ``data``, ``matrices`` of a rope or
         ``positions``; by default what the traced graph says.
-    output_names : sequence of str
-        Names of the outputs; by default ``out``, or torch's names where there are several, or
-        their paths where the module returns a tree: ``out.1.0``, ``present.key``.
+    output_names : str or sequence of str
+        Names of the outputs; by default ``out`` of a single one, torch's names of a plain tuple,
+        and of a dict or a deeper tree their paths: ``logits``, ``present.key``, ``out.1.0``.  An
+        input or a weight keeps its name: ``out`` becomes ``out_1``.
     weights : path
         A folder of safetensors files by the module's names: none of them is read or written.
     copy_weights : bool
@@ -158,9 +159,11 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     require("torch", "onnxscript")
     from ropeexport import atomic, manifest
     from ropeexport.exporting.exporter import export_example
-    from ropeexport.models.axes import with_given
+    from ropeexport.models.axes import check_names, with_given
     from ropeexport.models.example import checked
+    from ropeexport.parity.options import several
 
+    check_names("roles", roles or {}, "{input: what it holds}")
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
     folder = Path(out)
@@ -185,7 +188,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
             example,
             axes=with_given(example.axes, axes),
             roles={**example.roles, **(roles or {})},
-            outputs=tuple(output_names) or example.outputs,
+            outputs=several("output names", output_names, str) or example.outputs,
         )
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
@@ -372,13 +375,16 @@ def _example(
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
             raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
         return module
-    if kwargs is None:
-        raise UsageError("kwargs: expected the arguments of forward by name, got none")
+    if not isinstance(kwargs, Mapping):
+        given = "none" if kwargs is None else type(kwargs).__name__
+        raise UsageError(
+            f"kwargs: expected the arguments of forward by name, {{'x': tensor}}, got {given}"
+        )
     inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
     return Example(
         module=_module(module, weights),
         inputs=inputs,
-        dynamic_axes={name: dict(named) for name, named in (dynamic_axes or {}).items()},
+        dynamic_axes=dynamic_axes or {},
         constants={name: value for name, value in kwargs.items() if name not in inputs},
         weights=weights,
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,
-    against: Sequence[str] | None = None,
+    against: str | Sequence[str] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
-    lengths: Sequence[int] = (),
+    lengths: int | Sequence[int] = (),
     module: str | None = None,
     rounds: int = 7,
     repeats: int = 5,
@@ -35,11 +35,11 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path : path
         An output folder of :func:`ropeexport.export`, with or without an engine; ``bench.json`` and
         ``bench.png`` are written into it.
-    against : sequence of str
+    against : str or sequence of str
         Contenders by name; by default all.
     device : str
         ``cpu`` or ``cuda``; by default ``cuda`` where torch sees a GPU.
-    lengths : sequence of int
+    lengths : int or sequence of int
         By default the profile's optimum.
     module : str
         The factory ``FILE.py:NAME`` where the model is your own code: contenders run in processes
@@ -83,12 +83,14 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.bench.bench import bench as run
     from ropeexport.bench.options import Options
     from ropeexport.bench.records import CHART_NAME, FILE_NAME
+    from ropeexport.parity.options import several
 
     options = Options(
-        lengths=tuple(lengths), rounds=rounds, repeats=repeats, seed=seed, module=module,
-        device=device,
+        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
+        module=module, device=device,
     )  # fmt: skip
-    options = replace(options, against=tuple(against)) if against else options
+    if against:
+        options = replace(options, against=several("against", against, str))
     options = replace(options, threads=threads) if threads else options
     folder = Path(path)
     found = run(Artifact.read(folder), options, say)

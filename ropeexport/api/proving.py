@@ -24,9 +24,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     module: Module | None = None,
     cases: int | None = None,
     seed: int = 0,
-    lengths: Sequence[int] = (),
-    require: Sequence[str] = (),
-    runtimes: Sequence[str] = (),
+    lengths: int | Sequence[int] = (),
+    require: str | Sequence[str] = (),
+    runtimes: str | Sequence[str] = (),
     atol: float | None = None,
     rtol: float | None = None,
     locate: bool = False,
@@ -54,11 +54,11 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         How many cases; by default those that are designed.
     seed : int
         Of the inputs.
-    lengths : sequence of int
+    lengths : int or sequence of int
         Lengths to check, whatever they cost.
-    require : sequence of str
+    require : str or sequence of str
         Runtimes that must have run.
-    runtimes : sequence of str
+    runtimes : str or sequence of str
         Only these, such as ``onnxruntime``, ``openvino`` or ``onnxruntime:cuda``; by default all.
     atol, rtol : float
         Your own bound in place of the derived ones.
@@ -97,6 +97,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     >>> {runtime.name: runtime.status for runtime in report.runtimes}["onnxruntime"]
     'PASS'
     """
+    from ropeexport.parity.options import several
+
+    require = several("require", require, str)
     report = run_check(
         path, candidate, module=module, cases=cases, seed=seed, lengths=lengths, require=require,
         runtimes=runtimes, atol=atol, rtol=rtol, locate=locate, html=html, markdown=markdown,
@@ -121,7 +124,7 @@ def run_check(
     **choices: Any,
 ) -> Report:
     """Return the report of :func:`check`, also where a runtime that is required did not run."""
-    from ropeexport.parity.options import Options
+    from ropeexport.parity.options import Options, several
     from ropeexport.parity.running import Silent
 
     forms = {"html": html, "markdown": markdown, "junit": junit}
@@ -130,11 +133,11 @@ def run_check(
     options = Options(
         seed=choices["seed"],
         count=choices["cases"],
-        lengths=tuple(choices["lengths"]),
+        lengths=several("lengths", choices["lengths"], int),
         atol=choices["atol"],
         rtol=choices["rtol"],
-        runtimes=tuple(choices["runtimes"]),
-        required=tuple(choices["require"]),
+        runtimes=several("runtimes", choices["runtimes"], str),
+        required=several("require", choices["require"], str),
     )
     heard = listener or Silent()
     folder = Path(path)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ropeexport.errors import MissingError
+from ropeexport.exporting.naming import name_inputs
 from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
 from ropeexport.models.example import Example, all_axes, traceable_arguments
@@ -28,7 +29,7 @@ _OPSET = 23
 
 def export_plain(example: Example, path: Path) -> None:
     """Write what plain ``torch.onnx.export`` makes of a module."""
-    _export(plain_program(example), path)
+    _export(plain_program(example), example, path)
 
 
 def export_without_rope(example: Example, path: Path) -> None:
@@ -43,7 +44,7 @@ def export_without_rope(example: Example, path: Path) -> None:
     rotation = torch.ops.ropeexport.apply_rope.default
     if not any(node.target is rotation for node in program.graph.nodes):
         raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
-    _export(_decomposed(program, _plain_ops() | {rotation: _left_alone}), path)
+    _export(_decomposed(program, _plain_ops() | {rotation: _left_alone}), example, path)
     model = ir.load(path)  # with the attention that ropeexport's own file has
     share_attention(model)
     attach_functions(model)
@@ -85,16 +86,13 @@ def _left_alone(q: Tensor, k: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     return q.clone(), k.clone()
 
 
-def _export(program: torch.export.ExportedProgram, path: Path) -> None:
+def _export(program: torch.export.ExportedProgram, example: Example, path: Path) -> None:
+    """Write a program with the names of the example's inputs, as ropeexport's own file has them."""
     with quiet():
-        torch.onnx.export(
-            program,
-            f=str(path),
-            dynamo=True,
-            opset_version=_OPSET,
-            verbose=False,
-            external_data=True,
-        )
+        written = torch.onnx.export(program, dynamo=True, opset_version=_OPSET, verbose=False)
+        assert written is not None  # only the old exporter returns None
+        name_inputs(written.model, example, program)
+        written.save(str(path), external_data=True)
 
 
 def _without_broadcasts(example: Example) -> Example:

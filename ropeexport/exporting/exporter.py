@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,15 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.axes import sum_of
-from ropeexport.errors import UsageError
 from ropeexport.exporting import model_writer
-from ropeexport.exporting.model_writer import Written, check_count
+from ropeexport.exporting.model_writer import Written, check_count, check_smallest
 from ropeexport.exporting.opsets import check_opset
 from ropeexport.exporting.passes import EXPORT, Say, Work, attach_functions, run
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import trace
 from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import Limits, limits_of
-from ropeexport.manifest import Axis, Comparison, Manifest, RopeCount, Source, Weights
+from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged, with_paths_and_roles
 from ropeexport.models.input_tree import recorded
@@ -55,7 +52,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         lambda e: onnx_model(e, source, opset=opset, max_position=max_position, say=say),
     )
     check_count(made.count, require_rope)
-    _check_smallest(made.model, all_axes(example))
+    check_smallest(made.model, all_axes(example))
 
     def describe(written: Written) -> Manifest:
         record = model_writer.record_of(
@@ -71,19 +68,6 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         )
 
     return model_writer.write(made.model, folder, describe, force=force, copied=copied)
-
-
-def _check_smallest(model: ir.Model, axes: Mapping[str, Axis]) -> None:
-    """Raise where an output is empty at the smallest sizes, of which no comparison says a thing."""
-    sizes = {name: axis.min for name, axis in axes.items()}
-    for value in model.graph.outputs:
-        for dim in value.shape or ():
-            names = sum_of(dim if isinstance(dim, int) else str(dim)).names
-            if names and sizes.keys() >= set(names) and sum_of(str(dim)).at(sizes) == 0:
-                raise UsageError(
-                    f"axis {names[0]!r}: expected a min of at least 1, got 0: output {value.name} "
-                    "would be empty"
-                )
 
 
 @dataclass(frozen=True)
@@ -135,17 +119,9 @@ def work_of(
         type(example.module).__qualname__,
         parameters={name for name, _ in parameters},
         dynamic_axes=example.tensor_axes,
-        output_names=_output_names(model, example),
+        output_names=[str(value.name) for value in model.graph.outputs],
         max_position=max_position,
     )
-
-
-def _output_names(model: ir.Model, example: Example) -> tuple[str, ...]:
-    """Return the names that the outputs were traced with; a pass that joins two loses one."""
-    names = tuple(str(value.name) for value in model.graph.outputs)
-    if len(names) == 1 and not example.outputs:
-        return ("out",)
-    return names if len(set(names) - example.tensors.keys()) == len(names) else ()
 
 
 def _referred(model: ir.Model, example: Example) -> Weights | None:

@@ -10,13 +10,14 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.exporting import model_writer
-from ropeexport.exporting.model_writer import Written, check_count
+from ropeexport.exporting.model_writer import Written, check_count, check_smallest
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
 from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.specs import input_specs
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
@@ -69,9 +70,11 @@ def fuse_file(
     work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
+    ranges = with_given(axes_of_file(input_specs(work.model)), axes)
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
+    check_smallest(work.model, ranges, given=axes or ())
     attach_functions(work.fused.before)
     comparison = with_whole(work.fused.comparison, before, work.fused.before, work.model)
     limits = limits_of(work.model)
@@ -82,7 +85,7 @@ def fuse_file(
             ropeexport=ropeexport.__version__,
             source=work.source,
             model=record,
-            axes=with_given(axes_of_file(record.inputs), axes),
+            axes=ranges,
         )
 
     return model_writer.write(work.model, folder, describe, force=force), count

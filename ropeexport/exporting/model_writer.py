@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from ropeexport import atomic, manifest
-from ropeexport.errors import ExportError
+from ropeexport.axes import sum_of
+from ropeexport.errors import ExportError, UsageError
 from ropeexport.fusion.limits import Limits
-from ropeexport.manifest import Comparison, Manifest, ModelRecord, RopeCount, Weights
+from ropeexport.manifest import Axis, Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import contract, onnx_file, specs
 from ropeexport.weights import copying, references
 from ropeexport.weights.integrity import weight_file
@@ -154,3 +155,29 @@ def check_count(count: RopeCount, required: int | None) -> None:
             f"--require-rope: expected {required} rotary applications, replaced {count.replaced} "
             f"of {count.found} found{reasons}"
         )
+
+
+def check_smallest(
+    model: ir.Model, axes: Mapping[str, Axis], given: Container[str] | None = None
+) -> None:
+    """Raise where an output is empty at the smallest sizes, of which no comparison says a thing.
+
+    Parameters
+    ----------
+    model : ir.Model
+        Finished.
+    axes : mapping of str to Axis
+        The ranges of its dynamic axes.
+    given : container of str, optional
+        Look at what has one of these axes alone.
+    """
+    sizes = {name: axis.min for name, axis in axes.items()}
+    for value in model.graph.outputs:
+        for dim in value.shape or ():
+            total = sum_of(dim if isinstance(dim, int) else str(dim))
+            names = [name for name in total.names if given is None or name in given]
+            if names and sizes.keys() >= set(total.names) and total.at(sizes) == 0:
+                raise UsageError(
+                    f"axis {names[0]!r}: expected a min of at least {sizes[names[0]] + 1}, got "
+                    f"{sizes[names[0]]}: output {value.name} would be empty"
+                )

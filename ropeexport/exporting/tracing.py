@@ -5,27 +5,26 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
-from torch.export.graph_signature import OutputKind
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.lengths import bounds_of_tables
+from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
-from ropeexport.manifest import Axis, TreePath
+from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, example_sizes, traceable_arguments
 from ropeexport.models.hub.dynamic_rope import traceable_ropes
-from ropeexport.models.input_tree import joined, paths_of, shaped
+from ropeexport.models.input_tree import shaped
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
 from ropeexport.ops.translation import translation_table
@@ -53,7 +52,6 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
                 strict=False,
             )
             inputs = example.tree.names_in(exported)
-            outputs = _output_names(example, exported, inputs)
             _check_tables(example, exported, inputs)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
@@ -80,8 +78,8 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         )
     assert program.exported_program is not None  # what it was lowered from
     check_function(program.exported_program, inputs)
-    _name_inputs(program.model, inputs)
-    _name_outputs(program.model, outputs)
+    name_inputs(program.model, example, exported)
+    name_outputs(program.model, output_names(program.model, example, exported))
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
@@ -100,72 +98,12 @@ def _check_tables(
         )
 
 
-def _output_names(
-    example: Example, exported: torch.export.ExportedProgram, inputs: Container[str]
-) -> tuple[str, ...]:
-    """Return the names of the outputs: those given, else their paths in a tree; else none.
-
-    What is an input too needs a name of its own, whatever it lies in.
-    """
-    paths = [path for path, _, _ in _user_outputs(exported)]
-    has_input = any(name in inputs for _, name, _ in _user_outputs(exported))
-    if example.outputs:
-        _check_outputs(example, len(paths))
-        return example.outputs
-    if all(len(path) <= 1 for path in paths) and not has_input:
-        return ()
-    names = [joined(path) if path and isinstance(path[0], str) else "" for path in paths]
-    if not all(names) or set(names) & {*example.tensors}:
-        names = [joined(("out", *path)) for path in paths]
-    return tuple(names)
-
-
-def _name_inputs(model: ir.Model, inputs: Mapping[str, str]) -> None:
-    for value in model.graph.inputs:
-        value.name = inputs.get(str(value.name), value.name)
-
-
-def _name_outputs(model: ir.Model, outputs: Sequence[str]) -> None:
-    """Give outputs their names; what is an input too, or returned twice, gets a node to be both."""
-    graph = model.graph
-    seen: set[ir.Value] = set(graph.inputs)
-    for index in range(len(outputs)):
-        value = graph.outputs[index]
-        if value in seen:
-            copied = ir.node("Identity", [value]).outputs[0]
-            copied.type, copied.shape = value.type, value.shape
-            graph.append(copied.producer())
-            graph.outputs[index] = copied
-        seen.add(value)
-    within = {str(value.name): value for value in _values(graph)}
-    for value, name in zip(graph.outputs, outputs, strict=bool(outputs)):
-        other = within.get(name, value)
-        if other is not value and other not in graph.outputs:  # torch's name of what lies between
-            other.name = next(n for i in count() if (n := f"{name}_{i}") not in within)
-        value.name = name
-
-
-def _check_outputs(example: Example, returned: int) -> None:
-    """Hold the names of the outputs to what the module returns."""
-    given = example.outputs
-    if given and len(given) != returned:
-        raise UsageError(
-            f"output names: expected {returned}, one for each that the module returns, "
-            f"got {len(given)}: {', '.join(given)}"
-        )
-    if len(set(given)) != len(given) or not all(given):
-        raise UsageError(f"output names: expected different names, got {list(given)}")
-    taken = next((name for name in given if name in example.tensors), None)
-    if taken is not None:
-        raise UsageError(f"output names: {taken!r} is an input")
-
-
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
     """Give each output the type that eager returns; torch computes a float16 sum in float32, say.
 
     Between two kinds of numbers a cast would hide that something else was computed.
     """
-    for index, (_, name, dtype) in enumerate(_user_outputs(exported)):
+    for index, (_, name, dtype) in enumerate(user_outputs(exported)):
         value, wanted = model.graph.outputs[index], from_torch_dtype(dtype)
         if value.dtype in (None, wanted):
             continue
@@ -180,21 +118,6 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
         output.dtype, output.shape = wanted, value.shape
         model.graph.append(cast)
         model.graph.outputs[index] = output
-
-
-def _user_outputs(
-    exported: torch.export.ExportedProgram,
-) -> Iterator[tuple[TreePath, str, torch.dtype]]:
-    """Yield the paths, names and types of the tensors that the module returns."""
-    nodes = exported.graph.output_node().args[0]
-    specs = exported.graph_signature.output_specs
-    returned = [n for s, n in zip(specs, nodes, strict=True) if s.kind is OutputKind.USER_OUTPUT]
-    spec = exported.call_spec.out_spec
-    assert spec is not None  # torch leaves it out of programs that it did not trace
-    for path, node in zip(paths_of(spec), returned, strict=True):
-        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
-        if isinstance(value, torch.Tensor):
-            yield path, node.name, value.dtype
 
 
 def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:

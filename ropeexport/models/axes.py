@@ -133,12 +133,15 @@ def with_given(axes: Mapping[str, Axis], given: Mapping[str, Given] | None) -> d
     UsageError
         For a name that no axis has, or sizes out of order.
     """
+    check_names("axes", given or {}, "{name: (min, opt, max)}")
     found = dict(axes)
     for name, sizes in (given or {}).items():
         if name not in axes:
             known = ", ".join(axes) or "none; name them among the dynamic axes first"
             raise UsageError(f"axis {name!r}: no such dynamic axis; there are {known}")
-        found[name] = _checked(name, sizes, axes[name])
+        made = range_of(name, sizes)
+        to = made.broadcasts_to if made.broadcasts_to is not None else axes[name].broadcasts_to
+        found[name] = made.model_copy(update={"broadcasts_to": to})
     for name, axis in axes.items():
         target = axis.broadcasts_to
         if isinstance(target, str) and target in found and name not in (given or {}):
@@ -147,22 +150,36 @@ def with_given(axes: Mapping[str, Axis], given: Mapping[str, Given] | None) -> d
     return found
 
 
-def _checked(name: str, sizes: Given, former: Axis) -> Axis:
-    if isinstance(sizes, Axis):
-        axis = sizes
-    elif isinstance(sizes, Sequence) and len(sizes) == 3:
-        axis = Axis(min=sizes[0], opt=sizes[1], max=sizes[2])
+def range_of(name: str, given: Given) -> Axis:
+    """Return the range of an axis as the caller gives it.
+
+    Raises
+    ------
+    UsageError
+        For what is no range, or sizes out of order.
+    """
+    if isinstance(given, Axis):
+        axis = given
+    elif isinstance(given, Sequence) and len(given) == 3 and all(type(n) is int for n in given):
+        axis = Axis(min=given[0], opt=given[1], max=given[2])
     else:
-        raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {sizes!r}")
+        raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {given!r}")
     if not 0 <= axis.min <= axis.opt <= axis.max:
         raise UsageError(
             f"axis {name!r}: expected 0 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}"
         )
     if axis.max == 0:
         raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0")
-    if axis.broadcasts_to is None:
-        axis = axis.model_copy(update={"broadcasts_to": former.broadcasts_to})
     return axis
+
+
+def check_names(what: str, given: object, expected: str) -> None:
+    """Raise :class:`UsageError` for what does not map names."""
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{what}: expected {expected}, got {type(given).__name__}")
+    other = next((name for name in given if not isinstance(name, str)), None)
+    if other is not None:
+        raise UsageError(f"{what}: expected {expected}, got the name {other!r}")
 
 
 def within_bounds(example: Example, make: Callable[[Example], Made]) -> tuple[Example, Made]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis, InputRole, TensorSpec
-from ropeexport.models.axes import default_axes, longest_of
+from ropeexport.models.axes import check_names, default_axes, longest_of, range_of, with_given
 from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
 from ropeexport.runners.module_state import ModuleState
 
@@ -39,11 +40,11 @@ class Example:
         Input name to ``{axis: name of the dynamic axis}``, e.g. ``{"q": {0: "batch"}}``, or to a
         sum of names, ``{"mask": {3: "past + length"}}`` (see :mod:`ropeexport.axes`).  The name of
         a tree stands for each tensor in it.
-    axes : dict of str to Axis
+    axes : dict of str to Axis or (min, opt, max)
         Sizes that each dynamic axis is meant for; those left out get a range of
         :mod:`ropeexport.models.axes`.
     outputs : tuple of str
-        Names of the outputs; empty: ``out``, or torch's names, or their paths in a tree of them.
+        Names of the outputs; empty: as :func:`ropeexport.export` has them.
     constants : dict of str to Any
         Further arguments of ``forward``, fixed with all that they hold, tensors included.
     weights : Path or None
@@ -76,12 +77,17 @@ class Example:
 
     module: nn.Module
     inputs: dict[str, Any]
-    dynamic_axes: dict[str, dict[int, str]]
+    dynamic_axes: Mapping[str, Mapping[int, str]]
     axes: dict[str, Axis] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     roles: dict[str, InputRole] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_kinds(self)
+        ranges = {name: range_of(name, given) for name, given in self.axes.items()}
+        object.__setattr__(self, "axes", ranges)
 
     @cached_property
     def tree(self) -> InputTree:
@@ -110,6 +116,28 @@ class Example:
         """Return forward's arguments with these inputs, by name."""
         return self.tree.filled(tensors) | self.constants
 
+    @property
+    def constant_leaves(self) -> list[Any]:
+        """What the fixed arguments hold, in order."""
+        return pytree.tree_leaves(dict(self.constants))
+
+
+def _check_kinds(example: Example) -> None:
+    """Hold what a caller gives to the kinds that the fields say."""
+    module = example.module
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
+    check_names("inputs", example.inputs, "{argument: tensor}")
+    check_names("dynamic axes", example.dynamic_axes, "{input: {axis: name}}")
+    check_names("axes", example.axes, "{name: (min, opt, max)}")
+    check_names("constants", example.constants, "{argument: value}")
+    check_names("roles", example.roles, "{input: what it holds}")
+    for name, axes in example.dynamic_axes.items():
+        if not isinstance(axes, Mapping):
+            raise UsageError(
+                f"dynamic axes: {name}: expected {{axis: name}}, {{0: 'batch'}} say, got {axes!r}"
+            )
+
 
 def checked(example: Example) -> Example:
     """Return the example with every axis's range.
@@ -127,7 +155,8 @@ def checked(example: Example) -> Example:
                 raise UsageError(
                     f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis!r}"
                 )
-            if not all(part.isidentifier() for part in sum_of(label).names):
+            is_name = isinstance(label, str) and label
+            if not is_name or not all(part.isidentifier() for part in sum_of(label).names):
                 raise UsageError(
                     f"dynamic axes: {name}: expected a name like batch, or a sum of names like "
                     f"'past + length' or '8*blocks', got {label!r}"
@@ -162,13 +191,6 @@ def example_sizes(example: Example) -> dict[str, int]:
 
 def _check_types(example: Example) -> None:
     weights = dict(example.module.named_parameters())
-    held = weights | dict(example.module.named_buffers())
-    taken = next((n for n, p in example.tree.paths.items() if len(p) > 1 and n in held), None)
-    if taken is not None:
-        raise UsageError(
-            f"inputs: {taken!r} is a weight or a buffer of the module too; call the argument, or "
-            "its key, another name"
-        )
     tensors = example.tensors | weights
     wide = [name for name, x in tensors.items() if x.dtype is torch.float64]
     if wide:
@@ -198,7 +220,7 @@ def all_axes(example: Example) -> dict[str, Axis]:
         for name, x in example.tensors.items()
     }
     defaults = default_axes(shapes, example_sizes(example), longest_of(example.module))
-    return {**example.axes, **{n: axis for n, axis in defaults.items() if n not in example.axes}}
+    return with_given(defaults, example.axes)
 
 
 def traceable_arguments(example: Example) -> dict[str, Any]:
@@ -213,7 +235,8 @@ def traceable_arguments(example: Example) -> dict[str, Any]:
         resized = _resized(x, example.tensor_axes.get(name, {}), sizes)
         is_another = any(resized is other for other in made.values())
         made[name] = resized.clone() if is_another else resized
-    return example.arguments(made)
+    own: dict[str, Any] = pytree.tree_map_only(Tensor, Tensor.clone, example.constants)
+    return example.arguments(made) | own
 
 
 def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
@@ -235,9 +258,13 @@ class _Bound(nn.Module):
         self.module = example.module
         self._tree = example.tree
         self._constants = example.constants
+        for place, x in enumerate(tensors_of(example.constants)):  # they move with the module
+            self.register_buffer(f"constant_{place}", x.clone(), persistent=False)
 
     def forward(self, **inputs: Tensor) -> Any:
-        return self.module(**self._tree.filled(inputs), **self._constants)
+        own = iter(self._buffers.values())
+        constants = pytree.tree_map_only(Tensor, lambda _: next(own), self._constants)
+        return self.module(**self._tree.filled(inputs), **constants)
 
 
 def bound(example: Example) -> nn.Module:

@@ -55,9 +55,8 @@ class InputTree:
     @property
     def is_flat(self) -> bool:
         """Whether each argument is a tensor."""
-        return len(self._leaves) == len(self.paths) and all(
-            len(p) == 1 for p in self.paths.values()
-        )
+        arguments = self._spec.children()
+        return len(arguments) == len(self.paths) and all(x.is_leaf() for x in arguments)
 
     @property
     def names(self) -> tuple[str | None, ...]:
@@ -66,9 +65,7 @@ class InputTree:
 
     def names_in(self, program: ExportedProgram) -> dict[str, str]:
         """Return a program's name of each input, and its own; fixed arguments come last in it."""
-        specs = program.graph_signature.input_specs
-        placeholders = (spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT)
-        pairs = zip(placeholders, self.names, strict=False)
+        pairs = zip(placeholders(program), self.names, strict=False)
         return {placeholder: name for placeholder, name in pairs if name is not None}
 
     def filled(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -76,6 +73,12 @@ class InputTree:
         leaves = [tensors[x.name] if isinstance(x, _Input) else x for x in self._leaves]
         filled: dict[str, Any] = pytree.tree_unflatten(leaves, self._spec)
         return filled
+
+
+def placeholders(program: ExportedProgram) -> list[str]:
+    """Return a program's names of the leaves of its arguments, in order."""
+    specs = program.graph_signature.input_specs
+    return [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
 
 
 def tree_of(arguments: Mapping[str, Any]) -> InputTree:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle, takewhile
@@ -222,23 +222,21 @@ def _example_of(reference: str, made: Any) -> Example:
             f"or a ropeexport.Example, got {type(made).__name__}"
         )
     module, inputs, dynamic_axes = made
-    if not isinstance(dynamic_axes, Mapping):
-        raise UsageError(
-            f"{reference}: dynamic axes: expected {{input: {{axis: name}}}}, "
-            f"got {type(dynamic_axes).__name__}"
-        )
-    return Example(
-        module=module.eval(),
-        inputs=_named_inputs(reference, module, inputs),
-        dynamic_axes={name: dict(axes) for name, axes in dynamic_axes.items()},
-    )
+    named = _named_inputs(reference, module, inputs)
+    try:
+        return Example(module=module.eval(), inputs=named, dynamic_axes=dynamic_axes)
+    except UsageError as error:
+        raise UsageError(f"{reference}: {error}") from error
 
 
-def _named_inputs(
-    reference: str, module: nn.Module, inputs: Mapping[str, Any] | Sequence[Any]
-) -> dict[str, Any]:
+def _named_inputs(reference: str, module: nn.Module, inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
+    if not isinstance(inputs, list | tuple):
+        raise UsageError(
+            f"{reference}: example inputs: expected a dict by the names of forward's arguments, "
+            f"or a tuple in their order, got {type(inputs).__name__}"
+        )
     parameters = list(inspect.signature(module.forward).parameters)
     if len(inputs) > len(parameters):
         raise UsageError(

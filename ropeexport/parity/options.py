@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from ropeexport.errors import UsageError
 from ropeexport.parity import tolerance
+
+T = TypeVar("T")
+
+
+def several(what: str, given: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
+    """Return what is given as a tuple; a single name, or number, stands for itself.
+
+    Examples
+    --------
+    >>> several("runtimes", "onnxruntime", str), several("lengths", [8, 16], int)
+    (('onnxruntime',), (8, 16))
+    """
+    if isinstance(given, kind):
+        return (given,)
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise UsageError(f"{what}: expected a sequence of {kind.__name__}, got {given!r}")
+    return tuple(given)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     *,
     module: Module | None = None,
     cases: int | None = None,
-    lengths: Sequence[int] = (),
+    lengths: int | Sequence[int] = (),
     seed: int = 0,
     atol: float | None = None,
     rtol: float | None = None,
-    require: Sequence[str] = (),
+    require: str | Sequence[str] = (),
 ) -> Report:
     """Assert that every runtime of an export is within its bounds in every case.
 
@@ -42,7 +42,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
         (``FILE.py:NAME``), see :func:`ropeexport.check`.
     cases, lengths, seed, atol, rtol
         As for ``ropeexport check``.
-    require : sequence of str
+    require : str or sequence of str
         Runtimes that must have run, by the names of ``ropeexport check --require``; one that could
         not run is otherwise SKIPPED, which the summary of the pytest plugin says.
 
@@ -61,19 +61,20 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     from ropeexport.artifact import Artifact
     from ropeexport.parity.check import Options, check
     from ropeexport.parity.check_files import check_files
+    from ropeexport.parity.options import several
 
     if candidate is not None and require:
         raise UsageError("require: not for a comparison of files, which names its runtime itself")
     options = Options(
-        seed=seed, count=cases, lengths=tuple(lengths), atol=atol, rtol=rtol,
-        required=tuple(require),
+        seed=seed, count=cases, lengths=several("lengths", lengths, int), atol=atol, rtol=rtol,
+        required=several("require", require, str),
     )  # fmt: skip
     if candidate is not None:
         report = check_files(Path(path), Path(candidate), options)
     else:
         report = check(Artifact.read(Path(path)), module, options)
     log.add(*_notes(report))
-    absent = [r for r in report.runtimes if r.name in require and r.status == "SKIPPED"]
+    absent = [r for r in report.runtimes if r.name in options.required and r.status == "SKIPPED"]
     problems = [f"{r.name} was required: SKIPPED: {r.reason}" for r in absent]
     if report.verdict != "PASS":
         problems = [report.reason, *_failures(report), *problems]

@@ -119,6 +119,16 @@ def test_a_module_without_our_op_has_no_floor(tmp_path) -> None:
     assert status(bench(Artifact.read(tmp_path), options))["without-rope"] == "SKIPPED"
 
 
+def test_a_cache_is_timed_against_the_plain_export(tmp_path: Path) -> None:
+    factory = f"{ROOT / 'tests' / 'user_models.py'}:growing_cache"
+    folder = tmp_path / "out"
+    assert ropeexport("export", factory, "-o", folder).returncode == 0
+    made = bench(
+        Artifact.read(folder), Options(against=("eager", "plain"), module=factory, **QUICK)
+    )
+    assert status(made) == dict.fromkeys(("eager", "ropeexport", "plain"), "TIMED")
+
+
 def test_the_command_writes_records_and_a_chart(exported) -> None:
     folder = exported()
     done = ropeexport(

@@ -16,6 +16,7 @@ from fusion.writings import WRITINGS
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
 from ropeexport.exporting.fuse_file import fuse_file
+from ropeexport.manifest import Axis
 
 
 def write_foreign(path: Path, name: str, opset: int, *, external: bool = False) -> None:
@@ -125,3 +126,13 @@ def test_data_that_is_missing_or_truncated_is_named(tmp_path, size, got: str, ou
     with pytest.raises(ModelFileError, match=rf"weight \w+: expected .*{data.name} of .*{got}"):
         fuse_file(tmp_path / "model.onnx", tmp_path / output, force=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_empty_output_is_refused_as_export_does(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "plain.onnx", "Half", 23)
+    fused = tmp_path / "fused"
+    with pytest.raises(UsageError, match=r"axis 'l': expected a min of at least 1, got 0: output "):
+        fuse_file(tmp_path / "plain.onnx", fused, axes={"l": (0, 4, 8)})
+    assert not fused.exists()
+    record, _ = fuse_file(tmp_path / "plain.onnx", fused, axes={"l": (1, 4, 8)})
+    assert record.axes["l"] == Axis(min=1, opt=4, max=8)

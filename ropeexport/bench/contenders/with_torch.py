@@ -47,20 +47,18 @@ def compiled(setting: Setting) -> Runner:
     program = move_to_device_pass(plain_program(example), setting.device)
     module: Any = program.module(check_guards=False)
     example = dataclasses.replace(example, module=module)
-    return _TorchRunner(torch.compile(bound(example), dynamic=False), setting)
+    run = torch.compile(bound(example).to(setting.device), dynamic=False)
+    return _TorchRunner(run, setting)
 
 
 def _example(setting: Setting) -> Example:
-    """Return what was exported, arguments that are fixed on the device."""
+    """Return what was exported."""
     import torch
-    from torch.utils._pytree import tree_map_only
 
     from ropeexport.models import sources
 
     torch.set_num_threads(setting.threads)
-    example = sources.rebuild_example(setting.artifact, setting.module)
-    constants = tree_map_only(torch.Tensor, lambda x: x.to(setting.device), example.constants)
-    return dataclasses.replace(example, constants=constants)
+    return sources.rebuild_example(setting.artifact, setting.module)
 
 
 class _TorchRunner(Runner):

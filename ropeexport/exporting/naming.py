@@ -1,0 +1,179 @@
+"""The names of a file's inputs and outputs: no two alike, and none that of a weight.
+
+Inputs have the names of their paths, and weights those that the module has for them: both are the
+caller's and stay.  Outputs, and what lies in between, make way for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from itertools import chain, count
+
+import onnx_ir as ir
+import torch
+from onnx_ir.tensor_adapters import TorchTensor
+from torch import Tensor, nn
+from torch.export.graph_signature import OutputKind
+
+from ropeexport.errors import UsageError
+from ropeexport.manifest import TreePath
+from ropeexport.models.example import Example
+from ropeexport.models.input_tree import joined, paths_of, placeholders
+
+
+def name_inputs(model: ir.Model, example: Example, exported: torch.export.ExportedProgram) -> None:
+    """Give inputs the names of their paths; tensors in fixed arguments become constants.
+
+    Parameters
+    ----------
+    model : ir.Model
+        As torch lowered it.
+    example : Example
+        What was traced.
+    exported : ExportedProgram
+        Its program, whose arguments have torch's names.
+
+    Raises
+    ------
+    UsageError
+        For an input with the name of a weight.
+    """
+    names = example.tree.names_in(exported)
+    fixed = _fixed_in(exported, example)
+    graph = model.graph
+    for value in tuple(graph.inputs):
+        torch_name = str(value.name)
+        value.name = names.get(torch_name, torch_name)
+        if torch_name in fixed:
+            graph.inputs.remove(value)
+            _make_constant(graph, value, fixed[torch_name], {*example.tensors, *held(example)})
+    taken = next((str(v.name) for v in graph.inputs if v.name in graph.initializers), None)
+    if taken is not None:
+        raise UsageError(
+            f"inputs: {taken!r} is a weight or a buffer of the module too; call the argument, or "
+            "its key, another name"
+        )
+    reserved = {str(value.name) for value in graph.inputs} | graph.initializers.keys()
+    between = {str(x.name): x for node in graph.all_nodes() for x in node.outputs}
+    for name in reserved & between.keys():
+        between[name].name = _free(name, {*reserved, *between})
+
+
+def held(example: Example) -> dict[str, Tensor]:
+    """Return the weights and buffers of an example's module."""
+    module: nn.Module = example.module
+    parameters = dict[str, Tensor](module.named_parameters(remove_duplicate=False))
+    return parameters | dict(module.named_buffers(remove_duplicate=False))
+
+
+def _fixed_in(exported: torch.export.ExportedProgram, example: Example) -> dict[str, Tensor]:
+    """Return the tensors in fixed arguments, by the program's names; they come after the inputs."""
+    names = placeholders(exported)[len(example.tree.names) :]
+    found = zip(names, example.constant_leaves, strict=True)
+    return {name: x for name, x in found if isinstance(x, Tensor)}
+
+
+def _make_constant(graph: ir.Graph, value: ir.Value, x: Tensor, taken: Container[str]) -> None:
+    value.name = _free(str(value.name), taken)
+    value.const_value = TorchTensor(x.detach().cpu().contiguous().clone(), value.name)
+    graph.register_initializer(value)
+
+
+def output_names(
+    model: ir.Model, example: Example, exported: torch.export.ExportedProgram
+) -> tuple[str, ...]:
+    """Return the names of the outputs, see :func:`ropeexport.export`.
+
+    Raises
+    ------
+    UsageError
+        For names that are given and cannot be.
+    """
+    paths = [path for path, _, _ in user_outputs(exported)]
+    taken = {*example.tensors, *held(example)}
+    if example.outputs:
+        _check_given(example, len(paths))
+        return example.outputs
+    if len(paths) == 1:
+        return _path_names([()], taken)
+    own = tuple(str(value.name) for value in model.graph.outputs)
+    is_sequence = all(len(path) == 1 and isinstance(path[0], int) for path in paths)
+    return own if is_sequence and len({*own} - taken) == len(own) else _path_names(paths, taken)
+
+
+def _path_names(paths: Sequence[TreePath], taken: Container[str]) -> tuple[str, ...]:
+    """Return paths as names; below ``out`` where they begin with no key, or one is taken."""
+    has_keys = all(path and isinstance(path[0], str) and path[0] for path in paths)
+    roots = chain([()] if has_keys else [], [("out",)], ((f"out_{i}",) for i in count(1)))
+    for root in roots:
+        names = _numbered([joined((*root, *path)) for path in paths])
+        if not any(name in taken for name in names):
+            return names
+    raise AssertionError("roots do not end")
+
+
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names with a number where another has the same: of keys with dots in them, say."""
+    made: list[str] = []
+    for name in names:
+        made.append(_free(name, {*made, *names}) if name in made else name)
+    return tuple(made)
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    return next(n for n in chain([name], (f"{name}_{i}" for i in count())) if n not in taken)
+
+
+def _check_given(example: Example, returned: int) -> None:
+    """Hold the names of the outputs to what the module returns."""
+    given = example.outputs
+    if len(given) != returned:
+        raise UsageError(
+            f"output names: expected {returned}, one for each that the module returns, "
+            f"got {len(given)}: {', '.join(given)}"
+        )
+    if len(set(given)) != len(given) or not all(given):
+        raise UsageError(f"output names: expected different names, got {list(given)}")
+    kinds = {"an input": example.tensors, "a weight or a buffer of the module": held(example)}
+    for kind, taken in kinds.items():
+        name = next((name for name in given if name in taken), None)
+        if name is not None:
+            raise UsageError(f"output names: {name!r} is {kind}; choose another name")
+
+
+def name_outputs(model: ir.Model, outputs: Sequence[str]) -> None:
+    """Give outputs names that no input and no weight has.
+
+    What is an input or a weight too, or returned twice, gets a node to be both.
+    """
+    graph = model.graph
+    seen: set[ir.Value] = {*graph.inputs, *graph.initializers.values()}
+    for index, value in enumerate(tuple(graph.outputs)):
+        if value in seen:
+            copied = ir.node("Identity", [value]).outputs[0]
+            copied.type, copied.shape = value.type, value.shape
+            graph.append(copied.producer())
+            graph.outputs[index] = copied
+        seen.add(value)
+    computed = (x for node in graph.all_nodes() for x in node.outputs)
+    within = {str(value.name): value for value in (*graph.initializers.values(), *computed)}
+    for value, name in zip(graph.outputs, outputs, strict=True):
+        other = within.get(name, value)
+        if other is not value and other not in graph.outputs:  # torch's name of what lies between
+            other.name = _free(f"{name}_0", {*within, *outputs})
+        value.name = name
+
+
+def user_outputs(
+    exported: torch.export.ExportedProgram,
+) -> Iterator[tuple[TreePath, str, torch.dtype]]:
+    """Yield the paths, names and types of the tensors that the module returns."""
+    nodes = exported.graph.output_node().args[0]
+    specs = exported.graph_signature.output_specs
+    returned = [n for s, n in zip(specs, nodes, strict=True) if s.kind is OutputKind.USER_OUTPUT]
+    spec = exported.call_spec.out_spec
+    assert spec is not None  # torch leaves it out of programs that it did not trace
+    for path, node in zip(paths_of(spec), returned, strict=True):
+        value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+        if isinstance(value, torch.Tensor):
+            yield path, node.name, value.dtype
