@@ -66,6 +66,8 @@ def _twin(model: ir.Model, retype: _Retype) -> ir.Model:
     typed = typed.clone() if typed is model else typed
     ShapeInferencePass(check_type=False, strict_mode=False)(typed)
     retype.graph(typed.graph)
+    for function in typed.functions.values():  # those that could not be inlined
+        retype.graph(function.graph)
     return typed
 
 
@@ -122,7 +124,9 @@ class _Retype:
 
     def _attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         name = attribute.name
-        if name in ("to", "dtype") and attribute.value in self.into:
+        if attribute.is_ref():
+            _refuse_given(node, attribute)
+        elif name in ("to", "dtype") and attribute.value in self.into:
             node.attributes[name] = ir.AttrInt64(name, self.into[ir.DataType(attribute.value)])
         elif attribute.type == ir.AttributeType.TENSOR:
             node.attributes[name] = ir.AttrTensor(name, self._tensor(attribute.as_tensor()))
@@ -138,3 +142,13 @@ class _Retype:
             return tensor
         wide = tensor.numpy().astype(self.into[tensor.dtype].numpy())
         return ir.tensor(wide, name=tensor.name)
+
+
+def _refuse_given(node: ir.Node, attribute: ir.Attr) -> None:
+    """Raise for an attribute that says a type and is left to the callers of a function."""
+    if attribute.name in ("to", "dtype", "value_float", "value_floats"):
+        raise ModelFileError(
+            f"{node.op_type} {str(node.name)!r}: its attribute {attribute.name!r} is given by each "
+            "call of its function, whose operators are of another version than the model's, so it "
+            "cannot be computed in another type; bring the function to the model's opset"
+        )
