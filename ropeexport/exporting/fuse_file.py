@@ -16,6 +16,7 @@ from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
+from ropeexport.onnx_files import specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
@@ -72,6 +73,8 @@ def fuse_file(
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
+    specs.input_specs(work.model)  # they refuse what no manifest can say
+    specs.output_specs(work.model)
     attach_functions(work.fused.before)
     comparison = with_whole(work.fused.comparison, before, work.fused.before, work.model)
     limits = limits_of(work.model)

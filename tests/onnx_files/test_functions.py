@@ -55,7 +55,7 @@ def test_a_type_that_a_call_gives_and_a_rounding_without_a_type_are_refused(tmp_
     given = OLD.replace("Top(x)", "Top<kind = 1>(x)").replace("Top (x)", "Top <kind> (x)")
     given = given.replace("z = ReduceMax", "b = Cast<to: int = @kind>(a) z = ReduceMax")
     given = given.replace("[1]>(a)", "[1]>(b)")
-    with pytest.raises(ModelFileError, match="'to' is given by each call .* bring the function"):
+    with pytest.raises(ModelFileError, match=r"'to' is given by each call .* bring the function"):
         float64_twin(load(written(tmp_path / "given.onnx", given)))
     half = load(written(tmp_path / "half.onnx", OLD.replace("float[n", "bfloat16[n")))
     with pytest.raises(ModelFileError, match="rounding cannot be emulated"):

@@ -1,0 +1,208 @@
+"""Files of others: what is wrong with one is one line, wherever its tensors lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ropeexport.errors import ModelFileError
+from ropeexport.exporting.fuse_file import fuse_file
+from ropeexport.locate import tapped_file
+from ropeexport.manifest import RopeCount
+from ropeexport.onnx_files.onnx_file import OnnxFile, load
+from ropeexport.onnx_files.specs import input_specs, output_specs
+from ropeexport.onnx_files.variants import whole_message
+from ropeexport.parity.bare import manifest_of
+from ropeexport.runners.ort import OrtRunner
+
+HEAD = '<ir_version: 10, opset_import: ["" : 23, "my" : 1]>\ng '
+ROPE = """(float[batch, 2, length, 8] x, float[length, 8] cos, float[length, 8] sin)
+=> (float[batch, 2, length, 8] y) {
+  a = Slice(x, zero, half, last) b = Slice(x, half, end, last) c = Neg(b)
+  turned = Concat<axis = -1>(c, a) left = Mul(x, cos) right = Mul(turned, sin)
+  y = Add(left, right) }"""
+WEIGHT = np.arange(4, dtype=np.float32)
+
+
+def written(path: Path, text: str) -> Path:
+    onnx.save(onnx.parser.parse_model(HEAD + text), path)
+    return path
+
+
+def tensor(name: str, **place: str) -> TensorProto:
+    made = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=WEIGHT.shape)
+    made.data_location = TensorProto.EXTERNAL
+    for key, value in place.items():
+        made.external_data.add(key=key, value=value)
+    return made
+
+
+def with_constant(folder: Path, *, in_branch: bool = False, **place: str) -> Path:
+    """Write a file with a Constant, or a branch's initializer, that lies in another file."""
+    (folder / "w.bin").write_bytes(WEIGHT.tobytes())
+    path = written(folder / "m.onnx", "(float[4] x) => (float[4] y) { w = Neg(x) y = Add(x, w) }")
+    model = onnx.load(path)
+    weight, node = tensor("w", **place), model.graph.node[0]
+    if in_branch:
+        add = helper.make_node("Identity", ["w"], ["z"])
+        out = [helper.make_tensor_value_info("z", TensorProto.FLOAT, [4])]
+        branch = helper.make_graph([add], "b", [], out, [weight])
+        truth = numpy_helper.from_array(np.array(True), "truth")
+        model.graph.initializer.append(truth)
+        names = {"then_branch": branch, "else_branch": branch}
+        node.CopyFrom(helper.make_node("If", ["truth"], ["w"], **names))
+    else:
+        node.CopyFrom(helper.make_node("Constant", [], ["w"], value=weight))
+    onnx.save(model, path)
+    return path
+
+
+def summed(model: Path | bytes) -> np.ndarray:
+    with OrtRunner(OnnxFile(model) if isinstance(model, Path) else model) as runner:
+        return runner.run({"x": np.ones(4, np.float32)})["y"]
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+def test_a_tensor_in_an_attribute_or_a_branch_goes_with_the_graph(tmp_path, in_branch) -> None:
+    file = OnnxFile(with_constant(tmp_path, in_branch=in_branch, location="w.bin"))
+    expected = WEIGHT + 1
+    np.testing.assert_array_equal(summed(whole_message(file.whole).SerializeToString()), expected)
+    (tmp_path / "tapped").mkdir()
+    tapped_file.write(file, manifest_of(file), ["w"], tmp_path / "tapped")
+    np.testing.assert_array_equal(summed(tmp_path / "tapped" / "model.onnx"), expected)
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"location": "none.bin"}, "of at least 16 bytes, got no such file"),
+        ({"location": "w.bin", "offset": "4"}, "of at least 20 bytes, got 16"),
+        ({"location": "w.bin", "length": "8", "offset": "8"}, "of at least 24 bytes, got 16"),
+        ({"location": "../w.bin"}, "in the model's folder, got ../w.bin"),
+        ({"location": "/w.bin"}, "in the model's folder, got /w.bin"),
+    ],
+)
+def test_a_tensor_that_is_not_there_is_named(tmp_path, in_branch, place, message) -> None:
+    file = OnnxFile(with_constant(tmp_path, in_branch=in_branch, **place))
+    with pytest.raises(ModelFileError, match=f"weight w: expected .*{message}"):
+        _ = file.whole
+
+
+def test_bytes_that_are_not_those_of_the_shape_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", "(float[2] x) => (float[2] y) { y = Add(x, w) }")
+    model = onnx.load(path)
+    model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[2], raw_data=b"abc")
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="weight w: expected 8 bytes, got 3"):
+        _ = OnnxFile(path).whole
+
+
+XY = "(float[n, 4] x) => (float[n, 4] y)"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{XY} {{ y = Neg(a) a = Neg(x) }}", "reads 'a', which nothing before it makes"),
+        (f"{XY} {{ a = Neg(b) b = Neg(a) y = Neg(b) }}", "reads 'b', which nothing"),
+        (f"{XY} {{ y = Add(x, ghost) }}", "reads 'ghost', which nothing"),
+        (f"{XY} {{ z = Neg(x) }}", "output 'y': nothing makes it"),
+        ("(float[n] x) => () { y = Neg(x) }", "expected an output, got none"),
+        ("(float[n] x, float[n] x) => (float[n] y) { y = Neg(x) }", "several called 'x'"),
+        (f"{XY} {{ y = Gather(x) }}", "Gather: expected at least 2 inputs, got 1"),
+        (f"{XY} {{ y = Transpose() }}", "Transpose: expected at least 1 inputs, got 0"),
+        (f"{XY} {{ y = ropeexport.ApplyRope(x) }}", "ApplyRope: expected at least 3 inputs, got 1"),
+        (
+            f'{XY} {{ y = my.F(x) }} <domain: "my", opset_import: ["my" : 1]>'
+            " F (a) => (b) { b = my.F(a) }",
+            "function my::F calls itself",
+        ),
+    ],
+)
+def test_a_graph_that_is_not_sound_is_refused_where_it_is_read(tmp_path, text, message) -> None:
+    with pytest.raises(ModelFileError, match=f"not a valid ONNX model: .*{message}"):
+        load(written(tmp_path / "m.onnx", text))
+
+
+def test_a_weight_without_a_type_and_a_file_without_an_opset_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", "(float[2] x) => (float[2] y) { y = Add(x, w) }")
+    model = onnx.load(path)
+    model.graph.initializer.add(name="w", dims=[2])
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="initializer 'w': expected values of a known type"):
+        load(path)
+    del model.graph.initializer[:], model.opset_import[:]
+    model.opset_import.add(domain="my", version=1)
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="expected an opset of ONNX's own operators"):
+        load(path)
+
+
+def test_a_branch_sees_what_is_around_it(tmp_path: Path) -> None:
+    text = "(float[n] x, bool c) => (float[n] y) { a = Neg(x) y = If (c) <then_branch = t () => "
+    text += "(float[n] z) { z = Neg(a) }, else_branch = e () => (float[n] z) { z = Abs(x) }> }"
+    assert len(load(written(tmp_path / "m.onnx", text)).graph) == 2
+
+
+def test_a_size_below_zero_is_one_that_nobody_knows(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", "(float[n, 4] x) => (float[n, 4] y) { y = Neg(x) }")
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, path)
+    assert [spec.shape for spec in input_specs(load(path))] == [("x_0", 4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [("seq(float[n])", "Sequence"), ("optional(float[n])", "Optional"), ("string[n]", "STRING")],
+)
+def test_what_is_no_tensor_of_numbers_says_so(tmp_path, kind: str, shown: str) -> None:
+    path = written(tmp_path / "m.onnx", f"({kind} x) => ({kind} y) {{ y = Identity(x) }}")
+    model: ir.Model = load(path)
+    for specs in (input_specs, output_specs):
+        with pytest.raises(ModelFileError, match=f"expected a tensor of numbers, got {shown}"):
+            specs(model)
+
+
+def test_text_in_a_graph_is_no_fault_of_folding(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", "(float[n] x) => (string[2] y) { y = Identity(w) }")
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [2], [b"a", b"b"]))
+    onnx.save(model, path)
+    assert fuse_file(path, tmp_path / "out") == (None, RopeCount(found=0, replaced=0))
+
+
+def with_rope(path: Path) -> onnx.ModelProto:
+    """Write a file with a rotary application that is written out, and return it."""
+    model = onnx.load(written(path, ROPE))
+    numbers = {"zero": 0, "half": 4, "end": 8, "last": 3}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([number]), name) for name, number in numbers.items()
+    )
+    onnx.save(model, path)
+    return model
+
+
+def test_text_beside_a_rope_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = with_rope(path)
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [2], [b"a", b"b"]))
+    model.graph.node.append(helper.make_node("Identity", ["w"], ["text"]))
+    model.graph.output.append(helper.make_tensor_value_info("text", TensorProto.STRING, [2]))
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="text: expected a tensor of numbers, got STRING"):
+        fuse_file(path, tmp_path / "out")
+
+
+def test_a_damaged_file_is_refused_by_fuse(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", f"{XY} {{ y = Neg(a) a = Neg(x) }}")
+    with pytest.raises(ModelFileError, match="not a valid ONNX model"):
+        fuse_file(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
