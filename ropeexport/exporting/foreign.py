@@ -13,6 +13,7 @@ from onnx_ir.passes import common as passes
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops import names
 
 OLDEST_OPSET = 17
@@ -100,11 +101,14 @@ def _fold_sizes(model: ir.Model) -> None:
 
 def _size(node: ir.Node) -> int | None:
     """Return the size that a node reads from a shape, where it is one number."""
-    source = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] else None
-    if source is None or source.op_type != "Shape" or source.attributes or node.inputs[1] is None:
+    if not is_standard(node, "Gather") or node.inputs[0] is None or node.inputs[1] is None:
+        return None
+    source = node.inputs[0].producer()
+    if source is None or not is_standard(source, "Shape") or source.attributes:
         return None
     index, shaped = ir.convenience.get_const_tensor(node.inputs[1]), source.inputs[0]
     if index is None or index.shape.rank() or shaped is None or shaped.shape is None:
         return None
-    size = shaped.shape[int(index.numpy())]
+    sizes, at = shaped.shape, int(index.numpy())
+    size = sizes[at] if -len(sizes) <= at < len(sizes) else None
     return size if isinstance(size, int) else None

@@ -13,6 +13,8 @@ import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 
+from ropeexport.onnx_files.onnx_file import is_standard
+
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
 
@@ -60,7 +62,7 @@ def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
     reads_weight = any(
         x is not None and x.is_initializer() and x.name in weights for x in node.inputs
     )
-    return False if reads_weight and node.op_type not in ("Shape", "Size") else None
+    return False if reads_weight and not is_standard(node, "Shape", "Size") else None
 
 
 def _is_kept(value: ir.Value) -> bool:

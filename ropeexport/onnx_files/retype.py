@@ -21,6 +21,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
 from ropeexport.movers import MOVERS
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.onnx_files.variants import inlined
 
 _FOREIGN = tuple(kind.ir for kind in FOREIGN.values())
@@ -87,7 +88,7 @@ class _Retype:
         for node in list(graph):
             for attribute in list(node.attributes.values()):
                 self._attribute(node, attribute)
-            if self.rounds and node.op_type not in _ROUNDED:
+            if self.rounds and not is_standard(node, *_ROUNDED):
                 self._round(graph, node, own)
 
     def _values(self, values: Iterable[ir.Value]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ropeexport.errors import ModelFileError
+from ropeexport.exporting.foreign import infer_shapes
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.locate import tapped_file
 from ropeexport.manifest import RopeCount
@@ -206,3 +207,61 @@ def test_a_damaged_file_is_refused_by_fuse(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="not a valid ONNX model"):
         fuse_file(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+NUMBERED = """(float[n, 6] x) => (float[n, 6] y) {
+  shape = {shape}(x) size = Gather(shape, at) f = Cast<to: int = 1>(size) y = Mul(x, f) }
+<domain: "my", opset_import: ["" : 23]> Shape (a) => (c) { b = Shape(a) c = Add(b, b) }"""
+
+
+@pytest.mark.parametrize(("shape", "at", "known"), [("Shape", 1, 6), ("my.Shape", 1, None)])
+def test_the_shape_of_another_domain_is_no_shape(tmp_path, shape, at, known) -> None:
+    path = written(tmp_path / "m.onnx", NUMBERED.replace("{shape}", shape))
+    assert folded(path, at) == known
+
+
+def test_an_index_beyond_a_shape_is_left_to_the_runtime(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.onnx", NUMBERED.replace("{shape}", "Shape"))
+    assert folded(path, 7) is None
+
+
+def folded(path: Path, at: int) -> int | None:
+    """Return the size that the first pass of fuse knows, None where it leaves the Gather."""
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(at), "at"))
+    onnx.save(model, path)
+    read = load(path).clone()
+    infer_shapes(read)
+    if any(node.op_type == "Gather" for node in read.graph):
+        return None
+    (factor,) = (value for value in read.graph.initializers.values() if value.name != "at")
+    return int(factor.const_value.numpy())
+
+
+def test_operators_of_another_domain_neither_move_nor_add(tmp_path: Path) -> None:
+    """A rope whose Add, Neg or table's Slice is another's function is no rope of ours."""
+    path = tmp_path / "m.onnx"
+    for op_type in ("Add", "Neg", "Concat", "Mul"):
+        model = with_rope(path)
+        next(node for node in model.graph.node if node.op_type == op_type).domain = "my"
+        onnx.save(model, path)
+        assert fuse_file(path, tmp_path / "out")[1].replaced == 0
+    with_rope(path)
+    assert fuse_file(path, tmp_path / "out")[1].replaced == 1
+
+
+@pytest.mark.parametrize("op_type", ["Cast", "Slice"])
+def test_a_foreign_operator_around_a_rope_stays(tmp_path: Path, op_type: str) -> None:
+    path = tmp_path / "m.onnx"
+    model = with_rope(path)
+    for node in model.graph.node:
+        node.input[:] = ["inner" if name == "x" else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node(op_type, ["x"], ["inner"], domain="my"))
+    body = [helper.make_node("Abs", ["a"], ["b"])]
+    model.functions.append(
+        helper.make_function("my", op_type, ["a"], ["b"], body, [helper.make_opsetid("", 23)])
+    )
+    onnx.save(model, path)
+    fuse_file(path, tmp_path / "out")
+    kept = load(tmp_path / "out" / "model.onnx")
+    assert op_type in {node.op_type for node in kept.graph if node.domain == "my"}
