@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.errors import ModelFileError
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
@@ -65,6 +66,7 @@ def fuse_file(
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     check_limit(max_position)
     model = OnnxFile(path).whole
+    _refuse_twice(path, model)
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
     work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
@@ -89,6 +91,16 @@ def fuse_file(
         )
 
     return model_writer.write(work.model, folder, describe, force=force), count
+
+
+def _refuse_twice(path: Path, model: ir.Model) -> None:
+    """Raise for an output that is listed again: a name in a manifest is of one tensor."""
+    names = [value.name for value in model.graph.outputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelFileError(
+                f"{path}: expected each output once, got {name!r} twice; list it once"
+            )
 
 
 def replaced(file: OnnxFile) -> ir.Model:

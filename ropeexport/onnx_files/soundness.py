@@ -38,8 +38,11 @@ def _of_graph(
     made = [value.name for node in graph for value in node.outputs]
     yield from _twice([name for name in (*graph.initializers, *made) if name])
     for name, value in graph.initializers.items():
-        if value.const_value is None or value.const_value.dtype == ir.DataType.UNDEFINED:
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.UNDEFINED:
             yield f"initializer {name!r}: expected values of a known type"
+        elif any(isinstance(size, int) and size < 0 for size in tensor.shape):
+            yield f"initializer {name!r}: expected sizes of 0 or more, got {tensor.shape}"
     for node in graph:
         unknown = next((value for value in node.inputs if value not in known), None)
         if unknown is not None:

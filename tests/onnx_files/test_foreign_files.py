@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ropeexport.axes import same
 from ropeexport.errors import ModelFileError
-from ropeexport.exporting.foreign import infer_shapes
+from ropeexport.exporting.foreign import infer_shapes, name_dimensions
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.locate import tapped_file
 from ropeexport.manifest import RopeCount
@@ -19,6 +20,8 @@ from ropeexport.onnx_files.onnx_file import OnnxFile, load
 from ropeexport.onnx_files.specs import input_specs, output_specs
 from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.bare import manifest_of
+from ropeexport.parity.check_files import check_files
+from ropeexport.parity.options import Options
 from ropeexport.runners.ort import OrtRunner
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23, "my" : 1]>\ng '
@@ -265,3 +268,61 @@ def test_a_foreign_operator_around_a_rope_stays(tmp_path: Path, op_type: str) ->
     fuse_file(path, tmp_path / "out")
     kept = load(tmp_path / "out" / "model.onnx")
     assert op_type in {node.op_type for node in kept.graph if node.domain == "my"}
+
+
+def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+    """Give the dimensions of a file's inputs and outputs other names."""
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("given", "written_as"),
+    [
+        ("batch-size", "batch_size"),
+        ("batch size", "batch_size"),
+        ("?", "axis"),
+        ("2x", "axis_2x"),
+        ("", "x_0"),
+        ("a*b", "a_b"),
+        ("unk__1", "axis_1"),
+        ("a.b", "a.b"),
+        ("past + new", "past + new"),
+        ("8*blocks", "8*blocks"),
+    ],
+)
+def test_an_axis_of_any_name_is_fused_and_keeps_one_name(tmp_path, given, written_as) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(renamed(with_rope(path), {"batch": given}), path)
+    made, count = fuse_file(path, tmp_path / "out")
+    assert count.replaced == 1
+    assert made is not None
+    (x, *_), (y,) = made.model.inputs, made.model.outputs
+    assert same(x.shape[0], written_as)
+    assert same(y.shape[0], written_as)
+    assert check_files(path, tmp_path / "out", Options(count=2)).verdict == "PASS"
+
+
+def test_names_stay_apart_and_what_others_are_made_of_is_kept() -> None:
+    text = "(float[l, m] x, float[a, b, c] z) => (float[a] y) { y = Squeeze(z) }"
+    model = ir.from_proto(onnx.parser.parse_model(HEAD + text))
+    model.graph.inputs[0].shape = ir.Shape(["l", "floor(l/2)"])
+    model.graph.inputs[1].shape = ir.Shape(["a b", "a-b", "a_b"])
+    model.graph.outputs[0].shape = ir.Shape(["a b"])
+    name_dimensions(model)
+    shapes = [[str(dim) for dim in value.shape] for value in model.graph.inputs]
+    assert shapes == [["l", "floor(l/2)"], ["a_b_2", "a_b_3", "a_b"]]
+    assert [str(dim) for dim in model.graph.outputs[0].shape] == ["a_b_2"]
+
+
+def test_an_output_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = with_rope(path)
+    model.graph.output.append(model.graph.output[0])
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="expected each output once, got 'y' twice"):
+        fuse_file(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
