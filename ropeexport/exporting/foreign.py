@@ -6,13 +6,19 @@ output's dimensions anew, which are then taken for others.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container, Iterable
+from itertools import chain, count
+
 import onnx_ir as ir
 import onnxscript.version_converter
 from onnx_ir.passes import common as passes
 
+from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops import names
 
 OLDEST_OPSET = 17
@@ -38,14 +44,67 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
 
 
 def name_dimensions(model: ir.Model) -> None:
-    """Name the inputs' dimensions that have no name, so that each is a symbol."""
-    for value in model.graph.inputs:
-        if value.shape is not None and not value.is_initializer():
-            dims = [
-                f"{value.name}_{axis}" if not isinstance(dim, int) and dim.value is None else dim
+    """Let each dynamic dimension of an input be a symbol that can be computed with, in place.
+
+    Another exporter's ``batch-size`` or ``?`` would be read as a difference, or not at all: it gets
+    a name of letters, digits and underscores, the same one wherever the graph has it.
+    """
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    for value in inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                dim if isinstance(dim, int) else dim.value or f"{value.name}_{axis}"
                 for axis, dim in enumerate(value.shape)
-            ]
-            value.shape = ir.Shape(dims)
+            )
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    values = [*inputs, *model.graph.outputs, *made]
+    safe = _safe_names(_symbols(inputs), _symbols(values))
+    for value in values:
+        if value.shape is not None and not safe.keys().isdisjoint(_symbols([value])):
+            value.shape = ir.Shape(
+                dim if isinstance(dim, int) else safe.get(str(dim.value), dim.value)
+                for dim in value.shape
+            )
+
+
+def _symbols(values: Iterable[ir.Value]) -> dict[str, None]:
+    """Return the dimensions that have a name, in order of their first mention."""
+    dims = (dim for value in values for dim in value.shape or ())
+    return {
+        dim.value: None for dim in dims if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+    }
+
+
+def _safe_names(given: Iterable[str], every: Iterable[str]) -> dict[str, str | None]:
+    """Return another name for each dimension that cannot be computed with, an unknown for none."""
+    safe: dict[str, str | None] = {"": None}
+    taken = {name for dim in every for name in sum_of(dim).names}
+    known = {dim for dim in given if _free_symbols(dim) == {dim}}
+    for dim in (*given, *(dim for dim in every if _free_symbols(dim) is None)):
+        if dim not in safe and not _is_computable(dim, known):
+            stem = re.sub(r"[^A-Za-z0-9_]", "_", dim.replace(_INVENTED, "axis_"))
+            stem = stem if stem[0].isalpha() else f"axis_{stem.strip('_')}".rstrip("_")
+            names = chain([stem], (f"{stem}_{number}" for number in count(2)))
+            safe[dim] = next(name for name in names if name not in taken)
+            taken.add(str(safe[dim]))
+    return safe
+
+
+def _is_computable(dim: str, known: Container[str]) -> bool:
+    """Say whether a dimension is a name, a sum of names, or made of what other dimensions are."""
+    symbols = _free_symbols(dim)
+    if symbols is None or _INVENTED in dim:
+        return False
+    is_sum = sum_of(dim).names != (dim,) or symbols == {dim}
+    return is_sum or all(symbol in known for symbol in symbols)
+
+
+def _free_symbols(dim: str) -> set[str] | None:
+    """Return the symbols that onnx_ir reads in a dimension; None where it cannot read it."""
+    try:
+        return set(ir.SymbolicDim(dim).free_symbols())
+    except ValueError:
+        return None
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -100,11 +159,14 @@ def _fold_sizes(model: ir.Model) -> None:
 
 def _size(node: ir.Node) -> int | None:
     """Return the size that a node reads from a shape, where it is one number."""
-    source = node.inputs[0].producer() if node.op_type == "Gather" and node.inputs[0] else None
-    if source is None or source.op_type != "Shape" or source.attributes or node.inputs[1] is None:
+    if not is_standard(node, "Gather") or node.inputs[0] is None or node.inputs[1] is None:
+        return None
+    source = node.inputs[0].producer()
+    if source is None or not is_standard(source, "Shape") or source.attributes:
         return None
     index, shaped = ir.convenience.get_const_tensor(node.inputs[1]), source.inputs[0]
     if index is None or index.shape.rank() or shaped is None or shaped.shape is None:
         return None
-    size = shaped.shape[int(index.numpy())]
+    sizes, at = shaped.shape, int(index.numpy())
+    size = sizes[at] if -len(sizes) <= at < len(sizes) else None
     return size if isinstance(size, int) else None

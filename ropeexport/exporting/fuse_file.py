@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.errors import ModelFileError
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count, check_smallest
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
@@ -17,7 +18,7 @@ from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.specs import input_specs
+from ropeexport.onnx_files.specs import input_specs, output_specs
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
@@ -65,6 +66,7 @@ def fuse_file(
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     check_limit(max_position)
     model = OnnxFile(path).whole
+    _refuse_twice(path, model)
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
     work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
@@ -75,6 +77,7 @@ def fuse_file(
     if not count.replaced:
         return None, count
     check_smallest(work.model, ranges, given=axes or ())
+    output_specs(work.model)  # refuses what no manifest can say
     attach_functions(work.fused.before)
     comparison = with_whole(work.fused.comparison, before, work.fused.before, work.model)
     limits = limits_of(work.model)
@@ -89,6 +92,16 @@ def fuse_file(
         )
 
     return model_writer.write(work.model, folder, describe, force=force), count
+
+
+def _refuse_twice(path: Path, model: ir.Model) -> None:
+    """Raise for an output that is listed again: a name in a manifest is of one tensor."""
+    names = [value.name for value in model.graph.outputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelFileError(
+                f"{path}: expected each output once, got {name!r} twice; list it once"
+            )
 
 
 def replaced(file: OnnxFile) -> ir.Model:

@@ -13,6 +13,8 @@ import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 
+from ropeexport.onnx_files.onnx_file import is_standard
+
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
 
@@ -55,14 +57,14 @@ def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
 
     A weight that went into a constant would be lost under its name, and with it to a comparison.
     """
-    if any(value is not None and _is_elsewhere(value) for value in node.inputs):
+    if any(value is not None and _is_kept(value) for value in node.inputs):
         return False
     reads_weight = any(
         x is not None and x.is_initializer() and x.name in weights for x in node.inputs
     )
-    return False if reads_weight and node.op_type not in ("Shape", "Size") else None
+    return False if reads_weight and not is_standard(node, "Shape", "Size") else None
 
 
-def _is_elsewhere(value: ir.Value) -> bool:
-    """Say whether a value lies in a file, which no folding may read."""
-    return isinstance(value.const_value, ir.ExternalTensor)
+def _is_kept(value: ir.Value) -> bool:
+    """Say whether a value lies in a file, which no folding may read, or is text: it reads none."""
+    return isinstance(value.const_value, ir.ExternalTensor) or value.dtype == ir.DataType.STRING

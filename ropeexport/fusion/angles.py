@@ -23,6 +23,7 @@ from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
 from ropeexport.movers import KEEP_ORDER, that_keep
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops import names
 from ropeexport.ops.forms import Form, form_of
 from ropeexport.ops.rope_table import MAX_POSITION, digit_tables
@@ -114,7 +115,7 @@ def _waves(op: ir.Node, movement: Movement) -> Iterator[ir.Node]:
             continue
         seen.add(value)
         node = value.producer()
-        if node is not None and node.domain == "" and node.op_type in ("Cos", "Sin"):
+        if node is not None and is_standard(node, "Cos", "Sin"):
             yield node
         else:
             pending.extend(deep_sources(value, movement) or ())
@@ -197,10 +198,10 @@ class _Builder:
         if positions.dtype == _FLOAT:
             return positions
         moved = sources is not None and node is not None and node.op_type not in ("Div", "Mul")
-        is_cast = node is not None and node.op_type == "Cast"
+        is_cast = node is not None and is_standard(node, "Cast")
         if node is None or positions.dtype != _DOUBLE or not (moved or is_cast):
             return self.nodes.add("Cast", positions, to=_FLOAT)
-        if node.op_type == "Cast":
+        if is_cast:
             source = node.inputs[0]
             assert source is not None  # a Cast has an input
             return source if source.dtype == _FLOAT else self.nodes.add("Cast", source, to=_FLOAT)
@@ -265,7 +266,7 @@ def angle_of(value: ir.Value, movement: Movement) -> Angle | None:
 
 def _product_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     node = value.producer()
-    is_product = node is not None and node.domain == "" and node.op_type == "Mul"
+    is_product = node is not None and is_standard(node, "Mul")
     if node is None or not is_product or value.shape is None or value.dtype not in _WIDE:
         return None
     pairs = value.shape[-1]
@@ -283,7 +284,7 @@ def _constant_of(value: ir.Value | None) -> ir.Value | None:
     """Return the constant whose elements a value has, in their order; no weight is folded."""
     while value is not None and value.const_value is None:
         node = value.producer()
-        moved = node is not None and node.domain == "" and node.op_type in _KEEPS_ORDER
+        moved = node is not None and is_standard(node, *_KEEPS_ORDER)
         if node is None or not (moved and is_float(value)):
             return None
         value = node.inputs[0]
@@ -341,7 +342,7 @@ def _whole_by(value: ir.Value, movement: Movement) -> Sequence[ir.Value] | None:
     if tensor is not None and tensor.size <= _LARGEST_CONSTANT:
         numbers = tensor.numpy().astype(np.float64)
         return () if np.array_equal(numbers, np.rint(numbers)) else None
-    if node is None or node.domain not in ("", "ai.onnx"):
+    if node is None or not is_standard(node):
         return None
     inputs = [x for x in node.inputs if x is not None]
     if node.op_type in _ROUNDING or (node.op_type == "Cast" and not is_float(inputs[0])):
@@ -384,7 +385,7 @@ def _lower(value: ir.Value, nodes: Nodes) -> None:
         x = pending.pop()
         for node, index in list(x.uses()):
             output = node.outputs[0]
-            if node.op_type == "Cast" or output.dtype != _DOUBLE:
+            if is_standard(node, "Cast") or output.dtype != _DOUBLE:
                 continue
             if x in (movement.sources(output) or ()) and node.op_type not in ("Mul", "Div"):
                 output.dtype = _FLOAT

@@ -15,6 +15,7 @@ from ropeexport.fusion.probe import NotRotaryError, Rotary, deep_values, probe
 from ropeexport.fusion.regions import Regions
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops.forms import Tables, tables_for
 
 _FLOATS = tuple(kind.ir for kind in EXPORTED.values())
@@ -104,12 +105,12 @@ def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Widen to the casts around a rotation in float32: the op has them inside."""
     before, after = x.producer(), root.consumers()
     narrow = x
-    if before is not None and before.op_type == "Cast" and x.dtype == root.dtype:
+    if before is not None and is_standard(before, "Cast") and x.dtype == root.dtype:
         narrow = before.inputs[0] or x
     if narrow.dtype not in _FLOATS or root.is_graph_output():
         return x, root
     casts_back = [
-        node.op_type == "Cast" and node.outputs[0].dtype == narrow.dtype for node in after
+        is_standard(node, "Cast") and node.outputs[0].dtype == narrow.dtype for node in after
     ]
     return (narrow, after[0].outputs[0]) if casts_back == [True] else (x, root)
 
@@ -118,7 +119,7 @@ def _with_rest(application: Application, trial: Trial) -> Application:
     """Widen to the whole head where its first part is rotated and the rest is appended."""
     x, root = application.x, application.root
     cut, joint = x.producer(), root.consumers()
-    if cut is None or cut.op_type not in ("Slice", "Split") or root.is_graph_output():
+    if cut is None or not is_standard(cut, "Slice", "Split") or root.is_graph_output():
         return application
     whole = cut.inputs[0]
     if whole is None or len(joint) != 1 or not _appends(joint[0], root):
@@ -138,7 +139,7 @@ def _with_rest(application: Application, trial: Trial) -> Application:
 
 def _appends(node: ir.Node, first: ir.Value) -> bool:
     """Say whether a node joins a value and another, in this order, along the last axis."""
-    if node.op_type != "Concat" or len(node.inputs) != 2 or node.inputs[0] is not first:
+    if not is_standard(node, "Concat") or len(node.inputs) != 2 or node.inputs[0] is not first:
         return False
     axis, shape = node.attributes["axis"].as_int(), first.shape
     return axis == -1 or (shape is not None and axis == len(shape) - 1)

@@ -31,6 +31,7 @@ from ropeexport.fusion.evaluation import (
     static_shape,
 )
 from ropeexport.fusion.rewrite import Region
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops.registry import op_of
 
 # no two axes alike; then all alike, for sizes that have to agree; then odd ones
@@ -119,9 +120,9 @@ class _Sides:
 
     def is_cut(self, value: ir.Value, node: ir.Node) -> bool:
         """Say whether random numbers stand for what a node computes."""
-        known = node.domain in ("", "ai.onnx") or op_of(node.domain, node.op_type) is not None
+        known = is_standard(node) or op_of(node.domain, node.op_type) is not None
         holds_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        return value.name in self._cut or not known or holds_graph or node.op_type in _RANDOM
+        return value.name in self._cut or not known or holds_graph or is_standard(node, *_RANDOM)
 
 
 def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
@@ -141,7 +142,7 @@ def _angles(node: ir.Node) -> Sequence[ir.Value | None]:
     op = op_of(node.domain, node.op_type)
     if op is not None:
         return [node.inputs[place] for place in op.places("positions")]
-    return node.inputs[:1] if node.op_type in ("Cos", "Sin") else ()
+    return node.inputs[:1] if is_standard(node, "Cos", "Sin") else ()
 
 
 def _by_name(graph: ir.Graph) -> dict[str, ir.Value]:
@@ -244,7 +245,7 @@ class _Draw:
         angles = [
             np.abs(self._old[x]).max(initial=0.0)
             for value in self._old
-            if (node := value.producer()) is not None and node.op_type in ("Cos", "Sin")
+            if (node := value.producer()) is not None and is_standard(node, "Cos", "Sin")
             for x in node.inputs
             if x in self._old
         ]
@@ -284,7 +285,7 @@ def _forget(memo: dict[ir.Value, Array], data: set[ir.Value]) -> None:
     made = set(data)
     for value in list(memo):  # in the order in which they were computed
         node = value.producer()
-        is_shape = node is not None and node.op_type in ("Shape", "Size")
+        is_shape = node is not None and is_standard(node, "Shape", "Size")
         if node is not None and not is_shape and any(x in made for x in node.inputs):
             made.add(value)
             del memo[value]

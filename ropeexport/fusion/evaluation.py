@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops.registry import op_of
 
 Array = NDArray[Any]
@@ -107,7 +108,7 @@ def _missing(
 ) -> list[ir.Value]:
     """Return what has to be computed before a value can be."""
     node = value.producer()
-    if value.const_value is not None and (node is None or node.op_type == "Constant"):
+    if value.const_value is not None and (node is None or is_standard(node, "Constant")):
         return []
     if node is None:
         raise UnevaluableError(f"{value.name} depends on the model's data", value)
@@ -118,7 +119,7 @@ def _missing(
 
 def static_shape(node: ir.Node, trial: Trial) -> Array | None:
     """Return what a Shape gives at trial sizes, whatever its input's values are."""
-    shaped = node.inputs[0] if node.op_type == "Shape" else None
+    shaped = node.inputs[0] if is_standard(node, "Shape") else None
     if shaped is None:
         return None
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
@@ -133,7 +134,7 @@ def _computed(
 ) -> dict[ir.Value, Array]:
     """Return a value, and with it all that its node computes."""
     node = value.producer()
-    if node is None or node.op_type == "Constant":
+    if node is None or is_standard(node, "Constant"):
         return {value: _constant(value)}
     shape = static_shape(node, trial)
     if shape is not None:
@@ -162,7 +163,7 @@ def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
     op = op_of(node.domain, node.op_type)
     if op is not None:
         return op.evaluate({name: a.value for name, a in node.attributes.items()}, inputs)
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         raise UnevaluableError(f"no meaning is known of {node.domain}::{node.op_type}")
     if node.op_type in ("Cast", "CastLike", "Identity"):
         return (_cast(node, inputs[0]),)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ropeexport.movers import MOVERS, Mover
+from ropeexport.onnx_files.onnx_file import is_standard
 
 # beside what moves elements: what rounds or negates each
 _LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}
@@ -38,13 +39,9 @@ class Movement:
         node = value.producer()
         if node is None:
             return value.const_value is not None
-        if node.op_type == "Shape":
+        if is_standard(node, "Shape"):
             return True
-        return (
-            node.domain in ("", "ai.onnx")
-            and node.op_type in _SHAPE_OPS
-            and all(map(self.is_computable, node.inputs))
-        )
+        return is_standard(node, *_SHAPE_OPS) and all(map(self.is_computable, node.inputs))
 
     def sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
         """Return the data that a value is moved, negated or scaled from; None where it is new."""
@@ -54,7 +51,7 @@ class Movement:
 
     def _find_sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
         node = value.producer()
-        if node is None or node.domain not in ("", "ai.onnx") or not is_float(value):
+        if node is None or not is_standard(node) or not is_float(value):
             return None
         if node.op_type in ("Mul", "Div"):
             return self._scaled(node)

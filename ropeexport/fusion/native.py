@@ -10,6 +10,7 @@ from ropeexport.fusion.probe import Entry, Rotary, Selection
 from ropeexport.fusion.regions import Region
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops.forms import ROTARY_SIZE, pairing_of_rotary
 
 # its tables are (B, L, P) and know no heads, as the op's
@@ -20,7 +21,7 @@ def find_native(graph: ir.Graph, twins: Twins) -> tuple[list[Application], list[
     """Return the ``RotaryEmbedding`` nodes as applications, and those that have no op."""
     found, refused = [], []
     for node in graph:
-        if node.op_type == "RotaryEmbedding" and node.domain in ("", "ai.onnx"):
+        if is_standard(node, "RotaryEmbedding"):
             reason = _reason_against(node)
             if reason is None:
                 found.append(_application(node, twins))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ropeexport.fusion.evaluation import Array, Given, Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.regions import Region
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.ops.apply_rope import rotate
 from ropeexport.ops.forms import PAIRINGS
 
@@ -212,6 +213,6 @@ def deep_sources(value: ir.Value, movement: Movement) -> tuple[ir.Value, ...] | 
     if sources is not None or node is None:
         return sources
     inputs = [x for x in node.inputs if x is not None]
-    elementwise = node.domain in ("", "ai.onnx") and node.op_type in _ELEMENTWISE
+    elementwise = is_standard(node, *_ELEMENTWISE)
     known = all(is_float(x) and x.shape is not None for x in inputs)
     return tuple(inputs) if elementwise and known else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ropeexport.fusion.movement import Movement, is_float
+from ropeexport.onnx_files.onnx_file import is_standard
 
 _MOST_PRODUCTS = 8
 _MOST_STEPS = 12
@@ -44,16 +45,16 @@ class Regions:
             products = self._products_of(node, output)
             if products and len(products) <= _MOST_PRODUCTS:
                 self._products[output] = products
-        if node.op_type in ("Add", "Sub", "Sum") and node.outputs[0] in self._products:
+        if is_standard(node, "Add", "Sub", "Sum") and node.outputs[0] in self._products:
             self.seeds.append(node)
 
     def _products_of(self, node: ir.Node, output: ir.Value) -> frozenset[ir.Node]:
         sources = self._movement.sources(output)
         if sources is not None:
             return frozenset().union(*(self.products(x) for x in sources))
-        if node.op_type == "Mul" and is_float(output):
+        if is_standard(node, "Mul") and is_float(output):
             return frozenset([node])
-        if node.op_type in ("Add", "Sub", "Sum"):
+        if is_standard(node, "Add", "Sub", "Sum"):
             sides = [self.products(x) for x in node.inputs]
             return frozenset().union(*sides) if all(sides) else frozenset()
         return frozenset()
@@ -114,7 +115,7 @@ class Regions:
             sources, node = self._movement.sources(value), value.producer()
             if sources is not None:
                 pending.extend(sources)
-            elif node is not None and node.op_type in ("Add", "Sub", "Sum"):
+            elif node is not None and is_standard(node, "Add", "Sub", "Sum"):
                 pending.extend(x for x in node.inputs if x is not None)
             elif not self._movement.is_computable(value):
                 return False

@@ -38,7 +38,7 @@ class Twins:
             return id(value)
         inputs = tuple(None if x is None else self._number(x) for x in node.inputs)
         attributes = tuple(sorted((name, str(a.value)) for name, a in node.attributes.items()))
-        return (node.op_type, attributes, inputs, value.index())
+        return (node.domain, node.op_type, attributes, inputs, value.index())
 
     def _number(self, value: ir.Value) -> int:
         return id(self.first_of(value))

@@ -9,14 +9,15 @@ import onnx_ir as ir
 from ropeexport import dtypes
 from ropeexport.lint.graph import Graph, after, before, label, type_of
 from ropeexport.lint.rule import Rule
-from ropeexport.onnx_files.onnx_file import is_rope
+from ropeexport.onnx_files.onnx_file import is_rope, is_standard
 from ropeexport.ops.forms import form_of
 
 _DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir
 _HALVES = tuple(kind.ir for kind in dtypes.HALVES)
 _FLOATS = (_FLOAT, *_HALVES)
 _ANY = (None, *ir.DataType)  # the type of a cast's result may not be known
-_ROTARY = "RotaryEmbedding"  # ONNX's own from opset 23, and onnxruntime's before
+_OVER_SCORES = ("Add", "Mul", "Div", "Where", "Cast")
+_KERNELS = "com.microsoft"  # onnxruntime's own operators
 
 Types = tuple[ir.DataType | None, ...]
 
@@ -35,14 +36,23 @@ def _half_tables(graph: Graph) -> Iterator[str]:
             yield label(node)
 
 
+def is_rotary(node: ir.Node) -> bool:
+    """Say whether a node is ONNX's own rotary operator, or onnxruntime's from before."""
+    return is_standard(node, "RotaryEmbedding") or _is_kernel(node, "RotaryEmbedding")
+
+
+def _is_kernel(node: ir.Node, *op_types: str) -> bool:
+    return node.domain == _KERNELS and node.op_type in op_types
+
+
 def _tables(node: ir.Node) -> tuple[ir.Value | None, ...]:
     """Return the tables of angles that a rotary op reads."""
     form = form_of(node.domain, node.op_type)
     if form is not None:
         return tuple(node.inputs[form.tensors :])
-    if node.op_type == _ROTARY:
+    if is_rotary(node):
         # com.microsoft: x, position_ids, cos, sin; ai.onnx: x, cos, sin, position_ids
-        first = 2 if node.domain == "com.microsoft" else 1
+        first = 2 if node.domain == _KERNELS else 1
         return tuple(node.inputs[first : first + 2])
     return ()
 
@@ -54,7 +64,7 @@ def _comes_from_half(value: ir.Value | None) -> bool:
 
 def _not_cast_back(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        if node.op_type != _ROTARY and not is_rope(node):
+        if not is_rotary(node) and not is_rope(node):
             continue
         for data, rotated in zip(node.inputs, node.outputs, strict=False):
             cast = before(data)
@@ -64,7 +74,9 @@ def _not_cast_back(graph: Graph) -> Iterator[str]:
 
 
 def _attends(node: ir.Node) -> bool:
-    return node.op_type in ("Attention", "MultiHeadAttention", "MatMul")
+    return is_standard(node, "Attention", "MatMul") or _is_kernel(
+        node, "Attention", "MultiHeadAttention"
+    )
 
 
 def _casts_around_attention(graph: Graph) -> Iterator[str]:
@@ -87,7 +99,7 @@ def _casts_around_rope(graph: Graph) -> Iterator[str]:
 def _is_cast(node: ir.Node | None, source: Types, target: Types) -> bool:
     return (
         node is not None
-        and node.op_type == "Cast"
+        and is_standard(node, "Cast")
         and type_of(node.inputs[0]) in source
         and node.outputs[0].dtype in target
     )
@@ -97,23 +109,23 @@ def _turned_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         for data, rotated in zip(node.inputs, node.outputs, strict=False):
             turned = data.producer() if data is not None else None
-            if turned is not None and turned.op_type == "Transpose" and _only_turned(rotated):
+            if turned is not None and is_standard(turned, "Transpose") and _only_turned(rotated):
                 yield label(node)
 
 
 def _only_turned(value: ir.Value) -> bool:
     readers = value.consumers()
-    return bool(readers) and all(node.op_type == "Transpose" for node in readers)
+    return bool(readers) and all(is_standard(node, "Transpose") for node in readers)
 
 
 def _attention_written_out(graph: Graph) -> Iterator[str]:
     for node in graph.of_type("Softmax"):
         scores = before(node.inputs[0])
-        while scores is not None and scores.op_type in ("Add", "Mul", "Div", "Where", "Cast"):
+        while scores is not None and is_standard(scores, *_OVER_SCORES):
             at = 1 if scores.op_type == "Where" else 0
             scores = before(scores.inputs[at])
-        weighted = [n for n in after(node.outputs[0]) if n.op_type in ("MatMul", "Cast")]
-        if scores is not None and scores.op_type == "MatMul" and weighted:
+        weighted = [n for n in after(node.outputs[0]) if is_standard(n, "MatMul", "Cast")]
+        if scores is not None and is_standard(scores, "MatMul") and weighted:
             yield label(node)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ropeexport.lint.graph_rules import is_rotary
 from ropeexport.lint.rule import Rule
 from ropeexport.onnx_files.onnx_file import OnnxFile, is_rope
 from ropeexport.ops.forms import form_of
@@ -12,11 +13,7 @@ from ropeexport.ops.forms import form_of
 def _written_out(file: OnnxFile) -> Iterator[str]:
     from ropeexport.exporting.fuse_file import replaced
 
-    own = {
-        node.outputs[0].name
-        for node in file.graph.graph
-        if is_rope(node) or node.op_type == "RotaryEmbedding"
-    }
+    own = {node.outputs[0].name for node in file.graph.graph if is_rope(node) or is_rotary(node)}
     for node in replaced(file).graph:
         made = node.outputs[0].name
         if form_of(node.domain, node.op_type) is not None and made not in own:

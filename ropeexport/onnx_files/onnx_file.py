@@ -6,6 +6,7 @@ asked for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError, first_line
+from ropeexport.onnx_files.soundness import STANDARD, faults
 from ropeexport.ops.forms import form_of
-
-STANDARD = ("", "ai.onnx")  # the domain of ONNX's own operators
 
 
 class OnnxFile:
@@ -49,7 +49,8 @@ class OnnxFile:
     @cached_property
     def whole(self) -> ir.Model:
         """The model, whose weights are known to be there."""
-        check_external_data(self.path, self.graph)
+        check_weights(self.path, self.graph)
+        _read_inner(self.graph)
         return self.graph
 
 
@@ -65,7 +66,22 @@ def load(path: Path) -> ir.Model:
         ) from error
     if not len(model.graph) or not model.opset_imports:
         raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
+    fault = next(faults(model), None)
+    if fault is not None:
+        raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again")
+    _forget_negative(model.graph)
     return model
+
+
+def _forget_negative(graph: ir.Graph) -> None:
+    """Let a size below zero, which some exporters write of a dynamic axis, be an unknown one."""
+    made = (value for node in graph for value in node.outputs)
+    for value in (*graph.inputs, *graph.outputs, *made):
+        dims = tuple(value.shape or ())
+        if any(isinstance(dim, int) and dim < 0 for dim in dims):
+            value.shape = ir.Shape(
+                [None if isinstance(dim, int) and dim < 0 else dim for dim in dims]
+            )
 
 
 def rope_nodes(model: ir.Model) -> list[ir.Node]:
@@ -105,8 +121,10 @@ def weights(model: ir.Model) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 
 def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
-    """Return the initializers that lie in other files."""
-    return [tensor for _, tensor in _weights(model) if isinstance(tensor, ir.ExternalTensor)]
+    """Return the initializers that lie in other files, those of subgraphs included."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    tensors = (value.const_value for value in values)
+    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -115,15 +133,68 @@ def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
             yield name, value.const_value
 
 
-def check_external_data(path: Path, model: ir.Model) -> None:
-    """Raise :class:`ModelFileError` unless the files that a model refers to hold its tensors."""
-    for tensor in external_tensors(model):
-        data = path.parent / tensor.location
-        end = (tensor.offset or 0) + (tensor.length or 0)
-        size = data.stat().st_size if data.is_file() else None
-        if size is None or size < end:
-            found = "no such file" if size is None else f"{size}"
-            raise ModelFileError(
-                f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
-                f"{found}; bring it back, or export again"
-            )
+def _inner(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr, list[ir.TensorProtocol]]]:
+    """Yield the attributes that are tensors, of every graph and function."""
+    for part in (model.graph, *model.functions.values()):
+        for node in part.all_nodes():
+            for attribute in list(node.attributes.values()):
+                if attribute.is_ref():
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    yield node, attribute, [attribute.as_tensor()]
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    yield node, attribute, list(attribute.as_tensors())
+
+
+def _read_inner(model: ir.Model) -> None:
+    """Read what attributes refer to: whoever writes a file elsewhere moves initializers alone."""
+    for node, attribute, tensors in _inner(model):
+        if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+            continue
+        read = [
+            ir.tensor(tensor.numpy().copy(), tensor.dtype, name=tensor.name) for tensor in tensors
+        ]
+        single = attribute.type == ir.AttributeType.TENSOR
+        value = read[0] if single else read
+        node.attributes[attribute.name] = ir.Attr(attribute.name, attribute.type, value)
+
+
+def check_weights(path: Path, model: ir.Model) -> None:
+    """Raise :class:`ModelFileError` unless a model and the files it refers to hold its tensors."""
+    initializers = (value for graph in model.graphs() for value in graph.initializers.values())
+    inner = (tensor for _, _, tensors in _inner(model) for tensor in tensors)
+    for tensor in (*(value.const_value for value in initializers), *inner):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_file(path, tensor)
+        elif isinstance(tensor, ir.serde.TensorProtoTensor):
+            _check_bytes(path, tensor)
+
+
+def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
+    """Raise unless a file in the model's folder holds a tensor."""
+    data = path.parent / tensor.location
+    if not Path(os.path.abspath(data)).is_relative_to(os.path.abspath(path.parent)):
+        raise ModelFileError(
+            f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
+            f"{tensor.location}, which onnx refuses; move it there, or export again"
+        )
+    end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
+    size = data.stat().st_size if data.is_file() else None
+    if size is None or size < end:
+        found = "no such file" if size is None else f"{size}"
+        raise ModelFileError(
+            f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
+            f"{found}; bring it back, or export again"
+        )
+
+
+def _check_bytes(path: Path, tensor: ir.serde.TensorProtoTensor) -> None:
+    """Raise unless the file's own bytes of a tensor are as many as its shape says."""
+    if not tensor.raw.HasField("raw_data"):
+        return
+    found = len(tensor.raw.raw_data)
+    if found != tensor.nbytes:
+        raise ModelFileError(
+            f"{path}: weight {tensor.name}: expected {tensor.nbytes} bytes, got {found}; export it "
+            "again"
+        )

@@ -21,6 +21,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
 from ropeexport.movers import MOVERS
+from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.onnx_files.variants import inlined
 
 _FOREIGN = tuple(kind.ir for kind in FOREIGN.values())
@@ -66,6 +67,8 @@ def _twin(model: ir.Model, retype: _Retype) -> ir.Model:
     typed = typed.clone() if typed is model else typed
     ShapeInferencePass(check_type=False, strict_mode=False)(typed)
     retype.graph(typed.graph)
+    for function in typed.functions.values():  # those that could not be inlined
+        retype.graph(function.graph)
     return typed
 
 
@@ -85,7 +88,7 @@ class _Retype:
         for node in list(graph):
             for attribute in list(node.attributes.values()):
                 self._attribute(node, attribute)
-            if self.rounds and node.op_type not in _ROUNDED:
+            if self.rounds and not is_standard(node, *_ROUNDED):
                 self._round(graph, node, own)
 
     def _values(self, values: Iterable[ir.Value]) -> None:
@@ -122,7 +125,9 @@ class _Retype:
 
     def _attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         name = attribute.name
-        if name in ("to", "dtype") and attribute.value in self.into:
+        if attribute.is_ref():
+            _refuse_given(node, attribute)
+        elif name in ("to", "dtype") and attribute.value in self.into:
             node.attributes[name] = ir.AttrInt64(name, self.into[ir.DataType(attribute.value)])
         elif attribute.type == ir.AttributeType.TENSOR:
             node.attributes[name] = ir.AttrTensor(name, self._tensor(attribute.as_tensor()))
@@ -138,3 +143,13 @@ class _Retype:
             return tensor
         wide = tensor.numpy().astype(self.into[tensor.dtype].numpy())
         return ir.tensor(wide, name=tensor.name)
+
+
+def _refuse_given(node: ir.Node, attribute: ir.Attr) -> None:
+    """Raise for an attribute that says a type and is left to the callers of a function."""
+    if attribute.name in ("to", "dtype", "value_float", "value_floats"):
+        raise ModelFileError(
+            f"{node.op_type} {str(node.name)!r}: its attribute {attribute.name!r} is given by each "
+            "call of its function, whose operators are of another version than the model's, so it "
+            "cannot be computed in another type; bring the function to the model's opset"
+        )

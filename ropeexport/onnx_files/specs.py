@@ -48,13 +48,18 @@ def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
 
 def spec_of(value: ir.Value, role: Role) -> TensorSpec:
     """Return the name, type and shape of a tensor; a dimension without a name gets one."""
-    if value.dtype in (None, ir.DataType.UNDEFINED):
-        raise ModelFileError(f"{value.name}: expected a tensor of a known type, got {value.type}")
+    dtype = value.dtype if isinstance(value.type, ir.TensorType) else None
+    if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
+        raise ModelFileError(f"{value.name}: expected a tensor of numbers, got {_called(value)}")
     shape = tuple(
         dim if isinstance(dim, int) else dim.value or f"{value.name}_{axis}"
         for axis, dim in enumerate(value.shape or ())
     )
-    return TensorSpec(name=str(value.name), dtype=str(value.dtype.numpy()), shape=shape, role=role)
+    return TensorSpec(name=str(value.name), dtype=str(dtype.numpy()), shape=shape, role=role)
+
+
+def _called(value: ir.Value) -> str:
+    return "no type" if value.type is None else str(value.type)
 
 
 def _role(value: ir.Value) -> Role:

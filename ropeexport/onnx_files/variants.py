@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from graphlib import TopologicalSorter
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from ropeexport.onnx_files.onnx_file import opset
+from ropeexport.onnx_files.soundness import STANDARD
 from ropeexport.ops import attention
 from ropeexport.ops.apply_rope import Body, rope_function
 from ropeexport.ops.forms import form_of
@@ -15,13 +19,41 @@ from ropeexport.ops.forms import form_of
 def inlined(model: ir.Model) -> ir.Model:
     """Return a model with its function bodies in the place of their calls.
 
-    For runtimes that know ONNX's own operators only.
+    For runtimes that know ONNX's own operators only.  A function of other versions of operators
+    than the model's means something else in the model's graph: it stays, and what it calls.
     """
     made = with_standard_attention(model)
     if made.functions:
         made = made.clone() if made is model else made
-        InlinePass()(made)
+        fitting = _fitting(made)
+        InlinePass(lambda function: function.identifier() in fitting)(made)
+        order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
+        for name in order.static_order():  # onnx's reference evaluator wants what is called first
+            if name in made.functions:
+                made.functions[name] = made.functions.pop(name)
     return made
+
+
+def _fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
+    """Return the functions that can take their calls' places: the versions that they import."""
+    imports = _versions(model.opset_imports)
+    kept: list[ir.OperatorIdentifier] = []
+    for identifier, function in model.functions.items():
+        own = _versions(function.opset_imports)
+        if any(imports.setdefault(domain, version) != version for domain, version in own.items()):
+            kept.append(identifier)
+    for identifier in kept:  # what a function that stays calls is read in that one's versions
+        called = _called(model.functions[identifier])
+        kept += [other for other in model.functions if other in called and other not in kept]
+    return set(model.functions) - set(kept)
+
+
+def _called(function: ir.Function) -> set[ir.OperatorIdentifier]:
+    return {node.op_identifier() for node in function.all_nodes()}
+
+
+def _versions(imports: Mapping[str, int]) -> dict[str, int]:
+    return {"" if domain in STANDARD else domain: version for domain, version in imports.items()}
 
 
 def with_standard_attention(model: ir.Model) -> ir.Model:

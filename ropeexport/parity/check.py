@@ -96,6 +96,7 @@ def _open_judge_of_file(
     artifact: Artifact, module: Module | None, options: Options, stack: ExitStack
 ) -> Judge:
     """Hold a folder to the file that it is made of."""
+    from ropeexport.onnx_files.specs import output_specs
     from ropeexport.parity.check_files import open_yardstick
     from ropeexport.parity.onnx_oracle import OnnxOracle
 
@@ -106,7 +107,9 @@ def _open_judge_of_file(
         )
     original, record = artifact.original, artifact.manifest
     yardstick, _ = open_yardstick(original, record, stack)
-    return Judge(record, OnnxOracle(original), yardstick, options.override)
+    roles = {spec.name: spec.role for spec in output_specs(original.graph)}
+    oracle = OnnxOracle(original)
+    return Judge(record, oracle, yardstick, options.override, reference_roles=roles)
 
 
 def _announce(contender: Contender, listener: Listener) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.errors import ParityError
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, is_standard
 from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
@@ -77,7 +77,7 @@ def cause_in_graph(file: OnnxFile) -> str:
     model = file.graph
     parts = (model.graph, *model.functions.values())
     nodes = (node for part in parts for node in part.all_nodes())
-    drawing = [node for node in nodes if node.op_type in _RANDOM]
+    drawing = [node for node in nodes if is_standard(node, *_RANDOM)]
     if not drawing:
         return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
     shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])

@@ -196,3 +196,16 @@ def test_every_rule_has_a_test_and_a_line() -> None:
 def test_inspection_stays_as_it_was(export_once) -> None:
     folder = export_once()
     assert lint(subject_of(folder)).inspection == inspect(subject_of(folder))
+
+
+def test_an_operator_of_another_domain_is_none_of_the_rules() -> None:
+    text = '<ir_version: 10, opset_import: ["" : 23, "my" : 1]>\n'
+    text += "g (float16[b, 2, l, 8] q, float16[b, 2, l, 8] k, float16[b, 2, l, 8] v)"
+    text += " => (float16[b, 2, l, 8] y) { t = Transpose<perm = [0, 1, 3, 2]>(k)"
+    text += " s = MatMul(q, t) w = Softmax(s) y = MatMul(w, v) }"
+    other = ir.from_proto(onnx.parser.parse_model(text))
+    assert found_in(Graph(other)) == {"attention-written-out"}
+    for node in other.graph:
+        if node.op_type == "MatMul":
+            node.domain = "my"
+    assert found_in(Graph(other)) == set()

@@ -13,7 +13,7 @@ import ropeexport as package
 from ropeexport import manifest
 
 
-def plain_file(path: Path) -> Path:
+def plain_file(path: Path, dtype: str = "float") -> Path:
     """Write the half rotation in plain operators."""
     graph = """<ir_version: 10, opset_import: ["" : 23]>
     g (float[batch, 2, length, 8] x, float[length, 8] cos, float[length, 8] sin)
@@ -23,7 +23,7 @@ def plain_file(path: Path) -> Path:
         turned = Concat<axis = 3>(c, a)
         left = Mul(x, cos) right = Mul(turned, sin) y = Add(left, right)
     }"""
-    onnx.save(onnx.parser.parse_model(graph), path)
+    onnx.save(onnx.parser.parse_model(graph.replace("float[", f"{dtype}[")), path)
     return path
 
 
@@ -56,6 +56,14 @@ def test_what_is_right_passes_and_what_is_wrong_fails(fused: Path) -> None:
     wrong = package.check(fused, runtimes=["onnxruntime"], locate=True)
     assert (wrong.verdict, wrong.locations[0].runtime) == ("FAIL", "onnxruntime")
     assert wrong.locations[0].tensor == "y"
+
+
+def test_the_rotations_rule_is_the_ops_and_not_that_of_a_file_without_it(tmp_path: Path) -> None:
+    package.fuse(plain_file(tmp_path / "plain.onnx", "bfloat16"), tmp_path / "out")
+    report = package.check(tmp_path / "out", runtimes=["onnxruntime"], cases=4)
+    assert report.verdict == "PASS"
+    rules = {(c.runtime, c.bound.rule) for c in report.comparisons if c.bound is not None}
+    assert rules == {("reference", "rounding"), ("onnxruntime", "rotation")}
 
 
 def test_it_moves_with_its_file(fused: Path, tmp_path: Path) -> None:

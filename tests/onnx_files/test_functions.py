@@ -1,0 +1,67 @@
+"""Functions of others in a file: those of other versions of operators stay calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport.errors import ModelFileError
+from ropeexport.onnx_files.onnx_file import load
+from ropeexport.onnx_files.retype import float32_twin, float64_twin
+from ropeexport.onnx_files.variants import inlined, whole_message
+from ropeexport.parity.check_files import check_files
+from ropeexport.parity.options import Options
+
+# ReduceMax takes its axes as an input from opset 18 on, before as an attribute
+OLD = """<ir_version: 10, opset_import: ["" : 23, "my" : 1]>
+g (float[n, 4] x) => (float[n, 1] y) { y = my.Top(x) }
+<domain: "my", opset_import: ["" : 17, "my" : 1]>
+Top (x) => (z) { a = my.Third(x) z = ReduceMax<axes = [1]>(a) }
+<domain: "my", opset_import: ["" : 23]>
+Third (x) => (z) { t = Constant<value_float = 3.0>() z = Div(x, t) }"""
+
+
+def written(path: Path, text: str = OLD) -> Path:
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def test_a_function_of_another_opset_stays_and_what_it_calls(tmp_path: Path) -> None:
+    plain = inlined(load(written(tmp_path / "m.onnx")))
+    assert {name for _, name, _ in plain.functions} == {"Top", "Third"}
+    assert [node.op_type for node in plain.graph] == ["Top"]
+
+
+def test_it_is_computed_in_float64_all_the_same(tmp_path: Path) -> None:
+    twin = whole_message(float64_twin(load(written(tmp_path / "m.onnx"))))
+    x = np.random.default_rng(0).standard_normal((5, 4))
+    (y,) = ReferenceEvaluator(twin).run(None, {"x": x})
+    assert y.dtype == np.float64
+    np.testing.assert_array_equal(y, (x / 3).max(axis=1, keepdims=True))
+
+
+def test_a_file_with_it_is_compared(tmp_path: Path) -> None:
+    same = OLD.replace("ReduceMax<axes = [1]>", "Sigmoid").replace("[n, 1]", "[n, 4]")
+    file = written(tmp_path / "m.onnx", same)  # onnxruntime inlines it, whatever its opset
+    assert check_files(file, file, Options(count=2)).verdict == "PASS"
+
+
+def test_a_type_that_a_call_gives_and_a_rounding_without_a_type_are_refused(tmp_path) -> None:
+    given = OLD.replace("Top(x)", "Top<kind = 1>(x)").replace("Top (x)", "Top <kind> (x)")
+    given = given.replace("z = ReduceMax", "b = Cast<to: int = @kind>(a) z = ReduceMax")
+    given = given.replace("[1]>(a)", "[1]>(b)")
+    with pytest.raises(ModelFileError, match=r"'to' is given by each call .* bring the function"):
+        float64_twin(load(written(tmp_path / "given.onnx", given)))
+    half = load(written(tmp_path / "half.onnx", OLD.replace("float[n", "bfloat16[n")))
+    with pytest.raises(ModelFileError, match="rounding cannot be emulated"):
+        float32_twin(half)
+
+
+def test_a_function_of_the_models_opset_is_inlined(tmp_path: Path) -> None:
+    model: ir.Model = load(written(tmp_path / "m.onnx", OLD.replace("17", "23")))
+    assert not inlined(model).functions
