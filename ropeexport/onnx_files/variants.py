@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
 
 from ropeexport.onnx_files.onnx_file import opset
 from ropeexport.onnx_files.soundness import STANDARD
@@ -27,6 +27,7 @@ def inlined(model: ir.Model) -> ir.Model:
         made = made.clone() if made is model else made
         fitting = _fitting(made)
         InlinePass(lambda function: function.identifier() in fitting)(made)
+        RemoveUnusedFunctionsPass()(made)
         order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
         for name in order.static_order():  # onnx's reference evaluator wants what is called first
             if name in made.functions:

@@ -65,3 +65,10 @@ def test_a_type_that_a_call_gives_and_a_rounding_without_a_type_are_refused(tmp_
 def test_a_function_of_the_models_opset_is_inlined(tmp_path: Path) -> None:
     model: ir.Model = load(written(tmp_path / "m.onnx", OLD.replace("17", "23")))
     assert not inlined(model).functions
+
+
+def test_what_nothing_calls_is_left_out(tmp_path: Path) -> None:
+    model = load(written(tmp_path / "m.onnx"))
+    node = next(iter(model.graph))
+    node.op_type, node.domain = "Neg", ""
+    assert not inlined(model).functions
