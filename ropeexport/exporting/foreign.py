@@ -18,7 +18,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
 OLDEST_OPSET = 17

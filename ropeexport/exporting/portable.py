@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ropeexport.operators import is_standard
+
 _MASK = 3  # Attention's input
 _ROWS = -2
 
@@ -17,7 +19,7 @@ def make_portable(model: ir.Model) -> int:
     """Rewrite, in place, what onnxruntime would refuse; return how many nodes."""
     count = 0
     for node in list(model.graph):
-        if node.domain not in ("", "ai.onnx"):
+        if not is_standard(node):
             continue
         if node.op_type == "Attention" and _has_one_row(node):
             _expand_mask(node)

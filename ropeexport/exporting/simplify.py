@@ -13,7 +13,7 @@ import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144

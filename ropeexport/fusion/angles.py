@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from ropeexport.fusion.building import Nodes, ints
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.probe import deep_sources
-from ropeexport.movers import KEEP_ORDER, that_keep
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import KEEP_ORDER, is_standard, that_keep
 from ropeexport.ops import names
 from ropeexport.ops.forms import Form, form_of
 from ropeexport.ops.rope_table import MAX_POSITION, digit_tables

@@ -15,7 +15,7 @@ from ropeexport.fusion.probe import NotRotaryError, Rotary, deep_values, probe
 from ropeexport.fusion.regions import Regions
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops.forms import Tables, tables_for
 
 _FLOATS = tuple(kind.ir for kind in EXPORTED.values())

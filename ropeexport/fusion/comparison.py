@@ -31,7 +31,7 @@ from ropeexport.fusion.evaluation import (
     static_shape,
 )
 from ropeexport.fusion.rewrite import Region
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
 # no two axes alike; then all alike, for sizes that have to agree; then odd ones

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
 Array = NDArray[Any]

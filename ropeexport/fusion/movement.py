@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ropeexport.movers import MOVERS, Mover
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import MOVERS, Mover, is_standard
 
 # beside what moves elements: what rounds or negates each
 _LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}

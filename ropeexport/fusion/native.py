@@ -10,7 +10,7 @@ from ropeexport.fusion.probe import Entry, Rotary, Selection
 from ropeexport.fusion.regions import Region
 from ropeexport.fusion.twins import Twins
 from ropeexport.manifest import Refusal
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops.forms import ROTARY_SIZE, pairing_of_rotary
 
 # its tables are (B, L, P) and know no heads, as the op's

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ropeexport.fusion.evaluation import Array, Given, Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement, is_float
 from ropeexport.fusion.regions import Region
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 from ropeexport.ops.apply_rope import rotate
 from ropeexport.ops.forms import PAIRINGS
 

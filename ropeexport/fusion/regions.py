@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ropeexport.fusion.movement import Movement, is_float
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import is_standard
 
 _MOST_PRODUCTS = 8
 _MOST_STEPS = 12

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from ropeexport.movers import KEEP_ELEMENTS, that_keep
-from ropeexport.onnx_files.onnx_file import is_rope, is_standard
+from ropeexport.onnx_files.onnx_file import is_rope
 from ropeexport.onnx_files.variants import with_standard_attention
+from ropeexport.operators import KEEP_ELEMENTS, is_standard, that_keep
 
 _MOVERS = KEEP_ELEMENTS | that_keep("copies")
 

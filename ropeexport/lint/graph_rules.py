@@ -9,7 +9,8 @@ import onnx_ir as ir
 from ropeexport import dtypes
 from ropeexport.lint.graph import Graph, after, before, label, type_of
 from ropeexport.lint.rule import Rule
-from ropeexport.onnx_files.onnx_file import is_rope, is_standard
+from ropeexport.onnx_files.onnx_file import is_rope
+from ropeexport.operators import is_standard
 from ropeexport.ops.forms import form_of
 
 _DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir

@@ -16,7 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError, first_line
-from ropeexport.onnx_files.soundness import STANDARD, faults
+from ropeexport.onnx_files.soundness import faults
+from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
 
 
@@ -92,11 +93,6 @@ def rope_nodes(model: ir.Model) -> list[ir.Node]:
 def is_rope(node: ir.Node) -> bool:
     """Say whether a node is one of ropeexport's rotary ops."""
     return form_of(node.domain, node.op_type) is not None
-
-
-def is_standard(node: ir.Node, *op_types: str) -> bool:
-    """Say whether a node is one of ONNX's own operators, of these types where any are given."""
-    return node.domain in STANDARD and (not op_types or node.op_type in op_types)
 
 
 def opset(model: ir.Model) -> int:

@@ -20,9 +20,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
-from ropeexport.movers import MOVERS
-from ropeexport.onnx_files.onnx_file import is_standard
 from ropeexport.onnx_files.variants import inlined
+from ropeexport.operators import MOVERS, is_standard
 
 _FOREIGN = tuple(kind.ir for kind in FOREIGN.values())
 # they move elements, or hand on a branch's: what they return is rounded already

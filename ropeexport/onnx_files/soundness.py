@@ -12,9 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 import onnx
 import onnx_ir as ir
 
+from ropeexport.operators import STANDARD
 from ropeexport.ops.registry import op_of
-
-STANDARD = ("", "ai.onnx")  # the domain of ONNX's own operators
 
 
 def faults(model: ir.Model) -> Iterator[str]:

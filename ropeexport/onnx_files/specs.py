@@ -12,8 +12,7 @@ import onnx_ir as ir
 
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import Role, TensorSpec
-from ropeexport.movers import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, that_keep
-from ropeexport.onnx_files.onnx_file import is_standard
+from ropeexport.operators import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, is_standard, that_keep
 from ropeexport.ops.registry import op_of
 
 _REPEATS = that_keep("copies") | {"Identity"}

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
 
 from ropeexport.onnx_files.onnx_file import opset
-from ropeexport.onnx_files.soundness import STANDARD
+from ropeexport.operators import STANDARD
 from ropeexport.ops import attention
 from ropeexport.ops.apply_rope import Body, rope_function
 from ropeexport.ops.forms import form_of

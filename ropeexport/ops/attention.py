@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ropeexport.operators import is_standard
 from ropeexport.ops import names
 from ropeexport.ops.op import FLOATS, Array, Op
 
@@ -123,7 +124,7 @@ def share_attention(model: ir.Model) -> int:
 
 def _heads(node: ir.Node) -> int | None:
     """Return the number of heads of an Attention that the op computes; None of any other node."""
-    if node.domain not in ("", "ai.onnx") or node.op_type != "Attention":
+    if not is_standard(node, names.ATTENTION):
         return None
     inputs = [x for x in node.inputs if x is not None]
     outputs = [y for y in node.outputs if y.uses() or y.is_graph_output()]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.errors import ParityError
-from ropeexport.onnx_files.onnx_file import OnnxFile, is_standard
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import float64_twin
 from ropeexport.onnx_files.variants import whole_message
+from ropeexport.operators import is_standard
 from ropeexport.parity.truth import Truth, floats_in_float64, truth_of
 from ropeexport.runners.arrays import Arrays, Float64s
 

@@ -1,12 +1,24 @@
-"""ONNX's operators that only move elements: what each keeps of its data, in one table.
+"""ONNX's own operators: which nodes are of them, and what those that only move elements keep.
 
-Every stage that looks through such operators (recognition, roles of inputs, types, lint) asks here.
+Every stage that looks through operators that move (recognition, roles of inputs, types, lint) asks
+the one table here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+STANDARD = ("", "ai.onnx")  # their domain
+
+
+def is_standard(node: ir.Node, *op_types: str) -> bool:
+    """Say whether a node is one of ONNX's own operators, of these types where any are given."""
+    return node.domain in STANDARD and (not op_types or node.op_type in op_types)
+
 
 Keeps = Literal["order", "elements", "some", "copies", "joined"]
 
