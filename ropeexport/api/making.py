@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from ropeexport.api.given import ModelOptions, example_of, left_as_it_was, named, source_of
 from ropeexport.api.results import Export, Fusion
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
-from ropeexport.manifest import EngineRecord, InputRole, Source
+from ropeexport.manifest import EngineRecord, InputRole
 from ropeexport.packages import require
 
 if TYPE_CHECKING:
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from ropeexport.trt.build import Choice
 
 Shapes = str | Mapping[str, Sequence[int]]
-
-
-class ModelOptions(TypedDict, total=False):
-    """What a MODEL that is named may be given: sizes and type, or the config of its class."""
-
-    batch: int
-    heads: int
-    head_dim: int
-    length: int
-    dtype: str
-    config: str | Path
 
 
 def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
@@ -172,17 +161,17 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     if isinstance(module, str):
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
             raise UsageError(f"{module}: kwargs, dynamic_axes and weights are for a module")
-        example, source = _named(module, model)
+        example, source = named(module, model)
         held: Any = module if source.kind == "factory" else None
     else:
         if model:
             raise UsageError(
                 f"{', '.join(model)}: only for a MODEL that is named, not for a module"
             )
-        example = _example(module, kwargs, dynamic_axes, place)
-        source = _source(example)
+        example = example_of(module, kwargs, dynamic_axes, place)
+        source = source_of(example)
         held = example if place is None else module
-    with _left_as_it_was(example.module):
+    with left_as_it_was(example.module):
         example = checked(example)
         example = replace(
             example,
@@ -344,80 +333,3 @@ def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:
     if isinstance(given, str):
         return parse_shapes(given)
     return {name: tuple(shape) for name, shape in given.items()} if given else None
-
-
-def _named(model: str, given: ModelOptions) -> tuple[Example, Source]:
-    """Load a MODEL that is named, with the options that are its own."""
-    from ropeexport.models import sources
-    from ropeexport.models.builtin_models import BUILTINS, Options
-    from ropeexport.models.hub.load import is_library_model
-
-    sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
-    config = sizes.pop("config", None)
-    dtype = sizes.pop("dtype", None) if is_library_model(model) else None
-    if sizes and model not in BUILTINS:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
-        raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
-    place = Path(config) if config is not None else None
-    return sources.load(model, Options(**sizes), place, dtype)
-
-
-def _example(
-    module: nn.Module | Callable[[], nn.Module] | Example,
-    kwargs: Mapping[str, Any] | None,
-    dynamic_axes: Mapping[str, Mapping[int, str]] | None,
-    weights: Path | None,
-) -> Example:
-    from ropeexport.models.example import Example
-    from ropeexport.models.input_tree import has_tensor
-
-    if isinstance(module, Example):
-        if any(x is not None for x in (kwargs, dynamic_axes, weights)):
-            raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
-        return module
-    if not isinstance(kwargs, Mapping):
-        given = "none" if kwargs is None else type(kwargs).__name__
-        raise UsageError(
-            f"kwargs: expected the arguments of forward by name, {{'x': tensor}}, got {given}"
-        )
-    inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
-    return Example(
-        module=_module(module, weights),
-        inputs=inputs,
-        dynamic_axes=dynamic_axes or {},
-        constants={name: value for name, value in kwargs.items() if name not in inputs},
-        weights=weights,
-    )
-
-
-def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> nn.Module:
-    from torch import nn
-
-    from ropeexport.weights.safetensors_files import find
-    from ropeexport.weights.skeleton import skeleton
-
-    if weights is None:
-        if not isinstance(module, nn.Module):
-            raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
-        return module
-    if isinstance(module, nn.Module):
-        raise UsageError(
-            "module: with weights, expected a callable that makes the module, so that no weight "
-            f"takes memory; got a {type(module).__name__} that is made already"
-        )
-    if not find(weights):
-        raise UsageError(f"weights: no safetensors file in {weights}")
-    return skeleton(module)
-
-
-def _source(example: Example) -> Source:
-    kind = type(example.module)
-    return Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}")
-
-
-@contextmanager
-def _left_as_it_was(module: nn.Module) -> Iterator[None]:
-    from ropeexport.models.example import evaluated, unchanged
-
-    with unchanged(module), evaluated(module):
-        yield
