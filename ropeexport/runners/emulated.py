@@ -6,7 +6,6 @@ It is for machines whose onnxruntime has no bfloat16 kernels, and is never a run
 from __future__ import annotations
 
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -73,12 +72,8 @@ class EmulatedRunner(Runner):
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let the model go."""
         self._runner = None
 
     def call(self, loaded: Arrays) -> dict[str, NDArray[np.generic]]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -112,12 +111,8 @@ class OpenvinoRunner(Runner):
         self._call_on_zeros(specs)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let the model go."""
         self._request = None
 
     def _call_on_zeros(self, specs: Sequence[TensorSpec]) -> None:

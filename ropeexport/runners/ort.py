@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import math
 from importlib.util import find_spec
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -134,12 +133,8 @@ class OrtRunner(Runner):
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let the model go."""
         self._session = self._bound = None
 
     def load(self, inputs: Arrays) -> Any:

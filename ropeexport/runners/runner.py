@@ -74,6 +74,9 @@ class Runner(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Let the model go; by default there is nothing to do."""
         return
 

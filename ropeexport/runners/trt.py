@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -100,12 +99,8 @@ class TensorrtRunner(Runner):
         self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let the model go."""
         if self._session is not None:
             self.keep()
         self._session = None
