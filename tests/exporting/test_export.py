@@ -21,7 +21,18 @@ from ropeexport.manifest import Source
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS
 from ropeexport.models.example import Example
+from ropeexport.testing import assert_parity
 from ropeexport.weights.integrity import check_weights
+
+
+def exact(module):
+    """Return a module, or a function, on arrays."""
+
+    def run(**inputs):
+        return module(**{n: torch.from_numpy(x) for n, x in inputs.items()}).detach().numpy()
+
+    return run
+
 
 SMALL = {"heads": 2, "head_dim": 16}
 FACTORY = Path(__file__).parents[1] / "user_models.py"
@@ -102,8 +113,8 @@ def test_sizes_stay_dynamic_and_pe_broadcasts(
         onnxruntime.InferenceSession(path) if runtime == "onnxruntime" else ReferenceEvaluator(path)
     )
     ours = runs.run(None, feeds)[0]
-    eager = ropeexport.attention(q, k, v, pe).numpy()
-    np.testing.assert_allclose(ours, eager, rtol=0, atol=32 * np.finfo(np.float32).eps)
+    eager = ropeexport.attention(q, k, v, pe)
+    assert_parity(ours, exact(ropeexport.attention), inputs=feeds, eager=eager)
 
 
 @pytest.mark.parametrize("model", BUILTINS)
@@ -134,9 +145,9 @@ def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> No
     module = sources.rebuild(Artifact(tmp_path, record), reference)
     x, pe = torch.randn(3, 9, 32), ropeexport.rope(torch.arange(9).expand(3, 9), 8, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    ours = session.run(None, {"x": x.numpy(), "pe": pe.numpy()})[0]
-    eager = module(x, pe).detach().numpy()
-    np.testing.assert_allclose(ours, eager, rtol=0, atol=64 * np.finfo(np.float32).eps)
+    feeds = {"x": x.numpy(), "pe": pe.numpy()}
+    eager = module(x, pe).detach()
+    assert_parity(session.run(None, feeds)[0], exact(module.double()), inputs=feeds, eager=eager)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +218,9 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     eager = sources.rebuild(Artifact(tmp_path, record))
     x, pe = torch.randn(2, 5, 32), ropeexport.rope(torch.arange(5).expand(2, 5), 16, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    ours = session.run(None, {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()})[0]
-    expected = eager(x, pe).detach().numpy()
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=64 * np.finfo(np.float32).eps)
+    feeds = {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()}
+    found = eager(x, pe).detach()
+    assert_parity(session.run(None, feeds)[0], exact(eager.double()), inputs=feeds, eager=found)
 
 
 def test_a_smaller_model_takes_the_data_file_of_the_former_with_it(

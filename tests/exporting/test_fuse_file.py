@@ -12,11 +12,16 @@ import onnxruntime
 import pytest
 import torch
 from fusion.writings import WRITINGS
+from onnx.reference import ReferenceEvaluator
 
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.manifest import Axis
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.retype import float64_twin
+from ropeexport.onnx_files.variants import whole_message
+from ropeexport.testing import assert_parity
 
 
 def write_foreign(path: Path, name: str, opset: int, *, external: bool = False) -> None:
@@ -49,11 +54,20 @@ def write_by_tracing(path: Path, name: str, opset: int) -> None:
         )
 
 
+FEEDS = {
+    "x": np.random.default_rng(0).standard_normal((3, 9, 16)).astype(np.float32),
+    "pos": np.arange(9)[None].repeat(3, 0),
+}
+
+
 def run(path: Path) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, 9, 16)).astype(np.float32)
-    pos = np.arange(9)[None].repeat(3, 0)
-    return onnxruntime.InferenceSession(path).run(None, {"x": x, "pos": pos})
+    return onnxruntime.InferenceSession(path).run(None, FEEDS)
+
+
+def exact(path: Path):
+    """Return what a file means, in float64, as a function of its inputs."""
+    evaluator = ReferenceEvaluator(whole_message(float64_twin(OnnxFile(path).whole)))
+    return lambda **inputs: evaluator.run(None, inputs)
 
 
 # torch's older exporter alone writes opset 17, and of our writings no others that onnxruntime runs
@@ -69,11 +83,9 @@ def test_a_foreign_file_is_fused(tmp_path: Path, name: str, opset: int) -> None:
     assert (count.found, count.replaced) == (1, 1)
     assert record == manifest.read(tmp_path / "out")
     assert record.model.opset == 23
-    for ours, theirs in zip(
-        run(tmp_path / "out" / "model.onnx"), run(tmp_path / "in.onnx"), strict=True
-    ):
-        bound = 16 * np.finfo(np.float32).eps * np.abs(theirs).max()
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+    original = exact(tmp_path / "in.onnx")
+    ours, theirs = run(tmp_path / "out" / "model.onnx"), run(tmp_path / "in.onnx")
+    assert_parity(ours, original, inputs=FEEDS, eager=theirs)
 
 
 def test_a_file_without_rope_is_left_alone(tmp_path: Path) -> None:
@@ -106,11 +118,10 @@ def test_an_output_is_kept_without_force(tmp_path: Path) -> None:
 def test_a_file_is_fused_in_its_own_place_beside_its_data(tmp_path: Path) -> None:
     write_foreign(tmp_path / "model.onnx", "Half", 23, external=True)
     data = (tmp_path / "model.onnx.data").read_bytes()
-    before = run(tmp_path / "model.onnx")
+    before, original = run(tmp_path / "model.onnx"), exact(tmp_path / "model.onnx")
     fuse_file(tmp_path / "model.onnx", tmp_path, force=True, require_rope=1)
     assert (tmp_path / "model.onnx.data").read_bytes() == data
-    for ours, theirs in zip(run(tmp_path / "model.onnx"), before, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert_parity(run(tmp_path / "model.onnx"), original, inputs=FEEDS, eager=before)
 
 
 @pytest.mark.parametrize(("size", "got"), [(None, "no such file"), (10, "got 10")])
