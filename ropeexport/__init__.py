@@ -96,5 +96,8 @@ class _Package(ModuleType):
         if not (name in _HOMES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return import_module, (self.__name__,)  # code of a caller's that names it can be pickled
+
 
 sys.modules[__name__].__class__ = _Package

@@ -8,6 +8,7 @@ from ropeexport.errors import MissingError
 
 # the set of pyproject.toml that brings each, or the package of another name
 _BROUGHT_BY = {
+    "cloudpickle": "ropeexport[cpu]",
     "diffusers": "ropeexport[models]",
     "torch": "ropeexport[export]",
     "transformers": "ropeexport[models]",

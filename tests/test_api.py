@@ -8,6 +8,8 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
+from types import ModuleType
 from typing import NamedTuple
 
 import onnx
@@ -229,15 +231,76 @@ def test_a_held_module_is_located(tmp_path: Path) -> None:
             assert "test_api.py" in location.source
 
 
-def test_bench_says_what_it_needs_instead_of_a_held_module(tmp_path: Path) -> None:
+BENCH = {"against": ["eager"], "rounds": 1, "repeats": 1, "threads": 1, "device": "cpu"}
+
+
+def benched(folder: Path, module: object, *against: str) -> dict[str, str]:
+    found = package.bench(folder, module=module, **{**BENCH, "against": ["eager", *against]})
+    return {contender.name: contender.status for contender in found.contenders}
+
+
+def test_bench_takes_a_held_module_as_it_is(tmp_path: Path) -> None:
+    class Local(Attention):  # no other process can import it
+        pass
+
+    module = Local()
+    export(tmp_path, module)
+    both = {"eager": "TIMED", "ropeexport": "TIMED"}
+    assert benched(tmp_path, module, "plain") == both | {"plain": "TIMED"}
+    assert module.training
+    assert benched(tmp_path, Local) == both  # the weights are then the file's
+    module.qkv.weight.data += 1  # no longer what was exported, here and in every process
+    found = benched(tmp_path, module, "plain")
+    assert found == {"eager": "TIMED", "ropeexport": "WRONG", "plain": "TIMED"}
+
+
+def test_the_record_of_a_bench_says_how_it_was_called(tmp_path: Path) -> None:
     module = Attention()
     export(tmp_path, module)
-    with pytest.raises(package.UsageError, match=r"a factory's reference.*processes of their own"):
-        package.bench(tmp_path, module=module)
-    quick = {"rounds": 1, "repeats": 1, "threads": 1, "device": "cpu"}
-    found = package.bench(tmp_path, module=f"{TEST}:factory", against=["eager"], **quick)
-    assert {c.name: c.status for c in found.contenders} == {"eager": "TIMED", "ropeexport": "TIMED"}
-    assert (tmp_path / "bench.json").is_file()
+    held = package.bench(tmp_path, module=module, **BENCH).command
+    assert held.startswith(f"ropeexport.bench({str(tmp_path)!r}, module=Attention(...), device=")
+    named = package.bench(tmp_path, module=f"{TEST}:factory", **BENCH).command
+    assert named.endswith(f"--module {TEST}:factory")
+
+
+def test_bench_of_what_does_not_pickle_says_what_to_pass(tmp_path: Path) -> None:
+    module = Attention()
+    export(tmp_path, module)
+    module.lock = Lock()
+    with pytest.raises(package.UsageError, match=r"^module: .* pickles.*file.py:factory'$"):
+        package.bench(tmp_path, module=module, **BENCH)
+    assert module.training
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_code_that_no_other_process_can_import_fails_in_one_line(tmp_path: Path) -> None:
+    class Gone(Attention):
+        pass
+
+    Gone.__module__, Gone.__qualname__ = "gone", "Gone"
+    sys.modules["gone"] = ModuleType("gone")
+    sys.modules["gone"].Gone = Gone
+    try:
+        export(tmp_path, module := Gone())
+        found = package.bench(tmp_path, module=module, **BENCH)
+    finally:
+        del sys.modules["gone"]
+    assert [contender.status for contender in found.contenders] == ["FAILED", "TIMED"]
+    reason = found.contenders[0].reason
+    assert "No module named 'gone'" in reason
+    assert "pass a factory's reference" in reason
+
+
+def test_build_holds_the_file_to_the_module(tmp_path: Path) -> None:
+    module = Attention()
+    export(tmp_path, module)
+    module.qkv.weight.data[0, 0] += 1
+    with pytest.raises(package.UsageError, match=r"got another qkv\.weight; export the module"):
+        package.build(tmp_path, module=module)
+    with pytest.raises(package.UsageError, match=r"expected the module that was exported.* a str$"):
+        package.build(tmp_path, module=f"{TEST}:factory")
+    assert module.training
+    assert not (tmp_path / "model.engine").exists()
 
 
 @pytest.mark.trt
@@ -245,7 +308,7 @@ def test_build_takes_shapes_both_ways(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     made = export(tmp_path, axes={"length": (1, 16, 32)})
     shapes = {"x": (3, 24, 32), "pe": (1, 1, 24, 8, 2, 2)}
-    engine = made.build(max_shapes=shapes)
+    engine = package.build(tmp_path, module=made.module, max_shapes=shapes)
     assert engine.profile.max["x"] == (3, 24, 32)
     text = "x:3x24x32,pe:1x1x24x8x2x2"
     again = package.build(str(tmp_path), max_shapes=text, force=True)

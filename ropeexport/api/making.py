@@ -262,6 +262,7 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     max_shapes: Shapes | None = None,
     plugins: str | Path | None = None,
     embed_plugin: bool = True,
+    module: nn.Module | Example | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -284,6 +285,9 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         The plugin library, in place of the cached one.
     embed_plugin : bool
         Put the plugin library into the engine.
+    module : nn.Module or Example
+        What the folder was exported from, where you hold it: before the build its weights are
+        compared with the file's, of which alone an engine is made.
     force : bool
         Overwrite an existing engine.
     on_progress : callable
@@ -324,7 +328,26 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         embed_plugin=embed_plugin,
         force=force,
     )
-    return run(Artifact.read(Path(path)), options, on_progress=on_progress, on_note=on_note)
+    artifact = Artifact.read(Path(path))
+    if module is not None:
+        _check_held(artifact, module)
+    return run(artifact, options, on_progress=on_progress, on_note=on_note)
+
+
+def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:
+    """Raise unless the file has the weights of what the caller holds."""
+    require("torch")
+    from torch import nn
+
+    from ropeexport.models.example import Example
+    from ropeexport.models.sources import check_same_weights
+
+    if not isinstance(module, nn.Module | Example):
+        raise UsageError(
+            f"module: expected the module that was exported, to see that {artifact.model_path} has "
+            f"its weights, got a {type(module).__name__}"
+        )
+    check_same_weights(artifact, module)
 
 
 def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import UsageError
 from ropeexport.packages import require as require_packages
 
 if TYPE_CHECKING:
     from ropeexport.bench.records import Bench
+    from ropeexport.models.sources import Module
 
 
 def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
@@ -21,7 +21,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     against: str | Sequence[str] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
     lengths: int | Sequence[int] = (),
-    module: str | None = None,
+    module: Module | None = None,
     rounds: int = 7,
     repeats: int = 5,
     threads: int | None = None,
@@ -41,9 +41,11 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         ``cpu`` or ``cuda``; by default ``cuda`` where torch sees a GPU.
     lengths : int or sequence of int
         By default the profile's optimum.
-    module : str
-        The factory ``FILE.py:NAME`` where the model is your own code: contenders run in processes
-        of their own, which cannot take a module from yours.
+    module : nn.Module, Example, callable or str
+        What the folder was exported from, where that is your own code, as for
+        :func:`ropeexport.check`.  Contenders run in processes of their own: what you hold is
+        written for them, its weights too, into a temporary folder; a factory's reference
+        ``FILE.py:NAME`` needs no such copy.
     rounds, repeats : int
         Turns, and runs in a turn.
     threads : int
@@ -61,7 +63,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     Raises
     ------
     RopeExportError
-        Where no run can be set up: no manifest, a module that cannot be rebuilt.
+        Where no run can be set up: no manifest, a module that cannot be rebuilt, or one that does
+        not pickle.
 
     Examples
     --------
@@ -72,12 +75,6 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     {'eager': 'TIMED', 'ropeexport': 'TIMED'}
     """
     require_packages("torch", "onnxruntime", "matplotlib")
-    if module is not None and not isinstance(module, str):
-        raise UsageError(
-            f"bench: module: expected a factory's reference, 'path/to/file.py:factory', got a "
-            f"{type(module).__name__}: contenders run in processes of their own, which cannot take "
-            "an object from this one"
-        )
     from ropeexport import atomic
     from ropeexport.bench import show
     from ropeexport.bench.bench import bench as run

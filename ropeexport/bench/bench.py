@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import ropeexport
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
+from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
@@ -26,10 +27,14 @@ from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
 from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.manifest import Manifest
+from ropeexport.models import sources
+from ropeexport.models.example import bound
+from ropeexport.models.held import handed_over
 from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
 
 _CHECK_LENGTH = 64
+_HELD = "module.pt"
 _WARM_UP = 2
 _MEASURED = (
     "exporting/*.py", "fusion/*.py", "models/**/*.py", "ops/*.py", "weights/*.py",
@@ -70,7 +75,11 @@ def bench(
     with atomic.ended_cleanly(), TemporaryDirectory() as place, ExitStack() as stack:
         check = _checked_sizes(record)
         longest_last = sorted(sizes, key=partial(_tokens, record))
-        run = Setup(artifact, options, Path(place), check, (check, *longest_last))
+        module = handed_over(options.module, Path(place) / _HELD)
+        example = stack.enter_context(sources.rebuilt(artifact, options.module))
+        checker = Checker(artifact, bound(example), options.seed)
+        sizes_run = (check, *longest_last)
+        run = Setup(artifact, options, Path(place), module, checker, check, sizes_run)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []

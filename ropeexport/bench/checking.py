@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ropeexport.artifact import Artifact
-from ropeexport.models import sources
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge
@@ -28,19 +28,18 @@ class Checker:
     ----------
     artifact : Artifact
         The output folder.
-    module : str or None
-        The factory to import where the model is the user's own code.
+    module : nn.Module
+        What was exported, which takes the inputs of the file, in evaluation mode.
     seed : int
         Of the inputs.
     """
 
-    def __init__(self, artifact: Artifact, module: str | None, seed: int) -> None:
+    def __init__(self, artifact: Artifact, module: nn.Module, seed: int) -> None:
         record = artifact.manifest
         names = [spec.name for spec in record.model.outputs]
-        rebuilt = sources.rebuild(artifact, module)
         self._record = record
         self._seed = seed
-        oracle, eager = _Remembering(Oracle(rebuilt, names)), EagerRunner(rebuilt, names, "cpu")
+        oracle, eager = _Remembering(Oracle(module, names)), EagerRunner(module, names, "cpu")
         self._judge = Judge(record, oracle, eager)
 
     def wrong(self, name: str, outputs: dict[str, NDArray[np.generic]], sizes: Sizes) -> str | None:

@@ -18,6 +18,7 @@ from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process, make
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
+from ropeexport.models.held import Held
 from ropeexport.onnx_files.variants import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.trt.runtime_cache import has_any
@@ -56,6 +57,10 @@ class Setup:
         Of the run, the device chosen.
     prepared : Path
         A folder for what is made for the run.
+    module : str, Held or None
+        What a process rebuilds the model from, beside the manifest.
+    checker : Checker
+        Holds outputs to the parity bound.
     check_sizes : dict of str to int
         Where outputs are checked.
     sizes : tuple of dict
@@ -65,12 +70,13 @@ class Setup:
     artifact: Artifact
     options: Options
     prepared: Path
+    module: str | Held | None
+    checker: Checker
     check_sizes: Sizes
     sizes: tuple[Sizes, ...]
 
     def __post_init__(self) -> None:
         self._made: dict[str, Made] = {}
-        self._checker = Checker(self.artifact, self.options.module, self.options.seed)
         self._checked_to = 0
 
     def open(self, contender: Contender, stack: ExitStack, say: Say) -> Entrant:
@@ -115,7 +121,7 @@ class Setup:
         except ContenderError as error:
             entrant.fail(error)
         else:
-            wrong = self._checker.wrong(entrant.record.name, outputs, sizes)
+            wrong = self.checker.wrong(entrant.record.name, outputs, sizes)
             if wrong is not None:
                 entrant.out("WRONG", wrong)
         if entrant.process is None:
@@ -168,7 +174,7 @@ class Setup:
         folder = self.artifact.folder.absolute()
         return SetUp(
             contender=contender.name,
-            setting=Setting(folder, self.prepared, options.module, options.threads, options.device),
+            setting=Setting(folder, self.prepared, self.module, options.threads, options.device),
             seed=options.seed,
             sizes=self.check_sizes,
             outputs=self.prepared / f"{contender.name}.npz",
@@ -176,7 +182,7 @@ class Setup:
 
     def _wrong(self, contender: Contender, process: Process) -> str | None:
         outputs = process.outputs(self._dtypes)
-        return self._checker.wrong(contender.name, outputs, self.check_sizes)
+        return self.checker.wrong(contender.name, outputs, self.check_sizes)
 
     def _make(self, kind: str) -> Made:
         if kind not in self._made:
@@ -185,7 +191,7 @@ class Setup:
                     kind=kind,
                     folder=self.artifact.folder.absolute(),
                     prepared=self.prepared,
-                    module=self.options.module,
+                    module=self.module,
                     sizes=self.sizes,
                 )
             )

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.manifest import Record
+from ropeexport.models.held import Held
 from ropeexport.parity.space import Sizes
 
 
@@ -21,7 +22,7 @@ class MakeFile(Record):
     kind: str
     folder: Path
     prepared: Path
-    module: str | None
+    module: str | Held | None
     sizes: tuple[Sizes, ...]
 
 

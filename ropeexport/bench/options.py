@@ -6,10 +6,14 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS, GROUPS
 from ropeexport.bench.records import Device
 from ropeexport.errors import UsageError
+
+if TYPE_CHECKING:
+    from ropeexport.models.sources import Module
 
 ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is measured
 
@@ -27,7 +31,7 @@ class Options:
     repeats: int = 5
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     seed: int = 0
-    module: str | None = None
+    module: Module | None = None
     device: Device | None = None
 
     def __post_init__(self) -> None:
@@ -45,7 +49,9 @@ class Options:
         return [name for name in BY_NAME if name in wanted.union(ALWAYS)]
 
     def command(self, folder: Path) -> str:
-        """Return the command line that runs the benchmark again."""
+        """Return the command line that runs it again, or the call with what the caller holds."""
+        if self.module is not None and not isinstance(self.module, str):
+            return self._call(folder)
         words = ["ropeexport", "bench", str(folder)]
         words += [] if self.device is None else ["--device", self.device]
         words += ["--against", ",".join(self.against)]
@@ -55,3 +61,10 @@ class Options:
             value = getattr(self, name)
             words += [] if value is None else [f"--{name}", str(value)]
         return shlex.join(words)
+
+    def _call(self, folder: Path) -> str:
+        names = ("device", "against", "lengths", "rounds", "repeats", "threads", "seed")
+        given = {name: getattr(self, name) for name in names}
+        words = [f"{name}={value!r}" for name, value in given.items() if value not in (None, ())]
+        held = f"module={type(self.module).__name__}(...)"
+        return f"ropeexport.bench({', '.join([repr(str(folder)), held, *words])})"

@@ -12,6 +12,7 @@ from ropeexport.bench.contenders.contender import INLINED, OPTIMISED, OPTIMUM, P
 from ropeexport.bench.messages import Made, MakeFile
 from ropeexport.child_process import Channel, serve
 from ropeexport.manifest import ENGINE_NAME
+from ropeexport.models.held import Held
 
 
 def make_file(order: MakeFile, _: Channel) -> Made:
@@ -47,7 +48,7 @@ def _optimised(_: Path, target: Path) -> float:
     return time.perf_counter() - start
 
 
-def _exported(kind: str, folder: Path, target: Path, module: str | None) -> float:
+def _exported(kind: str, folder: Path, target: Path, module: str | Held | None) -> float:
     from ropeexport.bench.optimum import export_with_optimum
     from ropeexport.bench.plain import export_plain, export_without_rope
     from ropeexport.models import sources

@@ -14,14 +14,17 @@ from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.manifest import Argument, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
-from ropeexport.models.example import Example, bound, evaluated
+from ropeexport.models.example import Example, evaluated
+from ropeexport.models.held import Held
 from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
 from ropeexport.models.hub.load import is_library_model, load_example
 from ropeexport.models.input_tree import recorded, restored
@@ -32,8 +35,7 @@ from ropeexport.parity.space import space_of
 from ropeexport.runners.torch_arrays import tensor_from
 
 # what a caller holds or names: a reference FILE.py:NAME, the factory, the module or an example
-Reference = str | Callable[[], Any]
-Module = Reference | nn.Module | Example
+Module = str | Callable[[], Any] | nn.Module | Example
 
 
 def load(
@@ -63,14 +65,6 @@ def load(
     return _call_factory(model), Source(kind="factory", name=model)
 
 
-def rebuild(artifact: Artifact, module: Reference | None = None) -> nn.Module:
-    """Return the exported module in evaluation mode, see :func:`rebuild_example`.
-
-    It takes the inputs of the file; arguments that were fixed at export are bound to it.
-    """
-    return bound(rebuild_example(artifact, module))
-
-
 @contextmanager
 def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Example]:
     """Have what was exported in evaluation mode; a module that the caller holds stays its own.
@@ -80,6 +74,50 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
     if not isinstance(module, nn.Module | Example):
         yield rebuild_example(artifact, module)
         return
+    example = _example_that_is_held(artifact, module)
+    with evaluated(example.module), traceable_ropes(example.module):
+        yield replace(example, axes=artifact.manifest.axes)
+
+
+def rebuild_example(artifact: Artifact, module: Module | Held | None = None) -> Example:
+    """Return what was exported, in evaluation mode for good.
+
+    A factory of the user's is imported only when ``module`` names it; it may also be the factory
+    itself, or a callable that returns the module alone.  Its weights are taken from the ONNX file;
+    those of a module that is given, or of an example, are its own.
+    """
+    given = module.taken() if isinstance(module, Held) else module
+    if isinstance(given, nn.Module | Example):
+        example = _example_that_is_held(artifact, given)
+    else:
+        example = _example_that_is_made(artifact, given)
+        _load_weights(example.module, artifact.file)
+    example.module.eval()
+    make_stateless(example.module)
+    return replace(example, axes=artifact.manifest.axes)
+
+
+def check_same_weights(artifact: Artifact, module: nn.Module | Example) -> None:
+    """Raise unless the ONNX file has the weights of a module that the caller holds."""
+    own = _example_that_is_held(artifact, module).module
+    in_file = _weights_by_name(own, artifact.file)
+    for name, tensor in own.state_dict().items():
+        if name in in_file and not _is_equal(tensor, tensor_from(in_file[name])):
+            raise UsageError(
+                f"module: expected the weights that {artifact.file.path} was exported with, got "
+                f"another {name}; export the module again"
+            )
+
+
+def _is_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Compare bits: a NaN is equal to itself."""
+    a, b = a.detach().cpu().contiguous(), b.contiguous()
+    if a.dtype is not b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8))
+
+
+def _example_that_is_held(artifact: Artifact, module: nn.Module | Example) -> Example:
     _refuse_for_builtin(artifact)
     example = module if isinstance(module, Example) else _around(module, artifact)
     if example.weights is not None:
@@ -88,44 +126,33 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
             "to run: pass a callable that makes the module, whose weights are then read from the "
             "file"
         )
-    with evaluated(example.module), traceable_ropes(example.module):
-        yield replace(example, axes=artifact.manifest.axes)
+    return example
 
 
-def rebuild_example(artifact: Artifact, module: Reference | None = None) -> Example:
-    """Return what was exported, in evaluation mode, its weights taken from the ONNX file.
-
-    A factory of the user's is imported only when ``module`` names it; it may also be the factory
-    itself, or a callable that returns the module alone.
-    """
+def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | None) -> Example:
     source, folder = artifact.manifest.source, artifact.folder
     if module is not None:
         _refuse_for_builtin(artifact)
     if source.kind == "builtin":
-        example = BUILTINS[source.name](Options.from_record(source.options))
-    elif module is None and source.kind == "config":
-        example = _from_config(artifact.manifest)
-    elif module is None and source.kind != "factory":
+        return BUILTINS[source.name](Options.from_record(source.options))
+    if module is None and source.kind == "config":
+        return _from_config(artifact.manifest)
+    if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
             "write a factory that returns (module, example inputs, dynamic axes), and add "
             "--module path/to/file.py:factory; from Python, module= also takes the module itself"
         )
-    elif module is None:
+    if module is None:
         raise ParityError(
             f"{folder}: exported from {source.name}, which is your code and is imported only when "
             f"you name it: add --module {source.name}"
         )
-    elif isinstance(module, str):
-        example = _call_factory(module)
-    else:
-        made = module()
-        is_alone = isinstance(made, nn.Module)
-        example = _around(made, artifact) if is_alone else _example_of(str(module), made)
-    _load_weights(example.module, artifact.file)
-    example.module.eval()
-    make_stateless(example.module)
-    return replace(example, axes=artifact.manifest.axes)
+    if isinstance(module, str):
+        return _call_factory(module)
+    made = module()
+    is_alone = isinstance(made, nn.Module)
+    return _around(made, artifact) if is_alone else _example_of(str(module), made)
 
 
 def _refuse_for_builtin(artifact: Artifact) -> None:
@@ -193,6 +220,15 @@ def _load_weights(module: nn.Module, file: OnnxFile) -> None:
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     if not state:
         return
+    values = _weights_by_name(module, file)
+    with torch.no_grad():  # a weight that no output needs is not in the file
+        for name, tensor in state.items():
+            if name in values:
+                tensor.copy_(tensor_from(values[name]))
+
+
+def _weights_by_name(module: nn.Module, file: OnnxFile) -> dict[str, NDArray[np.generic]]:
+    """Return the values in the file, which has some of the module's parameters if that has any."""
     values = dict(weights(file.whole))
     known = [name for name, _ in module.named_parameters()]
     if known and not any(name in values for name in known):
@@ -200,10 +236,7 @@ def _load_weights(module: nn.Module, file: OnnxFile) -> None:
             f"{file.path}: expected the module's weights by name, {known[0]} and so on, has none "
             "of them; export the module again"
         )
-    with torch.no_grad():  # a weight that no output needs is not in the file
-        for name, tensor in state.items():
-            if name in values:
-                tensor.copy_(tensor_from(values[name]))
+    return values
 
 
 def _call_factory(reference: str) -> Example:

@@ -54,12 +54,11 @@ def setup(monkeypatch, export_once, tmp_path) -> Setup:
     made = Made(seconds=60.0, version="tensorrt 10.14", again_seconds=5.0)
     checker = SimpleNamespace(wrong=lambda *_, **__: None)
     monkeypatch.setattr(entrants, "Process", Process)
-    monkeypatch.setattr(entrants, "Checker", lambda *_: checker)
     monkeypatch.setattr(entrants, "make", lambda order: made)
     (tmp_path / FILE).parent.mkdir()
     (tmp_path / FILE).write_bytes(b"engine")
     options = Options(device="cuda", threads=1)
-    return Setup(Artifact.read(folder), options, tmp_path, {}, ())
+    return Setup(Artifact.read(folder), options, tmp_path, None, checker, {}, ())
 
 
 def opened(setup: Setup) -> Entrant:

@@ -128,7 +128,7 @@ def test_a_rebuilt_module_has_the_weights_of_the_file(exported, model: str) -> N
     changed = folder / "changed"
     changed.mkdir()
     onnx.save(proto, changed / "model.onnx")
-    module = sources.rebuild(Artifact(changed, manifest.read(folder)))
+    module = sources.rebuild_example(Artifact(changed, manifest.read(folder))).module
     scales = [p for name, p in module.named_parameters() if name.endswith("scale")]
     assert len(scales) == (0 if model == "flux-attention" else 2)
     assert all(p.detach().tolist() == list(range(16)) for p in scales)
@@ -141,8 +141,8 @@ def test_a_module_of_the_users_is_imported_only_when_named(tmp_path: Path) -> No
     assert len(record.model.ropes) == 2
     assert record.axes["batch"].opt == 1
     with pytest.raises(ParityError, match="--module"):
-        sources.rebuild(Artifact(tmp_path, record))
-    module = sources.rebuild(Artifact(tmp_path, record), reference)
+        sources.rebuild_example(Artifact(tmp_path, record))
+    module = sources.rebuild_example(Artifact(tmp_path, record), reference).module
     x, pe = torch.randn(3, 9, 32), ropeexport.rope(torch.arange(9).expand(3, 9), 8, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     feeds = {"x": x.numpy(), "pe": pe.numpy()}
@@ -215,7 +215,7 @@ def test_weights_beyond_a_protobuf_lie_beside_the_file(tmp_path: Path, monkeypat
     assert weights.referenced_tensors > 0
     assert weights.referenced_bytes <= weights.files[0].size
     check_weights(tmp_path, weights)
-    eager = sources.rebuild(Artifact(tmp_path, record))
+    eager = sources.rebuild_example(Artifact(tmp_path, record)).module
     x, pe = torch.randn(2, 5, 32), ropeexport.rope(torch.arange(5).expand(2, 5), 16, 1e4)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     feeds = {"x": x.numpy(), "pe": pe.unsqueeze(1).numpy()}

@@ -73,7 +73,7 @@ def verdicts(request, export_once) -> dict[str, set[str]]:
     """Judge every attention of the catalogue in the designed cases of up to length 65."""
     folder = export_once(dtype=request.param)
     record = manifest.read(folder)
-    module = sources.rebuild(Artifact(folder, record))
+    module = sources.rebuild_example(Artifact(folder, record)).module
     cases = [case for case in select(record).cases if case.sizes["length"] <= 65]
     contenders = [Contender(a.__name__, Mutant(a)) for a in (*mutants.RIGHT, *mutants.FAULTS)]
     found: dict[str, set[str]] = {}
@@ -127,7 +127,7 @@ def test_a_changed_file_is_compared_and_said_to_be_changed(exported) -> None:
 def test_weights_come_from_the_file_not_from_a_new_draw(exported) -> None:
     folder = exported("flux-self-attention", "fp32")
     record = manifest.read(folder)
-    module = sources.rebuild(Artifact(folder, record))
+    module = sources.rebuild_example(Artifact(folder, record)).module
     stored = {
         i.name: numpy_helper.to_array(i) for i in onnx.load(folder / "model.onnx").graph.initializer
     }

@@ -54,7 +54,7 @@ def causal(model: onnx.ModelProto) -> None:
 def test_the_graph_in_float64_is_the_module_in_float64(exported, model: str, dtype: str) -> None:
     folder = exported(model, dtype)
     record = manifest.read(folder)
-    by_torch = Oracle(sources.rebuild(Artifact(folder, record)), ["out"])
+    by_torch = Oracle(sources.rebuild_example(Artifact(folder, record)).module, ["out"])
     by_onnx = OnnxOracle(OnnxFile(folder / "model.onnx"))
     # a table of positions is rounded to float32 by contract in torch, and within 2^-23 in the graph
     tolerance = 2.0**-20 if model.endswith("ids") else 2.0**-45
@@ -113,7 +113,9 @@ def saved(folder: Path, path: Path, **changes: object) -> Path:
     """Save inputs and eager's outputs of one case."""
     record = manifest.read(folder)
     inputs = make_inputs(select(record, count=5).cases[-1], record.model.inputs)
-    with EagerRunner(sources.rebuild(Artifact(folder, record)), ["out"], device="cpu") as eager:
+    with EagerRunner(
+        sources.rebuild_example(Artifact(folder, record)).module, ["out"], device="cpu"
+    ) as eager:
         arrays = {**inputs, **eager.run(inputs)}
     for name, change in changes.items():
         if change is None:

@@ -58,7 +58,7 @@ def test_a_signature_is_read_once_for_many_calls(monkeypatch) -> None:
 def test_eager_is_the_module(exported, dtype: str) -> None:
     folder = exported("flux-self-attention", dtype)
     record, inputs = first_inputs(folder)
-    module = sources.rebuild(Artifact(folder, record))
+    module = sources.rebuild_example(Artifact(folder, record)).module
     with EagerRunner(module, ["out"]) as runner:
         got = runner.run(inputs)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ropeexport.artifact import Artifact
 from ropeexport.bench.records import Device
 from ropeexport.manifest import ENGINE_NAME
+from ropeexport.models.held import Held
 from ropeexport.runners.runner import Runner
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -37,8 +38,8 @@ class Setting:
         The output folder.
     prepared : Path
         The folder of the files that were made for the run.
-    module : str or None
-        The factory to import where the model is the user's own code.
+    module : str, Held or None
+        The factory to import where the model is the user's own code, or what they hold of it.
     threads : int
         For the runtime's own pool.
     device : str
@@ -47,7 +48,7 @@ class Setting:
 
     folder: Path
     prepared: Path
-    module: str | None
+    module: str | Held | None
     threads: int
     device: Device = "cpu"
 
