@@ -38,8 +38,9 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--against",
     metavar="NAME[,NAME...]",
     callback=_words,
-    help="Contenders: eager, plain, ort-optimizer, optimum, compile, openvino, openvino-plain, "
-    "tensorrt (or -plugin, -native, -decomposed, -plain), without-rope.  [default: all]",
+    help="Contenders: eager, ropeexport-bare, plain, ort-optimizer, optimum, compile, openvino, "
+    "openvino-plain, tensorrt (or -plugin, -native, -decomposed, -plain), without-rope.  "
+    "[default: all]",
 )
 @click.option(
     "--device",

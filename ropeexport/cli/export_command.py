@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.rope_lines import (
+    attention_option,
     axes_line,
     axis_option,
     max_position_option,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
 @axis_option
 @max_position_option
+@attention_option
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ropeexport.cli.rope_lines import (
+    attention_option,
     axes_line,
     axis_option,
     count_lines,
@@ -26,6 +27,7 @@ from ropeexport.cli.rope_lines import (
 @click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
 @axis_option
 @max_position_option
+@attention_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @verbose_option
 def command(path: Path, output: Path, verbose: bool, **choices: Any) -> None:

@@ -22,6 +22,15 @@ max_position_option = click.option(
 )
 
 
+attention_option = click.option(
+    "--attention",
+    type=click.Choice(["standard", "blocks"]),
+    default="standard",
+    show_default=True,
+    help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of its "
+    "own.",
+)
+
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Print each pass over the graph, and what it did."
 )

@@ -13,7 +13,7 @@ from ropeexport.bench.contenders.contender import (
     Contender,
     engine_file,
 )
-from ropeexport.bench.contenders.with_runtime import needs, optimum, ours, run_file
+from ropeexport.bench.contenders.with_runtime import bare, needs, optimum, ours, run_file
 from ropeexport.bench.contenders.with_torch import compiled, eager, needs_compiler
 from ropeexport.runners.registry import Choice, choice, plugged_choices
 
@@ -21,7 +21,8 @@ _ONNXRUNTIME, _OPENVINO, _TENSORRT = map(choice, ("onnxruntime", "openvino", "te
 
 
 def _file(name: str, label: str, *files: str, floor: bool = False) -> Contender:
-    run = partial(run_file, _ONNXRUNTIME, files[-1])
+    # a floor for ropeexport's file is run as that is
+    run = partial(run_file, _ONNXRUNTIME, files[-1], as_written=not floor)
     return Contender(name, label, run, files, partial(needs, _ONNXRUNTIME), floor=floor)
 
 
@@ -49,6 +50,12 @@ def _engine(made_of: str, label: str, *files: str) -> Contender:
 CONTENDERS: tuple[Contender, ...] = (
     Contender("eager", "eager torch", eager),
     _ours("ropeexport", "ropeexport, onnxruntime"),
+    Contender(
+        "ropeexport-bare",
+        "ropeexport's file, bare onnxruntime",
+        partial(bare, _ONNXRUNTIME),
+        needs=partial(needs, _ONNXRUNTIME),
+    ),
     _file("plain", "plain torch.onnx.export, onnxruntime", PLAIN),
     _file("ort-optimizer", "plain, onnxruntime's transformer optimiser", PLAIN, OPTIMISED),
     _optimum("optimum", "optimum-onnx, onnxruntime"),

@@ -35,13 +35,18 @@ def kept_beside(engine: Path) -> Path:
 
 
 def ours(chosen: Choice, setting: Setting) -> Runner:
-    """Run ropeexport's file."""
+    """Run ropeexport's file as ropeexport does."""
+    return _entered(chosen, setting.artifact.model_path, setting, as_written=False)
+
+
+def bare(chosen: Choice, setting: Setting) -> Runner:
+    """Run ropeexport's file as anyone's."""
     return _entered(chosen, setting.artifact.model_path, setting)
 
 
-def run_file(chosen: Choice, file: str, setting: Setting) -> Runner:
+def run_file(chosen: Choice, file: str, setting: Setting, *, as_written: bool = True) -> Runner:
     """Run a prepared file, or a prepared engine, whose manifest lies beside it."""
-    return _entered(chosen, setting.prepared / file, setting)
+    return _entered(chosen, setting.prepared / file, setting, as_written=as_written)
 
 
 def optimum(chosen: Choice, setting: Setting) -> Runner:
@@ -60,7 +65,12 @@ def optimum(chosen: Choice, setting: Setting) -> Runner:
 
 
 def _entered(
-    chosen: Choice, path: Path, setting: Setting, given: Given = lambda inputs: inputs
+    chosen: Choice,
+    path: Path,
+    setting: Setting,
+    given: Given = lambda inputs: inputs,
+    *,
+    as_written: bool = True,
 ) -> Runner:
     is_engine = chosen.runtime.runs == "engine"
     opening = Opening(
@@ -69,6 +79,7 @@ def _entered(
         device=setting.device,
         threads=setting.threads,
         timed=True,
+        as_written=as_written,
         kept_in=kept_beside(path) if is_engine else None,
     )
     runner = chosen.runtime.open(opening)
