@@ -1,7 +1,7 @@
 """``python -m benchmarks.attention_kernels``: from which length on attention in blocks is faster.
 
-Times both branches of ``ropeexport::Attention`` in onnxruntime on this CPU, in turns, and writes
-``benchmarks/results/attention-kernels.json``.
+Times both branches of ``ropeexport::AttentionInBlocks`` in onnxruntime on this CPU, in turns, and
+writes ``benchmarks/results/attention-kernels.json``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import Any
 import click
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 
 from benchmarks import commit, machine
 from ropeexport import atomic, export
+from ropeexport.onnx_files.variants import with_attention_in_blocks
 from ropeexport.ops.attention import FROM
+from ropeexport.ops.names import ATTENTION_IN_BLOCKS
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
 HEADS, HEAD_DIM = 24, 128
@@ -42,8 +45,8 @@ def main(rounds: int, output: Path) -> None:
 def _rows(dtype: str, rounds: int) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         export("flux-attention", out=folder, dtype=dtype, heads=HEADS, head_dim=HEAD_DIM)
-        model = onnx.load(Path(folder, "model.onnx"))
-    node = next(node for node in model.graph.node if node.op_type == "Attention")
+        model = ir.to_proto(with_attention_in_blocks(ir.load(Path(folder, "model.onnx"))))
+    node = next(node for node in model.graph.node if node.op_type == ATTENTION_IN_BLOCKS)
     limit = next(attribute for attribute in node.attribute if attribute.name == FROM)
     chosen = limit.i
     sessions = []

@@ -85,9 +85,9 @@ def kernel_lines() -> Iterator[str]:
     yield "## Attention at once and in blocks"
     yield ""
     yield (
-        f"The two branches of `ropeexport::Attention` in onnxruntime, {record['date']}, "
+        f"The two branches of `ropeexport::AttentionInBlocks` in onnxruntime, {record['date']}, "
         f"`python -m benchmarks.attention_kernels`: medians of {record['rounds']} turns, and the "
-        "median of the ratio turn by turn. The file takes the second from the length in bold on."
+        "median of the ratio turn by turn. The second is taken from the length in bold on."
     )
     yield ""
     yield "| type | length | at once ms | in blocks ms | ratio |"
