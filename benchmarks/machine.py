@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 
-from ropeexport.bench.machine import processor
-
-_PACKAGES = ("ropeexport", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+from ropeexport import machine
 
 
 def describe() -> dict[str, object]:
     """Return the machine's processor, cores, system and the versions of what was measured."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+    found = {"processor": machine.processor(), "cores": os.cpu_count()}
+    return found | machine.describe().model_dump()

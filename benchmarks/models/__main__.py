@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from benchmarks import commit
 from benchmarks.models.causes import lines, news
 from benchmarks.models.classes import NAMES
 from ropeexport import atomic
+from ropeexport.packages import versions_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 RESULTS = Path(__file__).parents[1] / "results" / "models.json"
@@ -61,7 +61,7 @@ def main(names: list[str]) -> int:
 
 
 def _measured() -> dict[str, Any]:
-    packages = {package: version(package) for package in _PACKAGES}
+    packages = versions_of(_PACKAGES)
     return {**commit.measured("benchmarks/models"), "packages": packages}
 
 

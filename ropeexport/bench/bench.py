@@ -21,16 +21,15 @@ from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
-from ropeexport.bench.machine import processor
 from ropeexport.bench.messages import Turn
 from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError
 from ropeexport.bench.records import Bench, Group, Timing
+from ropeexport.machine import describe, processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import bound
 from ropeexport.models.held import handed_over
-from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
 
 _CHECK_LENGTH = 64

@@ -14,7 +14,7 @@ from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.memory import HeldMemory
 from ropeexport.bench.messages import Turn
-from ropeexport.bench.records import Device
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Runner
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS, GROUPS
-from ropeexport.bench.records import Device
 from ropeexport.errors import UsageError
+from ropeexport.runners.registry import Device
 
 if TYPE_CHECKING:
     from ropeexport.models.sources import Module

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ropeexport.manifest import Record
 from ropeexport.parity.records import Environment
+from ropeexport.runners.registry import Device
 
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
@@ -17,7 +18,6 @@ _LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
-Device = Literal["cpu", "cuda"]
 
 
 class Timing(Record):

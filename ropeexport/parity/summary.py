@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ropeexport.machine import describe
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Selection
 from ropeexport.parity.contenders import Contender
-from ropeexport.parity.environment import describe
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.records import Comparison, Report, survey_of
 from ropeexport.parity.running import Outcome

@@ -12,8 +12,9 @@ from command_line import ROOT, ropeexport
 
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.machine import describe
+from ropeexport import machine
 from ropeexport.artifact import Artifact
-from ropeexport.bench import device, machine
+from ropeexport.bench import device
 from ropeexport.bench.bench import bench
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.options import Options

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
-from ropeexport.bench.records import Device
 from ropeexport.manifest import ENGINE_NAME
 from ropeexport.models.held import Held
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Runner
 
 Arrays = dict[str, NDArray[np.generic]]

@@ -11,11 +11,10 @@ import numpy as np
 
 from ropeexport.artifact import Artifact
 from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Setting
-from ropeexport.bench.records import Device
 from ropeexport.bench.refusal import refusable
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners.arrays import Arrays as Inputs
-from ropeexport.runners.registry import Choice, Opening
+from ropeexport.runners.registry import Choice, Device, Opening
 from ropeexport.runners.runner import Runner
 
 Given = Callable[[Inputs], Inputs]

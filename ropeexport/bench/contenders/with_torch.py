@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ropeexport.bench.contenders.contender import Arrays, Setting
-from ropeexport.bench.records import Device
 from ropeexport.errors import MissingError
 from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Facts, Runner
 
 if TYPE_CHECKING:
