@@ -56,7 +56,7 @@ def _items() -> Iterator[Item]:
         yield _item(name, "export", _package(name), EXPORT_CURE)
     for runtime in chosen():
         yield from _runtime(runtime)
-    yield _item("gpu", "running engines", gpu and _gpu_text(gpu), _GPU_CURE)
+    yield _item("gpu", "running engines", _gpu_text(gpu) if gpu else None, _GPU_CURE)
     yield _item("nvcc", "plugin build", _tool(toolchain.find_nvcc()), toolchain.NVCC_CURE)
     yield _item("cmake", "plugin build", _tool(toolchain.find_cmake()), toolchain.CMAKE_CURE)
     yield _item("plugin", "build --impl plugin", _plugin(), "ropeexport plugin build")

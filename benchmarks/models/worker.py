@@ -17,7 +17,6 @@ from benchmarks.models.classes import example_of
 from ropeexport.api.results import Export
 from ropeexport.errors import RopeExportError, first_line
 from ropeexport.parity.records import Report
-from ropeexport.parity.report import share_of
 
 _RUNTIME = "onnxruntime"
 
@@ -65,7 +64,7 @@ def _parity(made: Export) -> str:
 def _worst(report: Report, runtime: str) -> float:
     """Return the largest share of its bound that a runtime uses."""
     judged = (found for found in report.comparisons if found.runtime == runtime)
-    return max(map(share_of, judged), default=0.0)
+    return max((found.share for found in judged), default=0.0)
 
 
 def _engine(made: Export) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ropeexport.parity.records import Report
-from ropeexport.parity.report import share_of
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 5,
@@ -35,7 +34,7 @@ def measure() -> dict[str, Any]:
     shares: dict[str, float] = {}
     for found in report.comparisons:
         if found.numbers is not None:  # nothing was skipped
-            shares[found.runtime] = max(share_of(found), shares.get(found.runtime, 0.0))
+            shares[found.runtime] = max(found.share, shares.get(found.runtime, 0.0))
     return {
         "weights_bytes": size,
         "onnx_bytes": inline,

@@ -14,12 +14,11 @@ from ropeexport import atomic
 from ropeexport.parity.records import (
     FILE_NAME,
     Comparison,
-    Number,
     Report,
     RuntimeRecord,
     Status,
 )
-from ropeexport.parity.wording import bound_text, location_lines, number, percent
+from ropeexport.parity.wording import bound_text, exact, location_lines, number, percent
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "PASS": ("✓", "green"),
@@ -29,6 +28,9 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "NOT_SUPPORTED": ("-", "yellow"),
 }
 _NARROWEST = 110
+SUMMARY_HEADINGS = (
+    "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,13 @@ class Row:
     @property
     def tightest(self) -> Comparison:
         """The comparison that failed first, or used the largest share of its bound."""
-        return max(self.compared, key=lambda c: (c.status == "FAIL", share_of(c)))
+        return max(self.compared, key=lambda c: (c.status == "FAIL", c.share))
 
     def worst(self, name: str) -> float | None:
         """Return the largest of a number over the cases (the smallest cosine)."""
         found = [getattr(c.numbers, name) for c in self.compared if c.numbers is not None]
         known = [value for value in found if value is not None]
         return (min if name == "cosine" else max)(known, default=None)
-
-
-def share_of(comparison: Comparison) -> float:
-    """Return the share of its bound that an output uses, by its largest error or its RMS."""
-    numbers, bound = comparison.numbers, comparison.bound
-    if numbers is None or bound is None:
-        return 0.0
-    largest = numbers.max_abs if numbers.excess is None else max(0.0, numbers.excess)
-    pairs = ((largest, bound.max_abs), (numbers.rms, bound.rms))
-    return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
@@ -78,7 +70,7 @@ def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
 
 
 def summary_cells(row: Row) -> tuple[str, ...]:
-    """Return what a summary shows of one output of one runtime."""
+    """Return what a summary shows of one output of one runtime, under ``SUMMARY_HEADINGS``."""
     largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
     cosine = row.worst("cosine")
     return (
@@ -88,7 +80,7 @@ def summary_cells(row: Row) -> tuple[str, ...]:
         *(number(row.worst(name)) for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")),
         "-" if cosine is None else f"{cosine:.7f}",
         bound_text(largest.bound),
-        percent(share_of(row.tightest)),
+        percent(row.tightest.share),
     )
 
 
@@ -127,10 +119,8 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(
         title="Distance to the float64 oracle, the worst of all cases", title_justify="left"
     )
-    for heading in ("runtime", "output"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for place, heading in enumerate(SUMMARY_HEADINGS):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*summary_cells(row))
     return table
@@ -156,20 +146,14 @@ def _where_line(row: Row) -> Text:
     tightest = row.tightest
     worst = tightest.numbers.worst if tightest.numbers else None
     place = f"{row.output}{list(worst.index)}" if worst else row.output
-    values = f": got {_exact(worst.got)}, expected {_exact(worst.expected)}," if worst else ""
+    values = f": got {exact(worst.got)}, expected {exact(worst.expected)}," if worst else ""
     case = tightest.case.name if tightest.case else ""
     return Text(f"  {row.runtime}: worst at {place}{values} in {case!r}", style="dim")
 
 
 def _verdict_line(report: Report) -> Text:
     colour = _MARKS[report.verdict][1]
-    cases = {c.case.name for c in report.comparisons if c.case}
-    text = f": {report.reason}" if report.reason else f": {len(cases)} cases, seed {report.seed}"
-    return Text(f"{report.verdict}{text}", style=f"bold {colour}")
-
-
-def _exact(value: Number) -> str:
-    return "not finite" if value is None else f"{value:.8g}"
+    return Text(f"{report.verdict}: {report.headline}", style=f"bold {colour}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.dtypes import float_type, is_float
+from ropeexport.parity.repeat import Reference
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.runners.arrays import Arrays, Float64s
 
@@ -39,18 +40,10 @@ class Truth:
     conversions: Mapping[str, Size] = field(default_factory=dict)
 
 
-class TruthTeller(Protocol):
+class TruthTeller(Reference, Protocol):
     """What a judge asks for the exact outputs; ``widest`` is the longest axis of its weights."""
 
     widest: int
-
-    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
-        """Return the exact outputs of some inputs, nothing put back in between."""
-        ...
-
-    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
-        """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        ...
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""

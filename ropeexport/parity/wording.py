@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ropeexport.parity.records import BoundRecord, LocationRecord, Number
+import math
+
+from ropeexport.parity.records import BoundRecord, LocationRecord, Number, Status
+
+
+def word(status: Status) -> str:
+    """Return a status as people read it."""
+    return status.replace("_", " ")
 
 
 def number(value: Number) -> str:
@@ -10,8 +17,15 @@ def number(value: Number) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
+def exact(value: Number) -> str:
+    """Return a value to as many digits as float32 has."""
+    return "not finite" if value is None else f"{value:.8g}"
+
+
 def percent(share: float) -> str:
     """Return a share of a bound; what breaks it is never rounded down to it."""
+    if share == math.inf:
+        return "beyond all"
     if share > 9.99:
         return f"{share:.2g}x"
     rounded = f"{share:.0%}"

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import ChangedInputError
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.repeat import NotRepeatableError, run_twice
-from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.parity.tolerance import Bound, Size, Yardstick, share_of
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
 from ropeexport.runners.arrays import Arrays as Inputs
 from ropeexport.runners.arrays import Float64s, same_bits
@@ -89,7 +88,7 @@ def _held(name: str, difference: Difference, bound: Bound, size: Size) -> list[s
     """Keep a note of one output; return what is wrong with it."""
     broken = bound.broken_by(difference) or bound.too_wide_for(size)
     text = broken or f"largest error {difference.max_abs:.3g}, bound {bound.max_abs:.3g}"
-    share = _share(difference, bound)
+    share = float("inf") if difference.faults else share_of(difference, bound)
     log.add(log.Note(name, "FAIL" if broken else "PASS", share, text))
     return [f"{name}: {broken}{_details(name, difference)}"] if broken else []
 
@@ -107,19 +106,6 @@ def _details(name: str, difference: Difference) -> str:
         f"{difference.ulps_at_rms:.3g} ULP of an element of the root mean square"
     )
     return "".join(f"\n  {line}" for line in lines)
-
-
-def _share(difference: Difference, bound: Bound) -> float:
-    """Return the error over its bound; infinite where no bound could forgive it."""
-    if difference.faults:
-        return float("inf")
-    return max(_ratio(difference.rms, bound.rms), _ratio(difference.excess, bound.max_abs))
-
-
-def _ratio(error: float, bound: float) -> float:
-    if error <= 0.0:
-        return 0.0
-    return error / bound if bound > 0.0 else float("inf")
 
 
 def _truth(expected: Any, inputs: Mapping[str, Any] | None, name: str, got: Arrays) -> Truth:
@@ -197,17 +183,10 @@ def _bounds(
             output=truth.sizes[output],
             sensitivity=truth.sensitivity[output],
             data_rms=truth.data_rms,
-            eager=_error(eager.get(output), exact, dtype),
+            eager=tolerance.size_of_error(compare(eager.get(output), exact, dtype)),
         )
         bounds[output] = tolerance.bound(yardstick)
     return bounds
-
-
-def _error(eager: NDArray[np.generic] | None, exact: Float64s, dtype: str) -> Size | None:
-    if eager is None:
-        return None
-    difference = compare(eager, exact, dtype)
-    return None if difference.faults else Size(difference.rms, difference.max_abs)
 
 
 def _type_of(got: Arrays, name: str) -> str:
