@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ropeexport import apply_rope
-from ropeexport.models.builtin_models import DTYPES, Options, flux_attention
+from ropeexport.models.builtin_models import DTYPES, BuiltinOptions, flux_attention
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, transformers_example
 
@@ -40,7 +40,7 @@ class RopeAlone(nn.Module):
 
 
 def _rope(dtype: str) -> Example:
-    attention = flux_attention(Options(dtype=dtype))
+    attention = flux_attention(BuiltinOptions(dtype=dtype))
     names = ("q", "k", "pe")
     return Example(
         RopeAlone().eval(),

@@ -14,8 +14,8 @@ import sys, tempfile, time
 from pathlib import Path
 import ropeexport
 from ropeexport.bench.plain import export_plain
-from ropeexport.models.builtin_models import BUILTINS, Options
-example, export = BUILTINS["flux-attention"](Options()), ropeexport.export
+from ropeexport.models.builtin_models import BUILTINS, BuiltinOptions
+example, export = BUILTINS["flux-attention"](BuiltinOptions()), ropeexport.export
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     if sys.argv[1] == "plain":

@@ -22,7 +22,7 @@ from ropeexport.bench.contenders import BY_NAME
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
 from ropeexport.bench.messages import Turn
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.processes import ContenderError
 from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.machine import describe, processor
@@ -42,7 +42,7 @@ _MEASURED = (
 
 
 def bench(
-    artifact: Artifact, options: Options | None = None, say: Say = lambda name, text, ok: None
+    artifact: Artifact, options: BenchOptions | None = None, say: Say = lambda name, text, ok: None
 ) -> Bench:
     """Measure an output folder's model against what would be run instead.
 
@@ -50,7 +50,7 @@ def bench(
     ----------
     artifact : Artifact
         An output folder, with or without an engine.
-    options : Options, optional
+    options : BenchOptions, optional
         Contenders, lengths, turns, threads.
     say : callable
         Told of each contender.
@@ -65,7 +65,7 @@ def bench(
     RopeExportError
         Where no run can be set up: a module that cannot be rebuilt.
     """
-    options = options or Options()
+    options = options or BenchOptions()
     device = choose_device(options.device)
     options = replace(options, device=device)
     record = artifact.manifest
@@ -117,7 +117,9 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options, say: Say) -> Group:
+def _group(
+    entrants: list[Entrant], sizes: Sizes, tokens: int, options: BenchOptions, say: Say
+) -> Group:
     """Let the contenders take turns at one size."""
     turns: dict[str, list[Turn]] = {}
     for number in range(-1, options.rounds):  # the first turn of each warms it up

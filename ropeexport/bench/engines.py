@@ -16,7 +16,7 @@ from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.space import Sizes
-from ropeexport.trt.build import TIMING_CACHE_NAME, Options, make_engine
+from ropeexport.trt.build import TIMING_CACHE_NAME, BuildOptions, make_engine
 from ropeexport.trt.flavour import pick_flavour
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
@@ -46,7 +46,7 @@ def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[
         ours = Artifact(prepared, _plain_manifest(ours.manifest, prepared / PLAIN))
     target = (prepared / kind).parent
     target.mkdir()
-    options = Options(impl=implementation, flavour=pick_flavour())
+    options = BuildOptions(impl=implementation, flavour=pick_flavour())
     make = partial(_timed, ours, target, options)
     again_seconds: float | None = None
     seconds, engine = make()
@@ -57,7 +57,7 @@ def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[
     return Made(seconds=seconds, version=version, again_seconds=again_seconds)
 
 
-def _timed(artifact: Artifact, target: Path, options: Options) -> tuple[float, EngineRecord]:
+def _timed(artifact: Artifact, target: Path, options: BuildOptions) -> tuple[float, EngineRecord]:
     assert options.flavour is not None
     start = time.perf_counter()
     engine = refusable(options.flavour, make_engine)(artifact, target, options)

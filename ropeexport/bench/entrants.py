@@ -11,10 +11,10 @@ from pathlib import Path
 from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Contender, Setting
+from ropeexport.bench.contenders.contender import Recipe, Setting
 from ropeexport.bench.contenders.with_runtime import kept_beside
 from ropeexport.bench.messages import Made, MakeFile, SetUp
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.processes import ContenderError, Process, make
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
@@ -53,7 +53,7 @@ class Setup:
     ----------
     artifact : Artifact
         The output folder, which is only read.
-    options : Options
+    options : BenchOptions
         Of the run, the device chosen.
     prepared : Path
         A folder for what is made for the run.
@@ -68,7 +68,7 @@ class Setup:
     """
 
     artifact: Artifact
-    options: Options
+    options: BenchOptions
     prepared: Path
     module: str | Held | None
     checker: Checker
@@ -79,7 +79,7 @@ class Setup:
         self._made: dict[str, Made] = {}
         self._checked_to = 0
 
-    def open(self, contender: Contender, stack: ExitStack, say: Say) -> Entrant:
+    def open(self, contender: Recipe, stack: ExitStack, say: Say) -> Entrant:
         """Start a contender and check it; one that cannot run keeps the reason."""
         entrant = Entrant(
             ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
@@ -127,13 +127,19 @@ class Setup:
         if entrant.process is None:
             say(entrant.record.label, entrant.record.reason, False)
 
+    @cached_property
+    def _setting(self) -> Setting:
+        assert self.options.device is not None  # chosen before anything starts
+        threads, device = self.options.threads, self.options.device
+        folder = self.artifact.folder.absolute()
+        return Setting(folder, self.prepared, self.module, threads, device)
+
     @property
     def _dtypes(self) -> dict[str, str]:
         return {spec.name: spec.dtype for spec in self.artifact.manifest.model.outputs}
 
-    def _enter(self, contender: Contender, entrant: Entrant, stack: ExitStack) -> None:
-        assert self.options.device is not None  # chosen before anything starts
-        contender.needs(self.options.device)
+    def _enter(self, contender: Recipe, entrant: Entrant, stack: ExitStack) -> None:
+        contender.needs(self._setting.device)
         update = self._prepared(contender)
         order = self._order(contender)
         entrant.process = process = stack.enter_context(Process(order))
@@ -147,11 +153,11 @@ class Setup:
         if wrong is not None:
             entrant.out("WRONG", wrong)
 
-    def _kept_what_it_compiled(self, contender: Contender) -> bool:
+    def _kept_what_it_compiled(self, contender: Recipe) -> bool:
         files = [self.prepared / file for file in contender.files[-1:]]
         return any(has_any(kept_beside(file)) for file in files)
 
-    def _prepared(self, contender: Contender) -> dict[str, object]:
+    def _prepared(self, contender: Recipe) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""
         if contender.files:
             made = [self._make(file) for file in contender.files][-1]
@@ -168,33 +174,22 @@ class Setup:
             return {"file_mb": megabytes(ours.model_path, *files)}
         return {}
 
-    def _order(self, contender: Contender) -> SetUp:
-        options = self.options
-        assert options.device is not None  # chosen before anything starts
-        folder = self.artifact.folder.absolute()
+    def _order(self, contender: Recipe) -> SetUp:
         return SetUp(
             contender=contender.name,
-            setting=Setting(folder, self.prepared, self.module, options.threads, options.device),
-            seed=options.seed,
+            setting=self._setting,
+            seed=self.options.seed,
             sizes=self.check_sizes,
             outputs=self.prepared / f"{contender.name}.npz",
         )
 
-    def _wrong(self, contender: Contender, process: Process) -> str | None:
+    def _wrong(self, contender: Recipe, process: Process) -> str | None:
         outputs = process.outputs(self._dtypes)
         return self.checker.wrong(contender.name, outputs, self.check_sizes)
 
     def _make(self, kind: str) -> Made:
         if kind not in self._made:
-            self._made[kind] = make(
-                MakeFile(
-                    kind=kind,
-                    folder=self.artifact.folder.absolute(),
-                    prepared=self.prepared,
-                    module=self.module,
-                    sizes=self.sizes,
-                )
-            )
+            self._made[kind] = make(MakeFile(kind=kind, setting=self._setting, sizes=self.sizes))
         return self._made[kind]
 
 

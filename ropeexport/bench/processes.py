@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +33,7 @@ class ContenderError(RopeExportError):
         self.missing = missing
 
 
-class Process:
+class Process(Child):
     """A contender's process, stopped between its turns.
 
     Parameters
@@ -47,40 +45,19 @@ class Process:
     def __init__(self, order: SetUp) -> None:
         self._order = order
         threads = str(order.setting.threads)
-        self._child = Child(_CONTENDER, os.environ | dict.fromkeys(_THREADS, threads))
-
-    def __enter__(self) -> Self:
-        self._child.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._child.__exit__(kind, error, trace)
-
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._child.pid
-
-    def close(self) -> None:
-        """End it, stopped or not, and give its memory back; a second time does nothing."""
-        self._child.close()
+        super().__init__(_CONTENDER, os.environ | dict.fromkeys(_THREADS, threads))
 
     def ready(self) -> float:
         """Wait until it is set up; return the seconds of that, its first run included."""
-        return self._ask(self._order, Ready).load_seconds
+        return self._answer(self._order, Ready).load_seconds
 
     def turn(self, sizes: Sizes, repeats: int) -> Turn:
         """Run so often and return the figures."""
-        return self._ask(RunTurn(sizes=sizes, repeats=repeats), Turn)
+        return self._answer(RunTurn(sizes=sizes, repeats=repeats), Turn)
 
     def run_at(self, sizes: Sizes, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Run once and return the outputs."""
-        self._ask(RunOnce(sizes=sizes, outputs=self._order.outputs), Saved)
+        self._answer(RunOnce(sizes=sizes, outputs=self._order.outputs), Saved)
         return self.outputs(dtypes)
 
     def outputs(self, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
@@ -90,11 +67,11 @@ class Process:
         kinds = {name: FOREIGN[dtype] for name, dtype in dtypes.items() if dtype in FOREIGN}
         return found | {n: found[n].view(kind.numpy) for n, kind in kinds.items() if n in found}
 
-    def _ask(self, request: Record, answer: type[Answer]) -> Answer:
-        self._child.resume()
+    def _answer(self, request: Record, answer: type[Answer]) -> Answer:
+        self.resume()
         with _contenders_own():
-            found = self._child.ask(request, answer)
-        self._child.pause()
+            found = self.ask(request, answer)
+        self.pause()
         return found
 
 

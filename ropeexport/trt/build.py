@@ -33,7 +33,7 @@ _TYPES = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt} | {
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """What a user may ask of a build.
 
     ``impl`` is ``auto``, ``plugin``, ``native`` or ``decomposed``; ``auto`` takes the plugin where
@@ -52,7 +52,7 @@ class Options:
 
 def build(
     artifact: Artifact,
-    options: Options | None = None,
+    options: BuildOptions | None = None,
     *,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -63,7 +63,7 @@ def build(
     ----------
     artifact : Artifact
         An output folder.
-    options : Options
+    options : BuildOptions
         Implementation, flavour, shapes, plugin library.
     on_progress : callable
         Called with the name of TensorRT's phase and the fraction that is done.
@@ -80,7 +80,7 @@ def build(
     RopeExportError
         The class says which stage failed; nothing is left of an engine that was not finished.
     """
-    options = options or Options()
+    options = options or BuildOptions()
     folder = artifact.folder
     atomic.refuse_existing(folder / ENGINE_NAME, options.force)
     engine = make_engine(artifact, folder, options, on_progress=on_progress, on_note=on_note)
@@ -91,7 +91,7 @@ def build(
 def make_engine(
     artifact: Artifact,
     target: Path,
-    options: Options,
+    options: BuildOptions,
     *,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -154,7 +154,7 @@ def _put_beside(library: Path, folder: Path) -> None:
 
 
 def _implementation(
-    record: Manifest, options: Options, flavour: str
+    record: Manifest, options: BuildOptions, flavour: str
 ) -> tuple[Implementation, PluginLibrary | None]:
     """Return what the ropes become, and the library where that is the plugin."""
     if options.impl in ("native", "decomposed"):
@@ -172,7 +172,7 @@ def _implementation(
     return ("plugin", validate(found, flavour)) if found else ("decomposed", None)
 
 
-def _profile(record: Manifest, options: Options, implementation: Implementation) -> Profile:
+def _profile(record: Manifest, options: BuildOptions, implementation: Implementation) -> Profile:
     native = implementation == "native"
     axes = preflight.native_axes(record) if native else record.axes
     profile = make_profile(

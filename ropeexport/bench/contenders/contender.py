@@ -67,8 +67,8 @@ def _nothing(device: Device) -> None: ...
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A name, its line in the table, and its function.
+class Recipe:
+    """How a contender is made: its name, its line in the table, and its function.
 
     Parameters
     ----------

@@ -33,34 +33,9 @@ def kept_beside(engine: Path) -> Path:
     return engine.with_name("runtime")
 
 
-def ours(chosen: Choice, setting: Setting) -> Runner:
-    """Run ropeexport's file."""
-    return _entered(chosen, setting.artifact.model_path, setting)
-
-
-def run_file(chosen: Choice, file: str, setting: Setting) -> Runner:
-    """Run a prepared file, or a prepared engine, whose manifest lies beside it."""
-    return _entered(chosen, setting.prepared / file, setting)
-
-
-def optimum(chosen: Choice, setting: Setting) -> Runner:
-    """Run optimum-onnx's file, which wants inputs of its own.
-
-    Of a language model that is a mask, which keeps every token; of FLUX, positions as integers.
-    """
-
-    def given(inputs: Inputs) -> Inputs:
-        found = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
-        tokens = found.get("input_ids")
-        mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
-        return {**mask, **found}
-
-    return _entered(chosen, setting.prepared / OPTIMUM, setting, given)
-
-
-def _entered(
-    chosen: Choice, path: Path, setting: Setting, given: Given = lambda inputs: inputs
-) -> Runner:
+def run_file(chosen: Choice, file: str | None, setting: Setting) -> Runner:
+    """Run ropeexport's file, or a prepared file or engine, whose manifest lies beside it."""
+    path = setting.prepared / file if file else setting.artifact.model_path
     is_engine = chosen.runtime.runs == "engine"
     opening = Opening(
         model=Artifact.read(path.parent) if is_engine else OnnxFile(path),
@@ -73,11 +48,22 @@ def _entered(
     runner = chosen.runtime.open(opening)
     tried = _tried_by(runner) if is_engine else _as_it_is
     tried(runner.__enter__)()
-    return _Contending(runner, setting.outputs, given, tried)
+    return _Contending(runner, setting.outputs, _optimums if file == OPTIMUM else _as_it_is, tried)
 
 
-def _as_it_is(work: Callable[..., Any]) -> Callable[..., Any]:
-    return work
+def _optimums(inputs: Inputs) -> Inputs:
+    """Return the inputs that optimum-onnx's file wants in place of a model's own.
+
+    Of a language model that is a mask too, which keeps every token; of FLUX, positions as integers.
+    """
+    found = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
+    tokens = found.get("input_ids")
+    mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
+    return {**mask, **found}
+
+
+def _as_it_is(given: Any) -> Any:
+    return given
 
 
 def _tried_by(runner: Runner) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
