@@ -7,23 +7,20 @@ from typing import Any
 
 import click
 
-from ropeexport.cli.rope_lines import (
-    axes_line,
+from ropeexport.cli.options import (
     axis_option,
-    count_lines,
     max_position_option,
-    rope_lines,
-    say_pass,
+    output_option,
+    require_rope_option,
     verbose_option,
 )
+from ropeexport.cli.rope_lines import axes_line, count_lines, rope_lines, say_pass
 
 
 @click.command(name="fuse")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
-)
-@click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@output_option
+@require_rope_option
 @axis_option
 @max_position_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
