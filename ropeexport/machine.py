@@ -37,3 +37,14 @@ def processor(device: Device = "cpu") -> str:
     name = names[0] if names else platform.processor()
     gpu = find_gpu() if device == "cuda" else None
     return f"{gpu.name}, {name}" if gpu else name
+
+
+def memory_mb(key: str = "VmHWM") -> float:
+    """Return this process's largest resident memory, or what else the kernel keeps of it (VmRSS).
+
+    NaN where it does not; getrusage would count a parent's too.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii").splitlines() if status.is_file() else []
+    found = (int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+    return next(found, float("nan"))

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.commands import python
+
 _EXPORT = """
 import sys, tempfile, time
 from pathlib import Path
@@ -31,9 +33,8 @@ def exports(rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {"plain": [], "ropeexport": []}
     for _ in range(rounds):
         for name, values in seconds.items():
-            command = [sys.executable, "-c", _EXPORT, name]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            values.append(float(run.stdout.rsplit("seconds", 1)[1]))
+            ran = python("-c", _EXPORT, name)
+            values.append(float(ran.printed.rsplit("seconds", 1)[1]))
     return seconds
 
 

@@ -6,13 +6,13 @@ Without names, every class; with names, their rows are measured anew and the oth
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import commit
+from benchmarks.commands import worker
 from benchmarks.models.causes import lines, news
 from benchmarks.models.classes import NAMES
 from ropeexport import atomic
@@ -66,14 +66,10 @@ def _measured() -> dict[str, Any]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.models.worker", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"name": name, "fp32": reason[:160], "fp16": "", "engine": ""}
-    return row
+        return worker("benchmarks.models.worker", name)
+    except SystemExit as error:
+        return {"name": name, "fp32": str(error)[:160], "fp16": "", "engine": ""}
 
 
 def page(rows: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.models.configs import DIFFUSERS, TRANSFORMERS
 from ropeexport.models.builtin_models import DTYPES
@@ -18,7 +19,11 @@ def example_of(name: str, dtype: str) -> Example:
     """Return the example of a class with its small config and random weights."""
     if name in DIFFUSERS:
         return diffusers_example(name, DIFFUSERS[name], DTYPES[dtype])
+    return transformer({"model_type": name, **TRANSFORMERS[name]}, dtype)
+
+
+def transformer(config: dict[str, Any], dtype: str) -> Example:
+    """Return the example of a config of transformers, its weights random."""
     with TemporaryDirectory() as folder:
-        config = {"model_type": name, **TRANSFORMERS[name]}
         Path(folder, "config.json").write_text(json.dumps(config))
         return transformers_example(Path(folder), DTYPES[dtype])

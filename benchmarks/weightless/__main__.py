@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import commit, machine
+from benchmarks.commands import worker
 from benchmarks.weightless import parity
 from ropeexport import atomic
 
@@ -105,15 +105,10 @@ def _case(how: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(how: str, folder: str, config: dict[str, Any]) -> dict[str, Any]:
-    command = [
-        sys.executable, "-m", "benchmarks.weightless.worker", how, folder, json.dumps(config),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SystemExit(f"{how}: {said[-1]}")
-    row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return row
+    try:
+        return worker("benchmarks.weightless.worker", how, folder, json.dumps(config))
+    except SystemExit as error:
+        raise SystemExit(f"{how}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from benchmarks.commands import ropeexport
 from ropeexport.parity.records import Report
 
 CONFIG = {
@@ -27,8 +26,8 @@ def measure() -> dict[str, Any]:
         folder = Path(place)
         _write_model(folder)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        _ropeexport("export", f"transformers:{folder}", "-o", str(folder))
-        _ropeexport("check", str(folder), "--cases", str(_CASES), "--require", "onnxruntime")
+        ropeexport("export", f"transformers:{folder}", "-o", str(folder))
+        ropeexport("check", str(folder), "--cases", str(_CASES), "--require", "onnxruntime")
         inline = (folder / "model.onnx").stat().st_size
         report = Report.model_validate_json((folder / "parity.json").read_text())
     shares: dict[str, float] = {}
@@ -51,10 +50,3 @@ def _write_model(folder: Path) -> None:
     torch.manual_seed(0)
     module = AutoModel.from_config(AutoConfig.from_pretrained(folder))
     module.save_pretrained(folder, safe_serialization=True)
-
-
-def _ropeexport(*arguments: str) -> None:
-    command = [sys.executable, "-m", "ropeexport", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{arguments[0]}: {(done.stderr or done.stdout).strip()[-400:]}")

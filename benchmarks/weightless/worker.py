@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.weightless.sparse import write_sparse
 from ropeexport import export
+from ropeexport.machine import memory_mb
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, skeleton_of
 
@@ -50,16 +51,11 @@ def _from_memory(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     made = diffusers_example(CLASS, config, torch.float16)
     start = time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = _status_mb("VmRSS")
+    before = memory_mb("VmRSS")
     export(made, out=folder, force=True)
-    peak = _status_mb("VmHWM")
+    peak = memory_mb()
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_mb": peak, "added_mb": peak - before}
-
-
-def _status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{key}:"))
 
 
 def _plain(folder: Path, config: dict[str, Any]) -> dict[str, float]:

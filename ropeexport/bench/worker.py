@@ -24,6 +24,7 @@ from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Tur
 from ropeexport.child_process import Channel, serve
 from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.machine import memory_mb
 from ropeexport.parity.space import Sizes
 from ropeexport.runners.registry import import_runners
 
@@ -53,7 +54,7 @@ class _Worker:
         sets = self._sets(asked.sizes)
         with _failing_in_one_line():
             turn = self._clock.turn(self._run, sets, asked.repeats)
-        return turn.model_copy(update={"peak_mb": _peak_mb()})
+        return turn.model_copy(update={"peak_mb": memory_mb()})
 
     def once(self, asked: RunOnce, _: Channel) -> Saved:
         sets = self._sets(asked.sizes)
@@ -81,14 +82,6 @@ def _cause(error: Exception) -> str:
     lines = [line.strip(" -") for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(_PLACES)]
     return f"{type(error).__name__}: {'; '.join(lines[:_MOST_LINES])}"
-
-
-def _peak_mb() -> float:
-    """Return the largest resident memory of this process; getrusage would count its parent's."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def _save(path: Path, outputs: Arrays) -> None:
