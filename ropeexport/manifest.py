@@ -246,7 +246,7 @@ def read(folder: Path) -> Manifest:
         record = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(
-            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {_first_fault(error)}; "
+            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {first_fault(error)}; "
             "export again with this version of ropeexport"
         ) from error
     return record.model_copy(update={"schema_version": SCHEMA_VERSION})
@@ -281,7 +281,8 @@ def _refuse_unfinished(folder: Path) -> None:
         )
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a file, and where, in a line."""
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
     return f"{where}: {fault['msg']}" if where else fault["msg"]

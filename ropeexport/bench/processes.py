@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.bench.messages import Made, MakeFile, Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Answer, Child, UnforeseenError
-from ropeexport.dtypes import FOREIGN
+from ropeexport.dtypes import numpy_type
 from ropeexport.errors import MissingError, RopeExportError, first_line
 from ropeexport.manifest import Record
 from ropeexport.parity.space import Sizes
@@ -62,10 +61,10 @@ class Process(Child):
 
     def outputs(self, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Return what it saved last: at first, what it computed when it was set up."""
-        with np.load(Path(self._order.outputs)) as saved:
+        with np.load(self._order.outputs) as saved:
             found = {name: saved[name] for name in saved.files}
-        kinds = {name: FOREIGN[dtype] for name, dtype in dtypes.items() if dtype in FOREIGN}
-        return found | {n: found[n].view(kind.numpy) for n, kind in kinds.items() if n in found}
+        bits = [name for name, x in found.items() if x.dtype.kind == "V"]  # of no type of NumPy's
+        return found | {name: found[name].view(numpy_type(dtypes[name])) for name in bits}
 
     def _answer(self, request: Record, answer: type[Answer]) -> Answer:
         self.resume()

@@ -22,7 +22,6 @@ from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Channel, serve
-from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.machine import memory_mb
 from ropeexport.parity.space import Sizes
@@ -85,13 +84,8 @@ def _cause(error: Exception) -> str:
 
 
 def _save(path: Path, outputs: Arrays) -> None:
-    saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
-    np.savez(path, **saved)
-
-
-def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    kind = FOREIGN.get(str(x.dtype))
-    return x if kind is None else x.view(kind.bits)  # NumPy's files know NumPy's types alone
+    named: dict[str, Any] = outputs
+    np.savez(path, **named)
 
 
 if __name__ == "__main__":

@@ -91,9 +91,9 @@ def write(folder: Path, report: Report) -> Path:
     return path
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
+def print_report(report: Report) -> None:
     """Print the table, one line a runtime and the verdict."""
-    shown = console or Console(highlight=False)
+    shown = Console(highlight=False)
     if not shown.is_terminal and shown.width < _NARROWEST:
         shown.width = _NARROWEST
     shown.print(render(report))

@@ -206,9 +206,9 @@ def _floor(yardstick: Yardstick) -> float:
     return kind.underflow * max(1.0, math.sqrt(yardstick.terms) * yardstick.data_rms)
 
 
-def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+def bound(yardstick: Yardstick) -> Bound:
     """Return what a runtime's output is held to."""
-    allowed = allowance or Allowance()
+    allowed = Allowance()
     by_op = _by_op(yardstick, allowed)
     if by_op is not None:
         return by_op
@@ -224,9 +224,9 @@ def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     )
 
 
-def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+def eager_bound(yardstick: Yardstick) -> Bound:
     """Return what eager itself is held to: rounding alone, with room for a module's stages."""
-    allowed = allowance or Allowance()
+    allowed = Allowance()
     by_op = _by_op(replace(yardstick, eager=None), allowed)
     if by_op is not None:
         return by_op

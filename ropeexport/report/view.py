@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ropeexport.errors import ParityError
+from ropeexport.manifest import first_fault
 from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report
 from ropeexport.parity.wording import number, percent, word
 
@@ -71,11 +72,9 @@ def read(path: Path) -> Report:
     try:
         return Report.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
         raise ParityError(
-            f"{file}: not a report of this version of ropeexport ({where}: {fault['msg']}); "
-            "check again"
+            f"{file}: not a report of this version of ropeexport ({first_fault(error)}); check "
+            "again"
         ) from error
 
 

@@ -22,14 +22,8 @@ from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
 Choice = Literal["auto", "plugin", "native", "decomposed"]
 
 TIMING_CACHE_NAME = "timing.cache"
-# NumPy's names of TensorRT's types
-_TYPES = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt} | {
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "INT8": "int8",
-    "UINT8": "uint8",
-}
+# NumPy's names of TensorRT's floating types; it calls the others as NumPy does, in capitals
+_FLOATS = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt}
 
 
 @dataclass(frozen=True)
@@ -198,7 +192,7 @@ def _check_interface(record: Manifest, built: Built) -> None:
     """Raise unless the network's inputs and outputs have the types of the exported file."""
     expected = {spec.name: spec.dtype for spec in (*record.model.inputs, *record.model.outputs)}
     for name, kind in (built.inputs | built.outputs).items():
-        if expected.get(name) != _TYPES.get(kind):
+        if expected.get(name) != _FLOATS.get(kind, kind.lower()):
             raise BuildError(
                 f"{record.model.file}: {name}: expected {expected.get(name, 'no such tensor')}, "
                 f"{record.model.file} became {kind} in TensorRT"
