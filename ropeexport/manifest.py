@@ -36,6 +36,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy with other values of some fields."""
+        return self.model_copy(update=fields)
+
 
 class TensorSpec(Record):
     """An input or output: a dimension is a size, a dynamic axis, or a sum of such.
@@ -249,7 +253,7 @@ def read(folder: Path) -> Manifest:
             f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {first_fault(error)}; "
             "export again with this version of ropeexport"
         ) from error
-    return record.model_copy(update={"schema_version": SCHEMA_VERSION})
+    return record.changed(schema_version=SCHEMA_VERSION)
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -39,7 +39,7 @@ class Entrant:
 
     def out(self, status: str, reason: str) -> None:
         """Take it out, and end its process: a stopped one would keep its memory."""
-        self.record = self.record.model_copy(update={"status": status, "reason": reason})
+        self.record = self.record.changed(status=status, reason=reason)
         if self.process is not None:
             self.process.close()
         self.process = None
@@ -148,7 +148,7 @@ class Setup:
             process.close()
             entrant.process = process = stack.enter_context(Process(order))
             update["load_again_seconds"] = process.ready()
-        entrant.record = entrant.record.model_copy(update=update)
+        entrant.record = entrant.record.changed(**update)
         wrong = None if contender.floor else self._wrong(contender, process)
         if wrong is not None:
             entrant.out("WRONG", wrong)

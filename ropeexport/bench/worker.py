@@ -53,7 +53,7 @@ class _Worker:
         sets = self._sets(asked.sizes)
         with _failing_in_one_line():
             turn = self._clock.turn(self._run, sets, asked.repeats)
-        return turn.model_copy(update={"peak_mb": memory_mb()})
+        return turn.changed(peak_mb=memory_mb())
 
     def once(self, asked: RunOnce, _: Channel) -> Saved:
         sets = self._sets(asked.sizes)

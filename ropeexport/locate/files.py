@@ -66,7 +66,7 @@ def locate_files(
         search = Search(judge, taps, made_by)
         contender = open_file(runtime, other.file, row, stack)
         found = search.find(contender, case)
-    return report.model_copy(update={"locations": (found,)})
+    return report.changed(locations=(found,))
 
 
 def check_shared(reference: Path, candidate: Path) -> None:

@@ -87,4 +87,4 @@ def _located(
             search.find(open_tapped(runtime, copy, record, stack), case)
             for runtime, case in failed.items()
         )
-    return report.model_copy(update={"locations": found})
+    return report.changed(locations=found)

@@ -53,7 +53,7 @@ def in_order(copy: Manifest, taps: Iterable[Tap], tensors: Iterable[str]) -> lis
 def of_taps(copy: Manifest, taps: list[Tap]) -> Manifest:
     """Return the manifest with the taps as outputs, of the types that they were exported with."""
     outputs = tuple(tap.spec for tap in taps)
-    return copy.model_copy(update={"model": copy.model.model_copy(update={"outputs": outputs})})
+    return copy.changed(model=copy.model.changed(outputs=outputs))
 
 
 @dataclass(frozen=True)

@@ -41,15 +41,10 @@ def write(file: OnnxFile, record: Manifest, tensors: Iterable[str], folder: Path
     model.graph.outputs[:] = [*further, *model.graph.outputs]
     path = folder / MODEL_NAME
     ir.save(model, path, external_data=_WEIGHTS)
-    tapped = record.model.model_copy(
-        update={
-            "file": MODEL_NAME,
-            "sha256": atomic.sha256_of(path),
-            "outputs": output_specs(model),
-            "weights": None,
-        }
+    tapped = record.model.changed(
+        file=MODEL_NAME, sha256=atomic.sha256_of(path), outputs=output_specs(model), weights=None
     )
-    copy = record.model_copy(update={"model": tapped, "engine": None})
+    copy = record.changed(model=tapped, engine=None)
     return Artifact(folder, copy).write()
 
 

@@ -112,7 +112,7 @@ class Judge:
         """Return an output with the role that it has in the reference's own graph."""
         if self.reference_roles is None:
             return spec
-        return spec.model_copy(update={"role": self.reference_roles.get(spec.name, "data")})
+        return spec.changed(role=self.reference_roles.get(spec.name, "data"))
 
     def failed(self, output: str, reason: str) -> Comparison:
         """Return the record of a reference that is no function of its inputs."""
@@ -216,7 +216,7 @@ class _Hearing:
         record = self._record(name, facts, spec, "FAIL" if broken else passed, reason)
         numbers = numbers_of(difference)
         held_to = BoundRecord.model_validate(bound, from_attributes=True)
-        record = record.model_copy(update={"numbers": numbers, "bound": held_to})
+        record = record.changed(numbers=numbers, bound=held_to)
         surveyed = self.judge.surveyed
         if surveyed is not None and survey is not None and difference.elements:
             surveyed(record, survey)
@@ -228,8 +228,7 @@ class _Hearing:
             return found
         beyond = f"positions beyond {self.judge.manifest.model.max_position} must be kept from it"
         reason = f"{_DROPS_NAN}: {beyond} ({found.reason})"
-        spared = {"status": "NOT_SUPPORTED", "reason": reason, "numbers": None, "bound": None}
-        return found.model_copy(update=spared)
+        return found.changed(status="NOT_SUPPORTED", reason=reason, numbers=None, bound=None)
 
     def _documented(self, difference: Difference) -> str:
         if not difference.nans:

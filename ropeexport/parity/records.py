@@ -209,9 +209,23 @@ class Report(Record):
     locations: tuple[LocationRecord, ...] = ()
 
     @property
+    def shares(self) -> dict[str, float]:
+        """The largest share of a bound that each runtime uses."""
+        found: dict[str, float] = {}
+        for comparison in self.comparisons:
+            name = comparison.runtime
+            found[name] = max(comparison.share, found.get(name, 0.0))
+        return found
+
+    @property
+    def cases(self) -> set[str]:
+        """The names of the cases that were run."""
+        return {c.case.name for c in self.comparisons if c.case is not None}
+
+    @property
     def headline(self) -> str:
         """What the verdict is about, in one line."""
-        cases = len({c.case.name for c in self.comparisons if c.case is not None})
+        cases = len(self.cases)
         return self.reason or f"{cases:,} case{'s' * (cases != 1)}, seed {self.seed}"
 
 

@@ -170,7 +170,7 @@ def _profile(record: Manifest, options: BuildOptions, implementation: Implementa
     native = implementation == "native"
     axes = preflight.native_axes(record) if native else record.axes
     profile = make_profile(
-        record.model_copy(update={"axes": axes}),
+        record.changed(axes=axes),
         options.min_shapes,
         options.opt_shapes,
         options.max_shapes,
