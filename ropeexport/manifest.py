@@ -24,6 +24,7 @@ MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
+Attention = Literal["fused", "decomposed", "none"]
 # what an input is for, for those who draw one
 InputRole = Literal["data", "matrices", "positions"]
 # that, or what an op's result is for those who judge it: an op says so of its own results
@@ -205,7 +206,7 @@ class EngineRecord(Record):
     outputs: tuple[TensorSpec, ...]
     profile: Profile
     ropes: dict[str, Implementation]  # by name of the ApplyRope node
-    attention: Literal["fused", "decomposed", "none"]
+    attention: Attention
     compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
     plugin: PluginRecord | None = None
 

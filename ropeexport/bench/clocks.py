@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Turn
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Runner
 

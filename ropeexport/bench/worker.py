@@ -18,13 +18,13 @@ import numpy as np
 
 from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Channel, serve
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.machine import memory_mb
 from ropeexport.parity.space import Sizes
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.registry import import_runners
 
 _MOST_LINES = 4  # of a failure's text
@@ -84,7 +84,7 @@ def _cause(error: Exception) -> str:
 
 
 def _save(path: Path, outputs: Arrays) -> None:
-    named: dict[str, Any] = outputs
+    named: dict[str, Any] = dict(outputs)
     np.savez(path, **named)
 
 

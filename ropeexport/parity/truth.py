@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.dtypes import float_type, is_float
-from ropeexport.parity.repeat import Reference
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.runners.arrays import Arrays, Float64s
+from ropeexport.runners.runner import Repeatable
 
 # Takes inputs whose floating arrays are float64, returns outputs in float64
 Exact = Callable[[Mapping[str, NDArray[np.generic]]], Mapping[str, Float64s]]
@@ -40,7 +40,7 @@ class Truth:
     conversions: Mapping[str, Size] = field(default_factory=dict)
 
 
-class TruthTeller(Reference, Protocol):
+class TruthTeller(Repeatable, Protocol):
     """What a judge asks for the exact outputs; ``widest`` is the longest axis of its weights."""
 
     widest: int

@@ -10,9 +10,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ropeexport.parity import wording
 from ropeexport.parity.records import Comparison, Report
-from ropeexport.parity.report import SUMMARY_HEADINGS, rows_of, summary_cells
+from ropeexport.parity.report import SUMMARY_HEADINGS, exact, percent, rows_of, summary_cells, word
 from ropeexport.report import plots, view
 
 _SHOWN_CASES = 100  # the others open on demand
@@ -55,27 +54,27 @@ def _cards(report: Report) -> Iterator[dict[str, Any]]:
         share = max((c.share for c in compared), default=None)
         yield {
             "runtime": runtime,
-            "word": wording.word(runtime.status),
+            "word": word(runtime.status),
             "facts": ", ".join(runtime.facts),
             "colour": colours[runtime.name],
             "compared": len(compared),
             "passed": sum(c.status in ("PASS", "EMULATED") for c in compared),
             "unsupported": sum(c.status == "NOT_SUPPORTED" for c in mine),
             "share": share,
-            "share_text": wording.percent(share or 0.0),
+            "share_text": percent(share or 0.0),
             "width": round(100 * min(1.0, share or 0.0)),  # percent of the bar that is filled
         }
 
 
 def _share(comparison: Comparison) -> str:
-    return wording.percent(comparison.share) if comparison.numbers else "-"
+    return percent(comparison.share) if comparison.numbers else "-"
 
 
 def _worst(comparison: Comparison) -> str:
     worst = comparison.numbers and comparison.numbers.worst
     if not worst:
         return "-"
-    got, expected = (wording.exact(value) for value in (worst.got, worst.expected))
+    got, expected = (exact(value) for value in (worst.got, worst.expected))
     return f"{comparison.output}{list(worst.index)}: got {got}, expected {expected}"
 
 

@@ -6,8 +6,8 @@ import re
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ropeexport.parity import wording
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord
+from ropeexport.parity.report import number, word
 from ropeexport.report import view
 
 # characters that no XML 1.0 document may hold
@@ -59,22 +59,20 @@ def _add_case(suite: Element, comparison: Comparison) -> None:
     if comparison.status == "FAIL":
         SubElement(case, "failure", message=_clean(comparison.reason)).text = _facts(comparison)
     elif comparison.status != "PASS":
-        word = wording.word(comparison.status)
-        SubElement(case, "skipped", message=_clean(f"{word}: {comparison.reason}"))
+        text = f"{word(comparison.status)}: {comparison.reason}"
+        SubElement(case, "skipped", message=_clean(text))
 
 
 def _facts(comparison: Comparison) -> str:
     numbers, bound = comparison.numbers, comparison.bound
     lines = [comparison.reason]
     if numbers is not None:
-        lines.append(
-            f"largest error {wording.number(numbers.max_abs)}, rms {wording.number(numbers.rms)}"
-        )
+        lines.append(f"largest error {number(numbers.max_abs)}, rms {number(numbers.rms)}")
         if numbers.worst is not None:
             worst = numbers.worst
             lines.append(f"at {list(worst.index)}: got {worst.got}, expected {worst.expected}")
     if bound is not None:
-        lines.append(f"bounds {wording.number(bound.max_abs)}, {wording.number(bound.rms)}")
+        lines.append(f"bounds {number(bound.max_abs)}, {number(bound.rms)}")
     return _clean("\n".join(lines))
 
 

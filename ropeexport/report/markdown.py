@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
-from ropeexport.parity.report import SUMMARY_HEADINGS, rows_of, summary_cells
-from ropeexport.parity.wording import location_lines, word
+from ropeexport.parity.report import SUMMARY_HEADINGS, location_lines, rows_of, summary_cells, word
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {

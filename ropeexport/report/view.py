@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ropeexport.errors import ParityError
 from ropeexport.manifest import first_fault
 from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report
-from ropeexport.parity.wording import number, percent, word
+from ropeexport.parity.report import number, percent, word
 
 
 @dataclass(frozen=True)

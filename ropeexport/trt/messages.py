@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from ropeexport.manifest import Implementation, Profile, Record
-
-Attention = Literal["fused", "decomposed", "none"]
+from ropeexport.manifest import Attention, Implementation, Profile, Record
 
 
 class BuildRequest(Record):

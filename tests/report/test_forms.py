@@ -14,9 +14,8 @@ from made_reports import comparison, report
 
 from ropeexport import schemas
 from ropeexport.errors import ParityError
-from ropeexport.parity import wording
 from ropeexport.parity.records import Report
-from ropeexport.parity.report import write
+from ropeexport.parity.report import percent, write
 from ropeexport.report import html, junit, markdown, view
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,7 +140,7 @@ def test_failures_come_first_and_then_what_is_nearest_to_its_bound() -> None:
     ("share", "text"), [(0.5, "50%"), (1.0, "100%"), (1.002, "100.2%"), (3.0, "300%"), (30, "30x")]
 )
 def test_what_breaks_a_bound_never_reads_as_if_it_held(share: float, text: str) -> None:
-    assert wording.percent(share) == text
+    assert percent(share) == text
 
 
 def test_markdown_takes_text_literally_and_cuts_a_long_list() -> None:

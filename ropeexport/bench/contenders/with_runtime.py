@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
-from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Setting
+from ropeexport.bench.contenders.contender import OPTIMUM, Setting
 from ropeexport.bench.refusal import refusable
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.registry import Choice, Device, Opening
 from ropeexport.runners.runner import Runner
 
-Given = Callable[[Inputs], Inputs]
+Given = Callable[[Arrays], Arrays]
 
 
 def needs(chosen: Choice, device: Device) -> None:
@@ -51,7 +52,7 @@ def run_file(chosen: Choice, file: str | None, setting: Setting) -> Runner:
     return _Contending(runner, setting.outputs, _optimums if file == OPTIMUM else _as_it_is, tried)
 
 
-def _optimums(inputs: Inputs) -> Inputs:
+def _optimums(inputs: Arrays) -> Arrays:
     """Return the inputs that optimum-onnx's file wants in place of a model's own.
 
     Of a language model that is a mask too, which keeps every token; of FLUX, positions as integers.
@@ -89,13 +90,13 @@ class _Contending(Runner):
         self._read = tried(runner.read)
         self.facts = runner.facts
 
-    def load(self, inputs: Inputs) -> Any:
+    def load(self, inputs: Arrays) -> Any:
         return self._load(self._given(inputs))
 
     def call(self, loaded: Any) -> Any:
         return self._call(loaded)
 
-    def read(self, results: Any) -> Arrays:
+    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
         return dict(zip(self._outputs, self._read(results).values(), strict=False))
 
     def keep(self) -> None:
