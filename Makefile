@@ -7,7 +7,7 @@ DEMO := out/demo
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin gpu-test bench long optimum clean
+.PHONY: help setup demo test check mutants format test-plugin test-tools gpu-test bench long optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,7 +28,7 @@ demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, p
 	$(BIN)/ropeexport inspect $(DEMO)
 
 test: setup ## the tests that need neither a GPU nor nvcc
-	$(BIN)/python -m pytest -m 'not plugin' $(WORKERS)
+	$(BIN)/python -m pytest -m 'not plugin and not tools' $(WORKERS)
 
 check: setup ## formatters, linters, types, tests
 	$(BIN)/ruff format --check .
@@ -44,6 +44,9 @@ format: setup ## let the formatters write
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+test-tools: setup ## run our files through other people's tools
+	$(BIN)/python -m pytest -m tools
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
 	$(BIN)/python -m pytest -m plugin

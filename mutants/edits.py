@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import onnx
+import onnx_ir as ir
 from onnx import AttributeProto, ModelProto, NodeProto
 
-from ropeexport.ops.attention import FROM, SCALE
+from ropeexport.onnx_files.variants import with_attention_in_blocks
+from ropeexport.ops import names
+from ropeexport.ops.attention import FROM
 
 Edit = Callable[[ModelProto], None]
 
@@ -69,8 +72,6 @@ def attribute(op: str, **values: float) -> Edit:
 
     def edit(model: ModelProto) -> None:
         node = _node(model, op)
-        if op == "Attention":
-            _make_standard(node)  # its own form has fewer attributes
         kept = [a for a in node.attribute if a.name not in values]
         made = [onnx.helper.make_attribute(name, value) for name, value in values.items()]
         del node.attribute[:]
@@ -86,7 +87,9 @@ def in_blocks(op: str, *, inputs: Mapping[int, str] | None = None, **values: flo
     """
 
     def edit(model: ModelProto) -> None:
-        node = _node(model, "Attention")
+        written = ir.to_proto(with_attention_in_blocks(ir.from_proto(model)))
+        model.CopyFrom(written)
+        node = _node(model, names.ATTENTION_IN_BLOCKS)
         next(a for a in node.attribute if a.name == FROM).i = 1
         body = next(f for f in model.functions if (f.domain, f.name) == (node.domain, node.op_type))
         choice = next(inner for inner in body.node if inner.op_type == "If")
@@ -204,11 +207,3 @@ def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
 def _data_type(model: ModelProto) -> int:
     q = next(value for value in model.graph.input if value.name == "q")
     return int(q.type.tensor_type.elem_type)
-
-
-def _make_standard(node: NodeProto) -> None:
-    """Turn a node of ropeexport's Attention into ONNX's own, in place."""
-    node.domain = ""
-    kept = [attribute for attribute in node.attribute if attribute.name == SCALE]
-    del node.attribute[:]
-    node.attribute.extend(kept)

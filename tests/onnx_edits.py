@@ -9,12 +9,18 @@ from ropeexport.onnx_files import variants
 from ropeexport.ops.apply_rope import Body
 
 
-def make_standard(node: onnx.NodeProto) -> None:
-    """Turn a node of ropeexport's Attention into ONNX's own, in place."""
-    node.domain = ""
-    kept = [attribute for attribute in node.attribute if attribute.name == "scale"]
+def make_causal(model: onnx.ModelProto) -> None:
+    """Let a message's attention look at no later key: a fault that every runtime runs."""
+    node = next(node for node in model.graph.node if node.op_type == "Attention")
+    kept = [attribute for attribute in node.attribute if attribute.name != "is_causal"]
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend([*kept, onnx.helper.make_attribute("is_causal", 1)])
+
+
+def in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a message with attention in blocks, as a file has it that was asked for so."""
+    changed: onnx.ModelProto = ir.to_proto(variants.with_attention_in_blocks(ir.from_proto(model)))
+    return changed
 
 
 def with_body(model: onnx.ModelProto, body: Body) -> onnx.ModelProto:

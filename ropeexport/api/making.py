@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from ropeexport.api.given import ModelOptions, example_of, left_as_it_was, named, source_of
 from ropeexport.api.results import Export, Fusion
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.manifest import EngineRecord, InputRole
+from ropeexport.ops.names import ATTENTION_IN_BLOCKS
 from ropeexport.packages import require
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ropeexport.trt.build import Choice
 
 Shapes = str | Mapping[str, Sequence[int]]
+AttentionForm = Literal["standard", "blocks"]
 
 
 def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
@@ -37,6 +39,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     output_names: str | Sequence[str] = (),
     weights: str | Path | None = None,
     copy_weights: bool = False,
+    attention: AttentionForm = "standard",
     opset: int = 23,
     force: bool = False,
     require_rope: int | None = None,
@@ -77,6 +80,10 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         A folder of safetensors files by the module's names: none of them is read or written.
     copy_weights : bool
         Copy those files into ``out``; else ``out`` has to be their folder.
+    attention : str
+        ``standard``: ONNX's Attention, for every runtime; ``blocks``: the file keeps its memory on
+        long sequences in a bare onnxruntime too, by an op that other tools may not take.  Where
+        ropeexport runs a file in onnxruntime, it does so either way.
     opset : int
         23 or later.
     force : bool
@@ -181,7 +188,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         )
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
-            copy_weights=copy_weights, max_position=max_position, say=say,
+            copy_weights=copy_weights, max_position=max_position,
+            requested=_requested(attention), say=say,
         )  # fmt: skip
     return Export(Artifact(folder, record), held)
 
@@ -194,6 +202,7 @@ def fuse(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = 1_049_599,
+    attention: AttentionForm = "standard",
     say: Say | None = None,
 ) -> Fusion:
     """Write an ONNX file again with its rotary applications replaced by ops.
@@ -206,7 +215,7 @@ def fuse(
         The output folder.
     axes : dict
         Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.
-    force, require_rope, max_position, say
+    force, require_rope, max_position, attention, say
         As for :func:`ropeexport.export`.
 
     Returns
@@ -247,7 +256,7 @@ def fuse(
     folder = Path(out)
     record, count = fuse_file(
         Path(path), folder, axes=axes, force=force, require_rope=require_rope,
-        max_position=max_position, say=say,
+        max_position=max_position, requested=_requested(attention), say=say,
     )  # fmt: skip
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
@@ -332,6 +341,14 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     if module is not None:
         _check_held(artifact, module)
     return run(artifact, options, on_progress=on_progress, on_note=on_note)
+
+
+def _requested(attention: AttentionForm) -> tuple[str, ...]:
+    if attention not in get_args(AttentionForm):
+        raise UsageError(
+            f"attention: expected {' or '.join(get_args(AttentionForm))}, got {attention!r}"
+        )
+    return (ATTENTION_IN_BLOCKS,) if attention == "blocks" else ()
 
 
 def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:

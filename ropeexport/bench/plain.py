@@ -11,16 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from ropeexport.errors import MissingError
 from ropeexport.exporting.naming import name_inputs
-from ropeexport.exporting.passes import attach_functions
 from ropeexport.exporting.tracing import dynamic_shapes, quiet
 from ropeexport.models.example import Example, all_axes, traceable_arguments
-from ropeexport.ops.attention import share_attention
 from ropeexport.ops.op import resolve
 from ropeexport.ops.registry import OPS
 
@@ -45,10 +42,6 @@ def export_without_rope(example: Example, path: Path) -> None:
     if not any(node.target is rotation for node in program.graph.nodes):
         raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
     _export(_decomposed(program, _plain_ops() | {rotation: _left_alone}), example, path)
-    model = ir.load(path)  # with the attention that ropeexport's own file has
-    share_attention(model)
-    attach_functions(model)
-    ir.save(model, path, external_data=f"{path.name}.data")
 
 
 def plain_program(example: Example) -> torch.export.ExportedProgram:

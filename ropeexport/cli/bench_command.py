@@ -22,8 +22,9 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
     "--against",
     metavar="NAME[,NAME...]",
     callback=_words,
-    help="Contenders: eager, plain, ort-optimizer, optimum, compile, openvino, openvino-plain, "
-    "tensorrt (or -plugin, -native, -decomposed, -plain), without-rope.  [default: all]",
+    help="Contenders: eager, ropeexport-bare, plain, ort-optimizer, optimum, compile, openvino, "
+    "openvino-plain, tensorrt (or -plugin, -native, -decomposed, -plain), without-rope.  "
+    "[default: all]",
 )
 @click.option(
     "--device",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.options import (
+    attention_option,
     axis_option,
     max_position_option,
     output_option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @require_rope_option
 @axis_option
 @max_position_option
+@attention_option
 @click.option("--opset", type=int, default=23, show_default=True, help="ONNX opset, 23 or later.")
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ropeexport.cli.options import (
+    attention_option,
     axis_option,
     max_position_option,
     output_option,
@@ -23,6 +24,7 @@ from ropeexport.cli.rope_lines import axes_line, count_lines, rope_lines, say_pa
 @require_rope_option
 @axis_option
 @max_position_option
+@attention_option
 @click.option("--force", is_flag=True, help="Overwrite an existing export.")
 @verbose_option
 def command(path: Path, output: Path, verbose: bool, **choices: Any) -> None:

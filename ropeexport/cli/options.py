@@ -29,6 +29,14 @@ max_position_option = click.option(
     show_default=True,
     help="Largest position that tables of exact angles hold; angles are NaN beyond.",
 )
+attention_option = click.option(
+    "--attention",
+    type=click.Choice(["standard", "blocks"]),
+    default="standard",
+    show_default=True,
+    help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of its "
+    "own.",
+)
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Print each pass over the graph, and what it did."
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from ropeexport import atomic, manifest
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count, check_smallest
 from ropeexport.exporting.opsets import check_opset
-from ropeexport.exporting.passes import EXPORT, Say, Work, attach_functions, run
+from ropeexport.exporting.passes import EXPORT, Say, Work, run
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import trace
 from ropeexport.exporting.whole_graph import is_compared, with_whole
@@ -21,6 +22,7 @@ from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged, with_paths_and_roles
 from ropeexport.models.input_tree import recorded
+from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 from ropeexport.weights import copying, references, safetensors_files
@@ -38,6 +40,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     require_rope: int | None = None,
     copy_weights: bool = False,
     max_position: int = MAX_POSITION,
+    requested: Container[str] = (),
     say: Say | None = None,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`ropeexport.export`."""
@@ -49,7 +52,9 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         references.check_reachable(example.weights, folder)
     example, made = within_bounds(
         checked(example),
-        lambda e: onnx_model(e, source, opset=opset, max_position=max_position, say=say),
+        lambda e: onnx_model(
+            e, source, opset=opset, max_position=max_position, requested=requested, say=say
+        ),
     )
     check_count(made.count, require_rope)
     check_smallest(made.model, all_axes(example))
@@ -87,6 +92,7 @@ def onnx_model(
     *,
     opset: int = DEFAULT_OPSET,
     max_position: int = MAX_POSITION,
+    requested: Container[str] = (),
     say: Say | None = None,
 ) -> Finished:
     """Trace a module, finish its model, and compare that with what was traced."""
@@ -97,7 +103,8 @@ def onnx_model(
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
-    work = run(EXPORT, work_of(model, example, source, max_position), say)
+    given = replace(work_of(model, example, source, max_position), requested=requested)
+    work = run(EXPORT, given, say)
     assert work.fused is not None  # what the passes did
     for former in (before, work.fused.before):
         if former is not None:

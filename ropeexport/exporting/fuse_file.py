@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,13 +12,14 @@ from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting import model_writer
 from ropeexport.exporting.model_writer import Written, check_count, check_smallest
-from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, attach_functions, run
+from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, run
 from ropeexport.exporting.whole_graph import is_compared, with_whole
 from ropeexport.fusion.limits import limits_of
 from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.specs import input_specs, output_specs
+from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
@@ -29,6 +30,7 @@ def fuse_file(
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = MAX_POSITION,
+    requested: Container[str] = (),
     axes: Mapping[str, Given] | None = None,
     say: Say | None = None,
 ) -> tuple[Manifest | None, RopeCount]:
@@ -46,6 +48,8 @@ def fuse_file(
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of angles must hold; beyond, angles are NaN.
+    requested : container of str
+        Ops that are put into the file only where they are asked for.
     axes : dict of str to (min, opt, max) or Axis
         Sizes that the dynamic axes are meant for, in place of the usual ones.
     say : callable, optional
@@ -69,7 +73,8 @@ def fuse_file(
     _refuse_twice(path, model)
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
-    work = run(FUSE, Work(model, source, path.stem, max_position=max_position), say)
+    given = Work(model, source, path.stem, max_position=max_position, requested=requested)
+    work = run(FUSE, given, say)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
     ranges = with_given(axes_of_file(input_specs(work.model)), axes)

@@ -20,6 +20,7 @@ from ropeexport.exporting.simplify import clean, simplify
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
+from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops import names
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.op import Op, resolve
@@ -47,6 +48,8 @@ class Work:
         Names of the outputs in the end; empty: they have their own.
     max_position : int
         The largest position that tables of angles must hold.
+    requested : container of str
+        Ops that are put into the model only where they are asked for.
     fused : Fused or None
         What became of its rotary applications, once they were looked for.
     """
@@ -58,6 +61,7 @@ class Work:
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None
     output_names: Sequence[str] = ()
     max_position: int = MAX_POSITION
+    requested: Container[str] = ()
     fused: Fused | None = None
 
 
@@ -139,6 +143,8 @@ def _matching(op: Op) -> Pass:
     """Return the pass that puts an op in the place of what computes the same."""
 
     def apply(work: Work) -> str:
+        if op.on_request and op.op_type not in work.requested:
+            return ""
         count: int = resolve(op.matcher)(work.model)
         return _counted(count, f"{names.DOMAIN}::{op.op_type}")
 
@@ -195,19 +201,6 @@ FUSE = (OPSET, SHAPES, ROPES, *FINISH)
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count else ""
-
-
-def attach_functions(model: ir.Model) -> list[str]:
-    """Give a model the bodies of ropeexport's ops that it uses; return their names."""
-    opset = model.opset_imports[""]
-    used = _ops(model)
-    bodies = [function for op in used for function in op.functions(opset)]
-    for body in bodies:
-        function = ir.serde.deserialize_function(body)
-        model.functions[function.identifier()] = function
-    if used:
-        model.opset_imports[names.DOMAIN] = names.DOMAIN_VERSION
-    return [body.name for body in bodies]
 
 
 def _ops(model: ir.Model) -> list[Op]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 
 import onnx
@@ -11,9 +11,11 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
 
 from ropeexport.onnx_files.onnx_file import opset
 from ropeexport.operators import STANDARD
-from ropeexport.ops import attention
+from ropeexport.ops import attention, names
 from ropeexport.ops.apply_rope import Body, rope_function
 from ropeexport.ops.forms import form_of
+from ropeexport.ops.op import Op
+from ropeexport.ops.registry import used_by
 
 
 def inlined(model: ir.Model) -> ir.Model:
@@ -57,10 +59,39 @@ def _versions(imports: Mapping[str, int]) -> dict[str, int]:
     return {"" if domain in STANDARD else domain: version for domain, version in imports.items()}
 
 
+def attach_functions(model: ir.Model) -> list[str]:
+    """Give a model, in place, the bodies of ropeexport's ops that it uses; return their names."""
+    return _attach(model, used_by(node.op_identifier()[:2] for node in model.graph.all_nodes()))
+
+
+def _attach(model: ir.Model, ops: Sequence[Op]) -> list[str]:
+    bodies = [function for op in ops for function in op.functions(opset(model))]
+    for body in bodies:
+        function = ir.serde.deserialize_function(body)
+        model.functions[function.identifier()] = function
+    if ops:
+        model.opset_imports[names.DOMAIN] = names.DOMAIN_VERSION
+    return [body.name for body in bodies]
+
+
+def with_attention_in_blocks(model: ir.Model) -> ir.Model:
+    """Return ``model`` with the op in place of each Attention that it computes, for onnxruntime.
+
+    A copy, which shares the weights; where there is nothing to change, the model itself.
+    """
+    if not attention.limits(model):
+        return model
+    made = model.clone()
+    attention.put_in_blocks(made)
+    _attach(made, [attention.OP])  # the bodies of others are the file's
+    return made
+
+
 def with_standard_attention(model: ir.Model) -> ir.Model:
     """Return ``model`` with ONNX's own Attention in place of the op; a copy, where it has the op.
 
-    For TensorRT, which has a layer for it, for float64, and for runtimes without function bodies.
+    For TensorRT, which has a layer for it, for float64, and for runtimes without function bodies,
+    where the file was asked for with the op.
     """
     if not any(map(attention.is_op, model.graph)):
         return model
@@ -92,6 +123,7 @@ def whole_message(model: ir.Model) -> onnx.ModelProto:
 
 
 def lengths_of_change(model: ir.Model) -> list[int]:
-    """Return the S from which a model's attention is computed by another kernel, in order."""
-    nodes = filter(attention.is_op, model.graph)
-    return sorted({node.attributes[attention.FROM].as_int() for node in nodes})
+    """Return the S from which onnxruntime computes attention by another kernel, in order."""
+    ops = filter(attention.is_op, model.graph)
+    own = {node.attributes[attention.FROM].as_int() for node in ops}
+    return sorted(own | attention.limits(model))

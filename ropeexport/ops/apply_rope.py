@@ -21,16 +21,11 @@ import onnx
 from ropeexport.manifest import Role
 from ropeexport.ops import names
 from ropeexport.ops.forms import APPLY_ROPE, FORMS, PAIRINGS, ROTARY_SIZE, Form
-from ropeexport.ops.op import FLOATS, Array, Op, TorchOp
+from ropeexport.ops.op import FLOATS, Array, Op, TorchOp, function_of
 
 Body = Literal["adaptive", "general", "rotation"]
 
 _FLOAT = onnx.TensorProto.FLOAT
-
-_NUMBERS = """
-  zero = Constant<value_int = 0>()
-  one = Constant<value_int = 1>()
-"""
 
 # RotaryEmbedding wants tables of the data's batch and without a head axis: (B, L, P).
 _EXPANDED = """
@@ -128,30 +123,31 @@ def _branch(form: Form, name: str, nodes: str, suffix: str) -> str:
 
 def _nodes(form: Form, body: Body) -> str:
     tables = form.coefficients
+    # a converter to float16 narrows the tables too, which cost their accuracy and no more
+    widened = "".join(_WIDE_EACH.format(x=x) for x in form.table_inputs)
     by_products = body == "general" or form.pairs.interleaved is None
     decides = body == "adaptive" and not tables.rotations_only
     if form.partial and (by_products or decides):
-        return _NUMBERS + tables.entry_nodes + _general_part(form)
+        return widened + tables.entry_nodes + _general_part(form)
     if by_products:
         middle = tables.entry_nodes + _general(form)
     elif tables.rotations_only:
         middle = _rotation(form)
     else:
         middle = tables.entry_nodes + (_adaptive(form) if decides else _rotation(form))
-    return _NUMBERS + middle + _each(form, _CAST_BACK_EACH)
+    return widened + middle + _each(form, _CAST_BACK_EACH)
 
 
 def rope_function(form: Form, opset: int, body: Body = "adaptive") -> onnx.FunctionProto:
     """Return the model-local function of a rotary op for a model of ``opset``."""
     inputs = ", ".join((*form.data_inputs, *form.table_inputs))
     outputs = ", ".join(f"{x}_out" for x in form.data_inputs)
-    function = onnx.parser.parse_function(
+    return function_of(
         f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
         f"{form.op_type} <{', '.join(form.attribute_names)}> ({inputs}) => ({outputs}) "
-        f"{{ {_nodes(form, body)} }}"
+        f"{{ {_nodes(form, body)} }}",
+        form.contract,
     )
-    function.doc_string = form.contract
-    return function
 
 
 def apply_form(form: Form, *inputs: Array) -> tuple[Array, ...]:

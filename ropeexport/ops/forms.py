@@ -20,9 +20,9 @@ ROTARY_SIZE = "rotary_embedding_dim"  # the name that RotaryEmbedding has for it
 class Tables:
     """What says how to rotate.
 
-    In ONNX text ``m00`` to ``m11`` are the entries of the matrices, each (B or 1, H or 1, L, P), as
-    what is rotated by products has them; ``cos_1`` and ``sin_1``, (B or 1, L, P), are what
-    ``RotaryEmbedding`` takes.
+    In ONNX text each input is in float32 with ``_wide`` behind its name; ``m00`` to ``m11`` are the
+    entries of the matrices, each (B or 1, H or 1, L, P), as what is rotated by products has them;
+    ``cos_1`` and ``sin_1``, (B or 1, L, P), are what ``RotaryEmbedding`` takes.
 
     Parameters
     ----------
@@ -107,19 +107,20 @@ class Pairing:
     plugin: str | None
 
 
-# pe (Bp, Hp, L, P, 2, 2) to its four entries, each (Bp, Hp, L, P).  Gather with a scalar index is
-# the form that onnxruntime fuses into one Split.
+# pe (Bp, Hp, L, P, 2, 2) to its four entries, each (Bp, Hp, L, P).  Not by Gather: what
+# onnxruntime's offline optimiser makes of several, it cannot load.
 _MATRIX_ENTRIES = """
-  two = Constant<value_int = 2>()
-  three = Constant<value_int = 3>()
   rows = Constant<value_ints = [0, 0, 0, 0, 4]>()
-  entries = Reshape(pe, rows)
-  m00 = Gather<axis = -1>(entries, zero)
-  m01 = Gather<axis = -1>(entries, one)
-  m10 = Gather<axis = -1>(entries, two)
-  m11 = Gather<axis = -1>(entries, three)
+  entries = Reshape(pe_wide, rows)
+  m00_1, m01_1, m10_1, m11_1 = Split<axis = -1, num_outputs = 4>(entries)
+  entry_axis = Constant<value_ints = [-1]>()
+  m00 = Squeeze(m00_1, entry_axis)
+  m01 = Squeeze(m01_1, entry_axis)
+  m10 = Squeeze(m10_1, entry_axis)
+  m11 = Squeeze(m11_1, entry_axis)
 """
 _MATRIX_ROTARY = """
+  zero = Constant<value_int = 0>()
   cos_1 = Gather<axis = 1>(m00, zero)
   sin_1 = Gather<axis = 1>(m10, zero)
 """
@@ -135,6 +136,7 @@ _MATRIX_DECISION = """
   all_rotations = Cast<to = 9>(all_rotations_bit)
   pe_heads_1d = Shape<start = 1, end = 2>(pe)
   pe_heads = Squeeze(pe_heads_1d)
+  one = Constant<value_int = 1>()
   shared_by_heads = Equal(pe_heads, one)
   use_rotary = And(all_rotations, shared_by_heads)
 """  # to int32, and back to bool
@@ -142,14 +144,14 @@ _MATRIX_DECISION = """
 # cos and sin (Bp, L, P) to the same four entries, each (Bp, 1, L, P)
 _COS_SIN_ENTRIES = """
   head_axis = Constant<value_ints = [1]>()
-  m00 = Unsqueeze(cos, head_axis)
-  m10 = Unsqueeze(sin, head_axis)
+  m00 = Unsqueeze(cos_wide, head_axis)
+  m10 = Unsqueeze(sin_wide, head_axis)
   m01 = Neg(m10)
   m11 = Identity(m00)
 """
 _COS_SIN_ROTARY = """
-  cos_1 = Identity(cos)
-  sin_1 = Identity(sin)
+  cos_1 = Identity(cos_wide)
+  sin_1 = Identity(sin_wide)
 """
 
 
@@ -162,26 +164,34 @@ def _entries_of_cos_sin(cos: Any, sin: Any) -> tuple[Any, ...]:
     return cos, -sin, sin, cos
 
 
-def _by_reshape(view: str, axis: int) -> dict[str, str]:
-    """Return the text of pairs that lie along an axis of another view of the last axis."""
-    return {
-        "constants": f"""
-  pairs = Constant<value_ints = [0, 0, 0, {view}]>()
-  pair_axis = Constant<value_ints = [{axis}]>()
+_INTERLEAVED = {
+    "constants": """
+  pairs = Constant<value_ints = [0, 0, 0, -1, 2]>()
+  pair_axis = Constant<value_ints = [-1]>()
 """,
-        "split": f"""
-  {{x}}_pairs = Reshape({{x}}_wide, pairs)
-  {{x}}_0 = Gather<axis = {axis}>({{x}}_pairs, zero)
-  {{x}}_1 = Gather<axis = {axis}>({{x}}_pairs, one)
+    "split": """
+  {x}_pairs = Reshape({x}_wide, pairs)
+  {x}_0_1, {x}_1_1 = Split<axis = -1, num_outputs = 2>({x}_pairs)
+  {x}_0 = Squeeze({x}_0_1, pair_axis)
+  {x}_1 = Squeeze({x}_1_1, pair_axis)
 """,
-        "join": f"""
-  {{x}}_col0 = Unsqueeze({{x}}_row0, pair_axis)
-  {{x}}_col1 = Unsqueeze({{x}}_row1, pair_axis)
-  {{x}}_stacked = Concat<axis = {axis}>({{x}}_col0, {{x}}_col1)
-  {{x}}_shape = Shape({{x}})
-  {{x}}_rotated = Reshape({{x}}_stacked, {{x}}_shape)
+    "join": """
+  {x}_col0 = Unsqueeze({x}_row0, pair_axis)
+  {x}_col1 = Unsqueeze({x}_row1, pair_axis)
+  {x}_stacked = Concat<axis = -1>({x}_col0, {x}_col1)
+  {x}_shape = Shape({x})
+  {x}_rotated = Reshape({x}_stacked, {x}_shape)
 """,
-    }
+}
+_HALVES = {
+    "constants": "",
+    "split": """
+  {x}_0, {x}_1 = Split<axis = -1, num_outputs = 2>({x}_wide)
+""",
+    "join": """
+  {x}_rotated = Concat<axis = -1>({x}_row0, {x}_row1)
+""",
+}
 
 
 _TABLES = (
@@ -221,7 +231,7 @@ _PAIRINGS = (
         suffix="",
         contract="elements 2i and 2i+1 are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)),
-        **_by_reshape("-1, 2", axis=-1),
+        **_INTERLEAVED,
         interleaved=1,
         plugin="false",
     ),
@@ -230,7 +240,7 @@ _PAIRINGS = (
         suffix="Half",
         contract="elements i and i+P are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, pairs), slice(pairs, 2 * pairs)),
-        **_by_reshape("2, -1", axis=-2),
+        **_HALVES,
         interleaved=0,
         plugin="true",
     ),

@@ -7,7 +7,7 @@ DOMAIN_VERSION = 1
 
 APPLY_ROPE = "ApplyRope"
 ROPE_TABLE = "RopeTable"
-ATTENTION = "Attention"
+ATTENTION_IN_BLOCKS = "AttentionInBlocks"
 
 # TensorRT prefers a plugin to the function body only where the node carries these attributes
 PLUGIN_VERSION = "1"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from ropeexport.manifest import Role
-
-if TYPE_CHECKING:
-    import onnx
 
 Array = NDArray[Any]
 # the values of a node's attributes and of its inputs to those of its outputs
@@ -92,6 +91,8 @@ class Op:
     matcher : str
         Reference of a function ``ir.Model -> int`` that puts the op in the place of what computes
         the same, in place, and returns how often; a pass of every export.
+    on_request : bool
+        That pass is run only where the op is asked for.
     """
 
     op_type: str
@@ -109,10 +110,27 @@ class Op:
     rule: str = ""
     torch_ops: tuple[TorchOp, ...] = ()
     matcher: str = ""
+    on_request: bool = False
 
     def places(self, role: Role) -> tuple[int, ...]:
         """Return which of the inputs have a role."""
         return tuple(i for i, name in enumerate(self.inputs) if self.roles.get(name) == role)
+
+
+def function_of(text: str, contract: str) -> onnx.FunctionProto:
+    """Return the function of an ONNX text, as other tools than onnx read it too.
+
+    Several take a constant's ``value_float`` for float64; none misreads a tensor.
+    """
+    function = onnx.parser.parse_function(text)
+    function.doc_string = contract
+    for node in function.node:
+        for attribute in node.attribute:
+            if attribute.name == "value_float":
+                number = np.array(attribute.f, dtype=np.float32)
+                tensor = onnx.numpy_helper.from_array(number)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
+    return function
 
 
 def resolve(reference: str) -> Any:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import UsageError
 from ropeexport.ops import names
-from ropeexport.ops.op import INTEGERS, Array, Op, TorchOp
+from ropeexport.ops.op import INTEGERS, Array, Op, TorchOp, function_of
 
 BASE = 1024
 MAX_POSITION = BASE * 1025 - 1  # 1,049,599
@@ -65,8 +65,10 @@ _NODES = f"""
   safe_b = Where(known_1, digit_b, zero_f)
   index_a = Cast<to = {_INT64}>(safe_a)
   index_b = Cast<to = {_INT64}>(safe_b)
-  row_a = Gather<axis = 0>(coarse, index_a)
-  row_b = Gather<axis = 0>(fine, index_b)
+  row_a_given = Gather<axis = 0>(coarse, index_a)
+  row_b_given = Gather<axis = 0>(fine, index_b)
+  row_a = Cast<to = {_FLOAT}>(row_a_given)
+  row_b = Cast<to = {_FLOAT}>(row_b_given)
   cos_a, sin_a, cos_a_lo, sin_a_lo = Split<axis = -1, num_outputs = 4>(row_a)
   cos_b, sin_b, cos_b_lo, sin_b_lo = Split<axis = -1, num_outputs = 4>(row_b)
   cc = Mul(cos_a, cos_b)
@@ -105,18 +107,18 @@ _NODES = f"""
   flat_shape = Shape<end = -1>(flat)
   two_two = Constant<value_ints = [2, 2]>()
   shape = Concat<axis = 0>(flat_shape, two_two)
-  pe = Reshape(flat, shape)
+  pe_wide = Reshape(flat, shape)
+  pe = CastLike(pe_wide, coarse)
 """
 
 
 def rope_table_function(opset: int) -> onnx.FunctionProto:
     """Return the model-local function: pos (..., L) and two tables to pe (..., L, P, 2, 2)."""
-    function = onnx.parser.parse_function(
+    return function_of(
         f'<domain: "{names.DOMAIN}", opset_import: ["" : {opset}]>\n'
-        f"{names.ROPE_TABLE} (pos, coarse, fine) => (pe) {{ {_NODES} }}"
+        f"{names.ROPE_TABLE} (pos, coarse, fine) => (pe) {{ {_NODES} }}",
+        CONTRACT,
     )
-    function.doc_string = CONTRACT
-    return function
 
 
 def digit_tables(

@@ -166,20 +166,23 @@ def open_yardstick(
     """Enter the reference, and return the runtime that the candidate is to run in as well."""
     runtime = RUNTIME
     try:
-        runner = stack.enter_context(runtime.open(Opening(file)))
+        runner = stack.enter_context(runtime.open(Opening(file, as_written=True)))
     except MissingError:
         able = [r for r in substitutes(runtime) if not r.is_idle_for(dtypes_of(record))]
         if not able:
             raise
         runtime = able[0]
-        runner = stack.enter_context(runtime.open(Opening(file)))
+        runner = stack.enter_context(runtime.open(Opening(file, as_written=True)))
     return FileReference(_named(runner, runtime), file), runtime
 
 
 def open_file(name: str, file: OnnxFile, runtime: Runtime, stack: ExitStack) -> Contender:
     """Enter a file in a runtime, or keep the reason why it cannot be."""
     opened = open_runner(
-        name, lambda: runtime.open(Opening(file)), stack, reentrant=runtime.reentrant
+        name,
+        lambda: runtime.open(Opening(file, as_written=True)),
+        stack,
+        reentrant=runtime.reentrant,
     )
     if opened.runner is not None:
         _named(opened.runner, runtime)

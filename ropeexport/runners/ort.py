@@ -1,16 +1,19 @@
 """onnxruntime, the stock package: the one place that opens its sessions.
 
-The custom op needs no library: onnxruntime inlines its function body.
+The custom op needs no library: onnxruntime inlines its function body.  Attention is given to it in
+the form that it computes best (:mod:`ropeexport.ops.attention`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
@@ -18,6 +21,7 @@ from ropeexport.dtypes import FOREIGN, FloatType
 from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.retype import has_foreign
+from ropeexport.onnx_files.variants import with_attention_in_blocks
 from ropeexport.packages import require
 from ropeexport.runners import ort_providers
 from ropeexport.runners.arrays import Arrays
@@ -33,6 +37,7 @@ __all__ = ["OrtRunner", "look", "opened", "require_provider"]
 BODY = "function body"
 # onnxruntime's names of the types that NumPy lacks
 _FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 
@@ -46,6 +51,7 @@ def opened(opening: Opening) -> OrtRunner:
         threads=opening.threads,
         provider=opening.provider or by_device,
         timed=opening.timed,
+        as_written=opening.as_written,
     )
 
 
@@ -80,6 +86,9 @@ class OrtRunner(Runner):
     timed : bool
         Threads may spin; on CUDA, inputs and outputs are bound where they lie, and a call is
         enqueued on torch's current stream.
+    as_written : bool
+        The file itself is run; else, with attention in blocks where sequences are long, but for a
+        provider that is a package of its own.
     implementation : tuple of str
         What the file has in the rope's place.
     """
@@ -91,12 +100,14 @@ class OrtRunner(Runner):
         threads: int = 0,
         provider: Provider | None = None,
         timed: bool = False,
+        as_written: bool = False,
         implementation: tuple[str, ...] = (BODY,),
     ) -> None:
         self._model = model
         self._threads = threads
         self._provider = provider
         self._timed = timed
+        self._as_written = as_written
         self._session: Any = None
         self._bound: BoundMemory | None = None
         self.facts = Facts(implementation=implementation)
@@ -130,6 +141,7 @@ class OrtRunner(Runner):
             implementation=self.facts.implementation,
             provider=executes,
             device=ort_providers.device_of(executes),
+            attention=self.facts.attention,
         )
         return self
 
@@ -172,9 +184,11 @@ class OrtRunner(Runner):
         return self._timed and self._provider is CUDA
 
     def _open(self, ort: Any) -> Any:
-        model = str(self._model.path) if isinstance(self._model, OnnxFile) else self._model
         options = self._options(ort)
         plugged = self._provider is not None and self._provider.package
+        model: Any = self._model
+        if isinstance(model, OnnxFile):
+            model = str(model.path) if plugged or self._as_written else self._best(model, options)
         if self._provider is not None and plugged:
             ort_providers.add_plugin(options, self._provider)
         providers = (
@@ -184,6 +198,16 @@ class OrtRunner(Runner):
             return ort.InferenceSession(model, options, providers=providers)
         except _ort_errors() as error:
             raise self._load_error(error) from error
+
+    def _best(self, file: OnnxFile, options: Any) -> str | bytes:
+        """Return a file's path; where there is attention to put in blocks, the model with that."""
+        made = with_attention_in_blocks(file.graph)
+        if made is file.graph:
+            return str(file.path)
+        self.facts = replace(self.facts, attention="attention in blocks")
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))
+        message: bytes = ir.to_proto(made).SerializeToString()
+        return message
 
     def _options(self, ort: Any) -> Any:
         options = ort.SessionOptions()

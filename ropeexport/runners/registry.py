@@ -78,6 +78,8 @@ class Opening:
     timed : bool
         The calls will be timed: what a shape needs is compiled before its first call, threads may
         spin, and on a GPU inputs and outputs stay there and a call is enqueued on torch's stream.
+    as_written : bool
+        The file's own nodes run, none in a form that the runtime computes better.
     kept_in : Path, optional
         Where what is compiled for this machine is kept, in place of ropeexport's cache folder.
     """
@@ -87,6 +89,7 @@ class Opening:
     device: Device | None = None
     threads: int = 0
     timed: bool = False
+    as_written: bool = False
     kept_in: Path | None = None
 
 

@@ -32,6 +32,8 @@ class Facts:
     precision : tuple of str
         NumPy's names of the floating types that its operators compute in, the widest first, where
         the runtime says; else it computes in those of the file.
+    attention : str
+        How it computes attention, where the runner has chosen that.
     emulated : bool
         Whether it replaces a runtime that this machine lacks, and so proves nothing of any.
     """
@@ -41,12 +43,13 @@ class Facts:
     provider: str = ""
     device: str = ""
     precision: tuple[str, ...] = ()
+    attention: str = ""
     emulated: bool = False
 
     @property
     def made_of(self) -> str:
-        """The implementations in one word, for people."""
-        return "+".join(self.implementation)
+        """The implementations in one word, and how attention is computed, for people."""
+        return ", ".join(filter(None, ("+".join(self.implementation), self.attention)))
 
     @property
     def rotations_only(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import ropeexport
-from onnx_edits import make_standard
+from onnx_edits import in_blocks, make_causal
 
 from ropeexport.artifact import Artifact
 from ropeexport.bench import show
@@ -63,9 +63,7 @@ def test_every_contender_is_timed_at_every_length_or_says_why(found: Bench) -> N
 def test_what_computes_something_else_is_not_timed(exported) -> None:
     folder = exported()
     model = onnx.load(folder / "model.onnx")
-    node = next(n for n in model.graph.node if n.op_type == "Attention")
-    make_standard(node)
-    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    make_causal(model)
     onnx.save(model, folder / "model.onnx")
     made = bench(Artifact.read(folder), BenchOptions(against=("eager",), **QUICK))
     assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
@@ -75,10 +73,10 @@ def test_what_computes_something_else_is_not_timed(exported) -> None:
 
 def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(exported) -> None:
     folder = exported()
-    model = onnx.load(folder / "model.onnx")
-    node = next(n for n in model.graph.node if n.op_type == "Attention")
+    model = in_blocks(onnx.load(folder / "model.onnx"))
+    node = next(n for n in model.graph.node if n.op_type == "AttentionInBlocks")
     next(a for a in node.attribute if a.name == "blocks_from").i = 96  # beyond the first check
-    body = next(f for f in model.functions if f.name == "Attention")
+    body = next(f for f in model.functions if f.name == "AttentionInBlocks")
     choice = next(n for n in body.node if n.op_type == "If")
     blocks = next(a.g for a in choice.attribute if a.name == "then_branch")
     next(n for n in blocks.node if n.op_type == "MultiHeadAttention").input[2] = "k_rows"

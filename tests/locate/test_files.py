@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import assert_one_line, ropeexport
-from onnx_edits import make_standard, with_body
+from onnx_edits import make_causal, with_body
 
 from ropeexport.errors import ModelFileError, UsageError
 from ropeexport.locate.files import check_shared, locate_files
@@ -35,9 +35,7 @@ def plain(path: Path, names: str = "abc", op: str = "Identity") -> Path:
 
 def causal(folder: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
-    node = next(n for n in model.graph.node if n.op_type == "Attention")
-    make_standard(node)
-    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    make_causal(model)
     onnx.save(model, folder / "other.onnx")
     return folder / "other.onnx"
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import ropeexport
-from onnx_edits import make_standard
+from onnx_edits import make_causal
 
 from mutants.catalogue import MUTANTS
 from mutants.trial import _FACTORIES, Court
@@ -138,9 +138,7 @@ def test_a_runtime_that_computes_wrongly_is_located(export_once, monkeypatch) ->
 
 def broken(folder: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
-    node = next(n for n in model.graph.node if n.op_type == "Attention")
-    make_standard(node)
-    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    make_causal(model)
     onnx.save(model, folder / "model.onnx")
     return folder
 

@@ -1,4 +1,4 @@
-"""``ropeexport::Attention``: at once and in blocks, and which Attention becomes it."""
+"""``ropeexport::AttentionInBlocks``: at once and in blocks, and which Attention becomes it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport.dtypes import float_type
-from ropeexport.exporting.passes import attach_functions
-from ropeexport.onnx_files.variants import lengths_of_change, with_standard_attention
-from ropeexport.ops import names
+from ropeexport.onnx_files.variants import (
+    attach_functions,
+    lengths_of_change,
+    with_standard_attention,
+)
 from ropeexport.ops.attention import (
     FROM,
     NUM_HEADS,
-    share_attention,
+    put_in_blocks,
 )
 
 HEADS, S, D, DV = 2, 12, 8, 16
@@ -35,7 +37,7 @@ def plain(kind: str = "float", attributes: str = "") -> onnx.ModelProto:
 
 def shared(model: onnx.ModelProto, limit: int | None = None) -> onnx.ModelProto:
     read = ir.from_proto(model)
-    assert share_attention(read) == 1
+    assert put_in_blocks(read) == 1
     attach_functions(read)
     made = ir.to_proto(read)
     if limit is not None:
@@ -98,12 +100,13 @@ def test_onnxruntime_has_a_kernel_for_the_long_branch(tmp_path) -> None:
 @pytest.mark.parametrize(("kind", "limit"), [("float", 2048), ("float16", 1024)])
 def test_where_a_type_changes_its_kernel(kind: str, limit: int) -> None:
     assert lengths_of_change(ir.from_proto(shared(plain(kind)))) == [limit]
-    assert lengths_of_change(ir.from_proto(plain(kind))) == []
+    assert lengths_of_change(ir.from_proto(plain(kind))) == [limit]
+    assert lengths_of_change(ir.from_proto(plain("bfloat16"))) == []
 
 
 @pytest.mark.parametrize("kind", ["double", "bfloat16"])
 def test_types_without_the_kernel_are_left(kind: str) -> None:
-    assert share_attention(ir.from_proto(plain(kind))) == 0
+    assert put_in_blocks(ir.from_proto(plain(kind))) == 0
 
 
 @pytest.mark.parametrize("opset", [24, 25])
@@ -113,19 +116,6 @@ def test_newer_opsets_run_too(opset: int, limit: int) -> None:
     model.opset_import[0].version = opset
     arrays = feeds()
     assert np.abs(run(shared(model, limit), arrays) - exact(arrays)).max() < 1e-5
-
-
-@pytest.mark.trt
-def test_tensorrt_parses_the_file_itself() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    logger = trt.Logger(trt.Logger.ERROR)
-    network = trt.Builder(logger).create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    text = PLAIN.format(kind="float16", attributes="").replace(f", {DV}]", f", {D}]")
-    model = shared(onnx.parser.parse_model(text))  # its layer wants heads of one size
-    assert parser.parse(model.SerializeToString()), parser.get_error(0).desc()
-    kinds = {network.get_layer(index).type for index in range(network.num_layers)}
-    assert trt.LayerType.ATTENTION_INPUT in kinds
 
 
 @pytest.mark.parametrize(
@@ -138,7 +128,7 @@ def test_tensorrt_parses_the_file_itself() -> None:
     ],
 )
 def test_what_computes_more_is_left(attributes: str) -> None:
-    assert share_attention(ir.from_proto(plain(attributes=attributes))) == 0
+    assert put_in_blocks(ir.from_proto(plain(attributes=attributes))) == 0
 
 
 @pytest.mark.parametrize(
@@ -156,14 +146,14 @@ def test_masks_and_other_numbers_of_heads_are_left(change: tuple[str, ...]) -> N
     for old, new in list(pairwise(change))[::2]:
         assert old in text
         text = text.replace(old, new)
-    assert share_attention(ir.from_proto(onnx.parser.parse_model(text))) == 0
+    assert put_in_blocks(ir.from_proto(onnx.parser.parse_model(text))) == 0
 
 
 def test_the_standard_comes_back_whole() -> None:
     model = shared(plain(attributes="<scale = 0.5>"))
     assert {a.name for a in model.graph.node[0].attribute} == {NUM_HEADS, FROM, "scale"}
     back = ir.to_proto(with_standard_attention(ir.from_proto(model)))
-    assert [(n.domain, n.op_type) for n in back.graph.node] == [("", names.ATTENTION)]
+    assert [(n.domain, n.op_type) for n in back.graph.node] == [("", "Attention")]
     assert [a.name for a in back.graph.node[0].attribute] == ["scale"]
     assert not back.functions
     assert model.functions  # it is a copy

@@ -59,7 +59,7 @@ def table_example() -> Example:
 EXAMPLES: dict[str, list[Example]] = {
     **{name: [rotary_example(form)] for name, form in FORMS.items()},
     "RopeTable": [table_example()],
-    "Attention": [attention_example(1), attention_example(8)],
+    "AttentionInBlocks": [attention_example(1), attention_example(8)],
 }
 
 

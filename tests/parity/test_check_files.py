@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import assert_one_line, ropeexport
-from onnx_edits import make_standard, with_body
+from onnx_edits import make_causal, with_body
 
 from ropeexport import manifest
 from ropeexport.artifact import Artifact
@@ -43,12 +43,6 @@ def changed(folder: Path, edit) -> Path:
     return path
 
 
-def causal(model: onnx.ModelProto) -> None:
-    attention = next(node for node in model.graph.node if node.op_type == "Attention")
-    make_standard(attention)
-    attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_the_graph_in_float64_is_the_module_in_float64(exported, model: str, dtype: str) -> None:
@@ -73,7 +67,7 @@ def test_another_right_file_passes_and_a_wrong_one_fails(exported, dtype: str) -
     onnx.save(with_body(onnx.load(folder / "model.onnx"), "general"), general)
     report = check_files(folder / "model.onnx", general, FEW)
     assert (report.verdict, status(report), status(report, "reference")) == ("PASS",) * 3
-    wrong = check_files(folder / "model.onnx", changed(folder, causal), FEW)
+    wrong = check_files(folder / "model.onnx", changed(folder, make_causal), FEW)
     assert (wrong.verdict, status(wrong), status(wrong, "reference")) == ("FAIL", "FAIL", "PASS")
     assert wrong.command.startswith(f"ropeexport check {folder}/model.onnx {folder}/other.onnx")
 
@@ -83,7 +77,7 @@ def test_bfloat16_files_are_emulated_alike_and_that_is_no_pass(exported) -> None
     report = check_files(folder, folder / "model.onnx", FEW)
     assert (report.verdict, status(report)) == ("FAIL", "EMULATED")
     assert "no runtime's own PASS" in report.reason
-    wrong = check_files(folder, changed(folder, causal), FEW)
+    wrong = check_files(folder, changed(folder, make_causal), FEW)
     assert status(wrong) == "FAIL"
 
 
@@ -215,7 +209,7 @@ def test_the_command_line_names_its_usage(exported, tmp_path) -> None:
     done = ropeexport("check", folder, folder / "model.onnx", "--require", "onnxruntime")
     assert (done.returncode, "not for a comparison of files" in done.stderr) == (2, True)
     assert_one_line(ropeexport("check", folder, tmp_path / "none.onnx"), 1, "no such file")
-    done = ropeexport("check", folder, changed(folder, causal), "--cases", "2")
+    done = ropeexport("check", folder, changed(folder, make_causal), "--cases", "2")
     assert done.returncode == 1
     assert "candidate: " in done.stdout
 

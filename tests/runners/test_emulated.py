@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx_edits import make_standard
+from onnx_edits import make_causal
 
 from ropeexport import export
 from ropeexport.artifact import Artifact
@@ -108,9 +108,7 @@ def test_the_twin_is_labelled_everywhere_and_never_a_pass(tmp_path, model: str) 
 def test_a_fault_in_a_bfloat16_graph_is_caught_in_its_twin(exported) -> None:
     folder = exported(dtype="bf16")
     model = onnx.load(folder / "model.onnx")
-    attention = next(node for node in model.graph.node if node.op_type == "Attention")
-    make_standard(attention)
-    attention.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    make_causal(model)
     onnx.save(model, folder / "model.onnx")
     report = check(Artifact.read(folder), options=ALONE)
     twin = next(r for r in report.runtimes if r.name == "EMULATED")

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import openvino
 import pytest
 import torch
+from onnx_edits import make_causal
 
 import ropeexport
 from ropeexport import export, manifest
@@ -163,13 +164,9 @@ def test_without_openvino_it_is_skipped_with_the_command_that_brings_it(
 
 
 def test_a_wrong_file_fails_in_it(exported) -> None:
-    from onnx_edits import make_standard
-
     folder = exported("flux-attention", "fp32")
     model = onnx.load(folder / "model.onnx")
-    node = next(node for node in model.graph.node if node.op_type == "Attention")
-    make_standard(node)
-    node.attribute.append(onnx.helper.make_attribute("is_causal", 1))
+    make_causal(model)
     onnx.save(model, folder / "model.onnx")
     report = check(Artifact.read(folder), options=ONLY)
     assert (ran(report).status, report.verdict) == ("FAIL", "FAIL")

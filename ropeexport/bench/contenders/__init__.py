@@ -20,15 +20,27 @@ from ropeexport.runners.registry import Choice, choice, plugged_choices
 _ORT, _OPENVINO, _TRT = map(choice, ("onnxruntime", "openvino", "tensorrt"))
 
 
-def _in(chosen: Choice, name: str, label: str, *files: str, floor: bool = False) -> Recipe:
+def _in(
+    chosen: Choice,
+    name: str,
+    label: str,
+    *files: str,
+    as_written: bool = True,
+    floor: bool = False,
+) -> Recipe:
     """Return what runs the last of some prepared files in a runtime, without any our own."""
-    run = partial(run_file, chosen, files[-1] if files else None)
+    run = partial(run_file, chosen, files[-1] if files else None, as_written=as_written)
     return Recipe(name, label, run, files, partial(needs, chosen), floor=floor)
+
+
+# ropeexport's file as ropeexport runs it, and what is a floor for that
+_ours = partial(_in, as_written=False)
 
 
 CONTENDERS: tuple[Recipe, ...] = (
     Recipe("eager", "eager torch", eager),
-    _in(_ORT, "ropeexport", "ropeexport, onnxruntime"),
+    _ours(_ORT, "ropeexport", "ropeexport, onnxruntime"),
+    _in(_ORT, "ropeexport-bare", "ropeexport's file, bare onnxruntime"),
     _in(_ORT, "plain", "plain torch.onnx.export, onnxruntime", PLAIN),
     _in(_ORT, "ort-optimizer", "plain, onnxruntime's transformer optimiser", PLAIN, OPTIMISED),
     _in(_ORT, "optimum", "optimum-onnx, onnxruntime", OPTIMUM),
@@ -39,12 +51,12 @@ CONTENDERS: tuple[Recipe, ...] = (
     _in(_TRT, "tensorrt-native", "ropeexport, TensorRT, native", engine_file("native")),
     _in(_TRT, "tensorrt-decomposed", "ropeexport, TensorRT, decomposed", engine_file("decomposed")),
     _in(_TRT, "tensorrt-plain", "plain torch.onnx.export, TensorRT", PLAIN, engine_file("plain")),
-    _in(_ORT, "without-rope", "without any rope, onnxruntime", WITHOUT_ROPE, floor=True),
+    _ours(_ORT, "without-rope", "without any rope, onnxruntime", WITHOUT_ROPE, floor=True),
 )
 # our file in a plug-in of a runtime: where it is named.  On a GPU its arrays would be copied in
 # the time of a call, so there it has no part
 PLUGGED: tuple[Recipe, ...] = tuple(
-    _in(each, each.name, f"ropeexport, {each.name}")
+    _ours(each, each.name, f"ropeexport, {each.name}")
     for each in plugged_choices()
     if each.provider is not None and each.provider.device == "cpu"
 )

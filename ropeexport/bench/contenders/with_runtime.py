@@ -34,7 +34,9 @@ def kept_beside(engine: Path) -> Path:
     return engine.with_name("runtime")
 
 
-def run_file(chosen: Choice, file: str | None, setting: Setting) -> Runner:
+def run_file(
+    chosen: Choice, file: str | None, setting: Setting, *, as_written: bool = True
+) -> Runner:
     """Run ropeexport's file, or a prepared file or engine, whose manifest lies beside it."""
     path = setting.prepared / file if file else setting.artifact.model_path
     is_engine = chosen.runtime.runs == "engine"
@@ -44,6 +46,7 @@ def run_file(chosen: Choice, file: str | None, setting: Setting) -> Runner:
         device=setting.device,
         threads=setting.threads,
         timed=True,
+        as_written=as_written,
         kept_in=kept_beside(path) if is_engine else None,
     )
     runner = chosen.runtime.open(opening)
