@@ -6,7 +6,6 @@ Times both branches of ``ropeexport::Attention`` in onnxruntime on this CPU, in 
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -19,8 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from benchmarks import commit, machine
-from ropeexport import atomic, export
+from benchmarks import machine
+from ropeexport import export
 from ropeexport.ops.attention import FROM
 
 RESULT = Path(__file__).parent / "results" / "attention-kernels.json"
@@ -35,8 +34,7 @@ _ALWAYS, _NEVER = 1, 2**31
 def main(rounds: int, output: Path) -> None:
     """Time attention at once and in blocks at several lengths, in float32 and float16."""
     rows = [row for dtype in ("fp32", "fp16") for row in _rows(dtype, rounds)]
-    record = {"machine": machine.describe(), **commit.measured(), "rounds": rounds}
-    atomic.write_text(output, json.dumps(record | {"rows": rows}, indent=1) + "\n")
+    machine.write(output, {"rounds": rounds, "rows": rows})
 
 
 def _rows(dtype: str, rounds: int) -> list[dict[str, Any]]:

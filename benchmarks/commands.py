@@ -14,7 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that ended; ``fault`` is the last line of its standard error."""
+    """A command that ended; ``fault`` is the last line of its standard error.
+
+    ``peak_mb`` is never less than what this process held itself when it started the command.
+    """
 
     code: int
     seconds: float

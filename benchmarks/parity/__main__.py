@@ -6,16 +6,14 @@ minutes, or a case leaves more behind than its records (its arrays are 10 MB).
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import commit, machine
+from benchmarks import machine
 from benchmarks.commands import ropeexport
-from ropeexport import atomic
 from ropeexport.parity.records import Report
 
 RESULTS = Path(__file__).parents[1] / "results" / "parity.json"
@@ -45,13 +43,7 @@ def main() -> int:
     few, many = rows["300 cases at L=64"], rows["3,000 cases at L=64"]
     kept = 1e3 * (many["peak_mb"] - few["peak_mb"]) / (many["compared"] - few["compared"])
     print(f"what a further case adds to the peak: {kept:.0f} kB")
-    record = {
-        "machine": machine.describe(),
-        **commit.measured("benchmarks/parity"),
-        "readings": rows,
-        "kb_a_case": kept,
-    }
-    atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+    machine.write(RESULTS, {"readings": rows, "kb_a_case": kept}, "benchmarks/parity")
     whole = all(row["passed"] == row["compared"] for row in rows.values())
     return int(not (whole and many["seconds"] < MOST_SECONDS and kept <= MOST_KB_A_CASE))
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import commit, machine
+from benchmarks import machine
 from benchmarks.commands import worker
 from benchmarks.weightless import parity
-from ropeexport import atomic
 
 RESULTS = Path(__file__).parents[1] / "results" / "weightless.json"
 _SMALL = {"num_layers": 2, "num_single_layers": 2, "guidance_embeds": True}
@@ -65,14 +64,8 @@ def main() -> int:
         f"{real['weights_bytes'] / 1e9:.2f} GB of real weights: {real['verdict']}, "
         f"{real['cases']} cases, of the bound at most {real['share_of_bound']}"
     )
-    record = {
-        "parity": real,
-        "machine": machine.describe(),
-        **commit.measured("benchmarks/weightless"),
-        "cases": rows,
-        "growth": growth,
-    }
-    atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+    found = {"parity": real, "cases": rows, "growth": growth}
+    machine.write(RESULTS, found, "benchmarks/weightless")
     holds = (
         full["peak_mb"] < MOST_MB
         and full["seconds"] < MOST_SECONDS
