@@ -106,7 +106,7 @@ class Child:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from ropeexport.trt.messages import Probed, ProbeRequest
+    >>> from ropeexport.trt.child import Probed, ProbeRequest
     >>> request = ProbeRequest(flavour="tensorrt-rtx", plugin=Path("libropeexport_plugin.so"))
     >>> with Child("ropeexport.trt.worker") as child:  # doctest: +SKIP
     ...     probed = child.ask(request, Probed)

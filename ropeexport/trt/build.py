@@ -15,8 +15,8 @@ from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
 from ropeexport.profiles import Shapes, make_profile
 from ropeexport.trt import child, preflight
+from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
-from ropeexport.trt.messages import BuildRequest, Built
 from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
 
 Choice = Literal["auto", "plugin", "native", "decomposed"]

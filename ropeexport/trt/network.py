@@ -14,8 +14,8 @@ from ropeexport.manifest import Attention, Implementation
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import with_body, with_standard_attention
 from ropeexport.ops.apply_rope import Body
+from ropeexport.trt.child import BuildRequest
 from ropeexport.trt.flavour import Flavour
-from ropeexport.trt.messages import BuildRequest
 from ropeexport.trt.reporting import Journal
 
 # the plugin takes the node before its body is read; were it not to, `implementations` says so
