@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.classes import transformer
+from benchmarks.models.configs import transformer
 from ropeexport import apply_rope
 from ropeexport.models.builtin_models import DTYPES, BuiltinOptions, flux_attention
 from ropeexport.models.example import Example

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import commit
 from benchmarks.commands import worker
 from benchmarks.models.causes import lines, news
-from benchmarks.models.classes import NAMES
+from benchmarks.models.configs import NAMES
 from ropeexport import atomic
 from ropeexport.packages import versions_of
 

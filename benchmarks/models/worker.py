@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ropeexport
-from benchmarks.models.classes import example_of
+from benchmarks.models.configs import example_of
 from ropeexport.api.results import Export
 from ropeexport.errors import RopeExportError, first_line
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import ChangedInputError
@@ -15,10 +16,8 @@ from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.repeat import NotRepeatableError, run_twice
 from ropeexport.parity.tolerance import Bound, Size, Yardstick, share_of
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
-from ropeexport.runners.arrays import Arrays as Inputs
-from ropeexport.runners.arrays import Float64s, same_bits
+from ropeexport.runners.arrays import Arrays, Float64s, same_bits
 from ropeexport.testing import log
-from ropeexport.testing.convert import Arrays, array, named_arrays
 
 _SEED = 0
 
@@ -140,7 +139,7 @@ class _Function:
     function: Callable[..., Any]
     name: str
 
-    def call(self, inputs: Inputs) -> dict[str, Float64s]:
+    def call(self, inputs: Arrays) -> dict[str, Float64s]:
         copies = {key: x.copy() for key, x in inputs.items()}
         found = named_arrays(self.function(**copies), self.name)
         for key, x in inputs.items():
@@ -148,10 +147,10 @@ class _Function:
                 raise ChangedInputError(key)
         return {key: x.astype(np.float64) for key, x in found.items()}
 
-    def in_a_row(self, calls: Sequence[Inputs]) -> list[dict[str, Float64s]]:
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         return [self.call(inputs) for inputs in calls]
 
-    def cause(self, before: Sequence[Inputs], inputs: Inputs) -> str:
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         return "make what it keeps from call to call, or draws at random, one of its inputs"
 
 
@@ -195,3 +194,32 @@ def _type_of(got: Arrays, name: str) -> str:
 
 def _as_arrays(inputs: Mapping[str, Any]) -> Arrays:
     return {name: array(x) for name, x in inputs.items()}
+
+
+def named_arrays(values: Any, name: str) -> Arrays:
+    """Return arrays by name.
+
+    Parameters
+    ----------
+    values : array, tensor, or mapping or sequence of them
+        None among them stays out: a missing output.
+    name : str
+        Of one array; those of a sequence are ``name[0]``, ``name[1]`` and so on.
+    """
+    if isinstance(values, Mapping):
+        return {str(key): array(x) for key, x in values.items() if x is not None}
+    if isinstance(values, (list, tuple)):
+        return {f"{name}[{i}]": array(x) for i, x in enumerate(values) if x is not None}
+    return {} if values is None else {name: array(values)}
+
+
+def array(value: Any) -> NDArray[np.generic]:
+    """Return a torch tensor, or whatever NumPy reads, as an array of the same type."""
+    if hasattr(value, "detach"):  # a torch tensor, without importing torch to say so
+        from ropeexport.runners.torch_arrays import array_from
+
+        return array_from(value)
+    result: NDArray[np.generic] = np.asarray(value)
+    if result.dtype == object:
+        raise TypeError(f"expected an array, a tensor, or a mapping or sequence of them: {value!r}")
+    return result
