@@ -19,6 +19,7 @@ from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.contenders.contender import Setting
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
 from ropeexport.bench.messages import Turn
@@ -78,7 +79,9 @@ def bench(
         example = stack.enter_context(sources.rebuilt(artifact, options.module))
         checker = Checker(artifact, bound(example), options.seed)
         sizes_run = (check, *longest_last)
-        run = Setup(artifact, options, Path(place), module, checker, check, sizes_run)
+        folder = artifact.folder.absolute()
+        setting = Setting(folder, Path(place), module, options.threads, device)
+        run = Setup(artifact, setting, options.seed, checker, check, sizes_run)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []

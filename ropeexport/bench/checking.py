@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.artifact import Artifact
@@ -40,7 +38,7 @@ class Checker:
         oracle, eager = _Remembering(module, names), EagerRunner(module, names, "cpu")
         self._judge = Judge(record, oracle, eager)
 
-    def wrong(self, name: str, outputs: dict[str, NDArray[np.generic]], sizes: Sizes) -> str | None:
+    def wrong(self, name: str, outputs: Arrays, sizes: Sizes) -> str | None:
         """Return what is wrong with outputs at some sizes; None where they hold."""
         case = Case("bench", space_of(self._record).kinds[0], sizes, self._seed)
         candidate = Contender(name, SavedRunner(outputs))
