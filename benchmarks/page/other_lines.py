@@ -47,11 +47,7 @@ def _median(read: Runs, kind: str, name: str) -> float:
 
 def build_lines(parts: dict[str, Any]) -> Iterator[str]:
     """Yield a table of the engines that were built, and why others were not."""
-    rows = [
-        (name, impl, row)
-        for name, part in parts.items()
-        for impl, row in part.get("builds", {}).items()
-    ]
+    rows = [(name, impl, row) for name, part in parts.items() for impl, row in _builds(part)]
     built = [(name, impl, row) for name, impl, row in rows if row["status"] == "BUILT"]
     if not built:
         return
@@ -74,6 +70,10 @@ def build_lines(parts: dict[str, Any]) -> Iterator[str]:
         if row["status"] != "BUILT":
             yield f"- {name}, {impl}: {row['status']}: {row['reason']}"
     yield ""
+
+
+def _builds(part: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from part.get("builds", {}).items()
 
 
 def kernel_lines() -> Iterator[str]:
