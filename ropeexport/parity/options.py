@@ -82,11 +82,10 @@ def again(verb: str, paths: Sequence[Path], module: object, given: Mapping[str, 
         words += [f"{name}={value!r}" for name, value in options.items()]
         return f"ropeexport.{verb}({', '.join(words)})"
     words = ["ropeexport", verb, *map(str, paths)]
-    words += ["--module", module] if module else []
     for name, value in options.items():
         if isinstance(value, list):
             words += [word for one in value for word in (f"--{name.removesuffix('s')}", one)]
         else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{name}", text]
-    return shlex.join(words)
+    return shlex.join([*words, *(("--module", module) if module else ())])
