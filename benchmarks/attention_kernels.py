@@ -6,7 +6,6 @@ writes ``benchmarks/results/attention-kernels.json``.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -20,8 +19,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from benchmarks import commit, machine
-from ropeexport import atomic, export
+from benchmarks import machine
+from ropeexport import export
 from ropeexport.onnx_files.variants import with_attention_in_blocks
 from ropeexport.ops.attention import FROM
 from ropeexport.ops.names import ATTENTION_IN_BLOCKS
@@ -38,8 +37,7 @@ _ALWAYS, _NEVER = 1, 2**31
 def main(rounds: int, output: Path) -> None:
     """Time attention at once and in blocks at several lengths, in float32 and float16."""
     rows = [row for dtype in ("fp32", "fp16") for row in _rows(dtype, rounds)]
-    record = {"machine": machine.describe(), **commit.measured(), "rounds": rounds}
-    atomic.write_text(output, json.dumps(record | {"rows": rows}, indent=1) + "\n")
+    machine.write(output, {"rounds": rounds, "rows": rows})
 
 
 def _rows(dtype: str, rounds: int) -> list[dict[str, Any]]:

@@ -17,8 +17,7 @@ from rich.table import Table
 from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.models.builtin_models import BUILTINS
-from ropeexport.parity.check import Options as CheckOptions
-from ropeexport.parity.check import check
+from ropeexport.parity.check import Options, check
 from ropeexport.parity.records import Comparison
 
 DTYPES = ("fp32", "fp16", "bf16")
@@ -29,7 +28,7 @@ def compared(model: str, dtype: str, cases: int, seed: int) -> Iterator[Comparis
     """Yield what was compared in random cases of one export."""
     with tempfile.TemporaryDirectory() as place:
         export(model, out=place, dtype=dtype, **SMALL)
-        report = check(Artifact.read(Path(place)), options=CheckOptions(seed=seed, count=cases))
+        report = check(Artifact.read(Path(place)), options=Options(seed=seed, count=cases))
     yield from (c for c in report.comparisons if c.numbers is not None and c.bound is not None)
 
 

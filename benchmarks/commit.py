@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from ropeexport.trt.toolchain import output_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,14 +28,4 @@ def measured(*folders: str, root: Path = ROOT) -> dict[str, Any]:
 
 def git(root: Path, *arguments: str) -> str:
     """Return what git says of a checkout; nothing where it cannot."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return output_of("git", "-C", str(root), *arguments)

@@ -1,29 +1,23 @@
-"""What a result was measured on."""
+"""What a result was measured on, and the file that says so."""
 
 from __future__ import annotations
 
+import json
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
-from ropeexport.bench.machine import processor
+from benchmarks.commit import measured
+from ropeexport import atomic, machine
 
-_PACKAGES = ("ropeexport", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
-
-def describe() -> dict[str, object]:
+def describe() -> dict[str, Any]:
     """Return the machine's processor, cores, system and the versions of what was measured."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
+    found = {"processor": machine.processor(), "cores": os.cpu_count()}
+    return found | machine.describe().model_dump()
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+def write(path: Path, found: dict[str, Any], *folders: str) -> None:
+    """Write a result with its machine, date and commit; ``folders`` as for ``measured``."""
+    record = {"machine": describe(), **measured(*folders), **found}
+    atomic.write_text(path, json.dumps(record, indent=1) + "\n")

@@ -19,7 +19,7 @@ from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.records import Comparison, Report
-from ropeexport.report.view import number
+from ropeexport.parity.report import number
 
 RUNTIMES = ("onnxruntime", "EMULATED")  # the first, or what emulates it
 _FACTORIES = Path(models.__file__)

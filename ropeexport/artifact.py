@@ -47,7 +47,7 @@ class Artifact:
 
     def updated(self, **fields: Any) -> Self:
         """Return the folder with other fields of its manifest; nothing is written."""
-        return type(self)(self.folder, self.manifest.model_copy(update=fields))
+        return type(self)(self.folder, self.manifest.changed(**fields))
 
     @property
     def model_path(self) -> Path:

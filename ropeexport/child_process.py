@@ -24,10 +24,9 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock, Thread
-from types import TracebackType
-from typing import IO, Annotated, Any, Literal, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from ropeexport import errors
 from ropeexport.atomic import ended_cleanly
@@ -49,7 +48,6 @@ _PR_SET_PDEATHSIG = 1
 class Progress(Record):
     """How far a request is."""
 
-    event: Literal["progress"] = "progress"
     phase: str
     fraction: float
 
@@ -57,14 +55,12 @@ class Progress(Record):
 class Note(Record):
     """Something that the user should read."""
 
-    event: Literal["note"] = "note"
     text: str
 
 
 class Failure(Record):
     """An error, by its class in :mod:`ropeexport.errors`; none: one that nobody foresaw."""
 
-    event: Literal["failure"] = "failure"
     kind: str | None
     text: str
 
@@ -72,7 +68,6 @@ class Failure(Record):
 class Result(Record):
     """A request was done; the body is the answer as JSON, of the class that the parent expects."""
 
-    event: Literal["result"] = "result"
     body: str
 
 
@@ -81,7 +76,7 @@ class _Asked(Record):
     body: str
 
 
-Event = Annotated[Progress | Note | Failure | Result, Field(discriminator="event")]
+Event = Progress | Note | Failure | Result  # no two of them have the same fields
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -111,7 +106,7 @@ class Child:
     Examples
     --------
     >>> from pathlib import Path
-    >>> from ropeexport.trt.messages import Probed, ProbeRequest
+    >>> from ropeexport.trt.child import Probed, ProbeRequest
     >>> request = ProbeRequest(flavour="tensorrt-rtx", plugin=Path("libropeexport_plugin.so"))
     >>> with Child("ropeexport.trt.worker") as child:  # doctest: +SKIP
     ...     probed = child.ask(request, Probed)
@@ -130,12 +125,7 @@ class Child:
             self._left = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.close()
 
     @property

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from ropeexport import __version__
 from ropeexport.errors import PluginError
 from ropeexport.manifest import Record
-from ropeexport.packages import cure_of
+from ropeexport.packages import cure_of, version_of
 from ropeexport.runners.registry import Runtime, chosen
 from ropeexport.trt import plugin_library, toolchain
-from ropeexport.trt.gpu import Gpu, find_gpu
+from ropeexport.trt.gpu import Gpu, driver_version, find_gpu
 
 EXPORT_CURE = cure_of("torch")
-_DRIVER = Path("/proc/driver/nvidia/version")
+_GPU_CURE = "an NVIDIA GPU and its driver: sudo ubuntu-drivers install, or NVIDIA's installer"
 
 
 class Item(Record):
@@ -55,18 +51,15 @@ def examine() -> Diagnosis:
 def _items() -> Iterator[Item]:
     gpu = find_gpu()
     yield Item(name="python", found=sys.version.split()[0], purpose="all")
-    yield _item("torch", "export, check", lambda: _torch(gpu), EXPORT_CURE)
+    yield _item("torch", "export, check", _torch(gpu), EXPORT_CURE)
     for name in ("onnx", "onnxscript", "onnx_ir"):
-        yield _item(name, "export", lambda name=name: _package(name), EXPORT_CURE)  # type: ignore[misc]
+        yield _item(name, "export", _package(name), EXPORT_CURE)
     for runtime in chosen():
         yield from _runtime(runtime)
-    yield _item("gpu", "running engines", lambda: _gpu_text(gpu), _GPU_CURE)
-    yield _item("nvcc", "plugin build", _nvcc, toolchain.NVCC_CURE)
-    yield _item("cmake", "plugin build", _cmake, toolchain.CMAKE_CURE)
-    yield _item("plugin", "build --impl plugin", _plugin, "ropeexport plugin build")
-
-
-_GPU_CURE = "an NVIDIA GPU and its driver: sudo ubuntu-drivers install, or NVIDIA's installer"
+    yield _item("gpu", "running engines", _gpu_text(gpu) if gpu else None, _GPU_CURE)
+    yield _item("nvcc", "plugin build", _tool(toolchain.find_nvcc()), toolchain.NVCC_CURE)
+    yield _item("cmake", "plugin build", _tool(toolchain.find_cmake()), toolchain.CMAKE_CURE)
+    yield _item("plugin", "build --impl plugin", _plugin(), "ropeexport plugin build")
 
 
 def look(runtime: Runtime) -> dict[str, str | None]:
@@ -79,21 +72,15 @@ def look(runtime: Runtime) -> dict[str, str | None]:
 def _runtime(runtime: Runtime) -> Iterator[Item]:
     purpose = "check" if runtime.runs == "file" else "build, check"
     for name, found in look(runtime).items():
-        yield _item(name, purpose, lambda found=found: found, cure_of(name))  # type: ignore[misc]
+        yield _item(name, purpose, found, cure_of(name))
     for provider in runtime.providers:
         if provider.package:
             purpose = f"check --runtime {runtime.name}:{provider.name}"
-            package = provider.package
-            yield _item(
-                provider.distribution,
-                purpose,
-                lambda package=package: _package(package),  # type: ignore[misc]
-                cure_of(provider.package),
-            )
+            found = _package(provider.package)
+            yield _item(provider.distribution, purpose, found, cure_of(provider.package))
 
 
-def _item(name: str, purpose: str, look: Callable[[], str | None], cure: str) -> Item:
-    found = look()
+def _item(name: str, purpose: str, found: str | None, cure: str) -> Item:
     return Item(name=name, found=found, purpose=purpose, cure=None if found else cure)
 
 
@@ -101,10 +88,7 @@ def _package(name: str) -> str | None:
     """Return an installed package's version without importing it."""
     if find_spec(name) is None:
         return None
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # on the path by hand
-        return "version unknown"
+    return version_of(name) or "version unknown"  # on the path by hand
 
 
 def _torch(gpu: Gpu | None) -> str | None:
@@ -120,42 +104,17 @@ def _torch(gpu: Gpu | None) -> str | None:
     return f"{version}, {sees}"
 
 
-def _gpu_text(gpu: Gpu | None) -> str | None:
-    if gpu is None:
-        return None
+def _gpu_text(gpu: Gpu) -> str:
+    driver = " ".join(filter(None, ("driver", driver_version())))
     return (
-        f"{gpu.name}, compute capability {gpu.compute_capability}, "
-        f"driver{_driver_version()} for CUDA {gpu.driver_cuda}"
+        f"{gpu.name}, compute capability {gpu.compute_capability}, {driver} for CUDA "
+        f"{gpu.driver_cuda}"
     )
 
 
-def _driver_version() -> str:
-    try:
-        match = re.search(r"\b(\d{3}\.\d+(\.\d+)?)\b", _DRIVER.read_text())
-    except OSError:
-        return ""
-    return f" {match[1]}" if match else ""
-
-
-def _nvcc() -> str | None:
-    return _tool_version(toolchain.find_nvcc(), r"release ([\d.]+)")
-
-
-def _cmake() -> str | None:
-    return _tool_version(toolchain.find_cmake(), r"version ([\d.]+)")
-
-
-def _tool_version(path: str | None, pattern: str) -> str | None:
-    if path is None:
-        return None
-    try:
-        done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(pattern, done.stdout)
-    return f"{match[1]} ({path})" if match else None
+def _tool(path: str | None) -> str | None:
+    release = toolchain.release_of(path) if path else ""
+    return f"{release} ({path})" if release else None
 
 
 def _plugin() -> str | None:

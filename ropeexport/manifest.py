@@ -24,6 +24,7 @@ MODEL_NAME = "model.onnx"
 ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
+Attention = Literal["fused", "decomposed", "none"]
 # what an input is for, for those who draw one
 InputRole = Literal["data", "matrices", "positions"]
 # that, or what an op's result is for those who judge it: an op says so of its own results
@@ -35,6 +36,10 @@ class Record(BaseModel):
     """A frozen record that refuses fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def changed(self, **fields: Any) -> Self:
+        """Return a copy with other values of some fields."""
+        return self.model_copy(update=fields)
 
 
 class TensorSpec(Record):
@@ -201,7 +206,7 @@ class EngineRecord(Record):
     outputs: tuple[TensorSpec, ...]
     profile: Profile
     ropes: dict[str, Implementation]  # by name of the ApplyRope node
-    attention: Literal["fused", "decomposed", "none"]
+    attention: Attention
     compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
     plugin: PluginRecord | None = None
 
@@ -246,10 +251,10 @@ def read(folder: Path) -> Manifest:
         record = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(
-            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {_first_fault(error)}; "
+            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {first_fault(error)}; "
             "export again with this version of ropeexport"
         ) from error
-    return record.model_copy(update={"schema_version": SCHEMA_VERSION})
+    return record.changed(schema_version=SCHEMA_VERSION)
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -281,7 +286,8 @@ def _refuse_unfinished(folder: Path) -> None:
         )
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a file, and where, in a line."""
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
     return f"{where}: {fault['msg']}" if where else fault["msg"]

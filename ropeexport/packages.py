@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import metadata
 from importlib.util import find_spec
 
 from ropeexport.errors import MissingError
@@ -29,6 +31,19 @@ def require(*names: str) -> None:
     for name in names:
         if find_spec(name) is None:
             raise MissingError(f"{name} is not installed; run: {cure_of(name)}")
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of what ``pip`` installed, imported or not; None: it installed no such."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # not here, or put on the path by hand
+        return None
+
+
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    return {name: found for name in distributions if (found := version_of(name))}
 
 
 def cure_of(name: str) -> str:

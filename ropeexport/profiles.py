@@ -115,12 +115,16 @@ def profile_axes(manifest: Manifest, profile: Profile) -> dict[str, Axis]:
         axis_sizes(manifest.model.inputs, shapes)
         for shapes in (profile.min, profile.opt, profile.max)
     )
-    return {
-        name: axis.model_copy(update={"min": low[name], "opt": opt[name], "max": high[name]})
-        if name in low
-        else axis  # no shape tells its size
-        for name, axis in manifest.axes.items()
-    }
+    found = {name: (low[name], opt[name], high[name]) for name in low}
+    return with_ranges(manifest.axes, found)
+
+
+def with_ranges(
+    axes: Mapping[str, Axis], found: Mapping[str, tuple[int, int, int]]
+) -> dict[str, Axis]:
+    """Return axes with other sizes, the least, the usual and the most; others stay as they are."""
+    ranges = {n: dict(zip(("min", "opt", "max"), sizes, strict=True)) for n, sizes in found.items()}
+    return {name: axis.changed(**ranges.get(name, {})) for name, axis in axes.items()}
 
 
 def _text(shape: Sequence[int | str]) -> str:

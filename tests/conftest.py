@@ -54,8 +54,7 @@ def exported(export_once, tmp_path) -> Exported:
 def built_once(export_once, tmp_path_factory) -> Path:
     """An output folder with an engine, for tests that only read it."""
     from ropeexport.artifact import Artifact
-    from ropeexport.trt.build import Options as BuildOptions
-    from ropeexport.trt.build import build
+    from ropeexport.trt.build import BuildOptions, build
 
     folder = Path(shutil.copytree(export_once(), tmp_path_factory.mktemp("built") / "out"))
     with pytest.MonkeyPatch.context() as patch:

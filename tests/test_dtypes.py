@@ -12,7 +12,7 @@ from onnx_ir.tensor_adapters import from_torch_dtype
 
 from ropeexport.dtypes import EXPORTED, FLOATS, HALVES, float_type, is_float, short_name
 from ropeexport.runners.torch_arrays import array_from, tensor_from
-from ropeexport.testing import convert
+from ropeexport.testing import arrays
 
 IDS = [kind.name for kind in FLOATS]
 
@@ -60,6 +60,6 @@ def test_values_go_to_torch_and_back_bit_for_bit(kind) -> None:
     numbers = np.array([0.0, -0.0, 1.5, -3.0, np.inf, np.nan], kind.numpy).reshape(2, 3)
     tensor = tensor_from(numbers)
     assert tensor.dtype == kind.torch
-    for found in (array_from(tensor), convert.array(tensor)):
+    for found in (array_from(tensor), arrays.array(tensor)):
         assert found.dtype == kind.numpy
         assert found.astype(np.float64).tobytes() == numbers.astype(np.float64).tobytes()

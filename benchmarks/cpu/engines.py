@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import python
 from ropeexport import manifest
 from ropeexport.trt.build import TIMING_CACHE_NAME
 
@@ -24,15 +22,11 @@ def _builds(folder: Path, implementation: str) -> dict[str, Any]:
     cache.unlink(missing_ok=True)
     row: dict[str, Any] = {"status": "BUILT"}
     for key in ("cold_seconds", "again_seconds"):
-        command = [sys.executable, "-m", "ropeexport", "build", str(folder), "--force"]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--impl", implementation], capture_output=True, text=True, check=False
-        )
-        row[key] = time.perf_counter() - start
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            return {"status": "SKIPPED", "reason": lines[-1].replace(str(folder), "out")}
+        options = ("--force", "--impl", implementation)
+        ran = python("-m", "ropeexport", "build", str(folder), *options)
+        row[key] = ran.seconds
+        if ran.code:
+            return {"status": "SKIPPED", "reason": ran.fault.replace(str(folder), "out")}
     engine = manifest.read(folder).engine
     assert engine is not None  # the command said that it built one
     return row | {

@@ -5,20 +5,18 @@ A factory's name is a model and a type, ``small_llama_fp32``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.models.configs import transformer
 from ropeexport import apply_rope
-from ropeexport.models.builtin_models import DTYPES, Options, flux_attention
+from ropeexport.models.builtin_models import DTYPES, BuiltinOptions, flux_attention
 from ropeexport.models.example import Example
-from ropeexport.models.hub.load import diffusers_example, transformers_example
+from ropeexport.models.hub.load import diffusers_example
 
 # FLUX.1-dev's head size and axes; fewer heads and blocks
 _FLUX = {
@@ -40,7 +38,7 @@ class RopeAlone(nn.Module):
 
 
 def _rope(dtype: str) -> Example:
-    attention = flux_attention(Options(dtype=dtype))
+    attention = flux_attention(BuiltinOptions(dtype=dtype))
     names = ("q", "k", "pe")
     return Example(
         RopeAlone().eval(),
@@ -55,17 +53,11 @@ def _flux(dtype: str, **config: Any) -> Example:
     return diffusers_example("FluxTransformer2DModel", {**_FLUX, **config}, DTYPES[dtype])
 
 
-def _llama(dtype: str) -> Example:
-    with TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(_LLAMA))
-        return transformers_example(Path(folder), DTYPES[dtype])
-
-
 _MODELS: dict[str, Callable[[str], Example]] = {
     "rope": _rope,
     "flux_block": partial(_flux, num_layers=0, num_single_layers=1, num_attention_heads=12),
     "small_flux": partial(_flux, num_layers=1, num_single_layers=2, num_attention_heads=8),
-    "small_llama": _llama,
+    "small_llama": partial(transformer, _LLAMA),
 }
 
 

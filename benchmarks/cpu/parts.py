@@ -13,17 +13,19 @@ from typing import Any
 
 from benchmarks.cpu import engines
 
-_MODELS = "benchmarks.cpu.models"
+_OWN = "benchmarks.cpu.models:"
+_ATTENTION = "flux-attention --heads 24 --head-dim 128 --length 1024"
+_FLUX, _LLAMA = "FLUX attention, 24 heads of 128", "Llama of 4 layers, 1,024 wide, prefill"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A model and its lengths; a built-in's options, or the name of a factory.
+    """A model and its lengths; a built-in with its options, or a factory.
 
     ``against``, ``rounds`` and ``repeats`` stand where a part cannot have those of the run.
     """
 
-    model: tuple[str, ...]
+    model: str
     lengths: tuple[int, ...]
     text: str
     against: str | None = None
@@ -33,43 +35,21 @@ class Part:
     @property
     def reference(self) -> str | None:
         """The factory, where the model is none of the built-ins."""
-        return self.model[0] if ":" in self.model[0] else None
+        return self.model if ":" in self.model else None
 
 
-def _factory(name: str) -> tuple[str, ...]:
-    return (f"{_MODELS}:{name}",)
-
-
-_ATTENTION = ("flux-attention", "--heads", "24", "--head-dim", "128", "--length", "1024")
 PARTS: dict[str, Part] = {
-    "rope": Part(
-        _factory("rope_fp32"), (256, 1024, 4096, 8192), "rotating q and k, 24 heads of 128"
-    ),
-    "attention": Part(_ATTENTION, (256, 1024, 4096), "FLUX attention, 24 heads of 128"),
+    "rope": Part(f"{_OWN}rope_fp32", (256, 1024, 4096, 8192), "rotating q and k, 24 heads of 128"),
+    "attention": Part(_ATTENTION, (256, 1024, 4096), _FLUX),
     # onnxruntime keeps all scores, 6 GB in each process, so not every contender fits
-    "attention-long": Part(
-        _ATTENTION,
-        (8192,),
-        "FLUX attention, 24 heads of 128",
-        against="ropeexport,plain,compile,openvino",
-        rounds=2,
-        repeats=1,
-    ),
-    "attention-fp16": Part(
-        (*_ATTENTION, "--dtype", "fp16"), (256, 1024), "FLUX attention, 24 heads of 128"
-    ),
+    "attention-long": Part(_ATTENTION, (8192,), _FLUX, "ropeexport,plain,compile,openvino", 2, 1),
+    "attention-fp16": Part(f"{_ATTENTION} --dtype fp16", (256, 1024), _FLUX),
     "flux-block": Part(
-        _factory("flux_block_fp32"), (512,), "one single-stream FLUX block, 12 heads of 128"
+        f"{_OWN}flux_block_fp32", (512,), "one single-stream FLUX block, 12 heads of 128"
     ),
-    "small-flux": Part(
-        _factory("small_flux_fp32"), (256, 512), "FLUX of 1+2 blocks, 8 heads of 128"
-    ),
-    "small-llama": Part(
-        _factory("small_llama_fp32"), (256, 1024), "Llama of 4 layers, 1,024 wide, prefill"
-    ),
-    "small-llama-fp16": Part(
-        _factory("small_llama_fp16"), (256,), "Llama of 4 layers, 1,024 wide, prefill"
-    ),
+    "small-flux": Part(f"{_OWN}small_flux_fp32", (256, 512), "FLUX of 1+2 blocks, 8 heads of 128"),
+    "small-llama": Part(f"{_OWN}small_llama_fp32", (256, 1024), _LLAMA),
+    "small-llama-fp16": Part(f"{_OWN}small_llama_fp16", (256,), _LLAMA),
 }
 
 
@@ -77,7 +57,7 @@ def measure(part: Part, rounds: int, repeats: int, threads: int, *, builds: bool
     """Export a part's model, build engines and run ``ropeexport bench``, all as a user would."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        _run("export", *part.model, "-o", folder)
+        _run("export", *part.model.split(), "-o", folder)
         seconds = time.perf_counter() - start
         built = engines.builds(Path(folder)) if builds else {}
         options = ["--device", "cpu", "--threads", str(threads)]

@@ -9,13 +9,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.commands import python
+
 _EXPORT = """
 import sys, tempfile, time
 from pathlib import Path
 import ropeexport
 from ropeexport.bench.plain import export_plain
-from ropeexport.models.builtin_models import BUILTINS, Options
-example, export = BUILTINS["flux-attention"](Options()), ropeexport.export
+from ropeexport.models.builtin_models import BUILTINS, BuiltinOptions
+example, export = BUILTINS["flux-attention"](BuiltinOptions()), ropeexport.export
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     if sys.argv[1] == "plain":
@@ -31,9 +33,8 @@ def exports(rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {"plain": [], "ropeexport": []}
     for _ in range(rounds):
         for name, values in seconds.items():
-            command = [sys.executable, "-c", _EXPORT, name]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            values.append(float(run.stdout.rsplit("seconds", 1)[1]))
+            ran = python("-c", _EXPORT, name)
+            values.append(float(ran.printed.rsplit("seconds", 1)[1]))
     return seconds
 
 

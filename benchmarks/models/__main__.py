@@ -6,17 +6,17 @@ Without names, every class; with names, their rows are measured anew and the oth
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import commit
+from benchmarks.commands import worker
 from benchmarks.models.causes import lines, news
-from benchmarks.models.classes import NAMES
+from benchmarks.models.configs import NAMES
 from ropeexport import atomic
+from ropeexport.packages import versions_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 RESULTS = Path(__file__).parents[1] / "results" / "models.json"
@@ -61,19 +61,15 @@ def main(names: list[str]) -> int:
 
 
 def _measured() -> dict[str, Any]:
-    packages = {package: version(package) for package in _PACKAGES}
+    packages = versions_of(_PACKAGES)
     return {**commit.measured("benchmarks/models"), "packages": packages}
 
 
 def _row(name: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.models.worker", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"name": name, "fp32": reason[:160], "fp16": "", "engine": ""}
-    return row
+        return worker("benchmarks.models.worker", name)
+    except SystemExit as error:
+        return {"name": name, "fp32": str(error)[:160], "fp16": "", "engine": ""}
 
 
 def page(rows: list[dict[str, Any]]) -> str:

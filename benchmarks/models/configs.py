@@ -1,8 +1,15 @@
-"""Small configs of the classes in the table: every kind of layer once or twice, random weights."""
+"""The classes of the table: small configs, every kind of layer once or twice, random weights."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from ropeexport.models.builtin_models import DTYPES
+from ropeexport.models.example import Example
+from ropeexport.models.hub.load import diffusers_example, transformers_example
 
 _FLUX = {
     "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
@@ -131,3 +138,19 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     },
     "mixtral": {**_TEXT, "num_local_experts": 2, "num_experts_per_tok": 1},
 }  # fmt: skip
+
+NAMES = (*DIFFUSERS, *TRANSFORMERS)
+
+
+def example_of(name: str, dtype: str) -> Example:
+    """Return the example of a class with its small config and random weights."""
+    if name in DIFFUSERS:
+        return diffusers_example(name, DIFFUSERS[name], DTYPES[dtype])
+    return transformer({"model_type": name, **TRANSFORMERS[name]}, dtype)
+
+
+def transformer(config: dict[str, Any], dtype: str) -> Example:
+    """Return the example of a config of transformers, its weights random."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        return transformers_example(Path(folder), DTYPES[dtype])

@@ -13,11 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ropeexport
-from benchmarks.models.classes import example_of
+from benchmarks.models.configs import example_of
 from ropeexport.api.results import Export
 from ropeexport.errors import RopeExportError, first_line
-from ropeexport.parity.records import Report
-from ropeexport.parity.report import share_of
 
 _RUNTIME = "onnxruntime"
 
@@ -56,16 +54,10 @@ def _tried(row: dict[str, Any], key: str, step: Callable[[], Any]) -> Any:
 def _parity(made: Export) -> str:
     """Return the verdict of ``check`` on its designed cases, and the worst shares of the bound."""
     report = made.check(runtimes=[_RUNTIME], require=[_RUNTIME])
-    cases = len({found.case.name for found in report.comparisons if found.case is not None})
-    shares = f"{_worst(report, _RUNTIME):.0%} (eager {_worst(report, 'eager'):.0%})"
+    cases, largest = len(report.cases), report.shares
+    shares = f"{largest[_RUNTIME]:.0%} (eager {largest['eager']:.0%})"
     why = f": {report.reason[:160]}" if report.verdict == "FAIL" else ""
     return f"{report.verdict} {shares} in {cases} case{'s'[: cases != 1]}{why}"
-
-
-def _worst(report: Report, runtime: str) -> float:
-    """Return the largest share of its bound that a runtime uses."""
-    judged = (found for found in report.comparisons if found.runtime == runtime)
-    return max(map(share_of, judged), default=0.0)
 
 
 def _engine(made: Export) -> str:

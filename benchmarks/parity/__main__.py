@@ -6,19 +6,15 @@ minutes, or a case leaves more behind than its records (its arrays are 10 MB).
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import commit, machine
-from ropeexport import atomic
+from benchmarks import machine
+from benchmarks.commands import ropeexport
+from ropeexport.parity.records import Report
 
 RESULTS = Path(__file__).parents[1] / "results" / "parity.json"
 MOST_SECONDS, MOST_KB_A_CASE = 120.0, 32.0
@@ -47,57 +43,25 @@ def main() -> int:
     few, many = rows["300 cases at L=64"], rows["3,000 cases at L=64"]
     kept = 1e3 * (many["peak_mb"] - few["peak_mb"]) / (many["compared"] - few["compared"])
     print(f"what a further case adds to the peak: {kept:.0f} kB")
-    record = {
-        "machine": machine.describe(),
-        **commit.measured("benchmarks/parity"),
-        "readings": rows,
-        "kb_a_case": kept,
-    }
-    atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+    machine.write(RESULTS, {"readings": rows, "kb_a_case": kept}, "benchmarks/parity")
     whole = all(row["passed"] == row["compared"] for row in rows.values())
     return int(not (whole and many["seconds"] < MOST_SECONDS and kept <= MOST_KB_A_CASE))
 
 
 def _reading(model: Sequence[str], options: Sequence[str]) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
-        _run("export", "flux-attention", "-o", folder, *model)
-        start = time.perf_counter()
-        peak_mb = _run("check", folder, *options)
-        seconds = time.perf_counter() - start
-        report = json.loads((Path(folder) / "parity.json").read_text())
-    judged = [c for c in report["comparisons"] if c["runtime"] == "onnxruntime" and c["case"]]
+        ropeexport("export", "flux-attention", "-o", folder, *model)
+        ran = ropeexport("check", folder, *options, allowed=(0, 1))  # 1: a verdict, which counts
+        report = Report.model_validate_json((Path(folder) / "parity.json").read_text())
+    judged = [c for c in report.comparisons if c.runtime == "onnxruntime" and c.case]
     return {
         "command": " ".join(["ropeexport export flux-attention", *model, "; check", *options]),
-        "seconds": seconds,
-        "peak_mb": peak_mb,
+        "seconds": ran.seconds,
+        "peak_mb": ran.peak_mb,
         "compared": len(judged),
-        "passed": sum(c["status"] == "PASS" for c in judged),
-        "largest_share": max(_share(c) for c in judged),
+        "passed": sum(c.status == "PASS" for c in judged),
+        "largest_share": max(c.share for c in judged),
     }
-
-
-def _share(comparison: dict[str, Any]) -> float:
-    numbers, bound = comparison["numbers"], comparison["bound"]
-    return float(max(numbers["rms"] / bound["rms"], max(0.0, numbers["excess"]) / bound["max_abs"]))
-
-
-def _run(*arguments: str) -> float:
-    """Run the command line; return the peak of its resident memory in megabytes."""
-    command = [sys.executable, "-m", "ropeexport", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    text = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1):  # 1: a verdict, which is counted
-        raise SystemExit(
-            f"ropeexport {' '.join(arguments)}: exit code {process.returncode}\n{text}"
-        )
-    return _megabytes(usage)
-
-
-def _megabytes(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import commit, machine
+from benchmarks import machine
+from benchmarks.commands import worker
 from benchmarks.weightless import parity
-from ropeexport import atomic
 
 RESULTS = Path(__file__).parents[1] / "results" / "weightless.json"
 _SMALL = {"num_layers": 2, "num_single_layers": 2, "guidance_embeds": True}
@@ -65,14 +64,8 @@ def main() -> int:
         f"{real['weights_bytes'] / 1e9:.2f} GB of real weights: {real['verdict']}, "
         f"{real['cases']} cases, of the bound at most {real['share_of_bound']}"
     )
-    record = {
-        "parity": real,
-        "machine": machine.describe(),
-        **commit.measured("benchmarks/weightless"),
-        "cases": rows,
-        "growth": growth,
-    }
-    atomic.write_text(RESULTS, json.dumps(record, indent=2) + "\n")
+    found = {"parity": real, "cases": rows, "growth": growth}
+    machine.write(RESULTS, found, "benchmarks/weightless")
     holds = (
         full["peak_mb"] < MOST_MB
         and full["seconds"] < MOST_SECONDS
@@ -105,15 +98,10 @@ def _case(how: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(how: str, folder: str, config: dict[str, Any]) -> dict[str, Any]:
-    command = [
-        sys.executable, "-m", "benchmarks.weightless.worker", how, folder, json.dumps(config),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SystemExit(f"{how}: {said[-1]}")
-    row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return row
+    try:
+        return worker("benchmarks.weightless.worker", how, folder, json.dumps(config))
+    except SystemExit as error:
+        raise SystemExit(f"{how}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from benchmarks.commands import ropeexport
 from ropeexport.parity.records import Report
-from ropeexport.parity.report import share_of
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 5,
@@ -28,20 +26,17 @@ def measure() -> dict[str, Any]:
         folder = Path(place)
         _write_model(folder)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        _ropeexport("export", f"transformers:{folder}", "-o", str(folder))
-        _ropeexport("check", str(folder), "--cases", str(_CASES), "--require", "onnxruntime")
+        ropeexport("export", f"transformers:{folder}", "-o", str(folder))
+        ropeexport("check", str(folder), "--cases", str(_CASES), "--require", "onnxruntime")
         inline = (folder / "model.onnx").stat().st_size
         report = Report.model_validate_json((folder / "parity.json").read_text())
-    shares: dict[str, float] = {}
-    for found in report.comparisons:
-        if found.numbers is not None:  # nothing was skipped
-            shares[found.runtime] = max(share_of(found), shares.get(found.runtime, 0.0))
+    ran = {found.runtime for found in report.comparisons if found.numbers is not None}
     return {
         "weights_bytes": size,
         "onnx_bytes": inline,
         "cases": _CASES,
         "verdict": report.verdict,
-        "share_of_bound": shares,
+        "share_of_bound": {name: x for name, x in report.shares.items() if name in ran},
     }
 
 
@@ -52,10 +47,3 @@ def _write_model(folder: Path) -> None:
     torch.manual_seed(0)
     module = AutoModel.from_config(AutoConfig.from_pretrained(folder))
     module.save_pretrained(folder, safe_serialization=True)
-
-
-def _ropeexport(*arguments: str) -> None:
-    command = [sys.executable, "-m", "ropeexport", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{arguments[0]}: {(done.stderr or done.stdout).strip()[-400:]}")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from benchmarks.weightless.sparse import write_sparse
 from ropeexport import export
+from ropeexport.dtypes import float_type
+from ropeexport.machine import memory_mb
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, skeleton_of
 
@@ -50,16 +52,11 @@ def _from_memory(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     made = diffusers_example(CLASS, config, torch.float16)
     start = time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = _status_mb("VmRSS")
+    before = memory_mb("VmRSS")
     export(made, out=folder, force=True)
-    peak = _status_mb("VmHWM")
+    peak = memory_mb()
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_mb": peak, "added_mb": peak - before}
-
-
-def _status_mb(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{key}:"))
 
 
 def _plain(folder: Path, config: dict[str, Any]) -> dict[str, float]:
@@ -73,6 +70,28 @@ def _plain(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     assert program is not None  # only the old exporter returns None
     program.save(folder / "model.onnx", external_data=True)
     return {}
+
+
+def write_sparse(module: nn.Module, path: Path) -> int:
+    """Write a safetensors file that stands for a module's parameters, and return its size in bytes.
+
+    It takes no room on the disk: a header, and a hole for the tensors, which are all zero.
+    """
+    entries, offset = {}, 0
+    for name, parameter in module.named_parameters():
+        length = parameter.numel() * parameter.element_size()
+        entries[name] = {
+            "dtype": float_type(str(parameter.dtype).removeprefix("torch.")).safetensors,
+            "shape": list(parameter.shape),
+            "data_offsets": [offset, offset + length],
+        }
+        offset += length
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + offset)
+    return path.stat().st_size
 
 
 _WAYS = {"ours": _ours, "plain": _plain, "memory": _from_memory}

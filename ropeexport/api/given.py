@@ -30,7 +30,7 @@ class ModelOptions(TypedDict, total=False):
 def named(model: str, given: ModelOptions) -> tuple[Example, Source]:
     """Load a MODEL that is named, with the options that are its own."""
     from ropeexport.models import sources
-    from ropeexport.models.builtin_models import BUILTINS, Options
+    from ropeexport.models.builtin_models import BUILTINS, BuiltinOptions
     from ropeexport.models.hub.load import is_library_model
 
     sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
@@ -40,7 +40,7 @@ def named(model: str, given: ModelOptions) -> tuple[Example, Source]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = Path(config) if config is not None else None
-    return sources.load(model, Options(**sizes), place, dtype)
+    return sources.load(model, BuiltinOptions(**sizes), place, dtype)
 
 
 def example_of(

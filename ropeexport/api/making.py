@@ -324,10 +324,10 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     >>> engine.profile.max["q"]
     (2, 2, 64, 64)
     """
-    from ropeexport.trt.build import Options
+    from ropeexport.trt.build import BuildOptions
     from ropeexport.trt.build import build as run
 
-    options = Options(
+    options = BuildOptions(
         impl=impl,
         flavour=flavour,
         min_shapes=_shapes(min_shapes),

@@ -78,11 +78,11 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport import atomic
     from ropeexport.bench import show
     from ropeexport.bench.bench import bench as run
-    from ropeexport.bench.options import Options
+    from ropeexport.bench.options import BenchOptions
     from ropeexport.bench.records import CHART_NAME, FILE_NAME
     from ropeexport.parity.options import several
 
-    options = Options(
+    options = BenchOptions(
         lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
         module=module, device=device,
     )  # fmt: skip

@@ -19,18 +19,18 @@ from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
+from ropeexport.bench.contenders.contender import Setting
 from ropeexport.bench.device import choose_device
 from ropeexport.bench.entrants import Entrant, Say, Setup
-from ropeexport.bench.machine import processor
 from ropeexport.bench.messages import Turn
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.processes import ContenderError
 from ropeexport.bench.records import Bench, Group, Timing
+from ropeexport.machine import describe, processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import bound
 from ropeexport.models.held import handed_over
-from ropeexport.parity.environment import describe
 from ropeexport.parity.space import Sizes, space_of
 
 _CHECK_LENGTH = 64
@@ -43,7 +43,7 @@ _MEASURED = (
 
 
 def bench(
-    artifact: Artifact, options: Options | None = None, say: Say = lambda name, text, ok: None
+    artifact: Artifact, options: BenchOptions | None = None, say: Say = lambda name, text, ok: None
 ) -> Bench:
     """Measure an output folder's model against what would be run instead.
 
@@ -51,7 +51,7 @@ def bench(
     ----------
     artifact : Artifact
         An output folder, with or without an engine.
-    options : Options, optional
+    options : BenchOptions, optional
         Contenders, lengths, turns, threads.
     say : callable
         Told of each contender.
@@ -66,7 +66,7 @@ def bench(
     RopeExportError
         Where no run can be set up: a module that cannot be rebuilt.
     """
-    options = options or Options()
+    options = options or BenchOptions()
     device = choose_device(options.device)
     options = replace(options, device=device)
     record = artifact.manifest
@@ -79,7 +79,9 @@ def bench(
         example = stack.enter_context(sources.rebuilt(artifact, options.module))
         checker = Checker(artifact, bound(example), options.seed)
         sizes_run = (check, *longest_last)
-        run = Setup(artifact, options, Path(place), module, checker, check, sizes_run)
+        folder = artifact.folder.absolute()
+        setting = Setting(folder, Path(place), module, options.threads, device)
+        run = Setup(artifact, setting, options.seed, checker, check, sizes_run)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         running = [entrant for entrant in found if entrant.process is not None]
         groups = []
@@ -118,7 +120,9 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def _group(entrants: list[Entrant], sizes: Sizes, tokens: int, options: Options, say: Say) -> Group:
+def _group(
+    entrants: list[Entrant], sizes: Sizes, tokens: int, options: BenchOptions, say: Say
+) -> Group:
     """Let the contenders take turns at one size."""
     turns: dict[str, list[Turn]] = {}
     for number in range(-1, options.rounds):  # the first turn of each warms it up

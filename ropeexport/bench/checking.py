@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.artifact import Artifact
@@ -16,7 +12,7 @@ from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.repeat import NotRepeatableError
 from ropeexport.parity.space import Sizes, space_of
 from ropeexport.parity.truth import Truth
-from ropeexport.runners.arrays import Arrays, Float64s
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.eager import EagerRunner
 from ropeexport.runners.saved import SavedRunner
 
@@ -39,10 +35,10 @@ class Checker:
         names = [spec.name for spec in record.model.outputs]
         self._record = record
         self._seed = seed
-        oracle, eager = _Remembering(Oracle(module, names)), EagerRunner(module, names, "cpu")
+        oracle, eager = _Remembering(module, names), EagerRunner(module, names, "cpu")
         self._judge = Judge(record, oracle, eager)
 
-    def wrong(self, name: str, outputs: dict[str, NDArray[np.generic]], sizes: Sizes) -> str | None:
+    def wrong(self, name: str, outputs: Arrays, sizes: Sizes) -> str | None:
         """Return what is wrong with outputs at some sizes; None where they hold."""
         case = Case("bench", space_of(self._record).kinds[0], sizes, self._seed)
         candidate = Contender(name, SavedRunner(outputs))
@@ -55,28 +51,14 @@ class Checker:
         return None
 
 
-class _Remembering:
+class _Remembering(Oracle):
     """An oracle that computes the truth of the case that it was asked for last only once."""
 
-    def __init__(self, oracle: Oracle) -> None:
-        self._oracle = oracle
-        self.widest = oracle.widest
-        self._last: tuple[Arrays, Truth] | None = None
-
-    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
-        """As the oracle's."""
-        return self._oracle.in_a_row(calls)
-
-    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
-        """As the oracle's."""
-        return self._oracle.cause(before, inputs)
+    _last: tuple[dict[str, tuple[int, ...]], Truth] | None = None
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """As the oracle's; the inputs of one bench differ by their sizes alone."""
-        if self._last is None or _shapes(self._last[0]) != _shapes(inputs):
-            self._last = (inputs, self._oracle.truth(inputs, seed))
+        shapes = {name: x.shape for name, x in inputs.items()}
+        if self._last is None or self._last[0] != shapes:
+            self._last = (shapes, super().truth(inputs, seed))
         return self._last[1]
-
-
-def _shapes(inputs: Arrays) -> dict[str, tuple[int, ...]]:
-    return {name: x.shape for name, x in inputs.items()}

@@ -7,14 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.device import CudaDevice, use_own_stream
 from ropeexport.bench.inputs import InputSets
-from ropeexport.bench.memory import HeldMemory
 from ropeexport.bench.messages import Turn
-from ropeexport.bench.records import Device
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Runner
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
@@ -25,23 +24,7 @@ _STRETCH_US = 20_000.0  # between two events, at least
 _LAUNCHES = 5  # of which the median is a turn's
 
 
-class Clock(Protocol):
-    """Times a contender's turn."""
-
-    def settle(self) -> None:
-        """Note what the contender took to set itself up."""
-        ...
-
-    def once(self, run: Runner, given: Arrays) -> Arrays:
-        """Run once between two turns, untimed."""
-        ...
-
-    def turn(self, run: Runner, inputs: InputSets, repeats: int) -> Turn:
-        """Return the seconds of a run, so many times."""
-        ...
-
-
-def make_clock(device: Device) -> Clock:
+def make_clock(device: Device) -> WallClock | EventClock:
     """Return the clock of a device; on a GPU, before the contender is set up."""
     if device == "cpu":
         return WallClock()
@@ -72,18 +55,6 @@ class WallClock:
         return time.perf_counter() - start
 
 
-class _GpuDevice(Protocol):
-    @property
-    def l2_bytes(self) -> int: ...
-
-    @property
-    def untaken_bytes(self) -> int: ...
-
-    def elapsed_us(self, work: Callable[[], object], times: int) -> float: ...
-
-    def launch_us(self, work: Callable[[], object]) -> float: ...
-
-
 class EventClock:
     """Times stretches of calls between two events; inputs are on the GPU beforehand.
 
@@ -91,7 +62,7 @@ class EventClock:
     outputs of a pass are held until its next, so that they go round as the inputs do.
     """
 
-    def __init__(self, device: _GpuDevice) -> None:
+    def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._inputs: InputSets | None = None
         self._loaded: list[Any] = []
@@ -149,3 +120,31 @@ class EventClock:
 def count_sets(set_bytes: int, l2_bytes: int) -> int:
     """Return how many sets to go round, so that the L2 does not hold the next one."""
     return min(_MOST_SETS, 1 + math.ceil(_CACHES_BETWEEN * l2_bytes / set_bytes))
+
+
+class HeldMemory:
+    """Adds up the GPU's memory that this process takes and gives back.
+
+    The driver tells no more than what is left.  Other processes stand still in this one's turn and
+    take memory of their own between its turns, so what is left is compared within a turn only.
+
+    Parameters
+    ----------
+    untaken : callable
+        Returns the bytes that no process has taken.
+    """
+
+    def __init__(self, untaken: Callable[[], int]) -> None:
+        self._untaken = untaken
+        self._held = 0
+        self.peak_bytes = 0  # the most that was held at an end
+        self.begin()
+
+    def begin(self) -> None:
+        """Start to count."""
+        self._before = self._untaken()
+
+    def end(self) -> None:
+        """Count what was taken since."""
+        self._held += self._before - self._untaken()
+        self.peak_bytes = max(self.peak_bytes, self._held)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ropeexport.errors import MissingError
 
 if TYPE_CHECKING:  # benchmarks.gpu runs without what the records need
-    from ropeexport.bench.records import Device
+    from ropeexport.runners.registry import Device
 
 Work = Callable[[], object]
 

@@ -16,7 +16,8 @@ from ropeexport.bench.refusal import refusable
 from ropeexport.manifest import Axis, EngineRecord, Implementation, Manifest, TensorSpec
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.space import Sizes
-from ropeexport.trt.build import TIMING_CACHE_NAME, Options, make_engine
+from ropeexport.profiles import with_ranges
+from ropeexport.trt.build import TIMING_CACHE_NAME, BuildOptions, make_engine
 from ropeexport.trt.flavour import pick_flavour
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
@@ -46,7 +47,7 @@ def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[
         ours = Artifact(prepared, _plain_manifest(ours.manifest, prepared / PLAIN))
     target = (prepared / kind).parent
     target.mkdir()
-    options = Options(impl=implementation, flavour=pick_flavour())
+    options = BuildOptions(impl=implementation, flavour=pick_flavour())
     make = partial(_timed, ours, target, options)
     again_seconds: float | None = None
     seconds, engine = make()
@@ -57,7 +58,7 @@ def build_engine(artifact: Artifact, prepared: Path, kind: str, sizes: Sequence[
     return Made(seconds=seconds, version=version, again_seconds=again_seconds)
 
 
-def _timed(artifact: Artifact, target: Path, options: Options) -> tuple[float, EngineRecord]:
+def _timed(artifact: Artifact, target: Path, options: BuildOptions) -> tuple[float, EngineRecord]:
     assert options.flavour is not None
     start = time.perf_counter()
     engine = refusable(options.flavour, make_engine)(artifact, target, options)
@@ -67,37 +68,28 @@ def _timed(artifact: Artifact, target: Path, options: Options) -> tuple[float, E
 def _axes_of(axes: dict[str, Axis], sizes: Sequence[Sizes]) -> dict[str, Axis]:
     """Return axes that hold the sizes that will be run; one that none names stays as it is."""
     found = {name: [each[name] for each in sizes if name in each] for name in axes}
-    return {
-        name: axis.model_copy(
-            update={"min": min(found[name]), "opt": found[name][-1], "max": max(found[name])}
-        )
-        if found[name]
-        else axis
-        for name, axis in axes.items()
-    }
+    return with_ranges(axes, {n: (min(f), f[-1], max(f)) for n, f in found.items() if f})
 
 
 def _plain_manifest(record: Manifest, path: Path) -> Manifest:
     """Return what a plain export is: no rotary ops, other names, axes that do not broadcast."""
     graph = OnnxFile(path).graph.graph
     outputs = zip(record.model.outputs, graph.outputs, strict=True)
-    model = record.model.model_copy(
-        update={
-            "file": path.name,
-            "sha256": atomic.sha256_of(path),
-            "inputs": tuple(_tied(spec, record.axes) for spec in record.model.inputs),
-            "outputs": tuple(spec.model_copy(update={"name": out.name}) for spec, out in outputs),
-            "ropes": (),
-            "weights": None,
-        }
+    model = record.model.changed(
+        file=path.name,
+        sha256=atomic.sha256_of(path),
+        inputs=tuple(_tied(spec, record.axes) for spec in record.model.inputs),
+        outputs=tuple(spec.changed(name=out.name) for spec, out in outputs),
+        ropes=(),
+        weights=None,
     )
-    return record.model_copy(update={"model": model})
+    return record.changed(model=model)
 
 
 def _tied(spec: TensorSpec, axes: dict[str, Axis]) -> TensorSpec:
     """Return an input as :func:`ropeexport.bench.plain.export_plain` leaves it."""
     shape = tuple(_tied_axis(dim, axes) if isinstance(dim, str) else dim for dim in spec.shape)
-    return spec.model_copy(update={"shape": shape})
+    return spec.changed(shape=shape)
 
 
 def _tied_axis(name: str, axes: dict[str, Axis]) -> str | int:

@@ -11,16 +11,15 @@ from pathlib import Path
 from ropeexport.artifact import Artifact
 from ropeexport.bench.checking import Checker
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Contender, Setting
+from ropeexport.bench.contenders.contender import Recipe, Setting
 from ropeexport.bench.contenders.with_runtime import kept_beside
 from ropeexport.bench.messages import Made, MakeFile, SetUp
-from ropeexport.bench.options import Options
 from ropeexport.bench.processes import ContenderError, Process, make
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
-from ropeexport.models.held import Held
 from ropeexport.onnx_files.variants import lengths_of_change
 from ropeexport.parity.space import Sizes, space_of
+from ropeexport.runners.arrays import Arrays
 from ropeexport.trt.runtime_cache import has_any
 
 Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
@@ -39,7 +38,7 @@ class Entrant:
 
     def out(self, status: str, reason: str) -> None:
         """Take it out, and end its process: a stopped one would keep its memory."""
-        self.record = self.record.model_copy(update={"status": status, "reason": reason})
+        self.record = self.record.changed(status=status, reason=reason)
         if self.process is not None:
             self.process.close()
         self.process = None
@@ -53,12 +52,10 @@ class Setup:
     ----------
     artifact : Artifact
         The output folder, which is only read.
-    options : Options
-        Of the run, the device chosen.
-    prepared : Path
-        A folder for what is made for the run.
-    module : str, Held or None
-        What a process rebuilds the model from, beside the manifest.
+    setting : Setting
+        What each is made of.
+    seed : int
+        Of the inputs.
     checker : Checker
         Holds outputs to the parity bound.
     check_sizes : dict of str to int
@@ -68,9 +65,8 @@ class Setup:
     """
 
     artifact: Artifact
-    options: Options
-    prepared: Path
-    module: str | Held | None
+    setting: Setting
+    seed: int
     checker: Checker
     check_sizes: Sizes
     sizes: tuple[Sizes, ...]
@@ -79,7 +75,7 @@ class Setup:
         self._made: dict[str, Made] = {}
         self._checked_to = 0
 
-    def open(self, contender: Contender, stack: ExitStack, say: Say) -> Entrant:
+    def open(self, contender: Recipe, stack: ExitStack, say: Say) -> Entrant:
         """Start a contender and check it; one that cannot run keeps the reason."""
         entrant = Entrant(
             ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
@@ -121,37 +117,44 @@ class Setup:
         except ContenderError as error:
             entrant.fail(error)
         else:
-            wrong = self.checker.wrong(entrant.record.name, outputs, sizes)
-            if wrong is not None:
-                entrant.out("WRONG", wrong)
+            self._hold(entrant, outputs, sizes)
         if entrant.process is None:
             say(entrant.record.label, entrant.record.reason, False)
+
+    def _hold(self, entrant: Entrant, outputs: Arrays, sizes: Sizes) -> None:
+        wrong = self.checker.wrong(entrant.record.name, outputs, sizes)
+        if wrong is not None:
+            entrant.out("WRONG", wrong)
 
     @property
     def _dtypes(self) -> dict[str, str]:
         return {spec.name: spec.dtype for spec in self.artifact.manifest.model.outputs}
 
-    def _enter(self, contender: Contender, entrant: Entrant, stack: ExitStack) -> None:
-        assert self.options.device is not None  # chosen before anything starts
-        contender.needs(self.options.device)
+    def _enter(self, contender: Recipe, entrant: Entrant, stack: ExitStack) -> None:
+        contender.needs(self.setting.device)
         update = self._prepared(contender)
-        order = self._order(contender)
+        order = SetUp(
+            contender=contender.name,
+            setting=self.setting,
+            seed=self.seed,
+            sizes=self.check_sizes,
+            outputs=self.setting.prepared / f"{contender.name}.npz",
+        )
         entrant.process = process = stack.enter_context(Process(order))
         update["load_seconds"] = process.ready()
         if self._kept_what_it_compiled(contender):
             process.close()
             entrant.process = process = stack.enter_context(Process(order))
             update["load_again_seconds"] = process.ready()
-        entrant.record = entrant.record.model_copy(update=update)
-        wrong = None if contender.floor else self._wrong(contender, process)
-        if wrong is not None:
-            entrant.out("WRONG", wrong)
+        entrant.record = entrant.record.changed(**update)
+        if not contender.floor:
+            self._hold(entrant, process.outputs(self._dtypes), self.check_sizes)
 
-    def _kept_what_it_compiled(self, contender: Contender) -> bool:
-        files = [self.prepared / file for file in contender.files[-1:]]
+    def _kept_what_it_compiled(self, contender: Recipe) -> bool:
+        files = [self.setting.prepared / file for file in contender.files[-1:]]
         return any(has_any(kept_beside(file)) for file in files)
 
-    def _prepared(self, contender: Contender) -> dict[str, object]:
+    def _prepared(self, contender: Recipe) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""
         if contender.files:
             made = [self._make(file) for file in contender.files][-1]
@@ -159,7 +162,7 @@ class Setup:
                 "prepare_seconds": made.seconds,
                 "prepare_again_seconds": made.again_seconds,
                 "version": made.version,
-                "file_mb": megabytes(self.prepared / contender.files[-1]),
+                "file_mb": megabytes(self.setting.prepared / contender.files[-1]),
             }
         if contender.name == OURS:
             ours = self.artifact
@@ -168,33 +171,9 @@ class Setup:
             return {"file_mb": megabytes(ours.model_path, *files)}
         return {}
 
-    def _order(self, contender: Contender) -> SetUp:
-        options = self.options
-        assert options.device is not None  # chosen before anything starts
-        folder = self.artifact.folder.absolute()
-        return SetUp(
-            contender=contender.name,
-            setting=Setting(folder, self.prepared, self.module, options.threads, options.device),
-            seed=options.seed,
-            sizes=self.check_sizes,
-            outputs=self.prepared / f"{contender.name}.npz",
-        )
-
-    def _wrong(self, contender: Contender, process: Process) -> str | None:
-        outputs = process.outputs(self._dtypes)
-        return self.checker.wrong(contender.name, outputs, self.check_sizes)
-
     def _make(self, kind: str) -> Made:
         if kind not in self._made:
-            self._made[kind] = make(
-                MakeFile(
-                    kind=kind,
-                    folder=self.artifact.folder.absolute(),
-                    prepared=self.prepared,
-                    module=self.module,
-                    sizes=self.sizes,
-                )
-            )
+            self._made[kind] = make(MakeFile(kind=kind, setting=self.setting, sizes=self.sizes))
         return self._made[kind]
 
 

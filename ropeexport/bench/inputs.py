@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.parity.space import Sizes, space_of
+from ropeexport.runners.arrays import Arrays
 
 
 class InputSets:

@@ -9,20 +9,17 @@ from pydantic import ConfigDict
 
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.manifest import Record
-from ropeexport.models.held import Held
 from ropeexport.parity.space import Sizes
 
 
 class MakeFile(Record):
-    """Make one file of a run: ``kind`` is its name in ``prepared``.
+    """Make one file of a run: ``kind`` is its name among those prepared.
 
     Engines take all ``sizes`` and are tuned for the last.
     """
 
     kind: str
-    folder: Path
-    prepared: Path
-    module: str | Held | None
+    setting: Setting
     sizes: tuple[Sizes, ...]
 
 

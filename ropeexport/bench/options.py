@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS, GROUPS
-from ropeexport.bench.records import Device
 from ropeexport.errors import UsageError
+from ropeexport.parity.options import again
+from ropeexport.runners.registry import Device
 
 if TYPE_CHECKING:
     from ropeexport.models.sources import Module
@@ -19,7 +19,7 @@ ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is meas
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """Contenders by name, lengths (none: the profile's optimum), turns and runs in a turn.
 
     ``device`` is ``cpu`` or ``cuda``; None takes the GPU where torch sees one.
@@ -49,22 +49,7 @@ class Options:
         return [name for name in BY_NAME if name in wanted.union(ALWAYS)]
 
     def command(self, folder: Path) -> str:
-        """Return the command line that runs it again, or the call with what the caller holds."""
-        if self.module is not None and not isinstance(self.module, str):
-            return self._call(folder)
-        words = ["ropeexport", "bench", str(folder)]
-        words += [] if self.device is None else ["--device", self.device]
-        words += ["--against", ",".join(self.against)]
-        if self.lengths:
-            words += ["--lengths", ",".join(map(str, self.lengths))]
-        for name in ("rounds", "repeats", "threads", "seed", "module"):
-            value = getattr(self, name)
-            words += [] if value is None else [f"--{name}", str(value)]
-        return shlex.join(words)
-
-    def _call(self, folder: Path) -> str:
+        """Return what runs it again, see :func:`ropeexport.parity.options.again`."""
         names = ("device", "against", "lengths", "rounds", "repeats", "threads", "seed")
         given = {name: getattr(self, name) for name in names}
-        words = [f"{name}={value!r}" for name, value in given.items() if value not in (None, ())]
-        held = f"module={type(self.module).__name__}(...)"
-        return f"ropeexport.bench({', '.join([repr(str(folder)), held, *words])})"
+        return again("bench", [folder], self.module, given)

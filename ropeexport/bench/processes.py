@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.bench.messages import Made, MakeFile, Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Answer, Child, UnforeseenError
-from ropeexport.dtypes import FOREIGN
+from ropeexport.dtypes import numpy_type
 from ropeexport.errors import MissingError, RopeExportError, first_line
 from ropeexport.manifest import Record
 from ropeexport.parity.space import Sizes
@@ -35,7 +32,7 @@ class ContenderError(RopeExportError):
         self.missing = missing
 
 
-class Process:
+class Process(Child):
     """A contender's process, stopped between its turns.
 
     Parameters
@@ -47,54 +44,33 @@ class Process:
     def __init__(self, order: SetUp) -> None:
         self._order = order
         threads = str(order.setting.threads)
-        self._child = Child(_CONTENDER, os.environ | dict.fromkeys(_THREADS, threads))
-
-    def __enter__(self) -> Self:
-        self._child.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._child.__exit__(kind, error, trace)
-
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._child.pid
-
-    def close(self) -> None:
-        """End it, stopped or not, and give its memory back; a second time does nothing."""
-        self._child.close()
+        super().__init__(_CONTENDER, os.environ | dict.fromkeys(_THREADS, threads))
 
     def ready(self) -> float:
         """Wait until it is set up; return the seconds of that, its first run included."""
-        return self._ask(self._order, Ready).load_seconds
+        return self._answer(self._order, Ready).load_seconds
 
     def turn(self, sizes: Sizes, repeats: int) -> Turn:
         """Run so often and return the figures."""
-        return self._ask(RunTurn(sizes=sizes, repeats=repeats), Turn)
+        return self._answer(RunTurn(sizes=sizes, repeats=repeats), Turn)
 
     def run_at(self, sizes: Sizes, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Run once and return the outputs."""
-        self._ask(RunOnce(sizes=sizes, outputs=self._order.outputs), Saved)
+        self._answer(RunOnce(sizes=sizes, outputs=self._order.outputs), Saved)
         return self.outputs(dtypes)
 
     def outputs(self, dtypes: dict[str, str]) -> dict[str, NDArray[np.generic]]:
         """Return what it saved last: at first, what it computed when it was set up."""
-        with np.load(Path(self._order.outputs)) as saved:
+        with np.load(self._order.outputs) as saved:
             found = {name: saved[name] for name in saved.files}
-        kinds = {name: FOREIGN[dtype] for name, dtype in dtypes.items() if dtype in FOREIGN}
-        return found | {n: found[n].view(kind.numpy) for n, kind in kinds.items() if n in found}
+        bits = [name for name, x in found.items() if x.dtype.kind == "V"]  # of no type of NumPy's
+        return found | {name: found[name].view(numpy_type(dtypes[name])) for name in bits}
 
-    def _ask(self, request: Record, answer: type[Answer]) -> Answer:
-        self._child.resume()
+    def _answer(self, request: Record, answer: type[Answer]) -> Answer:
+        self.resume()
         with _contenders_own():
-            found = self._child.ask(request, answer)
-        self._child.pause()
+            found = self.ask(request, answer)
+        self.pause()
         return found
 
 

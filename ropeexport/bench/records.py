@@ -7,17 +7,16 @@ from typing import Literal
 
 from ropeexport.manifest import Record
 from ropeexport.parity.records import Environment
+from ropeexport.runners.registry import EAGER, Device
 
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 CHART_NAME = "bench.png"
 OURS = "ropeexport"  # the contender that the others are compared with
-EAGER = "eager"
 _LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
-Device = Literal["cpu", "cuda"]
 
 
 class Timing(Record):

@@ -18,13 +18,13 @@ import numpy as np
 
 from ropeexport.bench.clocks import make_clock
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Arrays
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Channel, serve
-from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import MissingError, RopeExportError
+from ropeexport.machine import memory_mb
 from ropeexport.parity.space import Sizes
+from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.registry import import_runners
 
 _MOST_LINES = 4  # of a failure's text
@@ -53,7 +53,7 @@ class _Worker:
         sets = self._sets(asked.sizes)
         with _failing_in_one_line():
             turn = self._clock.turn(self._run, sets, asked.repeats)
-        return turn.model_copy(update={"peak_mb": _peak_mb()})
+        return turn.changed(peak_mb=memory_mb())
 
     def once(self, asked: RunOnce, _: Channel) -> Saved:
         sets = self._sets(asked.sizes)
@@ -83,22 +83,9 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {'; '.join(lines[:_MOST_LINES])}"
 
 
-def _peak_mb() -> float:
-    """Return the largest resident memory of this process; getrusage would count its parent's."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
 def _save(path: Path, outputs: Arrays) -> None:
-    saved: dict[str, Any] = {name: _saved(x) for name, x in outputs.items()}
-    np.savez(path, **saved)
-
-
-def _saved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    kind = FOREIGN.get(str(x.dtype))
-    return x if kind is None else x.view(kind.bits)  # NumPy's files know NumPy's types alone
+    named: dict[str, Any] = dict(outputs)
+    np.savez(path, **named)
 
 
 if __name__ == "__main__":

@@ -7,29 +7,13 @@ from typing import Any
 
 import click
 
+from ropeexport.cli.options import lengths_option, module_option, schema_option, seed_option
+
 _FAILED = ("WRONG", "FAILED")
 
 
 def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
-
-
-def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
-    try:
-        lengths = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"expected lengths as 256,1024, got {text!r}") from None
-    if any(length < 1 for length in lengths):
-        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
-    return lengths
-
-
-def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from ropeexport.bench.schema import render
-
-        click.echo(render(), nl=False)
-        ctx.exit()
 
 
 @click.command(name="bench")
@@ -47,10 +31,8 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     type=click.Choice(["cpu", "cuda"]),
     help="[default: cuda where torch sees a GPU, else cpu]",
 )
-@click.option(
-    "--lengths", metavar="L[,L...]", callback=_lengths, help="[default: the profile's optimum]"
-)
-@click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
+@lengths_option("[default: the profile's optimum]")
+@module_option
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
 @click.option(
     "--repeats",
@@ -60,16 +42,9 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="Runs in a turn; on a GPU, stretches.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: the number of cores]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
+@seed_option
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
-@click.option(
-    "--schema",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_schema,
-    help="Print the JSON schema of bench.json and exit.",
-)
+@schema_option("bench")
 def command(path: Path, as_json: bool, **given: Any) -> None:
     """Measure an export against what you would run instead, side by side.
 

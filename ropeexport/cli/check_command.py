@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.report_options import report_options, say_forms, schema_option
+from ropeexport.cli.options import (
+    lengths_option,
+    module_option,
+    report_options,
+    say_forms,
+    schema_option,
+    seed_option,
+)
 from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
@@ -16,29 +23,13 @@ if TYPE_CHECKING:
 _ALL = ", ".join(runtime.name for runtime in chosen())
 
 
-def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """Return ``1,17,1024`` as numbers; none where the option was not given."""
-    try:
-        lengths = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"expected lengths as 1,17,1024, got {text!r}") from None
-    if any(length < 1 for length in lengths):
-        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
-    return lengths
-
-
 @click.command(name="check")
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
-@click.option("--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME.")
+@module_option
 @click.option("--cases", type=click.IntRange(min=1), help="Number of cases.  [default: designed]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the inputs.")
-@click.option(
-    "--lengths",
-    metavar="L[,L...]",
-    callback=_lengths,
-    help="Lengths to check, whatever they cost.",
-)
+@seed_option
+@lengths_option("Lengths to check, whatever they cost.")
 @click.option(
     "--require",
     multiple=True,
@@ -59,7 +50,7 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
 @click.option("--locate", is_flag=True, help="On a failure, find the first tensor that departs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @report_options
-@schema_option
+@schema_option("parity")
 def command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> None:
     """Prove how far each runtime is from a float64 oracle.
 

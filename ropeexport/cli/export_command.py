@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.rope_lines import (
+from ropeexport.cli.options import (
     attention_option,
-    axes_line,
     axis_option,
     max_position_option,
-    rope_lines,
-    say_pass,
+    output_option,
+    require_rope_option,
     verbose_option,
 )
+from ropeexport.cli.rope_lines import axes_line, rope_lines, say_pass
 from ropeexport.dtypes import EXPORTED
 
 if TYPE_CHECKING:
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(name="export")
 @click.argument("model")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
-)
+@output_option
 @click.option("--batch", type=int, help="Batch size to tune for.  [default: 1]")
 @click.option("--heads", type=int, help="Number of heads.  [default: 24]")
 @click.option("--head-dim", type=int, help="Head size, even.  [default: 128]")
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--copy-weights", is_flag=True, help="Copy safetensors files instead of writing beside them."
 )
-@click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@require_rope_option
 @axis_option
 @max_position_option
 @attention_option
@@ -67,7 +64,7 @@ def command(model: str, output: Path, as_json: bool, verbose: bool, **given: Any
     say = say_pass if verbose else None
     manifest = ropeexport.export(model, out=output, say=say, **given).manifest
     if as_json:
-        click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
+        click.echo(manifest.model_dump_json(indent=2))
     else:
         _print(manifest, output)
 

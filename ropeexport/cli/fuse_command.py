@@ -7,24 +7,21 @@ from typing import Any
 
 import click
 
-from ropeexport.cli.rope_lines import (
+from ropeexport.cli.options import (
     attention_option,
-    axes_line,
     axis_option,
-    count_lines,
     max_position_option,
-    rope_lines,
-    say_pass,
+    output_option,
+    require_rope_option,
     verbose_option,
 )
+from ropeexport.cli.rope_lines import axes_line, count_lines, rope_lines, say_pass
 
 
 @click.command(name="fuse")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Output folder."
-)
-@click.option("--require-rope", type=int, help="Fail unless so many rotary applications are found.")
+@output_option
+@require_rope_option
 @axis_option
 @max_position_option
 @attention_option

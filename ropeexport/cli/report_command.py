@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from ropeexport.cli.report_options import report_options, say_forms, schema_option
+from ropeexport.cli.options import report_options, say_forms, schema_option
 
 
 @click.command(name="report")
 @click.argument("path", type=click.Path(path_type=Path))
 @report_options
-@schema_option
+@schema_option("parity")
 def command(path: Path, **given: Any) -> None:
     """Show a parity run again, and write it as HTML, Markdown or JUnit XML.
 

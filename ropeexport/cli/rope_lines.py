@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,58 +12,11 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 
-max_position_option = click.option(
-    "--max-position",
-    type=int,
-    default=1_049_599,
-    show_default=True,
-    help="Largest position that tables of exact angles hold; angles are NaN beyond.",
-)
-
-
-attention_option = click.option(
-    "--attention",
-    type=click.Choice(["standard", "blocks"]),
-    default="standard",
-    show_default=True,
-    help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of its "
-    "own.",
-)
-
-verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, help="Print each pass over the graph, and what it did."
-)
-
 
 def say_pass(name: str, did: str) -> None:
     """Print what a pass did; to the error output, which ``--json`` leaves free."""
     click.echo(f"  {name:12} {did}", err=True)
 
-
-_AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+):(?P<opt>\d+):(?P<max>\d+)")
-
-
-def _axes(
-    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
-) -> dict[str, tuple[int, int, int]] | None:
-    """Return ``length=1:512:4096`` as numbers."""
-    axes = {}
-    for text in texts:
-        match = _AXIS.fullmatch(text)
-        if match is None:
-            raise click.BadParameter(f"expected NAME=MIN:OPT:MAX, got {text!r}")
-        axes[match["name"]] = (int(match["min"]), int(match["opt"]), int(match["max"]))
-    return axes or None
-
-
-axis_option = click.option(
-    "--axis",
-    "axes",
-    metavar="NAME=MIN:OPT:MAX",
-    multiple=True,
-    callback=_axes,
-    help="Sizes that a dynamic axis is meant for; repeatable.  [default: printed by the export]",
-)
 
 # why a range nobody gave is what it is
 _REASONS = {"config": ", what its config allows", "module": ", all that the module takes"}

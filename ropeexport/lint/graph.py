@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from ropeexport.onnx_files.onnx_file import is_rope
+from ropeexport.onnx_files.onnx_file import is_rope, with_shapes
 from ropeexport.onnx_files.variants import with_standard_attention
 from ropeexport.operators import KEEP_ELEMENTS, is_standard, that_keep
 
@@ -24,9 +23,7 @@ class Graph:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        standard = with_standard_attention(model)
-        self.model = standard if standard is not model else model.clone()
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(self.model)
+        self.model = with_shapes(with_standard_attention(model))
         self.nodes = list(self.model.graph)
 
     def of_type(self, *op_types: str) -> Iterator[ir.Node]:

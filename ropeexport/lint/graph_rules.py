@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ropeexport import dtypes
 from ropeexport.lint.graph import Graph, after, before, label, type_of
-from ropeexport.lint.rule import Rule
+from ropeexport.lint.rule import rule
 from ropeexport.onnx_files.onnx_file import is_rope
 from ropeexport.operators import is_standard
 from ropeexport.ops.forms import form_of
@@ -23,6 +23,13 @@ _KERNELS = "com.microsoft"  # onnxruntime's own operators
 Types = tuple[ir.DataType | None, ...]
 
 
+@rule(
+    "float64",
+    "error",
+    "float64 in the graph, which TensorRT computes in float32 without a word",
+    "compute angles with ropeexport.rope, or export the module with ropeexport, whose tables "
+    "are exact without float64",
+)
 def _double(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         if any(value.dtype == _DOUBLE for value in node.outputs):
@@ -31,6 +38,12 @@ def _double(graph: Graph) -> Iterator[str]:
     yield from (name for name, value in weights if value.dtype == _DOUBLE)
 
 
+@rule(
+    "half-tables",
+    "error",
+    "a table of angles in half precision: at position p a float16 angle is off by p * 2^-12",
+    "keep cos, sin or pe in float32 up to the rotation",
+)
 def _half_tables(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         if any(map(_comes_from_half, _tables(node))):
@@ -63,6 +76,12 @@ def _comes_from_half(value: ir.Value | None) -> bool:
     return type_of(value) in _HALVES or _is_cast(before(value), _HALVES, _ANY)
 
 
+@rule(
+    "not-cast-back",
+    "error",
+    "half data is rotated in float32 and never cast back, so attention runs in float32",
+    "cast the rotated q and k to the type of v; ropeexport's op does so itself",
+)
 def _not_cast_back(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         if not is_rotary(node) and not is_rope(node):
@@ -80,6 +99,12 @@ def _attends(node: ir.Node) -> bool:
     )
 
 
+@rule(
+    "attention-casts",
+    "warning",
+    "half data is cast to float32 for an attention, or its float32 result to half",
+    "give the attention its data in half: it sums in float32 and scales by itself",
+)
 def _casts_around_attention(graph: Graph) -> Iterator[str]:
     for node in graph.of_type("Attention"):
         up = [m for x in node.inputs[:3] if _is_cast(m := before(x), _HALVES, (_FLOAT,))]
@@ -87,6 +112,12 @@ def _casts_around_attention(graph: Graph) -> Iterator[str]:
         yield from (label(n) for n in (*up, *down) if n is not None)
 
 
+@rule(
+    "rope-casts",
+    "note",
+    "the data of a rotary op changes its type right around it: a pass over memory each",
+    "give the op the data as it is: it rotates in float32 and returns the data's type",
+)
 def _casts_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         form = form_of(node.domain, node.op_type)
@@ -106,6 +137,12 @@ def _is_cast(node: ir.Node | None, source: Types, target: Types) -> bool:
     )
 
 
+@rule(
+    "rope-transposes",
+    "note",
+    "a rotary op between two Transposes: a pass over memory each",
+    "rotate in the layout that the attention reads, (batch, heads, length, head size)",
+)
 def _turned_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         for data, rotated in zip(node.inputs, node.outputs, strict=False):
@@ -119,6 +156,12 @@ def _only_turned(value: ir.Value) -> bool:
     return bool(readers) and all(is_standard(node, "Transpose") for node in readers)
 
 
+@rule(
+    "attention-written-out",
+    "warning",
+    "an attention as MatMul, Softmax, MatMul, which writes all its scores to memory",
+    "use torch.nn.functional.scaled_dot_product_attention, which exports as one Attention node",
+)
 def _attention_written_out(graph: Graph) -> Iterator[str]:
     for node in graph.of_type("Softmax"):
         scores = before(node.inputs[0])
@@ -130,6 +173,13 @@ def _attention_written_out(graph: Graph) -> Iterator[str]:
             yield label(node)
 
 
+@rule(
+    "no-plugin-attributes",
+    "error",
+    "a rotary op without plugin_version and plugin_namespace: TensorRT takes its function body "
+    "even where the plugin is loaded",
+    "export or fuse the file again with ropeexport",
+)
 def _without_plugin_attributes(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         form = form_of(node.domain, node.op_type)
@@ -138,11 +188,23 @@ def _without_plugin_attributes(graph: Graph) -> Iterator[str]:
             yield label(node)
 
 
+@rule(
+    "no-function-body",
+    "error",
+    "a rotary op without its function body: onnxruntime cannot run it",
+    "export or fuse the file again with ropeexport",
+)
 def _without_body(graph: Graph) -> Iterator[str]:
     bodies = {(function.domain, function.name) for function in graph.model.functions.values()}
     return (label(n) for n in graph.ropes() if (n.domain, n.op_type) not in bodies)
 
 
+@rule(
+    "frozen-shapes",
+    "warning",
+    "every input has a fixed shape, so batch and length are frozen",
+    "name the dynamic axes at export",
+)
 def _frozen(graph: Graph) -> Iterator[str]:
     inputs = [value for value in graph.model.graph.inputs if not value.is_initializer()]
     dims = [dim for value in inputs for dim in value.shape or ()]
@@ -150,77 +212,15 @@ def _frozen(graph: Graph) -> Iterator[str]:
         yield from (str(value.name) for value in inputs)
 
 
-GRAPH_RULES: tuple[Rule[Graph], ...] = (
-    Rule(
-        "float64",
-        "error",
-        "float64 in the graph, which TensorRT computes in float32 without a word",
-        "compute angles with ropeexport.rope, or export the module with ropeexport, whose tables "
-        "are exact without float64",
-        _double,
-    ),
-    Rule(
-        "half-tables",
-        "error",
-        "a table of angles in half precision: at position p a float16 angle is off by p * 2^-12",
-        "keep cos, sin or pe in float32 up to the rotation",
-        _half_tables,
-    ),
-    Rule(
-        "not-cast-back",
-        "error",
-        "half data is rotated in float32 and never cast back, so attention runs in float32",
-        "cast the rotated q and k to the type of v; ropeexport's op does so itself",
-        _not_cast_back,
-    ),
-    Rule(
-        "no-function-body",
-        "error",
-        "a rotary op without its function body: onnxruntime cannot run it",
-        "export or fuse the file again with ropeexport",
-        _without_body,
-    ),
-    Rule(
-        "no-plugin-attributes",
-        "error",
-        "a rotary op without plugin_version and plugin_namespace: TensorRT takes its function body "
-        "even where the plugin is loaded",
-        "export or fuse the file again with ropeexport",
-        _without_plugin_attributes,
-    ),
-    Rule(
-        "attention-casts",
-        "warning",
-        "half data is cast to float32 for an attention, or its float32 result to half",
-        "give the attention its data in half: it sums in float32 and scales by itself",
-        _casts_around_attention,
-    ),
-    Rule(
-        "attention-written-out",
-        "warning",
-        "an attention as MatMul, Softmax, MatMul, which writes all its scores to memory",
-        "use torch.nn.functional.scaled_dot_product_attention, which exports as one Attention node",
-        _attention_written_out,
-    ),
-    Rule(
-        "frozen-shapes",
-        "warning",
-        "every input has a fixed shape, so batch and length are frozen",
-        "name the dynamic axes at export",
-        _frozen,
-    ),
-    Rule(
-        "rope-casts",
-        "note",
-        "the data of a rotary op changes its type right around it: a pass over memory each",
-        "give the op the data as it is: it rotates in float32 and returns the data's type",
-        _casts_around_rope,
-    ),
-    Rule(
-        "rope-transposes",
-        "note",
-        "a rotary op between two Transposes: a pass over memory each",
-        "rotate in the layout that the attention reads, (batch, heads, length, head size)",
-        _turned_around_rope,
-    ),
+GRAPH_RULES = (
+    _double,
+    _half_tables,
+    _not_cast_back,
+    _without_body,
+    _without_plugin_attributes,
+    _casts_around_attention,
+    _attention_written_out,
+    _frozen,
+    _casts_around_rope,
+    _turned_around_rope,
 )

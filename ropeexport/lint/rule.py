@@ -59,3 +59,10 @@ class Rule(Generic[Subject]):
         return [
             Finding(rule=self.name, severity=self.severity, text=text, mend=self.mend, nodes=nodes)
         ]
+
+
+def rule(
+    name: str, severity: Severity, text: str, mend: str = ""
+) -> Callable[[Callable[[Subject], Iterable[str]]], Rule[Subject]]:
+    """Make a rule of the function that finds its places; see :class:`Rule`."""
+    return lambda find: Rule(name, severity, text, mend, find)

@@ -13,7 +13,7 @@ from ropeexport.errors import RopeExportError
 from ropeexport.manifest import EngineRecord, Manifest
 from ropeexport.parity.contenders import Contender, open_runtime
 from ropeexport.runners.registry import choice_of
-from ropeexport.trt.build import Choice, Options, build
+from ropeexport.trt.build import BuildOptions, Choice, build
 
 
 def open_tapped(runtime: str, copy: Artifact, original: Manifest, stack: ExitStack) -> Contender:
@@ -42,12 +42,12 @@ def open_tapped(runtime: str, copy: Artifact, original: Manifest, stack: ExitSta
     return open_runtime(chosen, copy, stack, kept_in)
 
 
-def options_of(engine: EngineRecord) -> Options:
+def options_of(engine: EngineRecord) -> BuildOptions:
     """Return what builds an engine once more, as it was built."""
     kinds = sorted(set(engine.ropes.values()))
     choice: Choice = "plugin" if "plugin" in kinds else kinds[0] if kinds else "decomposed"
     profile = engine.profile
-    return Options(
+    return BuildOptions(
         impl=choice,
         flavour=engine.flavour,
         min_shapes=profile.min,

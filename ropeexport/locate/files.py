@@ -10,15 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import onnx_ir as ir
-
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.locate import tapped_file
-from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, unknown
-from ropeexport.locate.tap import STACK, Tap, source_line
+from ropeexport.locate.search import Search, failed_cases, in_order, of_taps
+from ropeexport.locate.taps import Tap, source_of
 from ropeexport.manifest import TensorSpec
-from ropeexport.onnx_files.onnx_file import OnnxFile, producers
+from ropeexport.onnx_files.onnx_file import OnnxFile, producers, with_shapes
 from ropeexport.onnx_files.specs import spec_of
 from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.check_files import (
@@ -67,12 +65,8 @@ def locate_files(
         judge = Judge(of_taps(copy, taps), OnnxOracle(exact.file), yardstick, must_prove=False)
         search = Search(judge, taps, made_by)
         contender = open_file(runtime, other.file, row, stack)
-        found = (
-            unknown(runtime, case, contender.reason)
-            if contender.runner is None
-            else search.find(contender, case)
-        )
-    return report.model_copy(update={"locations": (found,)})
+        found = search.find(contender, case)
+    return report.changed(locations=(found,))
 
 
 def check_shared(reference: Path, candidate: Path) -> None:
@@ -95,8 +89,8 @@ def check_shared(reference: Path, candidate: Path) -> None:
 def _shared(reference: OnnxFile, candidate: OnnxFile) -> list[TensorSpec]:
     """Return the tensors in between that both files have, as the reference has them."""
     specs, others = (
-        {value.name: spec_of(value, "data") for value in tapped_file.comparable(file)}
-        for file in (reference, candidate)
+        {value.name: spec_of(value, "data") for value in tapped_file.comparable(model)}
+        for model in (with_shapes(reference.graph), with_shapes(candidate.graph))
     )
     return [
         spec
@@ -110,11 +104,7 @@ def _taps(reference: OnnxFile, candidate: OnnxFile) -> list[Tap]:
     """Return what is compared: the tensors in between, and the outputs."""
     made_by = producers(candidate.graph)
     specs = (*_shared(reference, candidate), *manifest_of(reference).model.outputs)
-    return [Tap(spec, source=_source(made_by.get(spec.name))) for spec in specs]
-
-
-def _source(node: ir.Node | None) -> str:
-    return source_line(node.metadata_props.get(STACK, "")) if node is not None else ""
+    return [Tap(spec, source=source_of(made_by.get(spec.name))) for spec in specs]
 
 
 def _tapped(file: OnnxFile, taps: list[Tap], folder: Path) -> Artifact:

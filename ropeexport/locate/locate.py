@@ -21,7 +21,7 @@ from ropeexport.exporting.tracing import trace
 from ropeexport.locate import tapped_file
 from ropeexport.locate.engine import open_tapped
 from ropeexport.locate.program import TappedProgram, returned_by
-from ropeexport.locate.search import Search, failed_cases, in_order, of_taps, unknown
+from ropeexport.locate.search import Search, failed_cases, in_order, of_taps
 from ropeexport.locate.taps import taps_of
 from ropeexport.models import sources
 from ropeexport.models.example import Example, checked
@@ -83,11 +83,8 @@ def _located(
         # what lies in between may be all noise: that is no place to depart from
         judge = Judge(of_taps(copy.manifest, taps), Oracle(tapped, names), eager, must_prove=False)
         search = Search(judge, taps, made_by)
-        found = []
-        for runtime, case in failed.items():
-            contender = open_tapped(runtime, copy, record, stack)
-            if contender.runner is None:
-                found.append(unknown(runtime, case, contender.reason))
-                continue
-            found.append(search.find(contender, case))
-    return report.model_copy(update={"locations": tuple(found)})
+        found = tuple(
+            search.find(open_tapped(runtime, copy, record, stack), case)
+            for runtime, case in failed.items()
+        )
+    return report.changed(locations=found)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ropeexport.locate.tap import Tap
+from ropeexport.locate.taps import Tap
 
 
 class TappedProgram(nn.Module):

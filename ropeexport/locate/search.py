@@ -10,7 +10,7 @@ from typing import cast
 import onnx_ir as ir
 
 from ropeexport.errors import RopeExportError
-from ropeexport.locate.tap import Tap
+from ropeexport.locate.taps import Tap
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case
 from ropeexport.parity.contenders import Contender
@@ -53,7 +53,7 @@ def in_order(copy: Manifest, taps: Iterable[Tap], tensors: Iterable[str]) -> lis
 def of_taps(copy: Manifest, taps: list[Tap]) -> Manifest:
     """Return the manifest with the taps as outputs, of the types that they were exported with."""
     outputs = tuple(tap.spec for tap in taps)
-    return copy.model_copy(update={"model": copy.model.model_copy(update={"outputs": outputs})})
+    return copy.changed(model=copy.model.changed(outputs=outputs))
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,19 @@ class Search:
     def find(self, contender: Contender, case: CaseRecord) -> LocationRecord:
         """Run a case once more; return the first tensor of the graph that breaks its bound."""
         runtime = contender.name
+        if contender.runner is None:
+            return _unknown(runtime, case, contender.reason)
         again = Case(case.name, cast(Kind, case.kind), case.sizes, case.seed)
         try:
             comparisons = self.judge.judge(again, [contender])
             heard = {c.output: c for c in comparisons if c.runtime == runtime}
         except RopeExportError as error:
-            return unknown(runtime, case, str(error))
+            return _unknown(runtime, case, str(error))
         for tap in self.taps:
             comparison = heard.get(tap.tensor)
             if comparison is not None and comparison.status == "FAIL":
                 return self._located(tap, case, comparison, heard)
-        return unknown(runtime, case, _NOTHING, len(heard))
+        return _unknown(runtime, case, _NOTHING, len(heard))
 
     def _located(
         self, tap: Tap, case: CaseRecord, comparison: Comparison, heard: dict[str, Comparison]
@@ -102,6 +104,6 @@ def _holds(comparison: Comparison | None) -> bool:
     return comparison is not None and comparison.status in ("PASS", "EMULATED")
 
 
-def unknown(runtime: str, case: CaseRecord, reason: str, compared: int = 0) -> LocationRecord:
+def _unknown(runtime: str, case: CaseRecord, reason: str, compared: int = 0) -> LocationRecord:
     """Return the record of a runtime whose fault was not found, and why."""
     return LocationRecord(runtime=runtime, case=case.name, reason=reason, compared=compared)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.manifest import MODEL_NAME, Manifest
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.specs import output_specs
 
 _WEIGHTS = "tapped.data"
@@ -36,39 +35,26 @@ def write(file: OnnxFile, record: Manifest, tensors: Iterable[str], folder: Path
     Artifact
         The copy: its outputs are the tensors in the order of the graph, then the file's own.
     """
-    model = _inferred(file.whole)
+    model = with_shapes(file.whole)
     wanted = set(tensors)
-    further = [value for value in _comparable(model) if value.name in wanted]
+    further = [value for value in comparable(model) if value.name in wanted]
     model.graph.outputs[:] = [*further, *model.graph.outputs]
     path = folder / MODEL_NAME
     ir.save(model, path, external_data=_WEIGHTS)
-    tapped = record.model.model_copy(
-        update={
-            "file": MODEL_NAME,
-            "sha256": atomic.sha256_of(path),
-            "outputs": output_specs(model),
-            "weights": None,
-        }
+    tapped = record.model.changed(
+        file=MODEL_NAME, sha256=atomic.sha256_of(path), outputs=output_specs(model), weights=None
     )
-    copy = record.model_copy(update={"model": tapped, "engine": None})
+    copy = record.changed(model=tapped, engine=None)
     return Artifact(folder, copy).write()
 
 
-def comparable(file: OnnxFile) -> list[ir.Value]:
-    """Return the tensors between a graph's inputs and outputs that can be compared, in order.
-
-    What the file does not say of their types and shapes is inferred.
-    """
-    return _comparable(_inferred(file.graph))
-
-
-def _inferred(model: ir.Model) -> ir.Model:
-    copy = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
-    return copy
-
-
-def _comparable(model: ir.Model) -> list[ir.Value]:
+def comparable(model: ir.Model) -> list[ir.Value]:
+    """Return the tensors between a graph's inputs and outputs that can be compared, in order."""
     own = set(model.graph.outputs)
     made = (value for node in model.graph for value in node.outputs if value not in own)
-    return [x for x in made if x.name and x.shape and x.dtype not in (None, ir.DataType.BOOL)]
+    return [value for value in made if is_comparable(value)]
+
+
+def is_comparable(value: ir.Value) -> bool:
+    """Say whether a tensor has a name, axes and a type of numbers."""
+    return bool(value.name and value.shape) and value.dtype not in (None, ir.DataType.BOOL)

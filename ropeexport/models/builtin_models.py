@@ -23,7 +23,7 @@ _WEIGHT_SEED = 0
 
 
 @dataclass(frozen=True)
-class Options:
+class BuiltinOptions:
     """Sizes and type of a built-in model; batch and length are the sizes it is tuned for."""
 
     batch: int = 1
@@ -46,7 +46,7 @@ class Options:
         return asdict(self)
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Options:
+    def from_record(cls, record: dict[str, Any]) -> BuiltinOptions:
         """Return the options that a manifest keeps."""
         return cls(**record)
 
@@ -68,7 +68,7 @@ def flux_axes(head_dim: int) -> tuple[int, int, int]:
     return first, second, head_dim - first - second
 
 
-def flux_attention(options: Options) -> Example:
+def flux_attention(options: BuiltinOptions) -> Example:
     """FLUX's ``attention``: q, k, v (B, H, L, D) and pe to (B, L, H*D)."""
     shape = (_TRACE_BATCH, options.heads, _TRACE_LENGTH, options.head_dim)
     q, k, v = (torch.zeros(shape, dtype=options.torch_dtype) for _ in range(3))
@@ -82,7 +82,7 @@ def flux_attention(options: Options) -> Example:
     )
 
 
-def flux_self_attention(options: Options) -> Example:
+def flux_self_attention(options: BuiltinOptions) -> Example:
     """FLUX's self-attention: x (B, L, H*D) and pe to (B, L, H*D)."""
     return Example(
         module=_seeded(lambda: FluxSelfAttention(options.width, options.heads), options),
@@ -93,7 +93,7 @@ def flux_self_attention(options: Options) -> Example:
     )
 
 
-def flux_self_attention_ids(options: Options) -> Example:
+def flux_self_attention_ids(options: BuiltinOptions) -> Example:
     """FLUX's self-attention from integer ids: x (B, L, H*D) and ids (B, L, 3) to (B, L, H*D)."""
     axes_dim = flux_axes(options.head_dim)
     if min(axes_dim) < 2:
@@ -111,7 +111,7 @@ def flux_self_attention_ids(options: Options) -> Example:
     )
 
 
-BUILTINS: dict[str, Callable[[Options], Example]] = {
+BUILTINS: dict[str, Callable[[BuiltinOptions], Example]] = {
     "flux-attention": flux_attention,
     "flux-self-attention": flux_self_attention,
     "flux-self-attention-ids": flux_self_attention_ids,
@@ -120,31 +120,31 @@ BUILTINS: dict[str, Callable[[Options], Example]] = {
 _PE_AXES = {0: "pe_batch", 1: "pe_heads", 2: "length"}
 
 
-def _trace_x(options: Options) -> torch.Tensor:
+def _trace_x(options: BuiltinOptions) -> torch.Tensor:
     return torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, options.width, dtype=options.torch_dtype)
 
 
-def _trace_pe(options: Options) -> torch.Tensor:
+def _trace_pe(options: BuiltinOptions) -> torch.Tensor:
     return torch.zeros(
         _TRACE_BATCH, max(2, options.heads), _TRACE_LENGTH, options.head_dim // 2, 2, 2
     )
 
 
-def _data_axes(options: Options) -> dict[str, Axis]:
+def _data_axes(options: BuiltinOptions) -> dict[str, Axis]:
     return {
         "batch": Axis(min=1, opt=options.batch, max=2 * options.batch),
         "length": Axis(min=1, opt=options.length, max=2 * options.length),
     }
 
 
-def _pe_axes(options: Options) -> dict[str, Axis]:
+def _pe_axes(options: BuiltinOptions) -> dict[str, Axis]:
     return {
         "pe_batch": Axis(min=1, opt=1, max=2 * options.batch, broadcasts_to="batch"),
         "pe_heads": Axis(min=1, opt=1, max=options.heads, broadcasts_to=options.heads),
     }
 
 
-def _seeded(make: Callable[[], torch.nn.Module], options: Options) -> torch.nn.Module:
+def _seeded(make: Callable[[], torch.nn.Module], options: BuiltinOptions) -> torch.nn.Module:
     """Make a module with the same weights every time, without touching the caller's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_WEIGHT_SEED)

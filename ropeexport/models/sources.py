@@ -22,7 +22,7 @@ from torch import nn
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.manifest import Argument, Manifest, Source
-from ropeexport.models.builtin_models import BUILTINS, DTYPES, Options
+from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
 from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
@@ -39,7 +39,7 @@ Module = str | Callable[[], Any] | nn.Module | Example
 
 
 def load(
-    model: str, options: Options, config: Path | None, dtype: str | None
+    model: str, options: BuiltinOptions, config: Path | None, dtype: str | None
 ) -> tuple[Example, Source]:
     """Return the example of a MODEL and the record that rebuilds it.
 
@@ -134,7 +134,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if module is not None:
         _refuse_for_builtin(artifact)
     if source.kind == "builtin":
-        return BUILTINS[source.name](Options.from_record(source.options))
+        return BUILTINS[source.name](BuiltinOptions.from_record(source.options))
     if module is None and source.kind == "config":
         return _from_config(artifact.manifest)
     if module is None and source.kind != "factory":

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.onnx_files.soundness import faults
@@ -99,6 +100,13 @@ def opset(model: ir.Model) -> int:
     """Return the version of ONNX's own operators that the model imports."""
     imports = model.opset_imports
     return int(next(imports[domain] for domain in STANDARD if domain in imports))
+
+
+def with_shapes(model: ir.Model) -> ir.Model:
+    """Return a copy with the types and shapes that onnx infers, where the file does not say."""
+    copy = model.clone()
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
+    return copy
 
 
 def producers(model: ir.Model) -> dict[str, ir.Node]:

@@ -19,7 +19,7 @@ def manifest_of(file: OnnxFile) -> Manifest:
     if (path.parent / manifest.FILE_NAME).is_file():
         found = manifest.read(path.parent)
         if found.model.file == path.name:
-            return found.model_copy(update={"engine": None})
+            return found.changed(engine=None)
     model = file.graph
     inputs = specs.input_specs(model)
     data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)

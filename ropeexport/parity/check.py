@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.parity.cases import select
-from ropeexport.parity.contenders import Contender, open_contenders
+from ropeexport.parity.contenders import open_contenders
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
-from ropeexport.parity.running import Listener, Silent, run
-from ropeexport.parity.summary import Run, report_of
+from ropeexport.parity.running import Listener, Silent
+from ropeexport.parity.summary import run_to_report
 from ropeexport.runners.registry import choices
 
 if TYPE_CHECKING:
@@ -66,12 +66,10 @@ def check(
         name = record.source.name
         listener.stage("oracle", f"{name} in float64, {len(selection.cases)} cases")
         contenders = open_contenders(artifact, stack, choices(options.runtimes, options.required))
-        for contender in contenders:
-            _announce(contender, listener)
-        outcome = run(judge, selection.cases, contenders, listener)
         command = options.command(artifact.folder, module=module)
-        made = Run(record, options.seed, command, digest, selection, judge, contenders)
-        return report_of(made, outcome)
+        return run_to_report(
+            judge, selection, contenders, listener, options, command=command, digest=digest
+        )
 
 
 def _open_judge(
@@ -110,9 +108,3 @@ def _open_judge_of_file(
     roles = {spec.name: spec.role for spec in output_specs(original.graph)}
     oracle = OnnxOracle(original)
     return Judge(record, oracle, yardstick, options.override, reference_roles=roles)
-
-
-def _announce(contender: Contender, listener: Listener) -> None:
-    ran = contender.runner is not None
-    text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
-    listener.stage(contender.name, text, ok=ran)

@@ -27,9 +27,9 @@ from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_oracle import OnnxOracle, cause_in_graph
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
-from ropeexport.parity.running import Listener, Silent, run
+from ropeexport.parity.running import Listener, Silent
 from ropeexport.parity.space import space_of
-from ropeexport.parity.summary import Run, report_of
+from ropeexport.parity.summary import run_to_report
 from ropeexport.profiles import axis_sizes
 from ropeexport.runners import saved
 from ropeexport.runners.arrays import Arrays
@@ -79,14 +79,10 @@ def check_files(
         selection, inputs, contender = _candidate(record, other, options, runtime, stack)
         listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
         judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
-        ran = contender.runner is not None
-        text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
-        listener.stage(CANDIDATE, text, ok=ran)
-        outcome = run(judge, selection.cases, [contender], listener)
-        command = options.command(reference, candidate)
-        digest = atomic.sha256_of(file.path)
-        made = Run(record, options.seed, command, digest, selection, judge, [contender])
-        return report_of(made, outcome)
+        command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
+        return run_to_report(
+            judge, selection, [contender], listener, options, command=command, digest=digest
+        )
 
 
 def onnx_of(reference: Path) -> OnnxFile:

@@ -17,13 +17,7 @@ from ropeexport.parity.cases import Case, select
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.inputs import make_inputs, probes_of
-from ropeexport.parity.records import (
-    CaseRecord,
-    Comparison,
-    Status,
-    bound_of,
-    numbers_of,
-)
+from ropeexport.parity.records import BoundRecord, CaseRecord, Comparison, Status, numbers_of
 from ropeexport.parity.repeat import run_in_two_orders, run_twice
 from ropeexport.parity.space import BEYOND, space_of
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
@@ -93,28 +87,17 @@ class Judge:
         model = self.manifest.model
         inputs = self.inputs or make_inputs(case, model.inputs, model.max_position)
         truth, eager = self._references(case, inputs)
-        yardsticks = {
-            spec.name: self._yardstick(spec, inputs, truth) for spec in self.manifest.model.outputs
-        }
+        yardsticks = {spec.name: self._yardstick(spec, inputs, truth) for spec in model.outputs}
         record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
-        hearing = _Hearing(
-            case=case,
-            record=record,
-            truth=truth,
-            manifest=self.manifest,
-            inputs=inputs,
-            override=self.override,
-            surveyed=self.surveyed,
-            must_prove=self.must_prove,
-        )
+        hearing = _Hearing(self, case, record, truth, inputs)
         errors = {}
-        for spec in hearing.outputs:
+        for spec in model.outputs:
             bound = tolerance.eager_bound(self._yardstick(self._as_reference(spec), inputs, truth))
             got = eager.get(spec.name)
             difference, comparison = hearing.hold(
                 self.eager.name, self.eager.facts, spec, got, bound
             )
-            errors[spec.name] = _size(difference)
+            errors[spec.name] = tolerance.size_of_error(difference)
             yield comparison
         del eager
         bounds = {
@@ -129,7 +112,7 @@ class Judge:
         """Return an output with the role that it has in the reference's own graph."""
         if self.reference_roles is None:
             return spec
-        return spec.model_copy(update={"role": self.reference_roles.get(spec.name, "data")})
+        return spec.changed(role=self.reference_roles.get(spec.name, "data"))
 
     def failed(self, output: str, reason: str) -> Comparison:
         """Return the record of a reference that is no function of its inputs."""
@@ -177,26 +160,19 @@ class Judge:
 class _Hearing:
     """The truth of one case, to which one runtime after the other is held."""
 
+    judge: Judge
     case: Case
     record: CaseRecord
     truth: Truth
-    manifest: Manifest
     inputs: Arrays
-    override: Bound | None
-    surveyed: SurveyListener | None
-    must_prove: bool
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What the model returns."""
-        return self.manifest.model.outputs
 
     def hear(
         self, contender: Contender, runner: Runner, bounds: dict[str, Bound]
     ) -> Iterator[Comparison]:
         name, facts = contender.name, contender.facts
+        outputs = self.judge.manifest.model.outputs
         if facts.rotations_only and not self.case.rotations_only:
-            for spec in self.outputs:
+            for spec in outputs:
                 yield self._record(name, facts, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
             return
         try:
@@ -204,10 +180,10 @@ class _Hearing:
                 results = runner.run(self.inputs)
         except RopeExportError as error:
             status: Status = "SKIPPED" if isinstance(error, MissingError) else "FAIL"
-            for spec in self.outputs:
+            for spec in outputs:
                 yield self._record(name, facts, spec, status, str(error))
             return
-        for spec in self.outputs:
+        for spec in outputs:
             got, bound = results.get(spec.name), bounds[spec.name]
             found = self.hold(name, facts, spec, got, bound, allow_nan=self.is_beyond)[1]
             yield found if contender.keeps_nan else self._without_nan(found)
@@ -228,47 +204,51 @@ class _Hearing:
         allow_nan: bool = False,
     ) -> tuple[Difference, Comparison]:
         """Compare one output and hold it to its bound; NaN only where that is documented."""
-        bound = self.override or derived
+        bound = self.judge.override or derived
         survey = self._survey(spec, bound)
         expected = self.truth.outputs[spec.name]
         difference = compare(got, expected, spec.dtype, bound.rtol, survey, allow_nan=allow_nan)
         broken = bound.broken_by(difference)
-        if self.must_prove and broken is None:
+        if self.judge.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
         passed: Status = "EMULATED" if facts.emulated else "PASS"
         reason = broken or self._documented(difference)
         record = self._record(name, facts, spec, "FAIL" if broken else passed, reason)
-        numbers, held_to = numbers_of(difference), bound_of(bound)
-        record = record.model_copy(update={"numbers": numbers, "bound": held_to})
-        if self.surveyed is not None and survey is not None and difference.elements:
-            self.surveyed(record, survey)
+        numbers = numbers_of(difference)
+        held_to = BoundRecord.model_validate(bound, from_attributes=True)
+        record = record.changed(numbers=numbers, bound=held_to)
+        surveyed = self.judge.surveyed
+        if surveyed is not None and survey is not None and difference.elements:
+            surveyed(record, survey)
         return difference, record
 
     def _without_nan(self, found: Comparison) -> Comparison:
         """Return what was found; a number where a runtime should give NaN is no fault of a file."""
         if not self.is_beyond or found.status != "FAIL" or found.numbers is None:
             return found
-        beyond = f"positions beyond {self.manifest.model.max_position} must be kept from it"
+        beyond = f"positions beyond {self.judge.manifest.model.max_position} must be kept from it"
         reason = f"{_DROPS_NAN}: {beyond} ({found.reason})"
-        spared = {"status": "NOT_SUPPORTED", "reason": reason, "numbers": None, "bound": None}
-        return found.model_copy(update=spared)
+        return found.changed(status="NOT_SUPPORTED", reason=reason, numbers=None, bound=None)
 
     def _documented(self, difference: Difference) -> str:
         if not difference.nans:
             return ""
         return (
             f"NaN in {difference.nans} of {difference.elements} elements, as documented for "
-            f"positions beyond {self.manifest.model.max_position}"
+            f"positions beyond {self.judge.manifest.model.max_position}"
         )
 
     def _survey(self, spec: TensorSpec, bound: Bound) -> CaseSurvey | None:
-        if self.surveyed is None or self.is_beyond:  # NaN is no error, and no share of a bound
+        if (
+            self.judge.surveyed is None or self.is_beyond
+        ):  # NaN is no error, and no share of a bound
             return None
-        lengths = space_of(self.manifest).lengths
+        record = self.judge.manifest
+        lengths = space_of(record).lengths
         layout = layout_of(spec, self.truth.outputs[spec.name].shape, lengths)
         if layout is None:
             return None
-        positions = token_positions(self.inputs, self.manifest.model.inputs, layout)
+        positions = token_positions(self.inputs, record.model.inputs, layout)
         return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)
 
     def _record(
@@ -282,8 +262,3 @@ class _Hearing:
             status=status,
             reason=reason,
         )
-
-
-def _size(difference: Difference) -> Size | None:
-    """Return an error as a yardstick; None where there is nothing sound to measure with."""
-    return None if difference.faults else Size(difference.rms, difference.max_abs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ropeexport.errors import UsageError
 from ropeexport.parity import tolerance
@@ -49,26 +49,43 @@ class Options:
         return tolerance.override(self.atol or 0.0, self.rtol or 0.0)
 
     def command(self, *paths: Path, module: object = None) -> str:
-        """Return the command line that makes the report again, or the call with a held module."""
+        """Return what makes the report again, see :func:`again`."""
         given = {
-            "module": module if isinstance(module, str) else None,
             "seed": self.seed,
             "cases": self.count,
-            "lengths": ",".join(map(str, self.lengths)) or None,
+            "lengths": self.lengths,
             "atol": self.atol,
             "rtol": self.rtol,
+            "runtimes": list(self.runtimes),
+            "require": list(self.required),
         }
-        if module is not None and not isinstance(module, str):
-            return self._call(paths, module)
-        words = ["ropeexport", "check", *map(str, paths)]
-        for name, value in given.items():
-            words += [] if value is None else [f"--{name}", str(value)]
-        for option, names in (("--runtime", self.runtimes), ("--require", self.required)):
-            words += [word for name in names for word in (option, name)]
-        return shlex.join(words)
+        return again("check", paths, module, given)
 
-    def _call(self, paths: tuple[Path, ...], module: object) -> str:
-        held = {"cases": self.count, "lengths": self.lengths, "atol": self.atol, "rtol": self.rtol}
-        given = [f"{name}={value!r}" for name, value in held.items() if value not in (None, ())]
+
+def again(verb: str, paths: Sequence[Path], module: object, given: Mapping[str, Any]) -> str:
+    """Return the command line that runs a verb again, or the call with what the caller holds.
+
+    Parameters
+    ----------
+    verb : str
+        ``check``, ``bench``.
+    paths : sequence of Path
+        What it is run on.
+    module : object
+        A reference, which the command line takes, or what only a caller can hold.
+    given : mapping
+        Options by the names of the function; a tuple is one option, a list one for each item.
+    """
+    options = {name: value for name, value in given.items() if value not in (None, (), [])}
+    if module is not None and not isinstance(module, str):
         words = [*(repr(str(path)) for path in paths), f"module={type(module).__name__}(...)"]
-        return f"ropeexport.check({', '.join([*words, f'seed={self.seed}', *given])})"
+        words += [f"{name}={value!r}" for name, value in options.items()]
+        return f"ropeexport.{verb}({', '.join(words)})"
+    words = ["ropeexport", verb, *map(str, paths)]
+    for name, value in options.items():
+        if isinstance(value, list):
+            words += [word for one in value for word in (f"--{name.removesuffix('s')}", one)]
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{name}", text]
+    return shlex.join([*words, *(("--module", module) if module else ())])

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from ropeexport.manifest import Record
 from ropeexport.parity.compare import Difference
 from ropeexport.parity.survey import Survey, first_of_bin
-from ropeexport.parity.tolerance import Bound
+from ropeexport.parity.tolerance import share_of
 
 SCHEMA_VERSION = 1
 FILE_NAME = "parity.json"
@@ -42,9 +42,8 @@ class Numbers(Record):
 
     elements: int
     max_abs: Number
-    excess: Number = (
-        None  # the largest error beyond what the bound forgives relative to its element
-    )
+    # the largest error beyond what the bound forgives relative to its element
+    excess: Number = None
     max_rel: Number
     max_ulps: Number
     ulps_at_rms: Number
@@ -84,6 +83,13 @@ class Comparison(Record):
     reason: str = ""
     numbers: Numbers | None = None
     bound: BoundRecord | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of its bound that an output uses; 0 where it was held to none."""
+        if self.numbers is None or self.bound is None:
+            return 0.0
+        return share_of(self.numbers, self.bound)
 
 
 class RuntimeRecord(Record):
@@ -173,6 +179,12 @@ class Environment(Record):
     machine: str
     packages: dict[str, str]
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What reports show of it, by name."""
+        shown = {name: getattr(self, name) for name in ("ropeexport", "python", "platform")}
+        return shown | self.packages
+
 
 class Report(Record):
     """A whole parity run."""
@@ -196,30 +208,32 @@ class Report(Record):
     surveys: tuple[SurveyRecord, ...] = ()
     locations: tuple[LocationRecord, ...] = ()
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The largest share of a bound that each runtime uses."""
+        found: dict[str, float] = {}
+        for comparison in self.comparisons:
+            name = comparison.runtime
+            found[name] = max(comparison.share, found.get(name, 0.0))
+        return found
+
+    @property
+    def cases(self) -> set[str]:
+        """The names of the cases that were run."""
+        return {c.case.name for c in self.comparisons if c.case is not None}
+
+    @property
+    def headline(self) -> str:
+        """What the verdict is about, in one line."""
+        cases = len(self.cases)
+        return self.reason or f"{cases:,} case{'s' * (cases != 1)}, seed {self.seed}"
+
 
 def numbers_of(difference: Difference) -> Numbers | None:
     """Return a difference as a record; None where nothing could be measured."""
     if difference.elements == 0:
         return None
-    worst = difference.worst
-    return Numbers(
-        elements=difference.elements,
-        max_abs=difference.max_abs,
-        excess=difference.excess,
-        max_rel=difference.max_rel,
-        max_ulps=difference.max_ulps,
-        ulps_at_rms=difference.ulps_at_rms,
-        rms=difference.rms,
-        relative_l2=difference.relative_l2,
-        cosine=difference.cosine,
-        nans=difference.nans,
-        worst=worst and WorstRecord(index=worst.index, got=worst.got, expected=worst.expected),
-    )
-
-
-def bound_of(bound: Bound) -> BoundRecord:
-    """Return a bound as a record."""
-    return BoundRecord(max_abs=bound.max_abs, rms=bound.rms, rule=bound.rule, rtol=bound.rtol)
+    return Numbers.model_validate(difference, from_attributes=True)
 
 
 def survey_of(runtime: str, output: str, survey: Survey) -> SurveyRecord:

@@ -8,13 +8,14 @@ on cases of little cost, where what an earlier call has left shows in a later on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.errors import ChangedInputError, ParityError
 from ropeexport.runners.arrays import Arrays, same_bits
+from ropeexport.runners.runner import Repeatable
 
 _Outputs = Mapping[str, NDArray[Any]]
 
@@ -25,18 +26,6 @@ _MANY = 9  # calls, in which what counts them may show
 
 _SAME = "between two calls on the same inputs"
 _OTHER = "after calls on other inputs"
-
-
-class Reference(Protocol):
-    """What is run again: eager, the float64 oracle, or the ONNX file in eager's place."""
-
-    def in_a_row(self, calls: Sequence[Arrays]) -> Sequence[_Outputs]:
-        """Return the outputs of each call in turn, nothing put back in between."""
-        ...
-
-    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
-        """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        ...
 
 
 class NotRepeatableError(ParityError):
@@ -63,7 +52,7 @@ class NotRepeatableError(ParityError):
         return " ".join(text.split())
 
 
-def run_twice(name: str, reference: Reference, inputs: Arrays) -> _Outputs:
+def run_twice(name: str, reference: Repeatable, inputs: Arrays) -> _Outputs:
     """Run a reference twice on the same inputs and return its outputs.
 
     Raises
@@ -76,7 +65,7 @@ def run_twice(name: str, reference: Reference, inputs: Arrays) -> _Outputs:
     return first
 
 
-def run_many_times(name: str, reference: Reference, inputs: Arrays) -> None:
+def run_many_times(name: str, reference: Repeatable, inputs: Arrays) -> None:
     """Run a reference again and again: what counts its calls may show in the fourth alone.
 
     Raises
@@ -89,7 +78,7 @@ def run_many_times(name: str, reference: Reference, inputs: Arrays) -> None:
         _check_same(name, first, outputs, _SAME, _asking(reference, [inputs] * number, inputs))
 
 
-def run_in_two_orders(name: str, reference: Reference, probes: Sequence[Arrays]) -> None:
+def run_in_two_orders(name: str, reference: Repeatable, probes: Sequence[Arrays]) -> None:
     """Run a reference on some inputs in turn, and in the opposite turn.
 
     What the first call stores for later ones (a cache, a longest length so far) shows in one of the
@@ -122,18 +111,18 @@ def run_in_two_orders(name: str, reference: Reference, probes: Sequence[Arrays])
         )
 
 
-def _asking(reference: Reference, before: Sequence[Arrays], inputs: Arrays) -> Callable[[], str]:
+def _asking(reference: Repeatable, before: Sequence[Arrays], inputs: Arrays) -> Callable[[], str]:
     return lambda: reference.cause(before, inputs)
 
 
-def _in_a_row(name: str, reference: Reference, calls: Sequence[Arrays]) -> Sequence[_Outputs]:
+def _in_a_row(name: str, reference: Repeatable, calls: Sequence[Arrays]) -> Sequence[_Outputs]:
     try:
         return reference.in_a_row(calls)
     except ChangedInputError as error:
         raise NotRepeatableError(f"{name} {error}") from error
 
 
-def _runs(reference: Reference, inputs: Arrays) -> bool:
+def _runs(reference: Repeatable, inputs: Arrays) -> bool:
     try:
         reference.in_a_row([inputs])
     except _FAILURES:

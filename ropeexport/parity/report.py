@@ -1,7 +1,8 @@
-"""A report as a table for people; ``parity.json`` for programs."""
+"""A report in words and as a table for people; ``parity.json`` for programs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from rich.text import Text
 from ropeexport import atomic
 from ropeexport.parity.records import (
     FILE_NAME,
+    BoundRecord,
     Comparison,
+    LocationRecord,
     Number,
     Report,
     RuntimeRecord,
     Status,
 )
-from ropeexport.parity.wording import bound_text, location_lines, number, percent
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "PASS": ("✓", "green"),
@@ -29,6 +31,59 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "NOT_SUPPORTED": ("-", "yellow"),
 }
 _NARROWEST = 110
+SUMMARY_HEADINGS = (
+    "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
+)  # fmt: skip
+
+
+def word(status: Status) -> str:
+    """Return a status as people read it."""
+    return status.replace("_", " ")
+
+
+def number(value: Number) -> str:
+    """Return a number to three digits."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def exact(value: Number) -> str:
+    """Return a value to as many digits as float32 has."""
+    return "not finite" if value is None else f"{value:.8g}"
+
+
+def percent(share: float) -> str:
+    """Return a share of a bound; what breaks it is never rounded down to it."""
+    if share == math.inf:
+        return "beyond all"
+    if share > 9.99:
+        return f"{share:.2g}x"
+    rounded = f"{share:.0%}"
+    return f"{share:.1%}" if share > 1 and rounded == "100%" else rounded
+
+
+def bound_text(bound: BoundRecord | None) -> str:
+    """Return what the largest error was held to: a number, and what each element forgives."""
+    if bound is None:
+        return "-"
+    if not bound.rtol:
+        return number(bound.max_abs)
+    return f"{bound.max_abs or 0.0:.0e}+{bound.rtol:.2%}"
+
+
+def location_lines(location: LocationRecord) -> list[str]:
+    """Say where a runtime departs first, or why that is unknown."""
+    if not location.tensor:
+        return [f"  {location.runtime}: not located in {location.case!r}: {location.reason}"]
+    lines = [
+        f"  {location.runtime}: departs first at {location.tensor} ({location.op} {location.node}) "
+        f"in {location.case!r}: {location.reason}",
+        f"    made by {location.source or 'a line of code that the file does not name'}",
+    ]
+    if location.sound:
+        lines.append(f"    its inputs within their bounds: {', '.join(location.sound)}")
+    if location.not_compared:
+        lines.append(f"    its inputs without a counterpart: {', '.join(location.not_compared)}")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -48,23 +103,13 @@ class Row:
     @property
     def tightest(self) -> Comparison:
         """The comparison that failed first, or used the largest share of its bound."""
-        return max(self.compared, key=lambda c: (c.status == "FAIL", share_of(c)))
+        return max(self.compared, key=lambda c: (c.status == "FAIL", c.share))
 
     def worst(self, name: str) -> float | None:
         """Return the largest of a number over the cases (the smallest cosine)."""
         found = [getattr(c.numbers, name) for c in self.compared if c.numbers is not None]
         known = [value for value in found if value is not None]
         return (min if name == "cosine" else max)(known, default=None)
-
-
-def share_of(comparison: Comparison) -> float:
-    """Return the share of its bound that an output uses, by its largest error or its RMS."""
-    numbers, bound = comparison.numbers, comparison.bound
-    if numbers is None or bound is None:
-        return 0.0
-    largest = numbers.max_abs if numbers.excess is None else max(0.0, numbers.excess)
-    pairs = ((largest, bound.max_abs), (numbers.rms, bound.rms))
-    return max((got / allowed for got, allowed in pairs if got and allowed), default=0.0)
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
@@ -78,7 +123,7 @@ def rows_of(comparisons: Sequence[Comparison]) -> list[Row]:
 
 
 def summary_cells(row: Row) -> tuple[str, ...]:
-    """Return what a summary shows of one output of one runtime."""
+    """Return what a summary shows of one output of one runtime, under ``SUMMARY_HEADINGS``."""
     largest = max(row.compared, key=lambda c: (c.numbers and c.numbers.max_abs) or 0.0)
     cosine = row.worst("cosine")
     return (
@@ -88,7 +133,7 @@ def summary_cells(row: Row) -> tuple[str, ...]:
         *(number(row.worst(name)) for name in ("max_abs", "max_rel", "ulps_at_rms", "relative_l2")),
         "-" if cosine is None else f"{cosine:.7f}",
         bound_text(largest.bound),
-        percent(share_of(row.tightest)),
+        percent(row.tightest.share),
     )
 
 
@@ -99,9 +144,9 @@ def write(folder: Path, report: Report) -> Path:
     return path
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
+def print_report(report: Report) -> None:
     """Print the table, one line a runtime and the verdict."""
-    shown = console or Console(highlight=False)
+    shown = Console(highlight=False)
     if not shown.is_terminal and shown.width < _NARROWEST:
         shown.width = _NARROWEST
     shown.print(render(report))
@@ -127,10 +172,8 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(
         title="Distance to the float64 oracle, the worst of all cases", title_justify="left"
     )
-    for heading in ("runtime", "output"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for place, heading in enumerate(SUMMARY_HEADINGS):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*summary_cells(row))
     return table
@@ -156,20 +199,14 @@ def _where_line(row: Row) -> Text:
     tightest = row.tightest
     worst = tightest.numbers.worst if tightest.numbers else None
     place = f"{row.output}{list(worst.index)}" if worst else row.output
-    values = f": got {_exact(worst.got)}, expected {_exact(worst.expected)}," if worst else ""
+    values = f": got {exact(worst.got)}, expected {exact(worst.expected)}," if worst else ""
     case = tightest.case.name if tightest.case else ""
     return Text(f"  {row.runtime}: worst at {place}{values} in {case!r}", style="dim")
 
 
 def _verdict_line(report: Report) -> Text:
     colour = _MARKS[report.verdict][1]
-    cases = {c.case.name for c in report.comparisons if c.case}
-    text = f": {report.reason}" if report.reason else f": {len(cases)} cases, seed {report.seed}"
-    return Text(f"{report.verdict}{text}", style=f"bold {colour}")
-
-
-def _exact(value: Number) -> str:
-    return "not finite" if value is None else f"{value:.8g}"
+    return Text(f"{report.verdict}: {report.headline}", style=f"bold {colour}")
 
 
 def _some(names: Sequence[str]) -> str:

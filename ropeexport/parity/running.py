@@ -34,21 +34,15 @@ class Listener(Protocol):
 
     def stage(self, name: str, text: str, ok: bool = True) -> None:
         """Hear that a stage is done."""
-        ...
+        return
 
     def case(self, done: int, total: int, name: str) -> None:
         """Hear that a case begins, after ``done`` of ``total``."""
-        ...
+        return
 
 
-class Silent:
+class Silent(Listener):
     """A listener that says nothing."""
-
-    def stage(self, name: str, text: str, ok: bool = True) -> None:
-        """Do nothing."""
-
-    def case(self, done: int, total: int, name: str) -> None:
-        """Do nothing."""
 
 
 @dataclass

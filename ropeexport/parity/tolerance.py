@@ -32,10 +32,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ropeexport.dtypes import SINGLE, float_type
 from ropeexport.ops.op import resolve
 from ropeexport.parity.compare import Difference
+
+if TYPE_CHECKING:
+    from ropeexport.parity.records import BoundRecord, Numbers
 
 # what hardware accumulates a matrix product of any of the types in
 _ACCUMULATION_ROUNDOFF = SINGLE.unit_roundoff
@@ -148,6 +152,22 @@ class Bound:
         )
 
 
+def size_of_error(difference: Difference) -> Size | None:
+    """Return an error as a yardstick; None where there is nothing sound to measure with."""
+    return None if difference.faults else Size(difference.rms, difference.max_abs)
+
+
+def share_of(found: Difference | Numbers, bound: Bound | BoundRecord) -> float:
+    """Return the share of a bound that an error uses: its largest element, or its root mean square.
+
+    A number that is not there, or not finite in a record, has none.
+    """
+    largest = found.max_abs if found.excess is None else max(0.0, found.excess)
+    pairs = ((largest, bound.max_abs), (found.rms, bound.rms))
+    known = ((got, allowed) for got, allowed in pairs if got and allowed is not None)
+    return max((got / allowed if allowed else math.inf for got, allowed in known), default=0.0)
+
+
 def samples_for(elements: int) -> int:
     """Return how many perturbed runs a sensitivity needs: many where an output is small.
 
@@ -186,9 +206,9 @@ def _floor(yardstick: Yardstick) -> float:
     return kind.underflow * max(1.0, math.sqrt(yardstick.terms) * yardstick.data_rms)
 
 
-def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+def bound(yardstick: Yardstick) -> Bound:
     """Return what a runtime's output is held to."""
-    allowed = allowance or Allowance()
+    allowed = Allowance()
     by_op = _by_op(yardstick, allowed)
     if by_op is not None:
         return by_op
@@ -204,9 +224,9 @@ def bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
     )
 
 
-def eager_bound(yardstick: Yardstick, allowance: Allowance | None = None) -> Bound:
+def eager_bound(yardstick: Yardstick) -> Bound:
     """Return what eager itself is held to: rounding alone, with room for a module's stages."""
-    allowed = allowance or Allowance()
+    allowed = Allowance()
     by_op = _by_op(replace(yardstick, eager=None), allowed)
     if by_op is not None:
         return by_op

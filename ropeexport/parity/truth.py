@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ropeexport.dtypes import float_type, is_float
 from ropeexport.parity.tolerance import Size, samples_for
 from ropeexport.runners.arrays import Arrays, Float64s
+from ropeexport.runners.runner import Repeatable
 
 # Takes inputs whose floating arrays are float64, returns outputs in float64
 Exact = Callable[[Mapping[str, NDArray[np.generic]]], Mapping[str, Float64s]]
@@ -39,18 +40,10 @@ class Truth:
     conversions: Mapping[str, Size] = field(default_factory=dict)
 
 
-class TruthTeller(Protocol):
+class TruthTeller(Repeatable, Protocol):
     """What a judge asks for the exact outputs; ``widest`` is the longest axis of its weights."""
 
     widest: int
-
-    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
-        """Return the exact outputs of some inputs, nothing put back in between."""
-        ...
-
-    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
-        """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        ...
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""

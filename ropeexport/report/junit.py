@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ropeexport.parity import wording
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord
+from ropeexport.parity.report import number, word
 from ropeexport.report import view
 
 # characters that no XML 1.0 document may hold
@@ -17,40 +16,37 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def render(report: Report) -> str:
     """Return a report as JUnit XML."""
-    by_runtime: dict[str, list[Comparison]] = {r.name: [] for r in report.runtimes}
-    for comparison in report.comparisons:
-        by_runtime.setdefault(comparison.runtime, []).append(comparison)
-    root = Element("testsuites", _named(f"parity of {report.source}", report.comparisons))
-    records = {runtime.name: runtime for runtime in report.runtimes}
-    for name, comparisons in by_runtime.items():
-        _add_suite(root, report, name, records.get(name), comparisons)
-    if report.verdict == "FAIL" and not view.failures(report):
-        _add_verdict(root, report)
+    root = Element("testsuites", name=_clean(f"parity of {report.source}"))
+    for runtime in report.runtimes:
+        _add_suite(root, report, runtime)
+    if report.verdict == "FAIL" and not view.failures(report):  # no comparison shows why
+        suite = SubElement(root, "testsuite", name="verdict")
+        case = SubElement(suite, "testcase", classname="verdict", name="verdict")
+        SubElement(case, "failure", message=_clean(report.reason))
+    for counted in (root, *root):
+        for name, tag in (("tests", "testcase"), ("failures", "failure"), ("skipped", "skipped")):
+            counted.set(name, str(len(list(counted.iter(tag)))))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
-def _add_suite(
-    root: Element,
-    report: Report,
-    name: str,
-    runtime: RuntimeRecord | None,
-    comparisons: list[Comparison],
-) -> None:
-    suite = SubElement(root, "testsuite", _named(name, comparisons))
-    facts = {"command": report.command, "seed": str(report.seed), "model": report.model_sha256}
-    if runtime is not None:
-        facts |= {
-            "version": runtime.version,
-            "provider": runtime.provider,
-            "precision": ", ".join(runtime.precision),
-            "implementation": runtime.implementation,
-        }
+def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
+    suite = SubElement(root, "testsuite", name=_clean(runtime.name))
+    facts = {
+        "command": report.command,
+        "seed": str(report.seed),
+        "model": report.model_sha256,
+        "version": runtime.version,
+        "provider": runtime.provider,
+        "precision": ", ".join(runtime.precision),
+        "implementation": runtime.implementation,
+    }
     properties = SubElement(suite, "properties")
     for key, value in facts.items():
         SubElement(properties, "property", name=key, value=_clean(value))
-    for comparison in comparisons:
-        _add_case(suite, comparison)
+    for comparison in report.comparisons:
+        if comparison.runtime == runtime.name:
+            _add_case(suite, comparison)
 
 
 def _add_case(suite: Element, comparison: Comparison) -> None:
@@ -63,44 +59,21 @@ def _add_case(suite: Element, comparison: Comparison) -> None:
     if comparison.status == "FAIL":
         SubElement(case, "failure", message=_clean(comparison.reason)).text = _facts(comparison)
     elif comparison.status != "PASS":
-        word = view.WORDS[comparison.status]
-        SubElement(case, "skipped", message=_clean(f"{word}: {comparison.reason}"))
-
-
-def _add_verdict(root: Element, report: Report) -> None:
-    """Add a failure of the run itself, where no comparison shows it."""
-    suite = SubElement(root, "testsuite", name="verdict", tests="1", failures="1", skipped="0")
-    case = SubElement(suite, "testcase", classname="verdict", name="verdict")
-    SubElement(case, "failure", message=_clean(report.reason))
-    for key in ("tests", "failures"):
-        root.set(key, str(int(root.attrib[key]) + 1))
+        text = f"{word(comparison.status)}: {comparison.reason}"
+        SubElement(case, "skipped", message=_clean(text))
 
 
 def _facts(comparison: Comparison) -> str:
     numbers, bound = comparison.numbers, comparison.bound
     lines = [comparison.reason]
     if numbers is not None:
-        lines.append(
-            f"largest error {wording.number(numbers.max_abs)}, rms {wording.number(numbers.rms)}"
-        )
+        lines.append(f"largest error {number(numbers.max_abs)}, rms {number(numbers.rms)}")
         if numbers.worst is not None:
             worst = numbers.worst
             lines.append(f"at {list(worst.index)}: got {worst.got}, expected {worst.expected}")
     if bound is not None:
-        lines.append(f"bounds {wording.number(bound.max_abs)}, {wording.number(bound.rms)}")
+        lines.append(f"bounds {number(bound.max_abs)}, {number(bound.rms)}")
     return _clean("\n".join(lines))
-
-
-def _named(name: str, comparisons: Iterable[Comparison]) -> dict[str, str]:
-    """Return a suite's name and counts."""
-    statuses = [comparison.status for comparison in comparisons]
-    failed, passed = statuses.count("FAIL"), statuses.count("PASS")
-    return {
-        "name": _clean(name),
-        "tests": str(len(statuses)),
-        "failures": str(failed),
-        "skipped": str(len(statuses) - failed - passed),
-    }
 
 
 def _clean(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
-from ropeexport.parity.wording import location_lines
+from ropeexport.parity.report import SUMMARY_HEADINGS, location_lines, rows_of, summary_cells, word
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {
@@ -24,17 +24,17 @@ def render(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"## {_MARKS[report.verdict]} Parity {report.verdict}: {_text(view.headline(report))}"
+    yield f"## {_MARKS[report.verdict]} Parity {report.verdict}: {_text(report.headline)}"
     yield ""
     yield f"{_text(report.source)}, {report.dtype}, `{report.model}` {report.model_sha256[:12]}"
     yield ""
     yield from _table(("", "runtime", "status", "what ran"), map(_runtime, report.runtimes))
     yield ""
-    rows = list(view.summary(report))
+    rows = [summary_cells(row) for row in rows_of(report.comparisons)]
     if rows:
         yield "Distance to the float64 oracle, the worst of all cases:"
         yield ""
-        yield from _table(view.SUMMARY_HEADINGS, rows, numbers_from=2)
+        yield from _table(SUMMARY_HEADINGS, rows, numbers_from=2)
         yield ""
     yield from _failures(view.failures(report))
     yield from _locations(report)
@@ -49,7 +49,7 @@ def _runtime(runtime: RuntimeRecord) -> tuple[str, ...]:
     return (
         _MARKS[runtime.status],
         runtime.name,
-        view.WORDS[runtime.status],
+        word(runtime.status),
         ", ".join((*runtime.facts, *([runtime.reason] if runtime.reason else []))),
     )
 
@@ -77,18 +77,11 @@ def _locations(report: Report) -> Iterator[str]:
 
 
 def _environment(report: Report) -> Iterator[str]:
-    environment = report.environment
     yield "```console"
     yield report.command
     yield "```"
     yield ""
-    facts = {
-        "ropeexport": environment.ropeexport,
-        "python": environment.python,
-        "platform": environment.platform,
-        **environment.packages,
-    }
-    yield from _table(("", "version"), facts.items())
+    yield from _table(("", "version"), report.environment.versions.items())
 
 
 def _details(title: str, lines: Iterator[str]) -> Iterator[str]:

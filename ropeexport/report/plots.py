@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ropeexport.parity.records import Comparison, Report, SurveyRecord
-from ropeexport.parity.report import share_of
 from ropeexport.parity.survey import LOWEST_EXPONENT
 from ropeexport.report.svg import BOUND, SERIES, paint_map, svg_of, thinned
 
@@ -77,7 +76,7 @@ def _cases(report: Report, colours: dict[str, str]) -> Plot | None:
 
     def paint(axes: Any) -> None:
         for runtime, compared in groups.items():
-            shares = np.sort([max(_FLOOR, share_of(c)) for c in compared])
+            shares = np.sort([max(_FLOOR, c.share) for c in compared])
             kept = np.unique(np.linspace(0, len(shares) - 1, 200).astype(int))
             below = (kept + 1) / len(shares)
             axes.step(
@@ -88,7 +87,7 @@ def _cases(report: Report, colours: dict[str, str]) -> Plot | None:
                 label=runtime,
             )
         axes.axvline(1.0, color=BOUND, linewidth=1)
-        if max(share_of(c) for compared in groups.values() for c in compared) > _FAR:
+        if max(c.share for compared in groups.values() for c in compared) > _FAR:
             axes.set_xscale("log")
         else:
             axes.set_xlim(left=0.0)

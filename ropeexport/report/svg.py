@@ -29,27 +29,16 @@ _VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)},
 }
 _STYLE: dict[str, Any] = {
-    "axes.edgecolor": GRID,
-    "axes.facecolor": "none",
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GRID),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "legend.facecolor"), "none"),
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "legend.labelcolor"), INK),
+    **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
     "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "figure.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 10,
-    "grid.color": GRID,
-    "legend.facecolor": "none",
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
     "svg.fonttype": "none",
-    "text.color": INK,
     "text.parse_math": False,
-    "xtick.color": GRID,
-    "xtick.labelcolor": INK,
-    "ytick.color": GRID,
-    "ytick.labelcolor": INK,
 }
 _CELLS = (90, 60)  # points that fall into one cell of such a grid are drawn once
 _NOT_FINITE = "#ff2d55"

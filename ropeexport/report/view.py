@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,20 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ropeexport.errors import ParityError
-from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report, Status
-from ropeexport.parity.report import rows_of, share_of, summary_cells
-from ropeexport.parity.wording import number, percent
-
-SUMMARY_HEADINGS = (
-    "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
-)  # fmt: skip
-WORDS: dict[Status, str] = {
-    "PASS": "PASS",
-    "FAIL": "FAIL",
-    "EMULATED": "EMULATED",
-    "SKIPPED": "SKIPPED",
-    "NOT_SUPPORTED": "NOT SUPPORTED",
-}
+from ropeexport.manifest import first_fault
+from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report
+from ropeexport.parity.report import number, percent, word
 
 
 @dataclass(frozen=True)
@@ -36,18 +25,18 @@ class Cell:
     @property
     def share(self) -> float:
         """Share of the bound."""
-        return share_of(self.comparison)
+        return self.comparison.share
 
     @property
     def text(self) -> str:
         """The share, or the word where there is none."""
         status = self.comparison.status
         if status in ("SKIPPED", "NOT_SUPPORTED"):
-            return WORDS[status]
+            return word(status)
         numbers = self.comparison.numbers
         if numbers and numbers.nans == numbers.elements and status != "FAIL":
             return "NaN"
-        return percent(self.share) if numbers else WORDS[status]
+        return percent(self.share) if numbers else word(status)
 
     @property
     def detail(self) -> str:
@@ -83,11 +72,9 @@ def read(path: Path) -> Report:
     try:
         return Report.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
         raise ParityError(
-            f"{file}: not a report of this version of ropeexport ({where}: {fault['msg']}); "
-            "check again"
+            f"{file}: not a report of this version of ropeexport ({first_fault(error)}); check "
+            "again"
         ) from error
 
 
@@ -116,25 +103,13 @@ def case_rows(report: Report) -> list[CaseRow]:
 def _cell(comparisons: Sequence[Comparison]) -> Cell | None:
     if not comparisons:
         return None
-    return Cell(max(comparisons, key=lambda c: (c.status == "FAIL", share_of(c))))
+    return Cell(max(comparisons, key=lambda c: (c.status == "FAIL", c.share)))
 
 
 def failures(report: Report) -> list[Comparison]:
     """Return what failed, the largest share of a bound first."""
     failed = [comparison for comparison in report.comparisons if comparison.status == "FAIL"]
-    return sorted(failed, key=lambda c: -share_of(c))
-
-
-def summary(report: Report) -> Iterator[tuple[str, ...]]:
-    """Yield the summary's rows under :data:`SUMMARY_HEADINGS`."""
-    for row in rows_of(report.comparisons):
-        yield summary_cells(row)
-
-
-def headline(report: Report) -> str:
-    """Return what the verdict is about, in one line."""
-    cases = {c.case.name for c in report.comparisons if c.case is not None}
-    return report.reason or f"{plural(len(cases), 'case')}, seed {report.seed}"
+    return sorted(failed, key=lambda c: -c.share)
 
 
 def page_file(name: str) -> str:

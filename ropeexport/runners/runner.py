@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -71,12 +70,7 @@ class Runner(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -104,7 +98,19 @@ class Runner(ABC):
         return
 
 
-class Reference(Protocol):
+class Repeatable(Protocol):
+    """What can be run again: eager, the float64 oracle, an ONNX file, a module, a function."""
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> Sequence[Mapping[str, NDArray[Any]]]:
+        """Return the outputs of each call in turn, nothing put back in between."""
+        ...
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        ...
+
+
+class Reference(Repeatable, Protocol):
     """What the runtimes are compared with, and is therefore run again: eager, or a file."""
 
     name: str
@@ -112,14 +118,6 @@ class Reference(Protocol):
     @property
     def facts(self) -> Facts:
         """What it turned out to be."""
-        ...
-
-    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
-        """Run the model once for each of some inputs, nothing put back in between."""
-        ...
-
-    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
-        """Say why the result on ``inputs`` is another one after the calls ``before``."""
         ...
 
 

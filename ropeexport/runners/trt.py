@@ -50,8 +50,6 @@ class TensorrtRunner(Runner):
     ----------
     artifact : Artifact
         An output folder with an engine.
-    plugin_library : Path, optional
-        The plugin library of an engine that does not carry its own.
     specialise : bool, optional
         Compile the kernels of a shape before its first run, where the flavour would otherwise
         compile them while others stand in: what is timed is then what runs in the end.
@@ -63,7 +61,6 @@ class TensorrtRunner(Runner):
     def __init__(
         self,
         artifact: Artifact,
-        plugin_library: Path | None = None,
         *,
         specialise: bool = False,
         kept_in: Path | None = None,
@@ -71,7 +68,6 @@ class TensorrtRunner(Runner):
         self._artifact = artifact
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
-        self._plugin_library = plugin_library
         engine = artifact.manifest.engine
         # what the engine was built with, by name; several ropes may differ
         self.facts = Facts(
@@ -93,7 +89,7 @@ class TensorrtRunner(Runner):
         _require_cuda_torch()
         library = None
         if record.plugin is not None:
-            library = engine_file.plugin_path(folder, record.plugin, self._plugin_library)
+            library = engine_file.plugin_path(folder, record.plugin)
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
         self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)

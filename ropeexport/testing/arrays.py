@@ -14,12 +14,10 @@ from ropeexport.errors import ChangedInputError
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.repeat import NotRepeatableError, run_twice
-from ropeexport.parity.tolerance import Bound, Size, Yardstick
+from ropeexport.parity.tolerance import Bound, Size, Yardstick, share_of
 from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
-from ropeexport.runners.arrays import Arrays as Inputs
-from ropeexport.runners.arrays import Float64s, same_bits
+from ropeexport.runners.arrays import Arrays, Float64s, same_bits
 from ropeexport.testing import log
-from ropeexport.testing.convert import Arrays, array, named_arrays
 
 _SEED = 0
 
@@ -89,7 +87,7 @@ def _held(name: str, difference: Difference, bound: Bound, size: Size) -> list[s
     """Keep a note of one output; return what is wrong with it."""
     broken = bound.broken_by(difference) or bound.too_wide_for(size)
     text = broken or f"largest error {difference.max_abs:.3g}, bound {bound.max_abs:.3g}"
-    share = _share(difference, bound)
+    share = float("inf") if difference.faults else share_of(difference, bound)
     log.add(log.Note(name, "FAIL" if broken else "PASS", share, text))
     return [f"{name}: {broken}{_details(name, difference)}"] if broken else []
 
@@ -107,19 +105,6 @@ def _details(name: str, difference: Difference) -> str:
         f"{difference.ulps_at_rms:.3g} ULP of an element of the root mean square"
     )
     return "".join(f"\n  {line}" for line in lines)
-
-
-def _share(difference: Difference, bound: Bound) -> float:
-    """Return the error over its bound; infinite where no bound could forgive it."""
-    if difference.faults:
-        return float("inf")
-    return max(_ratio(difference.rms, bound.rms), _ratio(difference.excess, bound.max_abs))
-
-
-def _ratio(error: float, bound: float) -> float:
-    if error <= 0.0:
-        return 0.0
-    return error / bound if bound > 0.0 else float("inf")
 
 
 def _truth(expected: Any, inputs: Mapping[str, Any] | None, name: str, got: Arrays) -> Truth:
@@ -154,7 +139,7 @@ class _Function:
     function: Callable[..., Any]
     name: str
 
-    def call(self, inputs: Inputs) -> dict[str, Float64s]:
+    def call(self, inputs: Arrays) -> dict[str, Float64s]:
         copies = {key: x.copy() for key, x in inputs.items()}
         found = named_arrays(self.function(**copies), self.name)
         for key, x in inputs.items():
@@ -162,10 +147,10 @@ class _Function:
                 raise ChangedInputError(key)
         return {key: x.astype(np.float64) for key, x in found.items()}
 
-    def in_a_row(self, calls: Sequence[Inputs]) -> list[dict[str, Float64s]]:
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         return [self.call(inputs) for inputs in calls]
 
-    def cause(self, before: Sequence[Inputs], inputs: Inputs) -> str:
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         return "make what it keeps from call to call, or draws at random, one of its inputs"
 
 
@@ -197,17 +182,10 @@ def _bounds(
             output=truth.sizes[output],
             sensitivity=truth.sensitivity[output],
             data_rms=truth.data_rms,
-            eager=_error(eager.get(output), exact, dtype),
+            eager=tolerance.size_of_error(compare(eager.get(output), exact, dtype)),
         )
         bounds[output] = tolerance.bound(yardstick)
     return bounds
-
-
-def _error(eager: NDArray[np.generic] | None, exact: Float64s, dtype: str) -> Size | None:
-    if eager is None:
-        return None
-    difference = compare(eager, exact, dtype)
-    return None if difference.faults else Size(difference.rms, difference.max_abs)
 
 
 def _type_of(got: Arrays, name: str) -> str:
@@ -216,3 +194,32 @@ def _type_of(got: Arrays, name: str) -> str:
 
 def _as_arrays(inputs: Mapping[str, Any]) -> Arrays:
     return {name: array(x) for name, x in inputs.items()}
+
+
+def named_arrays(values: Any, name: str) -> Arrays:
+    """Return arrays by name.
+
+    Parameters
+    ----------
+    values : array, tensor, or mapping or sequence of them
+        None among them stays out: a missing output.
+    name : str
+        Of one array; those of a sequence are ``name[0]``, ``name[1]`` and so on.
+    """
+    if isinstance(values, Mapping):
+        return {str(key): array(x) for key, x in values.items() if x is not None}
+    if isinstance(values, (list, tuple)):
+        return {f"{name}[{i}]": array(x) for i, x in enumerate(values) if x is not None}
+    return {} if values is None else {name: array(values)}
+
+
+def array(value: Any) -> NDArray[np.generic]:
+    """Return a torch tensor, or whatever NumPy reads, as an array of the same type."""
+    if hasattr(value, "detach"):  # a torch tensor, without importing torch to say so
+        from ropeexport.runners.torch_arrays import array_from
+
+        return array_from(value)
+    result: NDArray[np.generic] = np.asarray(value)
+    if result.dtype == object:
+        raise TypeError(f"expected an array, a tensor, or a mapping or sequence of them: {value!r}")
+    return result

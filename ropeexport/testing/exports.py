@@ -92,26 +92,17 @@ def _notes(report: Report) -> list[log.Note]:
 
 def _note(name: str, found: list[Comparison]) -> log.Note:
     """Return the note of one output of one runtime: its worst case."""
-    from ropeexport.parity.verdict import status_of
+    from ropeexport.parity.summary import status_of
 
     status = status_of(found)
     first = next(c for c in found if c.status == status)
-    shares = [_share(c) for c in found]
+    shares = [c.share for c in found]
     share = max(shares)
     if first.reason and status not in ("PASS", "EMULATED"):
         return log.Note(name, status, share, first.reason)
     worst = found[shares.index(share)]
     where = f", worst in {worst.case.name!r}" if worst.case else ""
     return log.Note(name, status, share, f"{len(found)} cases{where}")
-
-
-def _share(comparison: Comparison) -> float:
-    """Return the larger of both errors as shares of their bounds, null ones as none."""
-    numbers, bound = comparison.numbers, comparison.bound
-    if numbers is None or bound is None:
-        return 0.0
-    pairs = ((numbers.rms, bound.rms), (numbers.excess, bound.max_abs))
-    return max((e / b for e, b in pairs if e is not None and b), default=0.0)
 
 
 def _failures(report: Report) -> list[str]:

@@ -15,25 +15,19 @@ from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
 from ropeexport.profiles import Shapes, make_profile
 from ropeexport.trt import child, preflight
+from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
-from ropeexport.trt.messages import BuildRequest, Built
 from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
 
 Choice = Literal["auto", "plugin", "native", "decomposed"]
 
 TIMING_CACHE_NAME = "timing.cache"
-# NumPy's names of TensorRT's types
-_TYPES = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt} | {
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "INT8": "int8",
-    "UINT8": "uint8",
-}
+# NumPy's names of TensorRT's floating types; it calls the others as NumPy does, in capitals
+_FLOATS = {kind.tensorrt: kind.name for kind in FLOATS if kind.tensorrt}
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """What a user may ask of a build.
 
     ``impl`` is ``auto``, ``plugin``, ``native`` or ``decomposed``; ``auto`` takes the plugin where
@@ -52,7 +46,7 @@ class Options:
 
 def build(
     artifact: Artifact,
-    options: Options | None = None,
+    options: BuildOptions | None = None,
     *,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -63,7 +57,7 @@ def build(
     ----------
     artifact : Artifact
         An output folder.
-    options : Options
+    options : BuildOptions
         Implementation, flavour, shapes, plugin library.
     on_progress : callable
         Called with the name of TensorRT's phase and the fraction that is done.
@@ -80,7 +74,7 @@ def build(
     RopeExportError
         The class says which stage failed; nothing is left of an engine that was not finished.
     """
-    options = options or Options()
+    options = options or BuildOptions()
     folder = artifact.folder
     atomic.refuse_existing(folder / ENGINE_NAME, options.force)
     engine = make_engine(artifact, folder, options, on_progress=on_progress, on_note=on_note)
@@ -91,7 +85,7 @@ def build(
 def make_engine(
     artifact: Artifact,
     target: Path,
-    options: Options,
+    options: BuildOptions,
     *,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
@@ -154,7 +148,7 @@ def _put_beside(library: Path, folder: Path) -> None:
 
 
 def _implementation(
-    record: Manifest, options: Options, flavour: str
+    record: Manifest, options: BuildOptions, flavour: str
 ) -> tuple[Implementation, PluginLibrary | None]:
     """Return what the ropes become, and the library where that is the plugin."""
     if options.impl in ("native", "decomposed"):
@@ -172,11 +166,11 @@ def _implementation(
     return ("plugin", validate(found, flavour)) if found else ("decomposed", None)
 
 
-def _profile(record: Manifest, options: Options, implementation: Implementation) -> Profile:
+def _profile(record: Manifest, options: BuildOptions, implementation: Implementation) -> Profile:
     native = implementation == "native"
     axes = preflight.native_axes(record) if native else record.axes
     profile = make_profile(
-        record.model_copy(update={"axes": axes}),
+        record.changed(axes=axes),
         options.min_shapes,
         options.opt_shapes,
         options.max_shapes,
@@ -198,7 +192,7 @@ def _check_interface(record: Manifest, built: Built) -> None:
     """Raise unless the network's inputs and outputs have the types of the exported file."""
     expected = {spec.name: spec.dtype for spec in (*record.model.inputs, *record.model.outputs)}
     for name, kind in (built.inputs | built.outputs).items():
-        if expected.get(name) != _TYPES.get(kind):
+        if expected.get(name) != _FLOATS.get(kind, kind.lower()):
             raise BuildError(
                 f"{record.model.file}: {name}: expected {expected.get(name, 'no such tensor')}, "
                 f"{record.model.file} became {kind} in TensorRT"

@@ -9,9 +9,9 @@ from ropeexport import atomic
 from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError, MissingError, PluginError
 from ropeexport.trt import network as networks
+from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import RTX, Flavour
 from ropeexport.trt.gpu import find_gpu
-from ropeexport.trt.messages import BuildRequest, Built
 from ropeexport.trt.network import Parsed
 from ropeexport.trt.registry import load_library, make_builder
 from ropeexport.trt.reporting import Journal, progress_monitor

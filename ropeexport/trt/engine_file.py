@@ -79,7 +79,7 @@ def check_gpu(record: EngineRecord, gpu: Gpu) -> None:
         )
 
 
-def plugin_path(folder: Path, record: PluginRecord, explicit: Path | None = None) -> Path | None:
+def plugin_path(folder: Path, record: PluginRecord) -> Path | None:
     """Return the library that an engine needs beside it, None where it carries its own.
 
     Raises
@@ -90,9 +90,9 @@ def plugin_path(folder: Path, record: PluginRecord, explicit: Path | None = None
     if record.embedded:
         return None
     beside = folder / record.file
-    found = explicit or (beside if beside.is_file() else plugin_library.find())
+    found = beside if beside.is_file() else plugin_library.find()
     what = f"plugin {record.namespace}::{record.name} version {record.version} ({record.file})"
-    if found is None or not found.is_file():
+    if found is None:
         raise PluginError(
             f"{folder}: the engine needs the {what}, which is neither beside it, nor in "
             f"{plugin_library.VARIABLE}, nor {plugin_library.cached_library()}"

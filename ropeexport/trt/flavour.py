@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ropeexport.errors import MissingError, UsageError
-from ropeexport.packages import cure_of
+from ropeexport.packages import cure_of, version_of
 from ropeexport.trt.gpu import find_gpu
 
 RTX = "tensorrt-rtx"
@@ -51,7 +51,9 @@ class Flavour:
 
 def available_flavours() -> dict[str, str]:
     """Return the version of each installed flavour by name, without importing any."""
-    return {name: _version(name) for name in NAMES if _is_installed(name)}
+    here = [name for name in NAMES if find_spec(_MODULES[name]) is not None]
+    # of one that was put on the path by hand only the module knows
+    return {name: version_of(name) or load(name).version for name in here}
 
 
 def pick_flavour(name: str | None = None) -> str:
@@ -111,14 +113,3 @@ def probe(module: Any) -> Capabilities:
 
 def _has(module: Any, holder: str, member: str) -> bool:
     return hasattr(getattr(module, holder, None), member)
-
-
-def _is_installed(name: str) -> bool:
-    return find_spec(_MODULES[name]) is not None
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # put on the path by hand: only the module knows
-        return load(name).version

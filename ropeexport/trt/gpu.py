@@ -7,10 +7,13 @@ cuDeviceGetAttribute).
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _NAME_BYTES = 256
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,11 @@ def find_gpu() -> Gpu | None:
         f"{major.value}.{minor.value}",
         f"{version.value // 1000}.{version.value % 1000 // 10}",
     )
+
+
+def driver_version(text: str | None = None) -> str:
+    """Return the driver's version, as a text or the kernel's own file has it; empty: unknown."""
+    if text is None:
+        text = _DRIVER.read_text() if _DRIVER.is_file() else ""
+    match = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", text)
+    return match[1] if match else ""

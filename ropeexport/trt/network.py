@@ -10,12 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 from ropeexport.errors import BuildError
-from ropeexport.manifest import Implementation
+from ropeexport.manifest import Attention, Implementation
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import with_body, with_standard_attention
 from ropeexport.ops.apply_rope import Body
+from ropeexport.trt.child import BuildRequest
 from ropeexport.trt.flavour import Flavour
-from ropeexport.trt.messages import Attention, BuildRequest
 from ropeexport.trt.reporting import Journal
 
 # the plugin takes the node before its body is read; were it not to, `implementations` says so

@@ -15,7 +15,7 @@ from ropeexport.ops.forms import PLUGIN_FORMS
 from ropeexport.ops.names import APPLY_ROPE, PLUGIN_NAMESPACE, PLUGIN_VERSION
 from ropeexport.trt import child
 from ropeexport.trt.cache import cache_folder
-from ropeexport.trt.messages import Creator, ProbeRequest
+from ropeexport.trt.child import Creator, ProbeRequest
 
 FILE_NAME = "libropeexport_plugin.so"
 VARIABLE = "ROPEEXPORT_PLUGIN"

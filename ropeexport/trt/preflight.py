@@ -11,6 +11,7 @@ from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageErro
 from ropeexport.manifest import Axis, Manifest
 from ropeexport.onnx_files.onnx_file import OnnxFile, rope_nodes
 from ropeexport.ops.names import PLUGIN_ATTRIBUTES
+from ropeexport.profiles import with_ranges
 from ropeexport.trt.plugin_library import PluginLibrary
 
 _DOUBLE = ir.DataType.DOUBLE
@@ -59,13 +60,8 @@ def check_plugin_attributes(file: OnnxFile, library: PluginLibrary) -> None:
 
 def native_axes(manifest: Manifest) -> dict[str, Axis]:
     """Return the axes as TensorRT's rotary layer takes them: one head axis for all heads."""
-    axes = dict(manifest.axes)
-    for spec in manifest.model.inputs:
-        if spec.role == "matrices" and len(spec.shape) == _PE_RANK:
-            label = spec.shape[_HEAD_AXIS]
-            if isinstance(label, str) and label in axes:
-                axes[label] = axes[label].model_copy(update={"min": 1, "opt": 1, "max": 1})
-    return axes
+    pes = [s for s in manifest.model.inputs if s.role == "matrices" and len(s.shape) == _PE_RANK]
+    return with_ranges(manifest.axes, {str(pe.shape[_HEAD_AXIS]): (1, 1, 1) for pe in pes})
 
 
 def check_native_shapes(manifest: Manifest, shapes: dict[str, tuple[int, ...]]) -> None:

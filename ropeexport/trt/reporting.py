@@ -92,10 +92,7 @@ class PhaseTree:
 
 def progress_monitor(flavour: Flavour, channel: Channel) -> Any:
     """Return a progress monitor of a flavour that sends events."""
-    return _make_monitor(flavour.module, channel)
-
-
-def _make_monitor(module: Any, channel: Channel) -> Any:
+    module: Any = flavour.module
     tree = PhaseTree()
     lock = Lock()
     sent = [0.0]

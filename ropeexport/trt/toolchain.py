@@ -53,11 +53,31 @@ def cmake_generator() -> list[str]:
 
 
 def find_nvcc() -> str | None:
-    """Return nvcc's path: ``CUDACXX``, the path, else the toolkit's usual folder."""
+    """Return nvcc's path: ``CUDACXX``, else as any other tool of the toolkit."""
+    return find_cuda_tool("nvcc", os.environ.get("CUDACXX"))
+
+
+def find_cuda_tool(name: str, named: str | None = None) -> str | None:
+    """Return a tool of the CUDA toolkit: the one named, on the path, else in the usual folders."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _DEFAULT_HOME]
-    guesses = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
-    guesses += [f"{home}/bin/nvcc" for home in homes if home]
+    guesses = [named, shutil.which(name)]
+    guesses += [f"{home}/{place}/{name}" for home in homes if home for place in ("bin", name)]
     return next((guess for guess in guesses if guess and Path(guess).is_file()), None)
+
+
+def release_of(tool: str | Path) -> str:
+    """Return the release that nvcc or CMake says it is, ``13.0``; empty where it does not say."""
+    match = re.search(r"(?:release|version) ([\d.]+)", output_of(str(tool), "--version"))
+    return match[1] if match else ""
+
+
+def output_of(*command: str) -> str:
+    """Return what a command prints; nothing where it fails, takes too long or is not here."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def header_folder(include: Path | None = None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ropeexport.child_process import Channel, serve
 from ropeexport.trt import flavour
-from ropeexport.trt.messages import BuildRequest, Built, Creator, Probed, ProbeRequest
+from ropeexport.trt.child import BuildRequest, Built, Creator, Probed, ProbeRequest
 from ropeexport.trt.reporting import Journal
 
 

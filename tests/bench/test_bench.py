@@ -15,10 +15,10 @@ from onnx_edits import in_blocks, make_causal
 from ropeexport.artifact import Artifact
 from ropeexport.bench import show
 from ropeexport.bench.bench import bench
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.records import Bench, Timing
-from ropeexport.bench.schema import render
 from ropeexport.errors import UsageError
+from ropeexport.schemas import render, schema
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}
@@ -28,7 +28,9 @@ NO_GPU = "no NVIDIA GPU: a TensorRT engine runs on one only"
 @pytest.fixture(scope="module")
 def found(export_once) -> Bench:
     against = ("plain", "without-rope", "tensorrt", "optimum")
-    return bench(Artifact.read(export_once()), Options(against=against, lengths=(8, 16), **QUICK))
+    return bench(
+        Artifact.read(export_once()), BenchOptions(against=against, lengths=(8, 16), **QUICK)
+    )
 
 
 def status(found: Bench) -> dict[str, str]:
@@ -63,7 +65,7 @@ def test_what_computes_something_else_is_not_timed(exported) -> None:
     model = onnx.load(folder / "model.onnx")
     make_causal(model)
     onnx.save(model, folder / "model.onnx")
-    made = bench(Artifact.read(folder), Options(against=("eager",), **QUICK))
+    made = bench(Artifact.read(folder), BenchOptions(against=("eager",), **QUICK))
     assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
     assert [t.contender for t in made.groups[0].timings] == ["eager"]
     assert "bound" in next(r.reason for r in made.contenders if r.name == "ropeexport")
@@ -79,7 +81,9 @@ def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(exported
     blocks = next(a.g for a in choice.attribute if a.name == "then_branch")
     next(n for n in blocks.node if n.op_type == "MultiHeadAttention").input[2] = "k_rows"
     onnx.save(model, folder / "model.onnx")
-    made = bench(Artifact.read(folder), Options(against=("eager",), lengths=(80, 128), **QUICK))
+    made = bench(
+        Artifact.read(folder), BenchOptions(against=("eager",), lengths=(80, 128), **QUICK)
+    )
     assert status(made) == {"eager": "TIMED", "ropeexport": "WRONG"}
     assert [[t.contender for t in group.timings] for group in made.groups] == [
         ["eager", "ropeexport"], ["eager"],
@@ -113,7 +117,7 @@ def test_a_module_without_our_op_has_no_floor(tmp_path) -> None:
         "    def forward(self, x):\n        return 2 * x\n"
         "def make():\n    return Double(), {'x': torch.ones(2, 4)}, {}\n"
     )
-    options = Options(against=("without-rope",), module=f"{factory}:make", **QUICK)
+    options = BenchOptions(against=("without-rope",), module=f"{factory}:make", **QUICK)
     assert status(bench(Artifact.read(tmp_path), options))["without-rope"] == "SKIPPED"
 
 
@@ -122,7 +126,7 @@ def test_a_cache_is_timed_against_the_plain_export(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     assert ropeexport("export", factory, "-o", folder).returncode == 0
     made = bench(
-        Artifact.read(folder), Options(against=("eager", "plain"), module=factory, **QUICK)
+        Artifact.read(folder), BenchOptions(against=("eager", "plain"), module=factory, **QUICK)
     )
     assert status(made) == dict.fromkeys(("eager", "ropeexport", "plain"), "TIMED")
 
@@ -137,7 +141,7 @@ def test_the_command_writes_records_and_a_chart(exported) -> None:
     assert "plain torch.onnx.export, onnxruntime" in done.stdout
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((folder / "bench.json").read_text())
-    jsonschema.validate(record, json.loads(render()))
+    jsonschema.validate(record, schema("bench"))
     assert record["command"].endswith(
         "--device cpu --against plain --lengths 8 --rounds 2 --repeats 1 "
         f"--threads {record['threads']} --seed 0"
@@ -153,12 +157,12 @@ def test_an_unknown_contender_is_a_usage_error(export_once) -> None:
     assert done.returncode == 2
     assert "--against: expected names among eager, ropeexport" in done.stderr
     with pytest.raises(UsageError, match="nobody"):
-        Options(against=("nobody",))
+        BenchOptions(against=("nobody",))
 
 
 def test_the_published_schema_is_current() -> None:
     published = (ROOT / "docs/bench.schema.json").read_text()
-    assert published == render(), "ropeexport bench --schema > docs/bench.schema.json"
+    assert published == render("bench"), "ropeexport bench --schema > docs/bench.schema.json"
 
 
 def test_statistics_of_turns() -> None:

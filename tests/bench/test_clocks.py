@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ropeexport.bench.clocks import EventClock, WallClock, count_sets
-from ropeexport.bench.memory import HeldMemory
+from ropeexport.bench.clocks import EventClock, HeldMemory, WallClock, count_sets
 from ropeexport.runners.runner import Runner
 
 CALL_US = 500.0

@@ -13,7 +13,7 @@ from ropeexport.bench import contenders, show
 from ropeexport.bench.contenders import BY_NAME, with_runtime, with_torch
 from ropeexport.bench.contenders.contender import Setting
 from ropeexport.bench.inputs import InputSets
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.records import Timing
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.runners import trt
@@ -61,8 +61,8 @@ def test_torch_compile_needs_triton_on_a_gpu(monkeypatch) -> None:
 
 def test_tensorrt_stands_for_its_four() -> None:
     assert len(ENGINES) == 4
-    assert Options(against=("tensorrt",)).names == ["eager", "ropeexport", *ENGINES]
-    assert Options(against=("tensorrt-native",)).names[2:] == ["tensorrt-native"]
+    assert BenchOptions(against=("tensorrt",)).names == ["eager", "ropeexport", *ENGINES]
+    assert BenchOptions(against=("tensorrt-native",)).names[2:] == ["tensorrt-native"]
     assert contenders.GROUPS == {"tensorrt": ENGINES}
 
 

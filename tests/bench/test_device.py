@@ -12,11 +12,12 @@ from command_line import ROOT, ropeexport
 
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.machine import describe
+from ropeexport import machine
 from ropeexport.artifact import Artifact
-from ropeexport.bench import device, machine
+from ropeexport.bench import device
 from ropeexport.bench.bench import bench
 from ropeexport.bench.device import choose_device
-from ropeexport.bench.options import Options
+from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.records import Bench
 from ropeexport.errors import MissingError
 from ropeexport.trt.gpu import Gpu, find_gpu
@@ -45,8 +46,8 @@ def test_the_gpu_is_taken_where_torch_sees_one(monkeypatch) -> None:
 
 def test_a_device_is_in_the_command_that_runs_it_again() -> None:
     folder = Path("out")
-    assert "--device cuda" in Options(device="cuda").command(folder)
-    assert "--device" not in Options().command(folder)
+    assert "--device cuda" in BenchOptions(device="cuda").command(folder)
+    assert "--device" not in BenchOptions().command(folder)
 
 
 def test_records_of_before_devices_are_the_cpus() -> None:
@@ -107,7 +108,7 @@ def test_the_measurements_of_the_kernel_need_torch_alone() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
 def test_a_whole_run_on_a_gpu(export_once) -> None:
-    options = Options(device="cuda", lengths=(64,), rounds=2, repeats=1)
+    options = BenchOptions(device="cuda", lengths=(64,), rounds=2, repeats=1)
     found = bench(Artifact.read(export_once("flux-attention", "fp16", 128)), options)
     status = {record.name: record for record in found.contenders}
     assert found.device == "cuda"

@@ -10,7 +10,7 @@ from ropeexport.atomic import sha256_of
 from ropeexport.bench import bench as benchmark
 from ropeexport.bench import engines, processes
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import PLAIN
+from ropeexport.bench.contenders.contender import PLAIN, Setting
 from ropeexport.bench.inputs import InputSets
 from ropeexport.bench.messages import Made, MakeFile
 from ropeexport.bench.processes import ContenderError
@@ -29,8 +29,8 @@ def at(folder, *lengths: int) -> list[dict[str, int]]:
 
 def make(folder, prepared, kind, sizes=None) -> Made:
     sizes = tuple(sizes or at(folder, 64))
-    order = MakeFile(kind=kind, folder=folder, prepared=prepared, module=None, sizes=sizes)
-    return processes.make(order)
+    setting = Setting(folder, prepared, None, threads=1)
+    return processes.make(MakeFile(kind=kind, setting=setting, sizes=sizes))
 
 
 def contents(folder) -> dict[str, str]:

@@ -11,11 +11,10 @@ from made_tensorrt import A_GPU, engine_record
 from ropeexport.artifact import Artifact
 from ropeexport.bench import entrants
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Contender
+from ropeexport.bench.contenders.contender import Recipe, Setting
 from ropeexport.bench.contenders.with_runtime import kept_beside
 from ropeexport.bench.entrants import Entrant, Setup, megabytes
 from ropeexport.bench.messages import Made
-from ropeexport.bench.options import Options
 from ropeexport.trt.runtime_cache import RuntimeCache
 
 FILE = "native/model.engine"
@@ -57,12 +56,12 @@ def setup(monkeypatch, export_once, tmp_path) -> Setup:
     monkeypatch.setattr(entrants, "make", lambda order: made)
     (tmp_path / FILE).parent.mkdir()
     (tmp_path / FILE).write_bytes(b"engine")
-    options = Options(device="cuda", threads=1)
-    return Setup(Artifact.read(folder), options, tmp_path, None, checker, {}, ())
+    setting = Setting(folder, tmp_path, None, threads=1, device="cuda")
+    return Setup(Artifact.read(folder), setting, 0, checker, {}, ())
 
 
 def opened(setup: Setup) -> Entrant:
-    contender = Contender("tensorrt-native", "native", BY_NAME["tensorrt-native"].set_up, (FILE,))
+    contender = Recipe("tensorrt-native", "native", BY_NAME["tensorrt-native"].set_up, (FILE,))
     with ExitStack() as stack:
         entrant = setup.open(contender, stack, lambda *_: None)
         assert entrant.process is not None, entrant.record.reason
@@ -72,7 +71,9 @@ def opened(setup: Setup) -> Entrant:
 
 
 def test_an_engine_that_kept_what_it_compiled_is_loaded_again(setup) -> None:
-    RuntimeCache(kept_beside(setup.prepared / FILE), engine_record(), A_GPU).write(b"kernels")
+    RuntimeCache(kept_beside(setup.setting.prepared / FILE), engine_record(), A_GPU).write(
+        b"kernels"
+    )
     record = opened(setup).record
     assert (record.load_seconds, record.load_again_seconds) == (9.0, 4.5)
     assert [process.order for process in Process.made] == [Process.made[0].order] * 2

@@ -39,6 +39,10 @@ serve({{SetUp: set_up, RunTurn: turn, MakeFile: make_file}})
 SIZES = {"length": 8}
 
 
+def setting(folder) -> Setting:
+    return Setting(folder, folder, None, threads=3)
+
+
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Return a function that puts code in the workers' place."""
@@ -59,9 +63,9 @@ def start(written, tmp_path):
 
     def start(**code: str) -> Process:
         written(**code)
-        setting = Setting(tmp_path, tmp_path, None, threads=3)
+        outputs = tmp_path / "x.npz"
         order = SetUp(
-            contender="plain", setting=setting, seed=0, sizes=SIZES, outputs=tmp_path / "x.npz"
+            contender="plain", setting=setting(tmp_path), seed=0, sizes=SIZES, outputs=outputs
         )
         made.append(Process(order).__enter__())
         return made[-1]
@@ -117,7 +121,7 @@ def test_a_failure_is_the_contenders_own_and_says_what_is_missing(
     with pytest.raises(ContenderError) as found:
         process.ready()
     assert (str(found.value), found.value.missing) == (text, missing)
-    order = MakeFile(kind="plain.onnx", folder=tmp_path, prepared=tmp_path, module=None, sizes=())
+    order = MakeFile(kind="plain.onnx", setting=setting(tmp_path), sizes=())
     with pytest.raises(ContenderError) as found:
         processes.make(order)
     expected = f"plain.onnx cannot be made: {text}"
@@ -126,9 +130,7 @@ def test_a_failure_is_the_contenders_own_and_says_what_is_missing(
 
 def test_a_file_is_made_for_all_sizes(written, tmp_path) -> None:
     written()
-    order = MakeFile(
-        kind="plain.onnx", folder=tmp_path, prepared=tmp_path, module=None, sizes=(SIZES, SIZES)
-    )
+    order = MakeFile(kind="plain.onnx", setting=setting(tmp_path), sizes=(SIZES, SIZES))
     made = processes.make(order)
     assert (made.seconds, made.version, made.again_seconds) == (2, "", None)
 

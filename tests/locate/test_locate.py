@@ -179,8 +179,7 @@ def test_a_failing_engine_is_built_with_its_inner_tensors(exported, monkeypatch)
     from ropeexport import manifest
     from ropeexport.locate import engine as engines
     from ropeexport.parity.records import CaseRecord, Comparison, Numbers
-    from ropeexport.trt.build import Options as BuildOptions
-    from ropeexport.trt.build import build
+    from ropeexport.trt.build import BuildOptions, build
 
     folder = exported("flux-attention", "fp16", 64)
     build(Artifact.read(folder), BuildOptions(impl="decomposed"))

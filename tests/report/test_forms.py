@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 from made_reports import comparison, report
 
+from ropeexport import schemas
 from ropeexport.errors import ParityError
-from ropeexport.parity import wording
 from ropeexport.parity.records import Report
-from ropeexport.parity.report import write
-from ropeexport.report import html, junit, markdown, schema, view
+from ropeexport.parity.report import percent, write
+from ropeexport.report import html, junit, markdown, view
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -140,7 +140,7 @@ def test_failures_come_first_and_then_what_is_nearest_to_its_bound() -> None:
     ("share", "text"), [(0.5, "50%"), (1.0, "100%"), (1.002, "100.2%"), (3.0, "300%"), (30, "30x")]
 )
 def test_what_breaks_a_bound_never_reads_as_if_it_held(share: float, text: str) -> None:
-    assert wording.percent(share) == text
+    assert percent(share) == text
 
 
 def test_markdown_takes_text_literally_and_cuts_a_long_list() -> None:
@@ -180,12 +180,14 @@ def test_junit_shows_a_run_that_failed_without_a_failed_case() -> None:
 
 def test_the_published_schema_is_current() -> None:
     published = (REPOSITORY / "docs/parity.schema.json").read_text(encoding="utf-8")
-    assert published == schema.render(), "ropeexport check --schema > docs/parity.schema.json"
+    assert published == schemas.render("parity"), (
+        "ropeexport check --schema > docs/parity.schema.json"
+    )
 
 
 def test_a_report_fulfils_the_schema_and_a_changed_one_does_not(tmp_path) -> None:
     written = write(tmp_path, report(3, failed=1))
-    validator = jsonschema.Draft202012Validator(schema.schema())
+    validator = jsonschema.Draft202012Validator(schemas.schema("parity"))
     data = json.loads(written.read_text())
     assert list(validator.iter_errors(data)) == []
     data["verdict"] = "MAYBE"

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import inliner
 from onnx_edits import in_blocks
 
 import ropeexport
 from ropeexport.artifact import Artifact
+from ropeexport.bench.plain import export_plain
+from ropeexport.models.builtin_models import BuiltinOptions, flux_attention
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -77,10 +78,8 @@ def test_tensorrt_gets_the_standards_attention_of_it(tmp_path: Path) -> None:
     assert made.build(impl="decomposed").attention == "fused"
 
 
-def test_a_fused_file_has_blocks_where_they_are_asked_for(folder: Path, tmp_path: Path) -> None:
-    plain = ropeexport.export("flux-attention", out=tmp_path / "made", **SMALL)
-    model = onnx.load(plain.artifact.model_path)
-    onnx.save(inliner.inline_local_functions(model), tmp_path / "plain.onnx")
+def test_a_fused_file_has_blocks_where_they_are_asked_for(tmp_path: Path) -> None:
+    export_plain(flux_attention(BuiltinOptions(**SMALL)), tmp_path / "plain.onnx")
     made = ropeexport.fuse(tmp_path / "plain.onnx", tmp_path / "fused", attention="blocks")
     assert made.artifact is not None
     ops = [n.op_type for n in onnx.load(made.artifact.model_path).graph.node if n.domain]

@@ -8,7 +8,7 @@ import pytest
 from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import BuildError, ModelFileError, UsageError
-from ropeexport.trt.build import Options, build
+from ropeexport.trt.build import BuildOptions, build
 from ropeexport.trt.cache import cache_folder
 
 pytestmark = pytest.mark.trt
@@ -37,7 +37,7 @@ def test_every_builtin_builds(exported, model: str, dtype: str) -> None:
 
 def test_the_users_module_builds_with_two_ropes(exported) -> None:
     folder = exported("tests/user_models.py:grouped_attention")
-    assert build(Artifact.read(folder), Options(impl="native")).ropes == dict.fromkeys(
+    assert build(Artifact.read(folder), BuildOptions(impl="native")).ropes == dict.fromkeys(
         ("ApplyRope_0", "ApplyRope_1"), "native"
     )
 
@@ -52,12 +52,12 @@ def test_a_profile_of_the_whole_range(exported) -> None:
 
 def test_native_takes_one_head_axis_only(exported) -> None:
     folder = exported()
-    assert build(Artifact.read(folder), Options(impl="native")).profile.max["pe"][1] == 1
+    assert build(Artifact.read(folder), BuildOptions(impl="native")).profile.max["pe"][1] == 1
     shapes = {"q": (1, 2, 8, 64), "k": (1, 2, 8, 64), "v": (1, 2, 8, 64), "pe": (1, 2, 8, 32, 2, 2)}
     with pytest.raises(UsageError, match="head axis of 1, got 2"):
         build(
             Artifact.read(folder),
-            Options(impl="native", max_shapes=shapes, opt_shapes=shapes, force=True),
+            BuildOptions(impl="native", max_shapes=shapes, opt_shapes=shapes, force=True),
         )
 
 
@@ -99,17 +99,17 @@ def test_what_fails_leaves_the_former_engine(built) -> None:
     before = (built / "model.engine").read_bytes(), (built / "manifest.json").read_bytes()
     shapes = {"q": (1, 2, 8, 64), "k": (1, 2, 9, 64), "v": (1, 2, 8, 64), "pe": (1, 1, 8, 32, 2, 2)}
     with pytest.raises(UsageError):
-        build(Artifact.read(built), Options(opt_shapes=shapes, force=True))
+        build(Artifact.read(built), BuildOptions(opt_shapes=shapes, force=True))
     assert before == ((built / "model.engine").read_bytes(), (built / "manifest.json").read_bytes())
 
 
 def test_shapes_of_some_inputs_imply_those_of_the_others(exported) -> None:
     folder = exported()
-    engine = build(Artifact.read(folder), Options(max_shapes={"q": (8, 2, 96, 64)}))
+    engine = build(Artifact.read(folder), BuildOptions(max_shapes={"q": (8, 2, 96, 64)}))
     assert engine.profile.max["k"] == (8, 2, 96, 64)
     assert engine.profile.max["pe"] == (8, 2, 96, 32, 2, 2)
     with pytest.raises(UsageError, match="'pe_batch': expected 1 or 8, got 3"):
         build(
             Artifact.read(folder),
-            Options(force=True, max_shapes={"q": (8, 2, 96, 64), "pe": (3, 1, 96, 32, 2, 2)}),
+            BuildOptions(force=True, max_shapes={"q": (8, 2, 96, 64), "pe": (3, 1, 96, 32, 2, 2)}),
         )

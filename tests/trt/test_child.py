@@ -10,7 +10,7 @@ from made_workers import state, write_worker
 from ropeexport.errors import BuildError, MissingError, PluginError
 from ropeexport.manifest import Profile
 from ropeexport.trt import child
-from ropeexport.trt.messages import BuildRequest, Creator, Probed, ProbeRequest
+from ropeexport.trt.child import BuildRequest, Creator, Probed, ProbeRequest
 
 PROBE = ProbeRequest(flavour="tensorrt-rtx", plugin=Path("lib.so"))
 BUILD = BuildRequest(
@@ -28,7 +28,7 @@ WORKER = """
 import os, sys, time
 from ropeexport import errors
 from ropeexport.child_process import serve
-from ropeexport.trt.messages import BuildRequest, Built, Creator, Probed, ProbeRequest
+from ropeexport.trt.child import BuildRequest, Built, Creator, Probed, ProbeRequest
 
 def work(request, channel):
     channel.progress("Building engine", 0.5)

@@ -77,5 +77,6 @@ def test_a_plugin_beside_the_engine_goes_first(tmp_path) -> None:
     plugin_library.cached_library().write_bytes(b"another")
     record = plugin(atomic.sha256_of(beside))
     assert engine_file.plugin_path(tmp_path, record) == beside
+    beside.unlink()
     with pytest.raises(PluginError, match="built with another plugin"):
-        engine_file.plugin_path(tmp_path, record, plugin_library.cached_library())
+        engine_file.plugin_path(tmp_path, record)

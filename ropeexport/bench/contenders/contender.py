@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ropeexport.artifact import Artifact
-from ropeexport.bench.records import Device
 from ropeexport.manifest import ENGINE_NAME
 from ropeexport.models.held import Held
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Runner
-
-Arrays = dict[str, NDArray[np.generic]]
 
 PLAIN, WITHOUT_ROPE, OPTIMISED, INLINED, OPTIMUM = (
     "plain.onnx", "without_rope.onnx", "optimised.onnx", "inlined.onnx", "optimum.onnx",
@@ -67,8 +62,8 @@ def _nothing(device: Device) -> None: ...
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A name, its line in the table, and its function.
+class Recipe:
+    """How a contender is made: its name, its line in the table, and its function.
 
     Parameters
     ----------

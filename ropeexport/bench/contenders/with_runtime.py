@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
-from ropeexport.bench.contenders.contender import OPTIMUM, Arrays, Setting
-from ropeexport.bench.records import Device
+from ropeexport.bench.contenders.contender import OPTIMUM, Setting
 from ropeexport.bench.refusal import refusable
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.runners.arrays import Arrays as Inputs
-from ropeexport.runners.registry import Choice, Opening
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Choice, Device, Opening
 from ropeexport.runners.runner import Runner
 
-Given = Callable[[Inputs], Inputs]
+Given = Callable[[Arrays], Arrays]
 
 
 def needs(chosen: Choice, device: Device) -> None:
@@ -34,44 +34,11 @@ def kept_beside(engine: Path) -> Path:
     return engine.with_name("runtime")
 
 
-def ours(chosen: Choice, setting: Setting) -> Runner:
-    """Run ropeexport's file as ropeexport does."""
-    return _entered(chosen, setting.artifact.model_path, setting, as_written=False)
-
-
-def bare(chosen: Choice, setting: Setting) -> Runner:
-    """Run ropeexport's file as anyone's."""
-    return _entered(chosen, setting.artifact.model_path, setting)
-
-
-def run_file(chosen: Choice, file: str, setting: Setting, *, as_written: bool = True) -> Runner:
-    """Run a prepared file, or a prepared engine, whose manifest lies beside it."""
-    return _entered(chosen, setting.prepared / file, setting, as_written=as_written)
-
-
-def optimum(chosen: Choice, setting: Setting) -> Runner:
-    """Run optimum-onnx's file, which wants inputs of its own.
-
-    Of a language model that is a mask, which keeps every token; of FLUX, positions as integers.
-    """
-
-    def given(inputs: Inputs) -> Inputs:
-        found = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
-        tokens = found.get("input_ids")
-        mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
-        return {**mask, **found}
-
-    return _entered(chosen, setting.prepared / OPTIMUM, setting, given)
-
-
-def _entered(
-    chosen: Choice,
-    path: Path,
-    setting: Setting,
-    given: Given = lambda inputs: inputs,
-    *,
-    as_written: bool = True,
+def run_file(
+    chosen: Choice, file: str | None, setting: Setting, *, as_written: bool = True
 ) -> Runner:
+    """Run ropeexport's file, or a prepared file or engine, whose manifest lies beside it."""
+    path = setting.prepared / file if file else setting.artifact.model_path
     is_engine = chosen.runtime.runs == "engine"
     opening = Opening(
         model=Artifact.read(path.parent) if is_engine else OnnxFile(path),
@@ -85,11 +52,22 @@ def _entered(
     runner = chosen.runtime.open(opening)
     tried = _tried_by(runner) if is_engine else _as_it_is
     tried(runner.__enter__)()
-    return _Contending(runner, setting.outputs, given, tried)
+    return _Contending(runner, setting.outputs, _optimums if file == OPTIMUM else _as_it_is, tried)
 
 
-def _as_it_is(work: Callable[..., Any]) -> Callable[..., Any]:
-    return work
+def _optimums(inputs: Arrays) -> Arrays:
+    """Return the inputs that optimum-onnx's file wants in place of a model's own.
+
+    Of a language model that is a mask too, which keeps every token; of FLUX, positions as integers.
+    """
+    found = {n: x.astype(np.int64) if n.endswith("_ids") else x for n, x in inputs.items()}
+    tokens = found.get("input_ids")
+    mask = {} if tokens is None else {"attention_mask": np.ones_like(tokens)}
+    return {**mask, **found}
+
+
+def _as_it_is(given: Any) -> Any:
+    return given
 
 
 def _tried_by(runner: Runner) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -115,13 +93,13 @@ class _Contending(Runner):
         self._read = tried(runner.read)
         self.facts = runner.facts
 
-    def load(self, inputs: Inputs) -> Any:
+    def load(self, inputs: Arrays) -> Any:
         return self._load(self._given(inputs))
 
     def call(self, loaded: Any) -> Any:
         return self._call(loaded)
 
-    def read(self, results: Any) -> Arrays:
+    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
         return dict(zip(self._outputs, self._read(results).values(), strict=False))
 
     def keep(self) -> None:

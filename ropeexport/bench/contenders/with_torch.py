@@ -7,10 +7,13 @@ import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from ropeexport.bench.contenders.contender import Arrays, Setting
-from ropeexport.bench.records import Device
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeexport.bench.contenders.contender import Setting
 from ropeexport.errors import MissingError
-from ropeexport.runners.arrays import Arrays as Inputs
+from ropeexport.runners.arrays import Arrays
+from ropeexport.runners.registry import Device
 from ropeexport.runners.runner import Facts, Runner
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ class _TorchRunner(Runner):
         self._device = setting.device
         self.facts = Facts(torch.__version__, device=setting.device)
 
-    def load(self, inputs: Inputs) -> dict[str, Tensor]:
+    def load(self, inputs: Arrays) -> dict[str, Tensor]:
         from ropeexport.runners.torch_arrays import tensor_from
 
         return {name: tensor_from(x).to(self._device) for name, x in inputs.items()}
@@ -84,7 +87,7 @@ class _TorchRunner(Runner):
         with torch.inference_mode():
             return self._call(loaded)
 
-    def read(self, results: dict[str, Tensor]) -> Arrays:
+    def read(self, results: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         from ropeexport.runners.torch_arrays import array_from
 
         return {name: array_from(x) for name, x in results.items()}

@@ -1,0 +1,58 @@
+"""Commands in processes of their own: what each printed, how long it took, and its peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended; ``fault`` is the last line of its standard error.
+
+    ``peak_mb`` is never less than what this process held itself when it started the command.
+    """
+
+    code: int
+    seconds: float
+    peak_mb: float
+    printed: str
+    fault: str
+
+
+def python(*arguments: str) -> Ran:
+    """Run this interpreter with some arguments, and wait for it."""
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or [f"exit code {code}"]
+        return Ran(code, seconds, usage.ru_maxrss / 1024, out.read(), said[-1])
+
+
+def ropeexport(*arguments: str, allowed: tuple[int, ...] = (0,)) -> Ran:
+    """Run the command line; SystemExit where it ends with another code than those allowed."""
+    ran = python("-m", "ropeexport", *arguments)
+    if ran.code not in allowed:
+        raise SystemExit(f"ropeexport {' '.join(arguments)}: {ran.fault}")
+    return ran
+
+
+def worker(module: str, *arguments: str) -> dict[str, Any]:
+    """Return the JSON object that a module prints last; SystemExit, with its fault, for none."""
+    ran = python("-m", module, *arguments)
+    try:
+        found: dict[str, Any] = json.loads(ran.printed.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise SystemExit(ran.fault) from None
+    return found
