@@ -11,14 +11,14 @@ from ropeexport.bench.machine import processor
 _PACKAGES = ("ropeexport", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
-def describe() -> dict[str, object]:
-    """Return the machine's processor, cores, system and the versions of what was measured."""
+def describe(*packages: str) -> dict[str, object]:
+    """Return the machine's processor, cores, system and versions, those of more packages too."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in (*_PACKAGES, *packages)},
     }
 
 

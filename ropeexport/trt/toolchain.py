@@ -54,9 +54,17 @@ def cmake_generator() -> list[str]:
 
 def find_nvcc() -> str | None:
     """Return nvcc's path: ``CUDACXX``, the path, else the toolkit's usual folder."""
+    return find_cuda_tool("bin/nvcc", os.environ.get("CUDACXX"))
+
+
+def find_cuda_tool(place: str, chosen: str | None = None) -> str | None:
+    """Return the path of a tool of CUDA's: the user's choice, the path, else the toolkit's folder.
+
+    ``place`` is where it lies in the toolkit: ``bin/nvcc``.
+    """
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _DEFAULT_HOME]
-    guesses = [os.environ.get("CUDACXX"), shutil.which("nvcc")]
-    guesses += [f"{home}/bin/nvcc" for home in homes if home]
+    guesses = [chosen, shutil.which(Path(place).name)]
+    guesses += [f"{home}/{place}" for home in homes if home]
     return next((guess for guess in guesses if guess and Path(guess).is_file()), None)
 
 
