@@ -106,10 +106,11 @@ class Compiler:
         cmake = toolchain.find_cmake()
         if cmake is None:
             raise MissingError(f"cmake is not installed; run: {toolchain.CMAKE_CURE}")
+        headers = toolchain.header_folder()
         objects = ";".join(map(str, self.objects()))
         run(
             *(cmake, "-S", PLUGINS, "-B", folder, *toolchain.cmake_generator()),
-            f"-D{toolchain.HEADER_VARIABLE}={toolchain.header_folder()}",
+            f"-D{toolchain.HEADER_VARIABLE}={headers}",
             f"-DCMAKE_CUDA_COMPILER={self.nvcc}",
             f"-DROPEEXPORT_LAUNCH_OBJECTS={objects}",
         )

@@ -13,7 +13,7 @@ import pytest
 from plugin import sass
 
 from benchmarks.gpu import compiler as module
-from benchmarks.gpu.compiler import KERNELS, NATIVE, Compiler, PluginError, find_compiler
+from benchmarks.gpu.compiler import KERNELS, NATIVE, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
 from ropeexport.errors import MissingError, PluginError
 from ropeexport.trt import toolchain
