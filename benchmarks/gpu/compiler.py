@@ -178,12 +178,26 @@ def release(nvcc: Path) -> str:
 
 def run(*command: object) -> str:
     """Run a compiler and return what it printed; :class:`PluginError` with its errors."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stderr + done.stdout).splitlines()
+    status, output = outcome(command)
+    if status != 0:
+        lines = output.splitlines()
         faults = [line for line in lines if "error" in line.lower()] or lines
         raise PluginError(f"{Path(str(command[0])).name} failed: {' / '.join(faults[:8])}")
-    return done.stdout
+    return output
+
+
+def outcome(command: Sequence[object], timeout_s: float | None = None) -> tuple[int, str]:
+    """Run a program and return its exit code and all that it printed."""
+    done = subprocess.run(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=timeout_s,
+    )
+    return done.returncode, done.stdout
 
 
 def _includes() -> list[str]:

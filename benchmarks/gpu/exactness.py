@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
@@ -12,10 +11,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.cases import MARK, Case, extreme_case, place, random_case, sweep
-from benchmarks.gpu.compiler import BUILD, Compiler
+from benchmarks.gpu.compiler import BUILD, Compiler, outcome
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.kernel import Kernel, Launch, Tuning
-from benchmarks.gpu.records import Check, check_of, reason_of
+from benchmarks.gpu.records import Check, check_of, guarded, reason_of
 from benchmarks.gpu.shapes import DTYPES, differing, seed_apply_rope
 from ropeexport.errors import MissingError
 
@@ -37,16 +36,6 @@ def exactness(device: CudaDevice, kernel: Kernel, compiler: Compiler) -> Iterato
     yield guarded("more than 2^31 elements", lambda: large_check(device, kernel))
     device.release()
     yield guarded("the plugin's enqueue", lambda: plugin_check(compiler))  # a process of its own
-
-
-def guarded(name: str, work: Callable[[], tuple[int, list[str]]]) -> Check:
-    """Return the check of a work that counts cases and tells failures, whatever it raises."""
-    try:
-        return check_of(name, *work())
-    except MissingError as error:
-        return Check(name=name, verdict="SKIPPED", reason=str(error))
-    except Exception as error:  # a launch that failed, or any later call after one that did
-        return Check(name=name, verdict="FAIL", reason=reason_of(error))
 
 
 def kernel_checks(device: CudaDevice, kernel: Kernel, cases: Iterable[Case]) -> Iterator[Check]:
@@ -109,7 +98,7 @@ def differences(
                 yield "something beside the outputs was written"
 
 
-def torch_op_check(device: CudaDevice) -> tuple[int, list[str]]:
+def torch_op_check(device: CudaDevice) -> Check:
     """Run the torch op on both devices, on random and on extreme values."""
     from ropeexport import apply_rope
 
@@ -123,10 +112,10 @@ def torch_op_check(device: CudaDevice) -> tuple[int, list[str]]:
         for name, expected, got in zip("qk", apply_rope(*inputs), there, strict=True):
             if text := differing(expected, got.cpu()):
                 failures.append(f"{case}: {name}: {text}")
-    return len(cases), failures
+    return check_of("the torch op on the GPU", len(cases), failures)
 
 
-def large_check(device: CudaDevice, kernel: Kernel, length: int = LENGTH) -> tuple[int, list[str]]:
+def large_check(device: CudaDevice, kernel: Kernel, length: int = LENGTH) -> Check:
     """Rotate q of (1, 32, length, 128) and k of one head, and compare head by head."""
     need, free = _LARGE_BYTES / LENGTH * length / 1e9, device.free_bytes / 1e9
     if free < need:
@@ -147,14 +136,12 @@ def large_check(device: CudaDevice, kernel: Kernel, length: int = LENGTH) -> tup
         for name, a, b in zip("qk", expected, (out[0][:, one], out[1]), strict=True):
             if text := differing(a, b):
                 failures.append(f"{name}, head {head}: {text}")
-    return HEADS + 1, failures
+    return check_of("more than 2^31 elements", HEADS + 1, failures)
 
 
-def plugin_check(compiler: Compiler) -> tuple[int, list[str]]:
+def plugin_check(compiler: Compiler) -> Check:
     """Run the plugin's harness on the GPU: one stream, several at once, and CUDA graphs."""
-    command = plugin_command(compiler)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    return read_harness(done.returncode, done.stdout + done.stderr)
+    return read_harness(*outcome(plugin_command(compiler), timeout_s=300))
 
 
 def plugin_command(compiler: Compiler) -> list[str]:
@@ -165,15 +152,14 @@ def plugin_command(compiler: Compiler) -> list[str]:
     return [str(harness), str(library), "--enqueue", str(BUILD / "enqueue")]
 
 
-def read_harness(status: int, output: str) -> tuple[int, list[str]]:
+def read_harness(status: int, output: str) -> Check:
     """Return what the harness found: its exit code and its summary must both say so."""
     summary = re.search(r"(\d+) passed, (\d+) failed", output)
-    passed, failed = map(int, summary.groups()) if summary else (0, 0)
-    if status == 0 and summary and not failed:
-        return passed, []
+    passed, failed = map(int, summary.groups()) if summary else (0, 1)
     lines = output.splitlines()
-    faults = [line for line in lines if line.startswith(("FAIL", "error:"))]
-    return passed, [f"exit code {status}", *(faults or lines[-3:])]
+    faults = [line for line in lines if line.startswith(("FAIL", "error:"))] or lines[-3:]
+    failures = [f"exit code {status}", *faults] if status or failed else []
+    return check_of("the plugin's enqueue", passed, failures)
 
 
 def write_cases(folder: Path, cases: Iterable[Case]) -> None:

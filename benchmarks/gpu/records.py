@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from benchmarks import commit, machine
 from benchmarks.gpu.compiler import CARRIED, ROOT
 from ropeexport import atomic
-from ropeexport.errors import UsageError, first_line
+from ropeexport.errors import MissingError, UsageError, first_line
 from ropeexport.manifest import Record
 from ropeexport.trt.gpu import Gpu
 
@@ -145,6 +146,16 @@ def check_of(name: str, cases: int, failures: list[str]) -> Check:
     more = [f"and {len(failures) - 5} more"] if len(failures) > 5 else []
     reason = "; ".join(failures[:5] + more)
     return Check(name=name, verdict="FAIL" if failures else "PASS", reason=reason, cases=cases)
+
+
+def guarded(name: str, work: Callable[[], Check]) -> Check:
+    """Return what a work finds, whatever it raises: what is missing is SKIPPED."""
+    try:
+        return work()
+    except MissingError as error:
+        return Check(name=name, verdict="SKIPPED", reason=str(error))
+    except Exception as error:  # a tool or a driver that broke, or any call after one that did
+        return Check(name=name, verdict="FAIL", reason=reason_of(error))
 
 
 def reason_of(error: Exception) -> str:

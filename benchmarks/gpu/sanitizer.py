@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.compiler import Compiler
+from benchmarks.gpu.compiler import Compiler, outcome
 from benchmarks.gpu.exactness import plugin_command
 from benchmarks.gpu.records import Check
 from ropeexport.errors import MissingError, PluginError
@@ -49,21 +49,13 @@ def tool_checks(
             name = f"{tool}, {program}"
             command = [sanitizer, "--tool", tool, "--error-exitcode", _EXIT_CODE, *options]
             try:
-                done = subprocess.run(
-                    [*command, *arguments],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=timeout_s,
-                    errors="replace",
-                )
+                status, output = outcome([*command, *arguments], timeout_s)
             except subprocess.TimeoutExpired:
                 yield Check(name=name, verdict="SKIPPED", reason=f"no end after {timeout_s} s")
                 continue
-            output = done.stdout + done.stderr
             with log.open("a") as file:
-                file.write(f"{tool} over {program}: exit code {done.returncode}\n{output}\n")
-            yield read_tool(name, done.returncode, output)
+                file.write(f"{tool} over {program}: exit code {status}\n{output}\n")
+            yield read_tool(name, status, output)
 
 
 def read_tool(name: str, status: int, output: str) -> Check:

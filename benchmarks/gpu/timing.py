@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from benchmarks.gpu.cases import MARK
 from benchmarks.gpu.contenders import COPY, Call, Contender, Outputs
 from benchmarks.gpu.device import CudaDevice
-from benchmarks.gpu.records import Check, Timing, reason_of
+from benchmarks.gpu.records import Check, Timing, guarded, reason_of
 from benchmarks.gpu.shapes import Problem, Shape, count_sets, make_problem
 from ropeexport.errors import MissingError, UsageError
 
@@ -78,14 +78,14 @@ def bench(
     for group, make in groups.items():
         for shape, dtype in cases:
             name = f"{shape.name} {dtype}, {group}"
-            try:
-                yield measure(device, name, (shape, dtype), beside(make(), own), plan)
-            except MissingError as error:
-                yield Check(name=name, verdict="SKIPPED", reason=str(error))
-            except Exception as error:  # the GPU is lost to this process: nothing works any more
-                yield Check(name=name, verdict="FAIL", reason=f"not run: {reason_of(error)}")
-            finally:
-                device.release()
+            # where the GPU is lost to this process, nothing works any more
+            yield guarded(
+                name,
+                lambda name=name, make=make, case=(shape, dtype): measure(
+                    device, name, case, beside(make(), own), plan
+                ),
+            )
+            device.release()
 
 
 def beside(contenders: Sequence[Contender], own: Sequence[Contender]) -> list[Contender]:
