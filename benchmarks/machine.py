@@ -9,12 +9,15 @@ from typing import Any
 
 from benchmarks.commit import measured
 from ropeexport import atomic, machine
+from ropeexport.packages import versions_of
 
 
-def describe() -> dict[str, Any]:
-    """Return the machine's processor, cores, system and the versions of what was measured."""
+def describe(*packages: str) -> dict[str, Any]:
+    """Return the machine's processor, cores, system and versions, those of more packages too."""
     found = {"processor": machine.processor(), "cores": os.cpu_count()}
-    return found | machine.describe().model_dump()
+    found |= machine.describe().model_dump()
+    found["packages"] |= versions_of(packages)
+    return found
 
 
 def write(path: Path, found: dict[str, Any], *folders: str) -> None:

@@ -1,4 +1,4 @@
-"""Inputs by which the kernel is held to eager torch: shapes, types, values, layouts.
+"""Inputs by which the kernel is held to eager torch, and how they lie in the GPU's memory.
 
 B batch, Hq and Hk heads, L length, D head size, Bp and Hp the batch and head axes of pe.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.kernel import Launch
+from benchmarks.gpu.shapes import DTYPES
 from ropeexport.reference import rope_matrices
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # B, Hq, Hk, L, D, Bp, Hp
 _SHAPES = (
@@ -29,13 +29,13 @@ _SHAPES = (
     (1, 13, 13, 333, 40, 1, 1),  # a last block that is not full
     (2, 4, 4, 0, 128, 1, 1),  # nothing
 )
-_QUICK_SHAPES = _SHAPES[1:6]
-_ODD_OFFSETS = (1, 2, 8)
 # most columns a launch, enough blocks, most heads a thread: many slices, few and many heads
 _TUNINGS = ((1 << 30, 1, 12), (1 << 30, 1, 3), (1 << 30, 1 << 40, 12), (40, 1056, 12), (1, 8, 5))
 _TUNED_SHAPES = ((3, 13, 5, 9, 64, 3, 1), (2, 7, 7, 9, 64, 1, 7))
 _FLUX_AXES = (16, 56, 56)  # how FLUX shares the head size among text, row and column
 _THETA = 1e4
+_GUARD = 256  # elements before and behind an output, which keep an offset's alignment
+MARK = -7.0  # what was not written; no NaN: a NaN left from before would pass for a result
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,26 @@ class Case:
         return f"{self.kind}, {self.name}"
 
 
-def sweep(quick: bool = False) -> Iterator[Case]:
+def sweep() -> Iterator[Case]:
     """Yield every case, those of one kind together."""
-    shapes = _QUICK_SHAPES if quick else _SHAPES
-    yield from (random_case(shape, name) for shape in shapes for name in DTYPES)
-    for offset in _ODD_OFFSETS:
-        yield from (_unaligned(shape, name, offset) for shape in shapes[:6] for name in DTYPES)
-    yield from (_other_layout(shape, name) for shape in shapes[:6] for name in DTYPES)
-    for name in DTYPES:
-        yield extreme_case(name)
-        yield from (_tuned(shape, name, cut) for shape in _TUNED_SHAPES for cut in _TUNINGS)
-        yield _long_positions(name)
-        yield flux_case(name, 4 if quick else 24)
+    random = [random_case(shape, name) for shape in _SHAPES for name in DTYPES]
+    some = random[: 6 * len(DTYPES)]
+    yield from random
+    for offset in (1, 2, 8):
+        for case in some:
+            name = f"{case.name}, {offset} beside"
+            yield replace(case, kind="unaligned", name=name, offset=offset)
+    yield from (replace(case, kind="strided views", layout="BLHD") for case in some)
+    for shape in _TUNED_SHAPES:
+        for case in (random_case(shape, dtype) for dtype in DTYPES):
+            for cut in _TUNINGS:
+                yield replace(case, kind="other cuts", name=f"{case.name}, {cut}", tuning=cut)
+    yield from (extreme_case(dtype) for dtype in DTYPES)
+    long = rope_matrices(torch.arange(1_000_000, 1_000_257), 128, _THETA)[None, None]
+    flux = flux_matrices(512, 64, 64)
+    for kind, pe, heads in (("long positions", long, 4), ("FLUX positions", flux, 24)):
+        shape = (1, heads, heads, pe.shape[2], 128, 1, 1)
+        yield from (replace(random_case(shape, dtype), kind=kind, pe=pe) for dtype in DTYPES)
 
 
 def random_case(shape: tuple[int, ...], dtype: str) -> Case:
@@ -78,17 +86,9 @@ def random_case(shape: tuple[int, ...], dtype: str) -> Case:
     batch, q_heads, k_heads, length, head_size, *pe_axes = shape
     generator = torch.Generator().manual_seed(sum(shape))
     data = [(batch, heads, length, head_size) for heads in (q_heads, k_heads)]
-    q, k = (torch.randn(sizes, generator=generator) for sizes in data)
+    q, k = (torch.randn(sizes, generator=generator).to(DTYPES[dtype]) for sizes in data)
     pe = torch.randn((*pe_axes, length, head_size // 2, 2, 2), generator=generator)
-    kind = DTYPES[dtype]
-    return Case("random", f"{dtype} {shape}", q.to(kind), k.to(kind), pe)
-
-
-def flux_case(dtype: str, heads: int) -> Case:
-    """Return FLUX's attention of a 1024x1024 image: 512 tokens of text and 64 by 64 of image."""
-    pe = flux_matrices(512, 64, 64)
-    case = random_case((1, heads, heads, pe.shape[2], 128, 1, 1), dtype)
-    return replace(case, kind="FLUX positions", pe=pe)
+    return Case("random", f"{dtype} {shape}", q, k, pe)
 
 
 def flux_matrices(text: int, rows: int, columns: int) -> Tensor:
@@ -114,20 +114,44 @@ def extreme_case(dtype: str) -> Case:
     return Case("extreme values", dtype, q, q.flip(-1).contiguous(), pe)
 
 
-def _long_positions(dtype: str) -> Case:
-    pe = rope_matrices(torch.arange(1_000_000, 1_000_257), 128, _THETA)[None, None]
-    return replace(random_case((1, 4, 4, 257, 128, 1, 1), dtype), kind="long positions", pe=pe)
+@dataclass(frozen=True)
+class Placed:
+    """A case in a device's memory; ``whole`` are the outputs with what lies around them."""
+
+    launch: Launch
+    whole: tuple[Tensor, Tensor]
+    start: int
+
+    def clear(self) -> None:
+        """Mark every element of the outputs as not written."""
+        for whole in self.whole:
+            whole.fill_(MARK)
+
+    def guards_hold(self) -> bool:
+        """Say whether nothing was written beside the outputs."""
+        return all(
+            bool((x[: self.start] == MARK).all() & (x[-_GUARD:] == MARK).all()) for x in self.whole
+        )
 
 
-def _unaligned(shape: tuple[int, ...], dtype: str, offset: int) -> Case:
-    case = random_case(shape, dtype)
-    return replace(case, kind="unaligned", name=f"{case.name}, {offset} beside", offset=offset)
+def place(case: Case, device: torch.device, in_place: bool = False) -> Placed:
+    """Copy a case to a device; ``in_place``: its outputs are its inputs."""
+    start = _GUARD + case.offset
 
+    def lying(x: Tensor, whole: Tensor, first: int) -> Tensor:
+        inside = whole[first : first + x.numel()]
+        if case.layout == "BLHD":
+            return inside.view(x.transpose(1, 2).shape).transpose(1, 2)
+        return inside.view(x.shape)
 
-def _other_layout(shape: tuple[int, ...], dtype: str) -> Case:
-    return replace(random_case(shape, dtype), kind="strided views", layout="BLHD")
+    def room(x: Tensor, around: int) -> Tensor:
+        return torch.full((around + x.numel(),), MARK, dtype=x.dtype, device=device)
 
-
-def _tuned(shape: tuple[int, ...], dtype: str, cut: tuple[int, int, int]) -> Case:
-    case = random_case(shape, dtype)
-    return replace(case, kind="other cuts", name=f"{case.name}, {cut}", tuning=cut)
+    data = (case.q, case.k)
+    whole = tuple(room(x, start + _GUARD) for x in data)
+    out = tuple(lying(x, space, start) for x, space in zip(data, whole, strict=True))
+    q, k = out if in_place else (lying(x, room(x, case.offset), case.offset) for x in data)
+    pe = room(case.pe, case.offset)[case.offset :].view(case.pe.shape)
+    for to, x in zip((q, k, pe), (*data, case.pe), strict=True):
+        to.copy_(x)
+    return Placed(Launch(q, k, pe, out), whole, start)

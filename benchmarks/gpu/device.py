@@ -42,13 +42,7 @@ class CudaDevice(device.CudaDevice):
 
     def warm_up(self, work: Work) -> None:
         """Run a work on a side stream, as a capture needs it: kernels loaded, memory at hand."""
-        stream = torch.cuda.Stream(self.torch)
-        stream.wait_stream(torch.cuda.current_stream(self.torch))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                work()
-        torch.cuda.current_stream(self.torch).wait_stream(stream)
-        self.synchronize()
+        self.at_once([lambda: [work() for _ in range(_WARM_UPS)]])
 
     def capture(self, work: Work) -> Callable[[], None]:
         """Return the replay of a work that was warmed up, captured as a CUDA graph."""

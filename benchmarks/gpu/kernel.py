@@ -19,18 +19,15 @@ _FORMS = {("interleaved", False): 0, ("interleaved", True): 1, ("half", True): 2
 class Strides(Structure):
     """``ropeexport::Strides``."""
 
-    _fields_ = (("batch", c_int64), ("head", c_int64), ("length", c_int64))
+    _fields_ = tuple((name, c_int64) for name in ("batch", "head", "length"))
 
 
 class Rotated(Structure):
     """``ropeexport::Rotated``."""
 
     _fields_ = (
-        ("in_", c_void_p),
-        ("out", c_void_p),
-        ("heads", c_int64),
-        ("in_strides", Strides),
-        ("out_strides", Strides),
+        *(("in_", c_void_p), ("out", c_void_p), ("heads", c_int64)),
+        *(("in_strides", Strides), ("out_strides", Strides)),
     )
 
 
@@ -38,11 +35,8 @@ class Coefficients(Structure):
     """``ropeexport::Coefficients``."""
 
     _fields_ = (
-        ("first", c_void_p),
-        ("second", c_void_p),
-        ("batch", c_int64),
-        ("heads", c_int64),
-        ("strides", Strides),
+        *(("first", c_void_p), ("second", c_void_p)),
+        *(("batch", c_int64), ("heads", c_int64), ("strides", Strides)),
     )
 
 
@@ -51,31 +45,20 @@ class Params(Structure):
 
     _fields_ = (
         ("type", c_int32),
-        ("batch", c_int64),
-        ("length", c_int64),
-        ("head_size", c_int64),
-        ("rotary_size", c_int64),
-        ("q", Rotated),
-        ("k", Rotated),
-        ("pe", Coefficients),
+        *((name, c_int64) for name in ("batch", "length", "head_size", "rotary_size")),
+        *(("q", Rotated), ("k", Rotated), ("pe", Coefficients)),
     )
 
 
 class Tuning(Structure):
     """``ropeexport::Tuning`` with its defaults."""
 
-    _fields_ = (
-        ("most_columns", c_int64),
-        ("enough_blocks", c_int64),
-        ("most_heads_per_thread", c_int64),
+    _fields_ = tuple(
+        (name, c_int64) for name in ("most_columns", "enough_blocks", "most_heads_per_thread")
     )
 
     def __init__(self, columns: int = 1 << 30, blocks: int = 0, heads: int = 12) -> None:
         super().__init__(columns, blocks, heads)
-
-
-class LaunchError(Exception):
-    """A launch that the kernel's library or CUDA refused."""
 
 
 @dataclass(frozen=True)
@@ -111,51 +94,46 @@ class Launch:
         q, k = (_rotated(x, out) for x, out in zip((self.q, self.k), self.out, strict=True))
         second = None if self.sin is None else self.sin.data_ptr()
         pe = self.pe
-        strides = _strides(pe)
-        return Params(*sizes, q, k, Coefficients(pe.data_ptr(), second, *pe.shape[:2], strides))
-
-    @property
-    def form(self) -> int:
-        """The form of the kernel that this launch needs."""
-        return _FORMS[self.pairing, self.sin is not None]
+        return Params(
+            *sizes, q, k, Coefficients(pe.data_ptr(), second, *pe.shape[:2], _strides(pe))
+        )
 
 
 class Kernel:
     """A library with the interface of ``native/kernel.h``."""
 
     def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
+        self._library = library = ctypes.CDLL(str(path))
         library.ropeexport_params_bytes.restype = c_int64
         if library.ropeexport_params_bytes() != ctypes.sizeof(Params):
-            raise LaunchError(f"{path}: other parameters than those described here")
+            raise RuntimeError(f"{path}: other parameters than those described here")
         library.ropeexport_error_text.argtypes = [c_int]
         library.ropeexport_error_text.restype = c_char_p
-        self._text: Callable[[int], bytes] = library.ropeexport_error_text
         library.ropeexport_launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
-        self._launch: Callable[..., int] = library.ropeexport_launch
         library.ropeexport_copy.argtypes = [c_void_p, c_void_p, c_int64, c_void_p]
-        self._copy: Callable[..., int] = library.ropeexport_copy
 
     def call(self, launch: Launch, tuning: Tuning | None = None) -> Callable[[int], None]:
         """Return a function that enqueues the launch on a stream, given as CUDA's handle."""
-        params, form, tuning = launch.params(), launch.form, tuning or Tuning()
+        params, tuning = launch.params(), tuning or Tuning()
+        form = _FORMS[launch.pairing, launch.sin is not None]
 
         def enqueue(stream: int) -> None:
-            status = self._launch(byref(params), byref(tuning), form, stream)
-            if status != 0:  # naming the launch also keeps its tensors as long as this function
-                shapes = [tuple(x.shape) for x in (launch.q, launch.k, launch.pe)]
-                raise self._error(str(shapes), status)
+            status = self._library.ropeexport_launch(byref(params), byref(tuning), form, stream)
+            # naming the launch also keeps its tensors as long as this function
+            self._check(status, [tuple(x.shape) for x in (launch.q, launch.k, launch.pe)])
 
         return enqueue
 
     def copy(self, to: Tensor, seen: Tensor, stream: int) -> None:
         """Enqueue a copy between dense tensors of a multiple of 16 bytes, 16 bytes a thread."""
-        status = self._copy(to.data_ptr(), seen.data_ptr(), seen.nbytes, stream)
-        if status != 0:
-            raise self._error(f"a copy of {seen.nbytes} bytes", status)
+        pointers = (to.data_ptr(), seen.data_ptr())
+        status = self._library.ropeexport_copy(*pointers, seen.nbytes, stream)
+        self._check(status, f"a copy of {seen.nbytes} bytes")
 
-    def _error(self, what: str, status: int) -> LaunchError:
-        return LaunchError(f"{what}: {self._text(status).decode()} (cudaError {status})")
+    def _check(self, status: int, what: object) -> None:
+        if status != 0:
+            text = self._library.ropeexport_error_text(status).decode()
+            raise RuntimeError(f"{what}: {text} (cudaError {status})")
 
 
 def _strides(x: Tensor) -> Strides:
@@ -165,5 +143,5 @@ def _strides(x: Tensor) -> Strides:
 def _rotated(x: Tensor, out: Tensor) -> Rotated:
     for tensor in (x, out):
         if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-            raise LaunchError(f"expected rows of neighbours, got strides {tensor.stride()}")
+            raise ValueError(f"expected rows of neighbours, got strides {tensor.stride()}")
     return Rotated(x.data_ptr(), out.data_ptr(), x.shape[1], _strides(x), _strides(out))

@@ -1,18 +1,18 @@
-"""The shapes that are timed, and their inputs."""
+"""The shapes that are timed, their inputs, and what outputs must be."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.cases import DTYPES
-
-_LEAST_SETS = 2
-_CACHES_BETWEEN = 3  # how many times the L2 is passed before a set comes round again
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,6 @@ class Shape:
     head_size: int
     pe_batch: int = 1
 
-    def record(self) -> dict[str, Any]:
-        """Return the shape as a result file keeps it."""
-        return asdict(self)
-
     def moved_bytes(self, dtype: str) -> int:
         """Return what the op must move at least: q and k read and written, the matrices read."""
         heads = self.q_heads + self.k_heads
@@ -39,9 +35,8 @@ class Shape:
         return 2 * elements * DTYPES[dtype].itemsize + 16 * matrices
 
 
-FLUX = "flux"
 SHAPES = (
-    Shape(FLUX, 1, 24, 24, 4608, 128),  # 1024x1024 pixels and 512 tokens of text
+    Shape("flux", 1, 24, 24, 4608, 128),  # 1024x1024 pixels and 512 tokens of text
     Shape("flux-512", 1, 24, 24, 1536, 128),
     Shape("llama-prefill", 1, 32, 8, 8192, 128),
     Shape("llama-decode", 64, 32, 8, 1, 128, pe_batch=64),
@@ -85,5 +80,76 @@ def make_problem(shape: Shape, dtype: str, device: torch.device, seed: int) -> P
 
 
 def count_sets(set_bytes: int, l2_bytes: int) -> int:
-    """Return how many sets of inputs to go round, so that the L2 never holds the next one."""
-    return max(_LEAST_SETS, 1 + math.ceil(_CACHES_BETWEEN * l2_bytes / set_bytes))
+    """Return how many sets of inputs to go round: the L2 is passed three times between two uses."""
+    return max(2, 1 + math.ceil(3 * l2_bytes / set_bytes))
+
+
+def module_from(path: Path) -> ModuleType:
+    """Import a Python file that is in no package; :class:`ImportError` where it cannot be."""
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"{path}: no Python file")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# FLUX's ``apply_rope`` as printed, which every implementation must equal: ten launches for q and k
+seed_apply_rope = module_from(
+    Path(__file__).parents[2] / "tests" / "seed_functions.py"
+).seed_apply_rope
+
+
+def rotated_by_tables(x: Tensor, cos: Tensor, sin: Tensor, pairing: str) -> Tensor:
+    """Return x (..., D) rotated in the type of the tables (..., D/2)."""
+    x = x.to(cos.dtype)
+    first, second = x.chunk(2, -1) if pairing == "half" else (x[..., 0::2], x[..., 1::2])
+    parts = (cos * first - sin * second, sin * first + cos * second)
+    return torch.cat(parts, -1) if pairing == "half" else torch.stack(parts, -1).flatten(-2)
+
+
+def differing(expected: Tensor, got: Tensor) -> str:
+    """Return how two tensors differ bit for bit, any NaN equal to any NaN; empty: they do not."""
+    if (expected.shape, expected.dtype) != (got.shape, got.dtype):
+        return f"expected {_kind(expected)}, got {_kind(got)}"
+    integer = _INTEGERS[expected.element_size()]
+    a, b = (x.contiguous().view(integer) for x in (expected, got))
+    wrong = (a != b) & ~(expected.isnan() & got.isnan())
+    count = int(wrong.sum())
+    if count == 0:
+        return ""
+    first = tuple(int(i) for i in wrong.nonzero()[0])
+    values = f"expected {expected[first].item()!r}, got {got[first].item()!r}"
+    return f"{count} of {expected.numel()} elements, the first at {first}: {values}"
+
+
+def beyond_rounding(problem: Problem, outputs: tuple[Tensor, Tensor], pairing: str) -> str:
+    """Return how far outputs are from a rotation in float64, where that is beyond rounding."""
+    allowed = bound(problem.q.dtype)
+    tables = [table[:, 0].double() for table in (problem.cos, problem.sin)]
+    for name, x, got in zip("qk", (problem.q, problem.k), outputs, strict=True):
+        if got.shape != x.shape or got.dtype != x.dtype:
+            return f"{name}: expected {_kind(x)}, got {_kind(got)}"
+        wrong = whole = 0.0
+        for head in range(x.shape[1]):  # float64 of all heads would not fit
+            expected = rotated_by_tables(x[:, head], *tables, pairing)
+            wrong += float((expected - got[:, head].double()).square().sum())
+            whole += float(expected.square().sum())
+        distance = math.sqrt(wrong / whole) if whole else math.nan
+        if not distance <= allowed:  # NaN is not
+            return f"{name}: relative L2 distance {distance:.1e}, allowed {allowed:.1e}"
+    return ""
+
+
+def bound(dtype: torch.dtype) -> float:
+    """Return the greatest relative L2 distance that rounding in a type explains.
+
+    A contender may round the tables, each product, the sum and the result to the type, every time
+    by half an eps of what stands there: together 2 eps (|c x0| + |s x1|) for an element. The sum
+    of squares of those brackets is at most twice that of the data.
+    """
+    return 2 * math.sqrt(2) * torch.finfo(dtype).eps
+
+
+def _kind(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"

@@ -1,11 +1,22 @@
-"""From microseconds to medians, shares of a copy and ratios: no torch, no GPU."""
+"""Contenders side by side on one shape and type: checked, then timed, taking turns in rounds."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from benchmarks.gpu.cases import MARK
+from benchmarks.gpu.contenders import COPY, Call, Contender, Outputs
+from benchmarks.gpu.device import CudaDevice
+from benchmarks.gpu.records import Check, Timing, guarded, reason_of
+from benchmarks.gpu.shapes import Problem, Shape, count_sets, make_problem
+from ropeexport.errors import MissingError, UsageError
+
+_ARRAYS = 13  # what all contenders hold together for a set of inputs, in sizes of the inputs
+
+Groups = dict[str, Callable[[], list[Contender]]]
 
 
 @dataclass(frozen=True)
@@ -15,30 +26,8 @@ class Plan:
     rounds: int = 5  # turns of each contender
     batches: int = 3  # timed stretches of a turn; a turn's figure is their median
     batch_us: float = 20_000.0  # a stretch between two events, at least
-    graph_us: float = (
-        5_000.0  # a CUDA graph, about: the gap between two launches then counts little
-    )
+    graph_us: float = 5_000.0  # a CUDA graph, about: then the gap between two launches is little
     most_calls: int = 2000  # of a graph
-
-
-QUICK = Plan(rounds=2, batches=1, batch_us=2_000.0, graph_us=1_000.0, most_calls=500)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Microseconds a call, the median of each round."""
-
-    rounds_us: tuple[float, ...]
-
-    @property
-    def time_us(self) -> float:
-        """The median over the rounds."""
-        return statistics.median(self.rounds_us)
-
-    @property
-    def spread(self) -> float:
-        """Slowest over fastest round, less one."""
-        return max(self.rounds_us) / min(self.rounds_us) - 1
 
 
 def passes_of(pass_us: float, sets: int, plan: Plan) -> int:
@@ -47,31 +36,201 @@ def passes_of(pass_us: float, sets: int, plan: Plan) -> int:
     return max(1, min(wanted, plan.most_calls // sets))
 
 
-def repeats_of(work_us: float, plan: Plan) -> int:
-    """Return how often a work is repeated between two events."""
-    return max(1, math.ceil(plan.batch_us / max(work_us, 1e-3)))
+@dataclass
+class Entrant:
+    """A contender on its way: its work and its rounds, or why there are none.
 
-
-def turns(count: int, rounds: int) -> list[list[int]]:
-    """Return the order of contenders in each round: everyone begins and ends sometimes."""
-    return [[(number + place) % count for place in range(count)] for number in range(rounds)]
-
-
-def bandwidth(moved_bytes: int, time_us: float) -> float:
-    """Return bytes a second."""
-    return moved_bytes / (time_us * 1e-6)
-
-
-def copy_share(moved_bytes: int, time_us: float, copies: Sequence[tuple[int, float]]) -> float:
-    """Return a contender's bandwidth as a share of the fastest copy's.
-
-    Parameters
-    ----------
-    moved_bytes : int
-        The bytes that the contender must read and write at least.
-    time_us : float
-        Its time.
-    copies : sequence of (int, float)
-        Bytes read and written, and microseconds, of each way to copy.
+    ``calls`` and ``last`` keep the arrays of every call: a CUDA graph knows their addresses but
+    does not own them, and memory that is free goes to the next contender.
     """
-    return bandwidth(moved_bytes, time_us) / max(bandwidth(*copy) for copy in copies)
+
+    contender: Contender
+    status: str = "TIMED"
+    reason: str = ""
+    calls: Sequence[Call] = ()
+    last: Sequence[Outputs] = ()
+    run: Callable[[], object] = lambda: None
+    count: int = 0  # of calls in a run
+    repeats: int = 1
+    rounds_us: tuple[float, ...] = ()
+
+    @property
+    def time_us(self) -> float:
+        """The median over the rounds."""
+        return statistics.median(self.rounds_us)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a microsecond."""
+        return self.calls[0].moved_bytes / self.time_us
+
+
+def bench(
+    device: CudaDevice, groups: Groups, cases: Sequence[tuple[Shape, str]], plan: Plan
+) -> Iterator[Check]:
+    """Time groups of contenders on each shape and type, one group after the other.
+
+    A run that is cut short, or a rival that breaks the GPU for the whole process, costs what comes
+    after it alone.  The first group has the forms of the kernel, which every later group is timed
+    beside, as far as they do the same.
+    """
+    own = [contender for contender in next(iter(groups.values()))() if contender.is_ours]
+    for group, make in groups.items():
+        for shape, dtype in cases:
+            name = f"{shape.name} {dtype}, {group}"
+            # where the GPU is lost to this process, nothing works any more
+            yield guarded(
+                name,
+                lambda name=name, make=make, case=(shape, dtype): measure(
+                    device, name, case, beside(make(), own), plan
+                ),
+            )
+            device.release()
+
+
+def beside(contenders: Sequence[Contender], own: Sequence[Contender]) -> list[Contender]:
+    """Return contenders behind those forms of the kernel that they are compared with."""
+    kinds, names = {c.kind for c in contenders}, {c.name for c in contenders}
+    return [*(c for c in own if c.kind in kinds and c.name not in names), *contenders]
+
+
+def measure(
+    device: CudaDevice,
+    name: str,
+    case: tuple[Shape, str],
+    contenders: Sequence[Contender],
+    plan: Plan,
+) -> Check:
+    """Return the check of one shape, type and group of contenders, with their times.
+
+    Its verdict is whether the kernel computed what it must; speed is none.
+
+    Raises
+    ------
+    MissingError
+        Where the GPU's memory does not hold it.
+    """
+    shape, dtype = case
+    moved = shape.moved_bytes(dtype)
+    sets = count_sets(moved, device.l2_bytes)
+    need, free = _ARRAYS * sets * moved, device.free_bytes
+    if need > free:
+        raise MissingError(f"needs {need / 1e9:.0f} GB of the GPU's memory, {free / 1e9:.0f} free")
+    problems = [make_problem(shape, dtype, device.torch, seed) for seed in range(sets)]
+    entrants = [Entrant(contender) for contender in contenders]
+    for entrant in entrants:
+        _set_up(device, entrant, problems, plan)
+    _time(device, [entrant for entrant in entrants if entrant.status == "TIMED"], plan)
+    verdict, culprits = _verdict(entrants)
+    return Check(
+        name=name,
+        verdict=verdict,
+        reason="; ".join(f"{e.contender.name}: {e.reason}" for e in culprits),
+        cases=sum(entrant.status == "TIMED" for entrant in entrants),
+        sizes=asdict(shape) | {"dtype": dtype, "sets": sets, "moved_bytes": moved},
+        timings=timings(entrants),
+    )
+
+
+def _verdict(entrants: Sequence[Entrant]) -> tuple[str, Sequence[Entrant]]:
+    faults = [e for e in entrants if e.status in ("WRONG", "FAILED") and e.contender.is_ours]
+    others = [e for e in entrants if not e.contender.is_ours]
+    if not faults and others and all(e.status == "SKIPPED" for e in others):
+        return "SKIPPED", others
+    if not any(e.status == "TIMED" for e in entrants):
+        faults = [*entrants]
+    return ("FAIL" if faults else "PASS"), faults
+
+
+def _set_up(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan: Plan) -> None:
+    """Prepare, check, warm up and capture a contender; what goes wrong takes it alone out."""
+    try:
+        wrong = _prepare(device, entrant, problems, plan)
+        if wrong:
+            entrant.status, entrant.reason = "WRONG", wrong
+    except (MissingError, UsageError) as error:
+        entrant.status, entrant.reason = "SKIPPED", str(error)
+    except Exception as error:  # another project's code may raise anything
+        entrant.status, entrant.reason = "FAILED", reason_of(error)
+    finally:
+        device.release()
+
+
+def _prepare(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan: Plan) -> str:
+    """Make an entrant ready to be timed, and say what is wrong with its outputs."""
+    sets = len(problems)
+    entrant.calls = [entrant.contender.prepare(problem) for problem in problems]
+
+    def wrong() -> str:
+        device.synchronize()
+        said = [entrant.contender.wrong(problems[i], entrant.last[i]) for i in (0, sets - 1)]
+        return said[0] or said[1]
+
+    def one_pass() -> None:
+        # held, so that a contender that allocates goes round as many outputs as inputs
+        entrant.last = [call.run() for call in entrant.calls]
+
+    one_pass()
+    if said := wrong():
+        return said
+    device.warm_up(one_pass)
+    passes = passes_of(device.elapsed_us(one_pass, 2) / 2, sets, plan)
+
+    def all_passes() -> None:
+        for _ in range(passes):
+            one_pass()
+
+    entrant.run = device.capture(all_passes) if entrant.contender.captured else all_passes
+    entrant.run()
+    entrant.count = passes * sets
+    entrant.repeats = math.ceil(plan.batch_us / max(device.elapsed_us(entrant.run, 1), 1e-3))
+    if not entrant.calls[0].checked_again:
+        return ""
+    for output in (output for outputs in entrant.last for output in outputs):
+        output.fill_(MARK)
+    entrant.run()
+    said = wrong()
+    return said and f"when repeated: {said}"
+
+
+def _time(device: CudaDevice, entrants: Sequence[Entrant], plan: Plan) -> None:
+    """Time all in turns; where the GPU is lost to this process, what was timed before stays."""
+    turns = [(i + j) % len(entrants) for i in range(plan.rounds) for j in range(len(entrants))]
+    try:
+        for entrant in (entrants[turn] for turn in turns):  # everyone begins and ends sometimes
+            times = [device.elapsed_us(entrant.run, entrant.repeats) for _ in range(plan.batches)]
+            time_us = statistics.median(times) / (entrant.repeats * entrant.count)
+            entrant.rounds_us += (time_us,)
+    except Exception as error:
+        for entrant in entrants:
+            if not entrant.rounds_us:
+                entrant.status, entrant.reason = "SKIPPED", f"not timed: {reason_of(error)}"
+
+
+def timings(entrants: Sequence[Entrant]) -> tuple[Timing, ...]:
+    """Return what a result keeps of contenders: time, share of a copy, ratio to the kernel.
+
+    Like is compared with like: with the form of the kernel of the same pairs and coefficients.
+    """
+    timed = [e for e in entrants if e.rounds_us]
+    copies = [e.bandwidth for e in timed if e.contender.name.startswith(COPY)]
+    ours = {e.contender.kind: e for e in timed if e.contender.is_ours}
+    return tuple(_timing(e, ours.get(e.contender.kind), copies) for e in entrants)
+
+
+def _timing(entrant: Entrant, ours: Entrant | None, copies: Sequence[float]) -> Timing:
+    named = Timing(name=entrant.contender.name, status=entrant.status, reason=entrant.reason)
+    if not entrant.rounds_us:
+        return named
+    update = {
+        "time_us": entrant.time_us,
+        "spread": max(entrant.rounds_us) / min(entrant.rounds_us) - 1,
+        "rounds_us": entrant.rounds_us,
+        "moved_bytes": entrant.calls[0].moved_bytes,
+        "copy_share": entrant.bandwidth / max(copies) if copies else None,
+    }
+    if ours is not None:
+        update["beside"] = ours.contender.name
+        update["ratio"] = entrant.time_us / ours.time_us
+        update["equal_bytes"] = ours.bandwidth / entrant.bandwidth
+    return named.model_copy(update=update)

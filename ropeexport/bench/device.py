@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ropeexport.errors import MissingError
 
-if TYPE_CHECKING:  # benchmarks.gpu runs without what the records need
+if TYPE_CHECKING:
     from ropeexport.runners.registry import Device
 
 Work = Callable[[], object]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cpu_device import CpuDevice
 
-from benchmarks.gpu.compiler import HEADERS, NATIVE, ROOT, Compiler, find_compiler
+from benchmarks.gpu.compiler import NATIVE, PLUGINS, ROOT, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
 
 HERE = Path(__file__).parent
@@ -24,8 +25,7 @@ def device() -> CpuDevice:
 @pytest.fixture(scope="session")
 def compiler() -> Compiler:
     """nvcc for Hopper, with a folder of the tests own."""
-    found = find_compiler("90")
-    return Compiler(found.nvcc, found.architecture, BUILD, carried=None)
+    return replace(find_compiler("90"), folder=BUILD, carried=None)
 
 
 Built = Callable[..., Path]
@@ -41,7 +41,13 @@ def host_build(compiler) -> Built:
         key = (source, *options)
         if key not in made:
             made[key] = str(BUILD / f"{source.stem}-{len(made)}.o")
-            command = [str(compiler.nvcc), "-std=c++17", "-c", f"-I{NATIVE}", f"-I{HEADERS}"]
+            command = [
+                str(compiler.nvcc),
+                "-std=c++17",
+                "-c",
+                f"-I{NATIVE}",
+                f"-I{PLUGINS}/include",
+            ]
             command += ["-Xcompiler=-fPIC,-ffp-contract=off", *options, str(source)]
             _run([*command, "-o", made[key]])
         return made[key]

@@ -13,10 +13,9 @@ import pytest
 from plugin import sass
 
 from benchmarks.gpu import compiler as module
-from benchmarks.gpu import plugin
-from benchmarks.gpu.compiler import KERNELS, NATIVE, CompileError, Compiler, find_compiler
+from benchmarks.gpu.compiler import KERNELS, NATIVE, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
-from benchmarks.gpu.verdict import FAIL, PASS, Skipped
+from ropeexport.errors import MissingError, PluginError
 from ropeexport.trt import toolchain
 from ropeexport.trt.gpu import find_gpu
 
@@ -45,7 +44,7 @@ def has_nvcc(monkeypatch, *places: str) -> None:
 def test_a_missing_nvcc_is_named(monkeypatch, tmp_path) -> None:
     has_nvcc(monkeypatch, str(tmp_path))
     monkeypatch.setattr(toolchain, "_DEFAULT_HOME", str(tmp_path))
-    with pytest.raises(Skipped, match="MISSING: nvcc"):
+    with pytest.raises(MissingError, match="nvcc is not installed"):
         find_compiler("90")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "nvcc").touch()
@@ -62,30 +61,6 @@ def test_the_kernels_library(compiler) -> None:
         *("ropeexport_launch", "ropeexport_copy"),
         *("ropeexport_error_text", "ropeexport_params_bytes"),
     }
-
-
-@pytest.fixture
-def copied(tmp_path, monkeypatch) -> Path:
-    """The sources in another folder, from where they are compiled."""
-    folder = tmp_path / "elsewhere"
-    for name, place in (("HEADERS", "include"), ("LAUNCHES", "src"), ("NATIVE", "native")):
-        shutil.copytree(getattr(module, name), folder / place)
-        monkeypatch.setattr(module, name, folder / place)
-    return folder
-
-
-@pytest.mark.plugin
-def test_what_was_compiled_is_kept_until_a_source_changes(compiler, copied) -> None:
-    path = compiler.kernel()
-    changed = path.stat().st_mtime_ns
-    assert compiler.kernel() == path
-    assert path.stat().st_mtime_ns == changed
-    (copied / "native" / "launch.cpp").write_text("#error other sources\n")
-    with pytest.raises(CompileError, match="other sources"):
-        compiler.kernel()
-    (copied / "include" / "ropeexport" / "work.cuh").write_text("#error another header\n")
-    with pytest.raises(CompileError, match="another header"):
-        compiler.objects()
 
 
 @pytest.fixture
@@ -106,42 +81,43 @@ def compiled(counted: Compiler) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
+def made(compiler: Compiler) -> list[Path]:
+    return [compiler.kernel(), compiler.driver(), *compiler.plugin()]
+
+
 @pytest.mark.plugin
-def test_kernels_are_compiled_once_for_all_that_links_them(counted) -> None:
-    counted.kernel()
-    counted.driver()
-    files = plugin.compile_plugin(counted)
+def test_kernels_are_compiled_once_for_all_and_on_all_machines(
+    counted, tmp_path, monkeypatch
+) -> None:
+    """On another machine the checkout, and so every path of a command, is another."""
+    beforehand = replace(counted, folder=counted.carried, carried=None)
+    before = made(beforehand)
     for source in KERNELS:
-        assert sum(source in line for line in compiled(counted)) == 1
-    assert len(compiled(counted)) == len(KERNELS) + 2
+        assert sum(f"{source}.cu" in line for line in compiled(counted)) == 1
+    commands = compiled(counted)
+    assert len(commands) == len(KERNELS) + 2
     library, plugins = (
         set(re.findall(r"Function (\S+):", sass.dump(path, "-res-usage")))
-        for path in (counted.kernel(), files.library)
+        for path in (before[0], before[2])
     )
     assert len(plugins) == 72
     assert {name for name in library if "copy_kernel" not in name} == plugins
-
-
-@pytest.mark.plugin
-def test_what_was_compiled_elsewhere_is_found_by_its_contents(counted, copied) -> None:
-    """On another machine the checkout, and so every path of a command, is another."""
-    beforehand = replace(counted, folder=counted.carried)
-    made = [beforehand.kernel(), beforehand.driver()]
-    made += vars(plugin.compile_plugin(beforehand)).values()
-    made[1].chmod(0o644)  # as a copy may come
-    before = compiled(counted)
-    found = [counted.kernel(), counted.driver()]
-    found += vars(plugin.compile_plugin(counted)).values()
-    assert compiled(counted) == before
+    before[1].chmod(0o644)  # as a copy may come
+    for name in ("NATIVE", "PLUGINS"):
+        elsewhere = tmp_path / "elsewhere" / name
+        shutil.copytree(getattr(module, name), elsewhere)
+        monkeypatch.setattr(module, name, elsewhere)
+    found = made(counted)
+    assert compiled(counted) == commands
     assert [path.relative_to(counted.folder) for path in found] == [
-        path.relative_to(beforehand.folder) for path in made
+        path.relative_to(beforehand.folder) for path in before
     ]
-    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in made]
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in before]
     assert all(os.access(path, os.X_OK) for path in found)
-    text = copied / "include" / "ropeexport" / "column.cuh"
-    text.write_text(text.read_text() + "\n// changed\n")
-    counted.kernel()
-    assert len(compiled(counted)) > len(before)
+    header = elsewhere / "include" / "ropeexport" / "work.cuh"
+    header.write_text("#error another header\n")
+    with pytest.raises(PluginError, match="another header"):
+        counted.objects()
 
 
 @pytest.mark.plugin
@@ -190,7 +166,7 @@ def test_the_driver_finds_faults(host_driver, fault, said) -> None:
 def test_flashinfers_own_cccl_goes_first(compiler_without_nvcc, tmp_path) -> None:
     (tmp_path / "include").mkdir()
     (tmp_path / "cccl" / "cub").mkdir(parents=True)
-    with pytest.raises(CompileError) as caught:
+    with pytest.raises(PluginError) as caught:
         compiler_without_nvcc.flashinfer(tmp_path)
     said = str(caught.value)
     assert said.index(f"-I{tmp_path}/cccl/cub") < said.index(f"-I{tmp_path}/include")
@@ -201,50 +177,19 @@ def test_flashinfers_own_cccl_goes_first(compiler_without_nvcc, tmp_path) -> Non
 def compiler_without_nvcc(tmp_path):
     """A compiler whose nvcc fails and prints its command line."""
     nvcc = tmp_path / "nvcc"
-    nvcc.write_text('#!/bin/sh\necho "error: $*" >&2\nexit 1\n')
+    nvcc.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "error: $*" >&2; exit 1; }\n')
     nvcc.chmod(0o755)
-    return Compiler(nvcc, "90", tmp_path / "build")
+    return Compiler(nvcc, "90", tmp_path / "build", carried=None)
 
 
 def test_the_architecture_is_the_gpus(compiler_without_nvcc) -> None:
     for architecture in ("89", "120"):
-        with pytest.raises(CompileError, match=f"compute_{architecture},code=sm_{architecture}"):
+        with pytest.raises(PluginError, match=f"compute_{architecture},code=sm_{architecture}"):
             replace(compiler_without_nvcc, architecture=architecture).kernel()
     assert [*(compiler_without_nvcc.folder).rglob("*.so")] == []
 
 
-@pytest.mark.parametrize(
-    ("status", "output", "verdict"),
-    [
-        (0, "ok   a\n12 passed, 0 failed\n", PASS),
-        (0, "0 passed, 0 failed\n", FAIL),
-        (0, "", FAIL),
-        (1, "FAIL a: 3 elements of q differ\n11 passed, 1 failed\n", FAIL),
-        (1, "12 passed, 0 failed\n", FAIL),
-        (3, "error: no GPU\n", FAIL),
-    ],
-)
-def test_the_harness_is_read(status, output, verdict) -> None:
-    check = plugin.read_harness(status, output)
-    assert check.verdict == verdict
-    assert verdict == PASS or f"exit code {status}" in check.reason
-
-
-@pytest.mark.plugin
-def test_the_harness_takes_the_cases(tmp_path, compiler) -> None:
-    """Written for the harness that is compiled here; without a GPU it reads them and says so."""
-    files = plugin.compile_plugin(compiler)
-    cases = plugin.harness_cases()
-    plugin.write_cases(tmp_path, cases)
-    assert len((tmp_path / "cases.txt").read_text().splitlines()) == 2 * len(cases)
-    status, output = run(*plugin.enqueue_command(files, tmp_path))
-    if find_gpu() is None:
-        assert (status, "no GPU" in output) == (3, True)
-    else:
-        assert plugin.read_harness(status, output).verdict == PASS
-
-
-def test_headers_that_are_not_there_are_named(monkeypatch, tmp_path, compiler_without_nvcc) -> None:
+def test_headers_that_are_not_there_are_named(monkeypatch, tmp_path, compiler) -> None:
     monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
-    with pytest.raises(Skipped, match=r"MISSING: .*expected TensorRT.s headers"):
-        plugin.compile_plugin(compiler_without_nvcc)
+    with pytest.raises(MissingError, match="expected TensorRT's headers"):
+        replace(compiler, folder=tmp_path).plugin()
