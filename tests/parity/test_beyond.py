@@ -134,7 +134,8 @@ def clip_instead(model: onnx.ModelProto) -> None:
     for function in model.functions:
         for node in function.node:
             if node.op_type == "Constant" and node.output[0] == "nan":
-                node.attribute[0].f = 0.5
+                half = onnx.numpy_helper.from_array(np.array(0.5, dtype=np.float32))
+                node.attribute[0].t.CopyFrom(half)
 
 
 def shorter_tables(model: onnx.ModelProto) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx_edits import in_blocks
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 import ropeexport
 from ropeexport.artifact import Artifact
 from ropeexport.bench.plain import export_plain
-from ropeexport.models.builtin_models import BuiltinOptions, flux_attention
+from ropeexport.models.example import Example
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -78,8 +81,20 @@ def test_tensorrt_gets_the_standards_attention_of_it(tmp_path: Path) -> None:
     assert made.build(impl="decomposed").attention == "fused"
 
 
+class Halves(nn.Module):
+    """A rope as Llama writes it, and attention without a mask."""
+
+    def forward(self, q, v, cos, sin):
+        first, second = q.chunk(2, dim=-1)
+        rotated = q * cos + torch.cat((-second, first), dim=-1) * sin
+        return scaled_dot_product_attention(rotated, rotated, v)
+
+
 def test_a_fused_file_has_blocks_where_they_are_asked_for(tmp_path: Path) -> None:
-    export_plain(flux_attention(BuiltinOptions(**SMALL)), tmp_path / "plain.onnx")
+    heads, table = torch.randn(1, 2, 6, 16), torch.randn(6, 8).repeat(1, 2)
+    axes = {"q": {2: "length"}, "v": {2: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
+    inputs = {"q": heads, "v": heads.clone(), "cos": table.cos(), "sin": table.sin()}
+    export_plain(Example(Halves().eval(), inputs, axes), tmp_path / "plain.onnx")
     made = ropeexport.fuse(tmp_path / "plain.onnx", tmp_path / "fused", attention="blocks")
     assert made.artifact is not None
     ops = [n.op_type for n in onnx.load(made.artifact.model_path).graph.node if n.domain]
