@@ -1,0 +1,126 @@
+"""Which angles are read from tables, and which stay as they are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fusion.graphs import FREQUENCIES, ROPE, X, assert_same, graph, has_exact_angles, ops
+
+from ropeexport.fusion.angles import exact_frequencies
+from ropeexport.fusion.fuse import Fused, fuse
+
+WHOLE, REAL = f"{X}, int64[length] pos", f"{X}, float[length] pos"
+ANGLE = "column = Unsqueeze({}, one) angle = Mul(column, frequencies)"
+WAVES = """
+  angles = Concat<axis = -1>(angle, angle)
+  cos = Cos(angles)
+  sin = Sin(angles)
+"""
+VALUES = (
+    f"{FREQUENCIES}, float[4] fast = {{2.0, 0.1, 0.01, 0.001}}, float eighth = {{0.125}}, "
+    "float half_number = {0.5}, float nought = {0.0}, float eight = {8.0}, float sixteen = {16.0}, "
+    "int64 seven = {7}"
+)
+
+
+def fused(
+    positions: str, inputs: str = WHOLE, frequencies: str = "frequencies", **options: int
+) -> Fused:
+    """Fuse a rope of what is made of ``pos``, which is called ``p``."""
+    angle = ANGLE.format("p").replace("frequencies", frequencies)
+    made = fuse(graph(positions + angle + WAVES + ROPE, inputs, values=VALUES), **options)
+    assert ops(made) == ["ApplyRopeCosSinHalfSingle"]
+    assert made.comparison.left == ()
+    return made
+
+
+CAST = "p = Cast<to = 1>(pos)"
+READ_FROM_TABLES = {
+    "whole": (CAST, WHOLE, "frequencies"),
+    "whole, at high frequencies": (CAST, WHOLE, "fast"),
+    "real": ("p = Identity(pos)", REAL, "frequencies"),
+    "floored": ("p = Floor(pos)", REAL, "fast"),
+    "interpolated": ("q = Cast<to = 1>(pos) p = Mul(q, eighth)", WHOLE, "frequencies"),
+    "divided": ("q = Cast<to = 1>(pos) p = Div(q, eight)", WHOLE, "frequencies"),
+    "negated": ("q = Cast<to = 1>(pos) p = Neg(q)", WHOLE, "fast"),
+    "interpolated, at high ones": ("q = Cast<to = 1>(pos) p = Mul(q, eighth)", WHOLE, "fast"),
+    "shifted by a whole number": ("q = Cast<to = 1>(pos) p = Add(q, eight)", WHOLE, "fast"),
+    "scaled up": ("p = Mul(pos, sixteen)", REAL, "frequencies"),
+    "in float64": ("q = Cast<to = 11>(pos) p = Cast<to = 1>(q)", WHOLE, "frequencies"),
+}  # fmt: skip
+AS_WRITTEN = {
+    "real, at high frequencies": ("p = Identity(pos)", REAL, "fast"),
+    "shifted by a fraction": ("q = Cast<to = 1>(pos) p = Add(q, half_number)", WHOLE, "fast"),
+    "made small and shifted": ("q = Mul(pos, eighth) p = Add(q, eight)", REAL, "fast"),
+}
+
+
+@pytest.mark.parametrize("name", [*READ_FROM_TABLES, *AS_WRITTEN])
+def test_angles_are_read_from_tables_where_those_hold_them(name: str) -> None:
+    positions, inputs, frequencies = (READ_FROM_TABLES | AS_WRITTEN)[name]
+    made = fused(positions, inputs, frequencies)
+    assert has_exact_angles(made) == (name in READ_FROM_TABLES)
+    assert_same(made)
+
+
+@pytest.mark.parametrize("half", [10, 16])
+@pytest.mark.parametrize("then", ["p = Identity(wide)", "p = Mul(wide, eighth)"])
+def test_positions_that_a_half_type_has_rounded_stay_rounded(half: int, then: str) -> None:
+    """Long ones that were neighbours are the same, and would be two again in the tables."""
+    rounded = f"q = Cast<to = 1>(pos) narrow = Cast<to = {half}>(q) wide = Cast<to = 1>(narrow)"
+    assert_same(fused(rounded + then))
+
+
+def test_an_angle_that_a_half_type_has_rounded_stays_as_it_is() -> None:
+    nodes = ANGLE.format("p") + "narrow = Cast<to = 10>(angle) rounded = Cast<to = 1>(narrow)"
+    waves = WAVES.replace("(angle, angle)", "(rounded, rounded)")
+    made = fuse(graph(CAST + nodes + waves + ROPE, WHOLE, values=VALUES))
+    assert made.comparison.left == ()
+    assert not has_exact_angles(made)
+    assert_same(made)
+
+
+def test_a_wave_of_one_frequency_is_no_table() -> None:
+    nodes = (
+        CAST + "column = Unsqueeze(p, one) angles = Mul(column, eighth)" + WAVES.split("\n", 2)[2]
+    )
+    model = graph(nodes + ROPE, WHOLE, values=VALUES)
+    assert not has_exact_angles(fuse(model))
+
+
+def test_tables_hold_the_positions_that_are_asked_for() -> None:
+    made = fused(CAST, max_position=2000)
+    (table,) = (n for n in made.model.graph if n.op_type == "RopeTable")
+    assert table.inputs[1].shape[0] == 2
+    assert made.comparison.max_position < 1024
+
+
+def test_frequencies_of_a_whole_base_are_made_exact() -> None:
+    exact = 10000.0 ** (-np.arange(4) / 4)
+    np.testing.assert_array_equal(exact_frequencies(exact.astype(np.float32).astype("f8")), exact)
+
+
+@pytest.mark.parametrize("change", [4.0, -4.0])
+@pytest.mark.parametrize("place", range(4))
+def test_frequencies_beside_those_of_a_base_are_taken_as_they_are(
+    place: int, change: float
+) -> None:
+    stored = (10000.0 ** (-np.arange(4) / 4)).astype(np.float32).astype("f8")
+    stored[place] *= 1.0 + change * 2.0**-23
+    np.testing.assert_array_equal(exact_frequencies(stored), stored)
+
+
+@pytest.mark.parametrize("stored", [[1.0], [1.0, 0.0], [1.0, -0.5], [-1.0, 0.5]])
+def test_numbers_that_are_powers_of_no_base_are_taken_as_they_are(stored: list[float]) -> None:
+    assert exact_frequencies(np.array(stored)).tolist() == stored
+
+
+def test_an_angle_that_something_else_reads_is_the_same_for_it() -> None:
+    """The cosines are an output too, which stays as it was written."""
+    nodes = CAST + ANGLE.format("p") + WAVES + ROPE + "twice = Mul(cos, eight)"
+    outputs = "float[batch, 2, length, 8] y, float[length, 8] cos, float[length, 8] twice"
+    made = fuse(graph(nodes, WHOLE, outputs, VALUES))
+    assert has_exact_angles(made)
+    assert [value.name for value in made.model.graph.outputs] == ["y", "cos", "twice"]
+    assert made.model.graph.outputs[1].producer().op_type == "Cos"
+    assert_same(made)
