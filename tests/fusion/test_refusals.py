@@ -294,17 +294,44 @@ def test_one_refusal_leaves_the_others() -> None:
     assert_same(fused, length=6)
 
 
-# no element has influence on another: nothing says that it is a rotation
+# no element has influence on another, or no pairs can be: nothing says that it is a rotation
+ROLLED = """
+  first = Slice(x, zero, one, last) rest = Slice(x, one, end, last)
+  turned = Concat<axis = -1>(rest, first)
+"""
 NONE = {
     "a scale and a sum": "p = Mul(x, cos) q = Mul(x, sin) y = Add(p, q)",
-    "products of x with itself": TURNED + "p = Mul(x, turned) q = Mul(x, sin) y = Add(p, q)",
+    "products of x with itself": TURNED
+    + "swapped = Concat<axis = -1>(b, a) p = Mul(x, swapped) q = Mul(turned, sin) y = Add(p, q)",
     "a single product": TURNED + "right = Mul(turned, sin) y = Add(x, right)",
+    "an odd head size": ROLLED + SUMMED,
+    "one axis": TURNED + SUMMED,
 }
+AXES = {"an odd head size": "batch, 2, length, 7", "one axis": "8"}
 
 
 @pytest.mark.parametrize("name", NONE)
 def test_what_is_no_rotation_is_not_even_found(name: str) -> None:
-    model = graph(NONE[name])
+    axes = AXES.get(name, "batch, 2, length, 8")
+    table = ", ".join(axes.split(", ")[-2:])
+    inputs = f"float[{axes}] x, float[{table}] cos, float[{table}] sin"
+    model = graph(NONE[name], inputs, f"float[{axes}] y")
+    fused = fuse(model)
+    assert fused.count.found == 0
+    assert_unchanged(fused, model)
+
+
+def test_a_shape_that_is_not_as_stated_is_no_rotation() -> None:
+    """The file says one head, and its nodes make two."""
+    one_head = X.replace("2", "1"), Y.replace("2", "1")
+    tiled = "shape = Shape(x) rank = Shape(shape) n = Add(rank, minus_two) "
+    tiled += "times = Concat<axis = 0>(one, n, one, one) twice = Tile(turned, times)"
+    model = graph(
+        TURNED + tiled + SUMMED.replace("turned", "twice"),
+        f"{one_head[0]}, float[length, 8] cos, float[length, 8] sin",
+        one_head[1],
+        "int64[1] minus_two = {-2}, float[batch, 1, length, 8] twice",
+    )
     fused = fuse(model)
     assert fused.count.found == 0
     assert_unchanged(fused, model)
