@@ -95,6 +95,22 @@ def test_tables_hold_the_positions_that_are_asked_for() -> None:
     assert made.comparison.max_position < 1024
 
 
+def test_angles_that_tables_do_not_hold_are_taken_back_by_name() -> None:
+    """Whatever the input is, the positions that are made of it lie beyond."""
+    angle = ANGLE.format("p")
+    nodes = "q = Add(pos, far) p = Cast<to = 1>(q)" + angle + WAVES + ROPE
+    model = graph(nodes, WHOLE, values=f"{VALUES}, int64 far = {{3000000}}")
+    made = fuse(model)
+    assert (made.count.found, made.count.replaced, made.count.refused) == (1, 1, ())
+    assert {refusal.node for refusal in made.comparison.left} == {"cos", "sin"}
+    for refusal in made.comparison.left:
+        assert refusal.reason.startswith("cannot be compared with the graph as it was: RopeTable ")
+        assert "positions beyond the tables" in refusal.reason
+    assert ops(made) == ["ApplyRopeCosSinHalfSingle"]
+    assert not has_exact_angles(made)
+    assert_same(made)
+
+
 def test_frequencies_of_a_whole_base_are_made_exact() -> None:
     exact = 10000.0 ** (-np.arange(4) / 4)
     np.testing.assert_array_equal(exact_frequencies(exact.astype(np.float32).astype("f8")), exact)
