@@ -95,6 +95,133 @@ def test_tables_hold_the_positions_that_are_asked_for() -> None:
     assert made.comparison.max_position < 1024
 
 
+def types(made: Fused, *op_types: str) -> list[str]:
+    return [node.op_type for node in made.model.graph if node.op_type in op_types]
+
+
+def test_positions_in_float32_are_not_cast() -> None:
+    made = fused("p = Floor(pos)", REAL)
+    assert types(made, "Cast") == []
+
+
+# angles in float64, which TensorRT does not have
+WIDE_ANGLE = "column = Unsqueeze(p, one) angle = Mul(column, wide)"
+WIDE = {
+    "cast from whole numbers": (f"p = Cast<to = 11>(pos) {WIDE_ANGLE}", WHOLE),
+    "cast from float32": (f"q = Floor(pos) p = Cast<to = 11>(q) {WIDE_ANGLE}", REAL),
+    "cast, then moved": (
+        f"r = Cast<to = 11>(pos) q = Unsqueeze(r, one) p = Squeeze(q, one) {WIDE_ANGLE}",
+        WHOLE,
+    ),
+    "cast, then interpolated": (
+        f"q = Cast<to = 11>(pos) p = Mul(q, wide_eighth) {WIDE_ANGLE}",
+        WHOLE,
+    ),
+    "cast, then shifted": (f"q = Cast<to = 11>(pos) p = Add(q, wide_eight) {WIDE_ANGLE}", WHOLE),
+    "given": (f"p = Identity(pos) {WIDE_ANGLE}", WHOLE.replace("int64", "double")),
+    "given and floored": (f"p = Floor(pos) {WIDE_ANGLE}", WHOLE.replace("int64", "double")),
+}
+WIDE_WAVES = {
+    "moved before": """
+      angles = Concat<axis = -1>(angle, angle)
+      wide_cos = Cos(angles) wide_sin = Sin(angles)""",
+    "moved after": """
+      half_cos = Cos(angle) half_sin = Sin(angle)
+      wide_cos = Concat<axis = -1>(half_cos, half_cos)
+      wide_sin = Concat<axis = -1>(half_sin, half_sin)""",
+    "scaled": """
+      half_cos = Cos(angle) half_sin = Sin(angle)
+      part_cos = Mul(half_cos, wide_eighth) part_sin = Mul(half_sin, wide_eighth)
+      wide_cos = Concat<axis = -1>(part_cos, part_cos)
+      wide_sin = Concat<axis = -1>(part_sin, part_sin)""",
+}
+
+
+@pytest.mark.parametrize("waves", WIDE_WAVES)
+@pytest.mark.parametrize("name", WIDE)
+def test_angles_in_float64_are_read_from_tables_in_float32(name: str, waves: str) -> None:
+    angle, inputs = WIDE[name]
+    back = "cos = Cast<to = 1>(wide_cos) sin = Cast<to = 1>(wide_sin)"
+    values = (
+        "double[4] wide = {1.0, 0.1, 0.01, 0.001}, double wide_eighth = {0.125}, "
+        "double wide_eight = {8.0}"
+    )
+    made = fuse(graph(angle + WIDE_WAVES[waves] + back + ROPE, inputs, values=values))
+    assert ops(made) == ["ApplyRopeCosSinHalfSingle"]
+    assert made.comparison.left == ()
+    assert has_exact_angles(made)
+    assert_same(made)
+
+
+# what is done to angles before their cosine: movement is done to the tables instead
+MOVED = {
+    "taken in another order": ("angles = Gather<axis = -1>(angle, order)", True),
+    "cut": ("twice = Concat<axis = -1>(angle, angle) angles = Slice(twice, zero, end, last)", True),
+    "in another shape": (
+        "twice = Concat<axis = -1>(angle, angle) flat = Unsqueeze(twice, zero) "
+        "angles = Squeeze(flat, zero)",
+        True,
+    ),
+    "split": (
+        "p_1, p_2 = Split<axis = -1, num_outputs = 2>(angle) "
+        "angles = Concat<axis = -1>(p_1, p_2, p_1, p_2)",
+        False,
+    ),
+    "negated": ("twice = Concat<axis = -1>(angle, angle) angles = Neg(twice)", False),
+    "scaled": ("twice = Concat<axis = -1>(angle, angle) angles = Mul(twice, eighth)", False),
+    "divided": ("twice = Concat<axis = -1>(angle, angle) angles = Div(twice, eight)", False),
+    "filled up": ("angles = Pad(angle, pads, nought)", False),
+    "joined with others": ("angles = Concat<axis = -1>(angle, others)", False),
+    "shifted": ("twice = Concat<axis = -1>(angle, angle) angles = Add(twice, eighth)", False),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_angles_are_moved_as_they_were(name: str) -> None:
+    moved, exact = MOVED[name]
+    nodes = CAST + ANGLE.format("p") + moved + " cos = Cos(angles) sin = Sin(angles)" + ROPE
+    values = (
+        f"{VALUES}, int64[8] order = {{0, 1, 2, 3, 0, 1, 2, 3}}, int64[4] pads = {{0, 0, 0, 4}}"
+    )
+    made = fuse(graph(nodes, f"{WHOLE}, float[length, 4] others", values=values))
+    assert made.count.replaced == 1
+    assert has_exact_angles(made) == exact
+    assert made.comparison.left == ()
+    assert_same(made)
+
+
+PRODUCTS = {
+    "the other way around": ("angle = Mul(frequencies, column)", True),
+    "frequencies of two axes": (
+        "row = Unsqueeze(frequencies, zero) angle = Mul(column, row)",
+        True,
+    ),
+    "frequencies that were cast": (
+        "wide = Cast<to = 11>(frequencies) row = Cast<to = 1>(wide) angle = Mul(column, row)",
+        True,
+    ),
+    "frequencies that were computed": ("row = Exp(frequencies) angle = Mul(column, row)", False),
+    "frequencies that are given": ("angle = Mul(column, given)", False),
+    "a quotient": ("angle = Div(column, frequencies)", False),
+    "a sum": ("angle = Add(column, frequencies)", False),
+    "positions for each pair": (
+        "four = Concat<axis = -1>(column, column, column, column) angle = Mul(four, frequencies)",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_angles_are_positions_times_frequencies(name: str) -> None:
+    product, exact = PRODUCTS[name]
+    nodes = CAST + "column = Unsqueeze(p, one)" + product + WAVES + ROPE
+    made = fuse(graph(nodes, f"{WHOLE}, float[4] given", values=VALUES))
+    assert made.count.replaced == 1
+    assert has_exact_angles(made) == exact
+    assert made.comparison.left == ()
+    assert_same(made)
+
+
 def test_angles_that_tables_do_not_hold_are_taken_back_by_name() -> None:
     """Whatever the input is, the positions that are made of it lie beyond."""
     angle = ANGLE.format("p")
