@@ -13,6 +13,7 @@ from fusion.graphs import FREQUENCIES, ROPE, X, Y, graph
 from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.rewrite import region_of
 from ropeexport.ops.forms import form_of
+from ropeexport.ops.rope_table import digit_tables
 
 POSITIONS = f"{X}, int64[length] pos"
 REALS = f"{X}, float[length] pos"
@@ -230,6 +231,41 @@ def test_what_another_operator_gives_is_the_same_on_both_sides() -> None:
     reason = compared(departed, before, values=values).reason
     assert reason is not None
     assert reason.startswith("departs")
+
+
+def test_a_choice_by_truth_is_tried_both_ways() -> None:
+    chosen = "chosen = Where(mask, column, other_column) real = Cast<to = 1>(chosen)"
+    before, after = (
+        nodes.replace("real = Cast<to = 1>(column)", chosen) for nodes in (BEFORE, WAVES + OP)
+    )
+    inputs = f"{POSITIONS}, bool[length, 1] mask"
+    values = f"{VALUES}, int64 other_column = {{3}}, int64 another = {{4}}"
+    assert compared(after, before, inputs, values).reason is None
+    for old, new in (("other_column)", "another)"), ("mask, column,", "mask, other_column,")):
+        reason = compared(after.replace(old, new), before, inputs, values).reason
+        assert reason is not None
+        assert reason.startswith("departs")
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_positions_of_a_table_are_rounded_where_a_half_type_says_so(rounded: bool) -> None:
+    half = "narrow = Cast<to = 10>(pos) made = Cast<to = 1>(narrow) column = Unsqueeze(made, one)"
+    before = BEFORE.replace("column = Unsqueeze(pos, one)", half)
+    whole = half if rounded else half.replace("to = 10", "to = 1")
+    after = f"""{whole} matrices = ropeexport.RopeTable(made, coarse, fine)
+      pe = Unsqueeze(matrices, two_axes)
+      y = ropeexport.ApplyRopeHalfSingle<pairing = "half">(x, pe)"""
+    values = f"{VALUES}, float[1] coarse = {{0.0}}, float[1] fine = {{0.0}}, "
+    values += "int64[2] two_axes = {0, 1}"
+    made = rewritten(after, values=values)
+    stored = graph(before, POSITIONS, values=VALUES).graph.initializers["frequencies"]
+    frequencies = stored.const_value.numpy().astype("f8")
+    for name, table in zip(("coarse", "fine"), digit_tables(frequencies), strict=True):
+        made.graph.initializers[name].const_value = ir.tensor(table)
+    (op,) = (node for node in made.graph if form_of(node.domain, node.op_type))
+    region = replace(region_of(op), data=(("x", made.graph.inputs[0]),))
+    reason = compare_regions(graph(before, POSITIONS, values=VALUES), made, [region])["y"].reason
+    assert (reason is None) == rounded
 
 
 def test_a_region_that_is_not_in_both_graphs_is_not_passed_over() -> None:

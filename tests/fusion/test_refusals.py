@@ -273,6 +273,16 @@ def test_what_cannot_be_compared_is_refused() -> None:
     assert_refused(model, reason)
 
 
+def test_what_has_no_known_type_is_refused() -> None:
+    nodes = "raw = other.table(pos) cos = ReduceMax(raw) sin = ReduceMin(raw)"
+    shapes = "float[length, 8] cos, float[length, 8] sin"
+    model = graph(nodes + ROPE, f"{X}, int64[length] pos", values=shapes)
+    raw = next(node.outputs[0] for node in model.graph if node.op_type == "table")
+    raw.shape, raw.type = ir.Shape(["length", 8]), None
+    reason = "cannot be compared with the graph as it was: the type of raw is not known"
+    assert_refused(model, reason)
+
+
 def test_one_refusal_leaves_the_others() -> None:
     """The one that departs is taken back alone."""
     other = """
