@@ -162,6 +162,23 @@ def test_axes_of_every_order_are_rotated(name: str) -> None:
     assert_same(fused)
 
 
+STORED = "float[50, 8] stored_cos, float[50, 8] stored_sin"
+TAKEN = {
+    "by positions": "cos = Gather(stored_cos, pos) sin = Gather(stored_sin, pos)",
+    "by the length": "n = Shape<start = 2, end = 3>(x) "
+    "cos = Slice(stored_cos, zero, n, zero) sin = Slice(stored_sin, zero, n, zero)",
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_tables_that_are_stored_are_taken(name: str) -> None:
+    nodes = TAKEN[name]
+    shapes = "float[length, 8] cos, float[length, 8] sin"
+    fused = fuse(graph(nodes + ROPE, f"{X}, {STORED}, int64[length] pos", values=shapes))
+    assert ops(fused) == ["ApplyRopeHalfSingle"]
+    assert_same(fused)
+
+
 def test_an_output_keeps_its_name() -> None:
     model = graph(ROPE + "z = Neg(y)", outputs=f"{Y}, {Y[:-1]}z")
     fused = fuse(model)

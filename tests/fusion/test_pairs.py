@@ -58,13 +58,28 @@ OTHERS = {
         ANGLES + ROPE + again(ANGLES + ROPE, "x").replace("Cos(", "Sin("),
         f"{X}, {X_2}, float[length] pos",
     ),
+    "tables that another half type has rounded": (
+        "half_cos = Cast<to = 10>(table) cos = Cast<to = 1>(half_cos)"
+        "half_cos_2 = Cast<to = 16>(table) cos_2 = Cast<to = 1>(half_cos_2)"
+        + ROPE
+        + again(ROPE, "x", "cos"),
+        f"{X}, {X_2}, float[length, 8] table, float[length, 8] sin",
+    ),
+    "tables in another order": (
+        "cos = Transpose<perm = [0, 1]>(table) cos_2 = Transpose<perm = [1, 0]>(table)"
+        + ROPE
+        + again(ROPE, "x", "cos"),
+        f"{X.replace('length', '8')}, {X_2.replace('length', '8')}, float[8, 8] table, "
+        "float[8, 8] sin",
+    ),
     "a second that needs the first": (
         ROPE + "x_2 = Gather<axis = 1>(y, three_heads)" + again(ROPE, "x"),
         f"{X}, {TABLES}",
     ),
     "the second output of a node": (
         "cos, cos_2 = Split<axis = 0, num_outputs = 2>(both)" + ROPE + again(ROPE, "x", "cos"),
-        f"{X}, {X_2}, float[6, 8] both, float[3, 8] sin",
+        f"{X.replace('length', '3')}, {X_2.replace('length', '3')}, float[6, 8] both, "
+        "float[3, 8] sin",
     ),
 }
 
@@ -77,8 +92,9 @@ def test_what_differs_stays_two_ops(name: str) -> None:
         "float[1] step = {1.0}, int64[3] three_heads = {0, 1, 0}"
     )
     outputs = OUTPUTS
-    if name == "the second output of a node":
-        inputs, outputs = (text.replace("length", "3") for text in (inputs, outputs))
+    if "length" not in inputs:
+        rows = "3" if "both" in inputs else "8"
+        outputs = outputs.replace("length", rows)
     fused = fuse(graph(nodes, inputs, outputs, values))
     assert (fused.count.found, fused.count.replaced) == (2, 2)
     assert len(ops(fused)) == 2
