@@ -119,7 +119,7 @@ class OneChoice(_Constant):
     @staticmethod
     def conditions(node: Any) -> list[tuple[int, str]]:
         """Return the condition of a choice for each side, and that of a filter."""
-        constants = {"ternary": ("True", "False"), "comp_if": ("False",)}.get(node.type, ())
+        constants = {"test": ("True", "False"), "comp_if": ("False",)}.get(node.type, ())
         return [(node.children.index("if") + 1, constant) for constant in constants]
 
     @classmethod
