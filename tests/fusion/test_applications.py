@@ -162,9 +162,68 @@ def test_axes_of_every_order_are_rotated(name: str) -> None:
     assert_same(fused)
 
 
+PARTS = "first = Slice(x, zero, half, last) second = Slice(x, half, end, last)"
+EACH = """
+  p = Mul(first, cos) q = Mul(second, sin) one_side = Sub(p, q)
+  r = Mul(second, cos) s = Mul(first, sin) other_side = Add(r, s)
+"""
+PAIRED = """
+  by_two = Reshape(x, pairs)
+  first = Gather<axis = -1>(by_two, nought)
+  second = Gather<axis = -1>(by_two, first_place)
+"""
+STACKED = """
+  column = Unsqueeze(one_side, last)
+  other_column = Unsqueeze(other_side, last)
+  both = Concat<axis = -1>(column, other_column)
+  y = Reshape(both, eight)
+"""
+ENTRIES = """
+  row = Gather<axis = -2>(matrices, nought) other_row = Gather<axis = -2>(matrices, first_place)
+  m00 = Gather<axis = -1>(row, nought) m01 = Gather<axis = -1>(row, first_place)
+  m10 = Gather<axis = -1>(other_row, nought) m11 = Gather<axis = -1>(other_row, first_place)
+  p = Mul(first, m00) q = Mul(second, m01) one_side = Add(p, q)
+  r = Mul(first, m10) s = Mul(second, m11) other_side = Add(r, s)
+"""
+FOUR = "float[length, 4] cos, float[length, 4] sin"
+BY_PARTS = {
+    "halves": (PARTS + EACH + "y = Concat<axis = -1>(one_side, other_side)", FOUR, "CosSinHalf"),
+    "neighbours": (PAIRED + EACH + STACKED, FOUR, "CosSin"),
+    "matrices": (PAIRED + ENTRIES + STACKED, "float[length, 4, 2, 2] matrices", ""),
+    "matrices of halves": (
+        PARTS + ENTRIES + "y = Concat<axis = -1>(one_side, other_side)",
+        "float[length, 4, 2, 2] matrices",
+        "Half",
+    ),
+    "complex numbers": (
+        PAIRED
+        + "cos = Gather<axis = -1>(polar, nought) sin = Gather<axis = -1>(polar, first_place)"
+        + EACH
+        + STACKED,
+        "float[length, 4, 2] polar",
+        "CosSin",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_PARTS)
+def test_a_rotation_of_two_sums_is_one_application(name: str) -> None:
+    nodes, tables, form = BY_PARTS[name]
+    values = (
+        "int64[5] pairs = {0, 0, 0, 4, 2}, int64[4] eight = {0, 0, 0, 8}, "
+        "int64 nought = {0}, int64 first_place = {1}"
+    )
+    fused = fuse(graph(nodes, f"{X}, {tables}", values=values))
+    assert (fused.count.found, fused.count.replaced) == (1, 1)
+    assert ops(fused) == [f"ApplyRope{form}Single"]
+    assert_same(fused)
+
+
 STORED = "float[50, 8] stored_cos, float[50, 8] stored_sin"
 TAKEN = {
     "by positions": "cos = Gather(stored_cos, pos) sin = Gather(stored_sin, pos)",
+    "by a part of the shape": "shape = Shape(x) n = Slice(shape, two, three, , one) "
+    "cos = Slice(stored_cos, zero, n, zero) sin = Slice(stored_sin, zero, n, zero)",
     "by the length": "n = Shape<start = 2, end = 3>(x) "
     "cos = Slice(stored_cos, zero, n, zero) sin = Slice(stored_sin, zero, n, zero)",
 }

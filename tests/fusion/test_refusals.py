@@ -123,6 +123,30 @@ def test_coefficients_that_are_no_table_are_refused(name: str) -> None:
     assert_refused(model, f"its coefficient {coefficient} is no slice of a table")
 
 
+PLACES = {
+    "one number for all cosines": (ROPE, f"{X}, float cos, float[length, 8] sin"),
+    "tables of more axes than data": (
+        TURNED
+        + "long_left = Mul(x, cos) left = Squeeze(long_left, zero)"
+        + "long_right = Mul(turned, sin) right = Squeeze(long_right, zero) y = Add(left, right)",
+        f"{X}, float[1, 1, 1, length, 8] cos, float[1, 1, 1, length, 8] sin",
+    ),
+    "tables for data in another order": (
+        TURNED
+        + "x_by_length = Transpose<perm = [0, 2, 1, 3]>(x) p = Mul(x_by_length, cos)"
+        + "turned_by_length = Transpose<perm = [0, 2, 1, 3]>(turned)"
+        + "q = Mul(turned_by_length, sin) left = Transpose<perm = [0, 2, 1, 3]>(p)"
+        + "right = Transpose<perm = [0, 2, 1, 3]>(q) y = Add(left, right)",
+        f"{X}, float[length, 1, 8] cos, float[length, 1, 8] sin",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_tables_that_no_op_could_take_as_they_are_are_refused(name: str) -> None:
+    assert_refused(graph(*PLACES[name]), "its coefficient m00 is no slice of a table")
+
+
 WIDER = "float[batch, 3, 2, length, 8]"
 LAYOUTS = {
     "five axes": (f"{WIDER} x, float[length, 8] cos, float[length, 8] sin", f"{WIDER} y"),
@@ -183,6 +207,7 @@ def test_rotary_embedding_that_an_op_can_take_is_fused(attribute: str) -> None:
     fused = fuse(graph(f"y = RotaryEmbedding{attribute}(x, cos, sin)", f"{X}, {HALVES}"))
     half = "" if attribute else "Half"
     assert ops(fused) == [f"ApplyRopeCosSin{half}Single"]
+    assert len(fused.model.graph) == 2  # what was there, and the op on the same data
     assert_same(fused)
 
 
@@ -310,6 +335,7 @@ ROLLED = """
   turned = Concat<axis = -1>(rest, first)
 """
 NONE = {
+    "one product twice": TURNED + "right = Mul(turned, sin) y = Add(right, right)",
     "a scale and a sum": "p = Mul(x, cos) q = Mul(x, sin) y = Add(p, q)",
     "products of x with itself": TURNED
     + "swapped = Concat<axis = -1>(b, a) p = Mul(x, swapped) q = Mul(turned, sin) y = Add(p, q)",

@@ -53,6 +53,13 @@ def test_opposite_arrays_have_cosine_minus_one() -> None:
     assert compare(-EXPECTED.astype(np.float32), EXPECTED, "float32").cosine == pytest.approx(-1)
 
 
+def test_zeros_are_in_the_direction_of_zeros_alone() -> None:
+    nothing = np.zeros(3)
+    assert compare(nothing.astype(np.float32), nothing, "float32").cosine == 1.0
+    assert compare(np.ones(3, np.float32), nothing, "float32").cosine == 0.0
+    assert compare(np.zeros(3, np.float32), np.ones(3), "float32").cosine == 0.0
+
+
 def test_excess_forgives_what_rtol_allows() -> None:
     got = (EXPECTED * 1.25).astype(np.float32)
     assert compare(got, EXPECTED, "float32", rtol=0.25).excess == 0.0

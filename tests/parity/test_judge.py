@@ -319,6 +319,14 @@ def test_references_are_functions_of_their_inputs(who: str, inputs: Arrays | Non
         judge(inputs=inputs, **{who: Counting()}).check_references()
 
 
+def test_references_that_only_large_cases_could_tell_are_not_asked() -> None:
+    record = manifest()
+    size = 1 << 26
+    axes = {"length": Axis(min=size, opt=size, max=size)}
+    large = judge(Counting(), manifest=record.model_copy(update={"axes": axes}), inputs=None)
+    large.check_references()
+
+
 def test_a_reference_that_changed_has_a_record() -> None:
     judged = judge()
     found = judged.failed("", "it changed")
@@ -341,4 +349,20 @@ def test_a_survey_hears_where_errors_lie() -> None:
     assert len(surveys) == 1
     surveys.clear()
     heard(runtime(), NOWHERE, judged)
+    assert surveys == []
+
+
+def test_an_output_without_positions_has_no_survey() -> None:
+    surveys: list[object] = []
+    record = manifest()
+    flat = SPEC.model_copy(update={"shape": (WIDTH,)})
+    record = record.model_copy(
+        update={"model": record.model.model_copy(update={"outputs": (flat,)})}
+    )
+
+    def summed(x: np.ndarray) -> np.ndarray:
+        return right(x).sum(axis=0)
+
+    judged = judge(summed, summed, manifest=record, surveyed=lambda *told: surveys.append(told))
+    assert heard(runtime(summed), judged=judged).status == "PASS"
     assert surveys == []
