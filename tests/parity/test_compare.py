@@ -81,6 +81,13 @@ def test_what_hides_a_failure_is_a_fault() -> None:
     )
 
 
+def test_what_was_not_compared_has_no_numbers() -> None:
+    nothing = compare(None, EXPECTED, "float32")
+    assert (nothing.elements, nothing.nans, nothing.worst, nothing.cosine) == (0, 0, None, 1.0)
+    assert {nothing.max_abs, nothing.excess, nothing.max_rel, nothing.max_ulps} == {0.0}
+    assert {nothing.rms, nothing.relative_l2, nothing.ulps_at_rms} == {0.0}
+
+
 def test_an_oracle_that_is_not_finite_proves_nothing() -> None:
     expected = EXPECTED.copy()
     expected[0, 0] = np.inf
