@@ -233,6 +233,25 @@ def test_what_another_operator_gives_is_the_same_on_both_sides() -> None:
     assert reason.startswith("departs")
 
 
+RANDOM = {
+    "RandomNormal": "noise = RandomNormal<shape = [1, 1]>()",
+    "RandomUniform": "noise = RandomUniform<shape = [1, 1]>()",
+    "RandomNormalLike": "noise = RandomNormalLike(steps)",
+    "Bernoulli": "halves = Mul(steps, number) noise = Bernoulli(halves)",
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_what_is_drawn_is_the_same_on_both_sides(name: str) -> None:
+    moved = f"steps = Cast<to = 1>(column) {RANDOM[name]} real = Add(steps, noise)"
+    before, after = (
+        nodes.replace("real = Cast<to = 1>(column)", moved) for nodes in (BEFORE, WAVES + OP)
+    )
+    assert compared(after, before).reason is None
+    departed = after.replace("Add(steps, noise)", "Sub(steps, noise)")
+    assert compared(departed, before).reason is not None
+
+
 def test_a_choice_by_truth_is_tried_both_ways() -> None:
     chosen = "chosen = Where(mask, column, other_column) real = Cast<to = 1>(chosen)"
     before, after = (

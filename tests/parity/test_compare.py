@@ -88,6 +88,17 @@ def test_what_was_not_compared_has_no_numbers() -> None:
     assert {nothing.rms, nothing.relative_l2, nothing.ulps_at_rms} == {0.0}
 
 
+def test_an_observer_hears_every_error_and_infinity_where_there_is_no_number() -> None:
+    got = EXPECTED.astype(np.float32)
+    got[0, 1], got[1, 2] = np.nan, 7.0
+    heard: list[tuple[int, list[float], list[float]]] = []
+    compare(got, EXPECTED, "float32", observer=lambda at, e, s: heard.append((at, [*e], [*s])))
+    ((start, errors, sizes),) = heard
+    assert start == 0
+    assert errors == [0.0, math.inf, 0.0, 0.0, 0.0, 1.0]
+    assert sizes[2:] == [4.0, 0.5, 0.0, 8.0]
+
+
 def test_an_oracle_that_is_not_finite_proves_nothing() -> None:
     expected = EXPECTED.copy()
     expected[0, 0] = np.inf
