@@ -195,6 +195,13 @@ BY_PARTS = {
         "float[length, 4, 2, 2] matrices",
         "Half",
     ),
+    "columns of matrices": (
+        "by_two = Reshape(x, pairs) first = Slice(by_two, zero, one, last) "
+        "second = Slice(by_two, one, two, last) p = Mul(columns, first) "
+        "q = Mul(second, other_columns) both = Add(p, q) y = Reshape(both, eight)",
+        "float[length, 4, 2] columns, float[length, 4, 2] other_columns",
+        "",
+    ),
     "complex numbers": (
         PAIRED
         + "cos = Gather<axis = -1>(polar, nought) sin = Gather<axis = -1>(polar, first_place)"
