@@ -142,6 +142,18 @@ def test_exact_frequencies_for_stored_ones_do_not_depart() -> None:
     assert outcome.worst > 1e-2
 
 
+def test_tables_that_are_no_angles_are_held_to_the_rounding_of_float64() -> None:
+    """There is no angle whose frequency may be another by a rounding of float32."""
+    inputs = f"{X}, float[length, 4] cos_angle, float[length, 4] sin_angle"
+    before = BEFORE.replace(WAVES, "")
+    assert compared(OP, before, inputs).reason is None
+    scaled = "scaled = Mul(sin_angle, next_to_one)" + OP.replace("(sin_angle", "(scaled")
+    values = f"{VALUES}, float next_to_one = {{1.00000012}}"
+    reason = compared(scaled, before, inputs, values).reason
+    assert reason is not None
+    assert reason.startswith("departs")
+
+
 @pytest.mark.parametrize(
     "moved",
     [
