@@ -46,6 +46,8 @@ NOT_EXPLAINED = "not looked at yet"
 _EXITS = ("return", "raise", "continue", "break")
 
 
+AGAIN = """; what
+former tests had killed already was not run again when tests were added (`--survivors`)"""
 PAGE_TEXT = """\
 # Mutation
 
@@ -64,7 +66,7 @@ on a copy of the project, with [cosmic-ray](https://cosmic-ray.readthedocs.io).
   it.
 
 A mutant is killed where a test fails, or its tests have not ended after {timeout} s, as with a loop
-that goes on for ever. At least {aim} must be. Of commit {commit}, {date}, seed {seed}:
+that goes on for ever. At least {aim} must be. Of commit {commit}, {date}, seed {seed}{again}:
 
 | mutants | tried | killed | late | share |
 | --- | --- | --- | --- | --- |
@@ -281,8 +283,8 @@ def run(config: dict[str, Any], known: dict[str, str]) -> dict[Mutant, str]:
     return {mutant: known[mutant.key] for mutant in tried}
 
 
-def page(config: dict[str, Any], outcomes: dict[Mutant, str]) -> str:
-    """Return the text of the page."""
+def page(config: dict[str, Any], outcomes: dict[Mutant, str], again: bool) -> str:
+    """Return the text of the page; ``again``: what former tests killed was not run again."""
     reasons = {entry["mutant"]: entry["why"] for entry in config.get("survivors", ())}
     guards = [mutant for mutant in outcomes if mutant.operator == GUARD]
     others = [mutant for mutant in outcomes if mutant.operator != GUARD]
@@ -303,6 +305,7 @@ def page(config: dict[str, Any], outcomes: dict[Mutant, str]) -> str:
         commit=git.stdout.strip(),
         date=time.strftime("%Y-%m-%d"),
         seed=config["seed"],
+        again=AGAIN if again else "",
         timeout=config["timeout_s"],
         aim=f"{config['aim']:.0%}",
         rows="\n".join(table),
@@ -327,7 +330,7 @@ def main() -> int:
         os.chdir(folder)
         os.environ["PYTHONPATH"] = folder
         outcomes = run(config, known)
-        text = page(config, outcomes)
+        text = page(config, outcomes, again)
         os.chdir(ROOT)
     PAGE.write_text(text)
     killed = len(outcomes) - list(outcomes.values()).count(SURVIVED)
