@@ -7,7 +7,8 @@ DEMO := out/demo
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin test-tools gpu-test bench long optimum clean
+.PHONY: help setup demo test check mutants format test-plugin test-tools gpu-test bench long mutation \
+  optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -58,8 +59,12 @@ bench: setup ## the CPU's side-by-side measurements, four runs, and docs/benchma
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.page
 
-long: setup ## what CI has no time for: the whole table of models, half an hour; commit its results
+long: setup ## what CI has no time for, half an hour each: the table of models, mutation; commit both
 	$(BIN)/python -m benchmarks.models
+	$(MAKE) mutation
+
+mutation: setup ## break fusion's guards and the bounds, place by place: tests must notice; docs/mutation.md
+	$(BIN)/python scripts/mutation.py
 
 optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
 	$(PYTHON) -m venv build/optimum

@@ -242,8 +242,9 @@ class _Draw:
         return found
 
     def _largest_angle(self) -> float:
+        """Return the largest that is finite: an infinite one would allow any difference."""
         angles = [
-            np.abs(self._old[x]).max(initial=0.0)
+            np.abs(self._old[x][np.isfinite(self._old[x])]).max(initial=0.0)
             for value in self._old
             if (node := value.producer()) is not None and is_standard(node, "Cos", "Sin")
             for x in node.inputs

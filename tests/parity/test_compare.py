@@ -53,6 +53,13 @@ def test_opposite_arrays_have_cosine_minus_one() -> None:
     assert compare(-EXPECTED.astype(np.float32), EXPECTED, "float32").cosine == pytest.approx(-1)
 
 
+def test_zeros_are_in_the_direction_of_zeros_alone() -> None:
+    nothing = np.zeros(3)
+    assert compare(nothing.astype(np.float32), nothing, "float32").cosine == 1.0
+    assert compare(np.ones(3, np.float32), nothing, "float32").cosine == 0.0
+    assert compare(np.zeros(3, np.float32), np.ones(3), "float32").cosine == 0.0
+
+
 def test_excess_forgives_what_rtol_allows() -> None:
     got = (EXPECTED * 1.25).astype(np.float32)
     assert compare(got, EXPECTED, "float32", rtol=0.25).excess == 0.0
@@ -72,6 +79,24 @@ def test_what_hides_a_failure_is_a_fault() -> None:
     assert compare(empty.astype(np.float32), empty, "float32").faults == (
         "empty: no elements to compare",
     )
+
+
+def test_what_was_not_compared_has_no_numbers() -> None:
+    nothing = compare(None, EXPECTED, "float32")
+    assert (nothing.elements, nothing.nans, nothing.worst, nothing.cosine) == (0, 0, None, 1.0)
+    assert {nothing.max_abs, nothing.excess, nothing.max_rel, nothing.max_ulps} == {0.0}
+    assert {nothing.rms, nothing.relative_l2, nothing.ulps_at_rms} == {0.0}
+
+
+def test_an_observer_hears_every_error_and_infinity_where_there_is_no_number() -> None:
+    got = EXPECTED.astype(np.float32)
+    got[0, 1], got[1, 2] = np.nan, 7.0
+    heard: list[tuple[int, list[float], list[float]]] = []
+    compare(got, EXPECTED, "float32", observer=lambda at, e, s: heard.append((at, [*e], [*s])))
+    ((start, errors, sizes),) = heard
+    assert start == 0
+    assert errors == [0.0, math.inf, 0.0, 0.0, 0.0, 1.0]
+    assert sizes[2:] == [4.0, 0.5, 0.0, 8.0]
 
 
 def test_an_oracle_that_is_not_finite_proves_nothing() -> None:

@@ -1,0 +1,102 @@
+"""The proof before an op is put in: whatever was recognised wrongly, the graph stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx_ir as ir
+import pytest
+from fusion.graphs import ROPE, graph
+
+from ropeexport.fusion.applications import Application, find
+from ropeexport.fusion.evaluation import Trial
+from ropeexport.fusion.layout import Layout
+from ropeexport.fusion.movement import Movement
+from ropeexport.fusion.probe import Selection
+from ropeexport.fusion.rewrite import Region, swap_in
+from ropeexport.fusion.tables import Tables
+from ropeexport.fusion.twins import Twins
+
+
+def swapped(model: ir.Model, *changes: Callable[[Application], Application]) -> Region | str:
+    """Find the application of a graph, change what was found, and put the op in its place."""
+    movement, trial = Movement(), Trial(model.graph, 23)
+    (application,), refused = find(model.graph, trial, movement, Twins(movement))
+    assert refused == []
+    for change in changes:
+        application = change(application)
+    return swap_in((application,), Tables(), trial, movement)
+
+
+def test_what_was_recognised_rightly_is_put_in() -> None:
+    model = graph(ROPE)
+    region = swapped(model)
+    assert isinstance(region, Region)
+    assert (region.name, region.replaces) == ("y", True)
+    assert region.op in list(model.graph)
+    assert model.graph.outputs[0].producer() is region.op
+
+
+def with_pairing(application: Application) -> Application:
+    return replace(application, rotary=replace(application.rotary, pairing="interleaved"))
+
+
+def with_rotations(application: Application) -> Application:
+    return replace(application, rotary=replace(application.rotary, is_rotation=True))
+
+
+def with_entry(place: int, **changes: object) -> Callable[[Application], Application]:
+    def change(application: Application) -> Application:
+        entries = list(application.rotary.entries)
+        entries[place] = replace(entries[place], **changes)
+        return replace(application, rotary=replace(application.rotary, entries=tuple(entries)))
+
+    return change
+
+
+def exchanged(application: Application) -> Application:
+    entries = application.rotary.entries[::-1]
+    return replace(application, rotary=replace(application.rotary, entries=entries))
+
+
+SECOND = Selection("slice", 4, 8)
+WRONG = {
+    "the pairing": with_pairing,
+    "tables that are no rotations": with_rotations,
+    "the order of the entries": exchanged,
+    "the sign of a sine": with_entry(1, factor=1.0),
+    "the sign of a cosine": with_entry(3, factor=-1.0),
+    "a factor": with_entry(2, factor=1.0 + 2.0**-20),
+    "the half of a table": with_entry(0, selection=SECOND),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_op_that_would_differ_is_not_put_in(name: str) -> None:
+    model = graph(ROPE)
+    before = ir.to_proto(model).SerializeToString()
+    reason = swapped(model, WRONG[name])
+    assert isinstance(reason, str)
+    assert reason.startswith("the op would differ by ")
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_an_op_of_another_shape_is_not_put_in() -> None:
+    nodes = "x = Slice(whole, zero, two, one)" + ROPE
+    inputs = "float[batch, 4, length, 8] whole, float[length, 8] cos, float[length, 8] sin"
+    model = graph(nodes, inputs)
+    before = ir.to_proto(model).SerializeToString()
+    reason = swapped(model, lambda found: replace(found, x=model.graph.inputs[0]))
+    assert reason == "the op would give shape (2, 4, 6, 8), the graph gives (2, 2, 6, 8)"
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_an_op_that_cannot_be_evaluated_is_not_put_in() -> None:
+    model = graph(ROPE)
+    before = ir.to_proto(model).SerializeToString()
+    blhd = Layout(4, (0, 2, 1, 3), (), 2)
+    reason = swapped(model, lambda found: replace(found, layout=blhd))
+    assert isinstance(reason, str)
+    assert reason.startswith("cannot be compared with the op: ")
+    assert ir.to_proto(model).SerializeToString() == before
