@@ -15,7 +15,7 @@ _SHOWN = 5
 
 def say_pass(name: str, did: str) -> None:
     """Print what a pass did; to the error output, which ``--json`` leaves free."""
-    click.echo(f"  {name:12} {did}", err=True)
+    click.echo(f"  {name:17} {did}", err=True)
 
 
 # why a range nobody gave is what it is

@@ -129,5 +129,5 @@ def test_verbose_prints_each_pass(tmp_path) -> None:
         assert quiet.stderr == ""
         told = CliRunner().invoke(cli, [*map(str, command), "--force", "--verbose"])
         lines = told.stderr.splitlines()
-        assert [line[2:14].strip() for line in lines] == [step.name for step in expected]
+        assert [line[2:19].strip() for line in lines] == [step.name for step in expected]
         assert any("1 of 1 rotary applications replaced" in line for line in lines)

@@ -285,4 +285,4 @@ def test_a_cache_is_right_where_its_own_branch_is_not(cached: Path) -> None:
             inputs["mask"] = np.zeros((1, 1, length, past + length), "f4")
             found, expected = compiled(inputs)[1], right.run(inputs)["out.1.key"]
             errors.append(np.abs(found - expected).max())
-    assert max(errors) > 1
+    assert not all(error <= 1 for error in errors)  # NaN too
