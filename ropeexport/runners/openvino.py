@@ -10,6 +10,9 @@ Where the first call of all is of one position, its attention gives wrong number
 call (2026.4, the standard's ``Attention`` alone suffices).  So a model is called once on zeros of
 two positions before anything else; who calls OpenVINO must do the same.
 
+Rarely it damages the memory of its process (2026.4.1, on a loaded machine: glibc's malloc check
+ends about one in 1,500 rounds of compiling a model, calling it in a thread and dropping it).
+
 Source: OpenVINO's documentation of ``INFERENCE_PRECISION_HINT``, of its CPU device ("inference
 precision") and of runtime information (``layerType``, ``runtimePrecision``).
 """
