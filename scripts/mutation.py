@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,9 +94,9 @@ class _Constant(Operator):
         return node
 
     @staticmethod
+    @abstractmethod
     def conditions(node: Any) -> list[tuple[int, str]]:
         """Return which children of a node are conditions, and what each is taken for."""
-        raise NotImplementedError
 
 
 class GuardOff(_Constant):
