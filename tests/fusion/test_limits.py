@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fusion.graphs import FREQUENCIES, ROPE, X, again, graph, has_exact_angles
+from fusion.graphs import ANGLES, FREQUENCIES, ROPE, X, again, graph, has_exact_angles
 
 from ropeexport.fusion.fuse import fuse
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.ops.rope_table import MAX_POSITION
 
-ANGLES = """
-  column = Unsqueeze(p, one)
-  real = Cast<to = 1>(column)
-  angle = Mul(real, frequencies)
-  angles = Concat<axis = -1>(angle, angle)
-  cos = Cos(angles)
-  sin = Sin(angles)
-"""
+OF_MADE = ANGLES.replace("(pos,", "(p,")
 VALUES = f"{FREQUENCIES}, int64 shift = {{5}}, int64 twice = {{2}}, int64 most = {{7}}"
 # what is made of positions, and the largest that an input may have then
 MADE = {
@@ -35,7 +28,7 @@ MADE = {
 def test_the_limit_is_what_an_input_may_have(name: str) -> None:
     nodes, limit = MADE[name]
     shapes = f"{VALUES}, int64[length] p"
-    fused = fuse(graph(nodes + ANGLES + ROPE, f"{X}, int64[length] pos", values=shapes))
+    fused = fuse(graph(nodes + OF_MADE + ROPE, f"{X}, int64[length] pos", values=shapes))
     assert has_exact_angles(fused)
     assert limits_of(fused.model) == Limits(MAX_POSITION, limit)
 
@@ -46,14 +39,14 @@ def test_positions_of_every_type_have_one(kind: str) -> None:
     floored = "whole = Floor(pos) p = Cast<to = 1>(whole)"
     nodes = floored if kind in ("float", "float16", "double") else "p = Identity(pos)"
     inputs = f"{X}, {kind}[length] pos, bool[length] mask"
-    fused = fuse(graph(nodes + ANGLES + ROPE, inputs, values=VALUES), max_position=200_000)
+    fused = fuse(graph(nodes + OF_MADE + ROPE, inputs, values=VALUES), max_position=200_000)
     assert has_exact_angles(fused)
     assert limits_of(fused.model) == Limits(200_703, 200_703)
 
 
 def test_all_tables_have_to_hold_it() -> None:
     """Each rope makes something else of the same positions."""
-    nodes = "p = Identity(pos) p_2 = Mul(pos, twice)" + ANGLES + ROPE + again(ANGLES + ROPE, "p")
+    nodes = "p = Identity(pos) p_2 = Mul(pos, twice)" + OF_MADE + ROPE + again(OF_MADE + ROPE, "p")
     outputs = "float[batch, 2, length, 8] y, float[batch, 2, length, 8] y_2"
     fused = fuse(graph(nodes, f"{X}, int64[length] pos", outputs, VALUES))
     assert fused.count.replaced == 2
