@@ -137,8 +137,10 @@ def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
     shares = []
     for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
-        finite = np.isfinite(rounded)  # float32 may overflow where float64 does not
-        own_error = _error(rounded[finite], y[finite]) if rounded.shape == y.shape else 0.0
+        own_error = 0.0
+        if rounded.shape == y.shape:
+            finite = np.isfinite(rounded) & np.isfinite(y)  # either may overflow where the other
+            own_error = _error(rounded[finite], y[finite])  # does not, which allows nothing
         allowed = _ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y)
         shares.append(_share(str(value.name), _error(x, y), allowed, _size(y)))
     return shares
@@ -159,8 +161,10 @@ def _error(x: Any, y: Any) -> float:
     if x.shape != y.shape:
         return math.inf
     differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-    errors = np.nan_to_num(np.abs(x - y)[differs], nan=math.inf)
-    sizes = np.abs(y[differs])
+    found, expected = x[differs], y[differs]
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        return math.inf
+    errors, sizes = np.abs(found - expected), np.abs(expected)
     masked = (sizes > _MASK) & (errors <= sizes * _ROUNDINGS * _SINGLE)
     return float(errors[~masked].max(initial=0.0))
 
