@@ -85,13 +85,14 @@ def _turns(
     sessions: list[onnxruntime.InferenceSession], inputs: dict[str, Any], rounds: int
 ) -> list[list[float]]:
     """Return the milliseconds of each session's turns; the first of each warms it up."""
-    turns: list[list[float]] = [[] for _ in sessions]
-    for _ in range(rounds + 1):
-        for session, found in zip(sessions, turns, strict=True):
-            start = time.perf_counter()
-            session.run(None, inputs)
-            found.append(1e3 * (time.perf_counter() - start))
-    return [found[1:] for found in turns]
+
+    def milliseconds(session: onnxruntime.InferenceSession) -> float:
+        start = time.perf_counter()
+        session.run(None, inputs)
+        return 1e3 * (time.perf_counter() - start)
+
+    turns = [[milliseconds(session) for session in sessions] for _ in range(rounds + 1)]
+    return [list(column) for column in zip(*turns[1:], strict=True)]
 
 
 if __name__ == "__main__":

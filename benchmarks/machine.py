@@ -1,15 +1,34 @@
-"""What a result was measured on, and the file that says so."""
+"""What a result was measured on, when and of which sources, and the file that says so."""
 
 from __future__ import annotations
 
 import json
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commit import measured
 from ropeexport import atomic, machine
-from ropeexport.packages import versions_of
+from ropeexport.machine import versions_of
+from ropeexport.trt.plugin_build import output_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def measured(*folders: str, root: Path = ROOT) -> dict[str, Any]:
+    """Return the date, the commit, and whether folders of the checkout differ from it.
+
+    Parameters
+    ----------
+    *folders : str
+        What decides the result besides the package itself, relative to the checkout.
+    root : Path
+        The checkout; without git in it, ``commit`` and ``changed`` are None.
+    """
+    git = ("git", "-C", str(root))
+    commit = output_of(*git, "rev-parse", "HEAD") or None
+    changed = commit and bool(output_of(*git, "status", "--porcelain", "ropeexport", *folders))
+    return {"date": date.today().isoformat(), "commit": commit, "changed": changed}
 
 
 def describe(*packages: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ropeexport.parity.records import Comparison, Report
 from ropeexport.parity.report import number
 
 RUNTIMES = ("onnxruntime", "EMULATED")  # the first, or what emulates it
-_FACTORIES = Path(models.__file__)
+FACTORIES = Path(models.__file__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Court:
         self._folders: dict[tuple[str, str], Path] = {}
 
     def __enter__(self) -> Self:
-        self._place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self.place = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,23 +64,24 @@ class Court:
 
     def control(self, kind: str, dtype: str) -> str:
         """Return what fails in a model that nobody broke; empty where nothing does."""
-        report = self._check(kind, dtype, lambda _: None, Options(seed=self._seed, count=40))
+        report = self.check(kind, dtype, lambda _: None, Options(seed=self._seed, count=40))
         return "; ".join(sorted({c.reason for c in report.comparisons if c.status == "FAIL"}))
 
     def trials(self, subject: Mutant | Equivalent) -> Iterator[Outcome]:
         """Try a mutant or an equivalent in each of its types."""
         options = Options(seed=self._seed, lengths=subject.lengths, count=subject.count)
         for dtype in subject.dtypes:
-            report = self._check(subject.kind, dtype, subject.edit, options)
+            report = self.check(subject.kind, dtype, subject.edit, options)
             judged = [c for c in report.comparisons if c.runtime in RUNTIMES]
-            yield _caught(subject, dtype, judged)
+            yield caught(subject, dtype, judged)
 
-    def _check(self, kind: str, dtype: str, edit: Edit, options: Options) -> Report:
-        reference = f"{_FACTORIES}:{kind}_{dtype}"
+    def check(self, kind: str, dtype: str, edit: Edit, options: Options) -> Report:
+        """Check a copy of an export, in ``place / "broken"``, with an edit made to its model."""
+        reference = f"{FACTORIES}:{kind}_{dtype}"
         if (kind, dtype) not in self._folders:
-            folder = self._folders[kind, dtype] = self._place / f"{kind}_{dtype}"
+            folder = self._folders[kind, dtype] = self.place / f"{kind}_{dtype}"
             export(reference, out=folder)
-        copy = self._place / "broken"
+        copy = self.place / "broken"
         shutil.copytree(self._folders[kind, dtype], copy, dirs_exist_ok=True)
         model = onnx.load(copy / "model.onnx")
         edit(model)
@@ -92,7 +93,8 @@ class Court:
         )
 
 
-def _caught(subject: Mutant | Equivalent, dtype: str, judged: list[Comparison]) -> Outcome:
+def caught(subject: Mutant | Equivalent, dtype: str, judged: list[Comparison]) -> Outcome:
+    """Say what became of a mutant, or of what is no fault, by its comparisons."""
     failed = [c for c in judged if c.status == "FAIL"]
     broken = next((c for c in failed if c.case is None or c.numbers is c.bound is None), None)
     if broken is not None:  # a file that no runtime loads is no seeded fault

@@ -11,18 +11,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
+    from ropeexport.api.making import Export as Export
+    from ropeexport.api.making import Fusion as Fusion
     from ropeexport.api.making import build as build
     from ropeexport.api.making import export as export
     from ropeexport.api.making import fuse as fuse
-    from ropeexport.api.measuring import bench as bench
+    from ropeexport.api.proving import bench as bench
     from ropeexport.api.proving import check as check
+    from ropeexport.api.proving import doctor as doctor
+    from ropeexport.api.proving import inspect as inspect
+    from ropeexport.api.proving import lint as lint
     from ropeexport.api.proving import locate as locate
     from ropeexport.api.proving import report as report
-    from ropeexport.api.reading import doctor as doctor
-    from ropeexport.api.reading import inspect as inspect
-    from ropeexport.api.reading import lint as lint
-    from ropeexport.api.results import Export as Export
-    from ropeexport.api.results import Fusion as Fusion
     from ropeexport.bench.records import Bench as Bench
     from ropeexport.doctor import Diagnosis as Diagnosis
     from ropeexport.errors import AxisRangeError as AxisRangeError
@@ -52,11 +52,8 @@ __version__ = "0.1.0"
 
 # every public name, once, by the module that has it
 _PUBLIC = {
-    "ropeexport.api.making": "build export fuse",
-    "ropeexport.api.measuring": "bench",
-    "ropeexport.api.proving": "check locate report",
-    "ropeexport.api.reading": "doctor inspect lint",
-    "ropeexport.api.results": "Export Fusion",
+    "ropeexport.api.making": "Export Fusion build export fuse",
+    "ropeexport.api.proving": "bench check doctor inspect lint locate report",
     "ropeexport.bench.records": "Bench",
     "ropeexport.doctor": "Diagnosis",
     "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ropeexport import atomic, manifest
 from ropeexport.errors import ManifestError, ModelFileError
 from ropeexport.manifest import Manifest
-from ropeexport.weights.integrity import check_weights
+from ropeexport.weights.safetensors_files import check_weights
 
 if TYPE_CHECKING:
     from ropeexport.onnx_files.onnx_file import OnnxFile

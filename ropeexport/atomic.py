@@ -54,8 +54,8 @@ def ended_cleanly() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    former = {n: handler for n, handler in former.items() if handler not in (None, signal.SIG_IGN)}
+    handlers = ((number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP))
+    former = {n: handler for n, handler in handlers if handler not in (None, signal.SIG_IGN)}
     try:
         for number in former:
             signal.signal(number, end)
@@ -105,7 +105,12 @@ def together(folder: Path, last: str) -> Iterator[Together]:
         yield files
         names = sorted({path.name for path in new.iterdir()} - {last})
         away = [folder / name for name in (last, *names, *files.dropped)]
-        _refuse_folders(away)
+        for path in away:
+            if path.is_dir():
+                raise UsageError(
+                    f"{path}: expected a file to replace, got a folder; move it away, or choose "
+                    "another output folder"
+                )
         _move(
             [(path, former / path.name) for path in away if os.path.lexists(path)]
             + [(new / name, folder / name) for name in (*names, last)]
@@ -138,19 +143,9 @@ def _move(moves: list[tuple[Path, Path]]) -> None:
         raise
 
 
-def _refuse_folders(paths: list[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            raise UsageError(
-                f"{path}: expected a file to replace, got a folder; move it away, or choose "
-                "another output folder"
-            )
-
-
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one step."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -159,7 +159,8 @@ class Child:
             if isinstance(event, Result):
                 return answer.model_validate_json(event.body)
             if isinstance(event, Failure):
-                raise _error(event)
+                kind = UnforeseenError if event.kind is None else getattr(errors, event.kind)
+                raise kind(event.text)
             if isinstance(event, Progress) and on_progress is not None:
                 on_progress(event.phase, event.fraction)
             if isinstance(event, Note) and on_note is not None:
@@ -261,10 +262,7 @@ class Channel:
         self.send(Note(text=text))
 
 
-Handlers = Mapping[type[Any], Callable[[Any, Channel], Record]]
-
-
-def serve(handlers: Handlers) -> None:
+def serve(handlers: Mapping[type[Any], Callable[[Any, Channel], Record]]) -> None:
     """Do a parent's requests, each by the function of its class, until there are no more.
 
     A function is given the request and the channel, and returns the answer.
@@ -278,19 +276,16 @@ def serve(handlers: Handlers) -> None:
     by_name = {kind.__name__: (kind, work) for kind, work in handlers.items()}
     for line in _requests():
         asked = _Asked.model_validate_json(line)
-        channel.send(_done(*by_name[asked.request], asked.body, channel))
-
-
-def _done(
-    kind: type[Record], work: Callable[[Any, Channel], Record], body: str, channel: Channel
-) -> Result | Failure:
-    try:
-        answer = work(kind.model_validate_json(body), channel)
-        return Result(body=answer.model_dump_json())
-    except RopeExportError as error:
-        return Failure(kind=_kind(error), text=str(error))
-    except Exception as error:  # the parent turns it into one line
-        return Failure(kind=None, text=f"{type(error).__name__}: {error}")
+        kind, work = by_name[asked.request]
+        event: Result | Failure
+        try:
+            answer = work(kind.model_validate_json(asked.body), channel)
+            event = Result(body=answer.model_dump_json())
+        except RopeExportError as error:
+            event = Failure(kind=_kind(error), text=str(error))
+        except Exception as error:  # the parent turns it into one line
+            event = Failure(kind=None, text=f"{type(error).__name__}: {error}")
+        channel.send(event)
 
 
 def _requests() -> IO[bytes]:
@@ -317,12 +312,6 @@ def _kind(error: RopeExportError) -> str:
 def _made_of_text(kind: type) -> bool:
     ours = [base for base in kind.__mro__ if base.__module__ == errors.__name__]
     return kind in ours and not any("__init__" in vars(base) for base in ours)
-
-
-def _error(failure: Failure) -> RopeExportError:
-    kind = UnforeseenError if failure.kind is None else getattr(errors, failure.kind)
-    error: RopeExportError = kind(failure.text)
-    return error
 
 
 def _how(code: int) -> str:

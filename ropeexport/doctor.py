@@ -8,11 +8,10 @@ from importlib.util import find_spec
 
 from ropeexport import __version__
 from ropeexport.errors import PluginError
+from ropeexport.machine import Gpu, cure_of, driver_version, find_gpu, version_of
 from ropeexport.manifest import Record
-from ropeexport.packages import cure_of, version_of
 from ropeexport.runners.registry import Runtime, chosen
-from ropeexport.trt import plugin_library, toolchain
-from ropeexport.trt.gpu import Gpu, driver_version, find_gpu
+from ropeexport.trt import plugin_build, plugin_library
 
 EXPORT_CURE = cure_of("torch")
 _GPU_CURE = "an NVIDIA GPU and its driver: sudo ubuntu-drivers install, or NVIDIA's installer"
@@ -57,8 +56,8 @@ def _items() -> Iterator[Item]:
     for runtime in chosen():
         yield from _runtime(runtime)
     yield _item("gpu", "running engines", _gpu_text(gpu) if gpu else None, _GPU_CURE)
-    yield _item("nvcc", "plugin build", _tool(toolchain.find_nvcc()), toolchain.NVCC_CURE)
-    yield _item("cmake", "plugin build", _tool(toolchain.find_cmake()), toolchain.CMAKE_CURE)
+    yield _item("nvcc", "plugin build", _tool(plugin_build.find_nvcc()), plugin_build.NVCC_CURE)
+    yield _item("cmake", "plugin build", _tool(plugin_build.find_cmake()), plugin_build.CMAKE_CURE)
     yield _item("plugin", "build --impl plugin", _plugin(), "ropeexport plugin build")
 
 
@@ -113,7 +112,7 @@ def _gpu_text(gpu: Gpu) -> str:
 
 
 def _tool(path: str | None) -> str | None:
-    release = toolchain.release_of(path) if path else ""
+    release = plugin_build.release_of(path) if path else ""
     return f"{release} ({path})" if release else None
 
 

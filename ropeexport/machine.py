@@ -1,31 +1,126 @@
-"""What a result was found on: the processor, the system and the packages."""
+"""What this machine has: packages, or the command that brings them, its processor and its GPU.
+
+The GPU is asked of the driver itself: no torch, no TensorRT.  Source: CUDA Driver API reference
+(cuInit, cuDriverGetVersion, cuDeviceGetName, cuDeviceGetAttribute).
+"""
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ropeexport
-from ropeexport.packages import versions_of
-from ropeexport.parity.records import Environment
-from ropeexport.runners.registry import distributions
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.errors import MissingError
 
 if TYPE_CHECKING:
+    from ropeexport.parity.records import Environment
     from ropeexport.runners.registry import Device
 
-_PACKAGES = ("numpy", "ml_dtypes", "onnx", "onnxscript", "torch")
+
+# what each set of pyproject.toml brings
+_SETS = {
+    "bench": ("openvino",),
+    "cpu": ("cloudpickle", "onnxruntime", "tensorrt-rtx"),
+    "export": ("onnxscript", "torch"),
+    "gpu": ("tensorrt",),
+    "models": ("diffusers", "transformers"),
+    "report": ("jinja2", "matplotlib"),
+}
+_BROUGHT_BY = {name: f"ropeexport[{set_}]" for set_, names in _SETS.items() for name in names} | {
+    "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
+    "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",
+}
+_DESCRIBED = ("numpy", "ml_dtypes", "onnx", "onnxscript", "torch")
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+_NAME_BYTES = 256
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def require(*names: str) -> None:
+    """Raise :class:`MissingError` with the command that brings the first package not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise MissingError(f"{name} is not installed; run: {cure_of(name)}")
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of what ``pip`` installed, imported or not; None: it installed no such."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # not here, or put on the path by hand
+        return None
+
+
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    return {name: found for name in distributions if (found := version_of(name))}
+
+
+def cure_of(name: str) -> str:
+    """Return the command that brings a package, or a flavour of TensorRT."""
+    return f"pip install '{_BROUGHT_BY.get(name, name)}'"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first NVIDIA GPU that the driver lists."""
+
+    name: str
+    compute_capability: str  # "8.9"
+    driver_cuda: str  # the newest CUDA that the driver runs, "13.0"
+
+
+def find_gpu() -> Gpu | None:
+    """Return the first GPU, or None where there is no driver or no device that answers."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor, version = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    failed = (  # each returns 0 where it succeeds; the first failure ends it
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, _NAME_BYTES, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+        or cuda.cuDriverGetVersion(ctypes.byref(version))
+    )
+    if failed:
+        return None
+    return Gpu(
+        name.value.decode(),
+        f"{major.value}.{minor.value}",
+        f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
+
+
+def driver_version(text: str | None = None) -> str:
+    """Return the driver's version, as a text or the kernel's own file has it; empty: unknown."""
+    if text is None:
+        text = _DRIVER.read_text() if _DRIVER.is_file() else ""
+    match = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", text)
+    return match[1] if match else ""
 
 
 def describe() -> Environment:
     """Return the environment of this process."""
+    from ropeexport.parity.records import Environment
+    from ropeexport.runners.registry import distributions
+
     return Environment(
         ropeexport=ropeexport.__version__,
         python=platform.python_version(),
         platform=platform.platform(),
         machine=platform.machine(),
-        packages=versions_of((*_PACKAGES, *distributions())),
+        packages=versions_of((*_DESCRIBED, *distributions())),
     )
 
 

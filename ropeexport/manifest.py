@@ -240,7 +240,13 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / FILE_NAME
     if not path.is_file():
-        _refuse_unfinished(folder)
+        left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
+        if left is not None:  # what a kill leaves while an export's files take their places
+            raise ManifestError(
+                f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it "
+                "was killed, or still runs; export again with --force and remove "
+                f"{left}, whose folder 'former' has the files of the export before it"
+            )
         raise ManifestError(
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
             "found none; run 'ropeexport export MODEL -o DIR' first"
@@ -272,17 +278,6 @@ def _refuse_newer(path: Path, text: bytes) -> None:
         raise ManifestError(
             f"{path}: expected schema {SCHEMA_VERSION} or older, got {version}, of ropeexport "
             f"{given.get('ropeexport', 'of another version')}; upgrade ropeexport, or export again"
-        )
-
-
-def _refuse_unfinished(folder: Path) -> None:
-    """Raise for what a kill leaves while an export's files take their places."""
-    left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
-    if left is not None:
-        raise ManifestError(
-            f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it was "
-            f"killed, or still runs; export again with --force and remove {left}, whose folder "
-            "'former' has the files of the export before it"
         )
 
 

@@ -42,19 +42,10 @@ class Mover:
 
 
 MOVERS = {
-    "Flatten": Mover("order"),
-    "Identity": Mover("order"),
-    "Reshape": Mover("order"),
-    "Squeeze": Mover("order"),
-    "Unsqueeze": Mover("order"),
+    **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), Mover("order")),
     "Transpose": Mover("elements"),
-    "Gather": Mover("some"),
-    "GatherElements": Mover("some"),
-    "GatherND": Mover("some"),
-    "Slice": Mover("some"),
-    "Split": Mover("some"),
-    "Expand": Mover("copies"),
-    "Tile": Mover("copies"),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "Split"), Mover("some")),
+    **dict.fromkeys(("Expand", "Tile"), Mover("copies")),
     "Concat": Mover("joined", None),
     "Pad": Mover("joined"),
     "ScatterElements": Mover("joined", (0, 2)),

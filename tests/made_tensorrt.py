@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import torch
 
+from ropeexport.machine import Gpu
 from ropeexport.manifest import EngineRecord, Profile, TensorSpec
-from ropeexport.runners.trt_session import Session
+from ropeexport.runners.trt import Session
+from ropeexport.trt.cache import RuntimeCache
 from ropeexport.trt.flavour import Capabilities, Flavour
-from ropeexport.trt.gpu import Gpu
-from ropeexport.trt.runtime_cache import RuntimeCache
 
 LONGEST = 8
 A_GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")

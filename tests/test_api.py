@@ -98,7 +98,7 @@ def test_a_verb_is_a_function_whatever_was_imported() -> None:
 
 @pytest.mark.parametrize("verb", [v for v in VERBS if v not in ("locate", "lint")])
 def test_options_have_the_names_of_the_command_line(verb: str) -> None:
-    command = import_module(f"ropeexport.cli.{main._COMMANDS[verb][0]}").command
+    command = main.cli.get_command(None, verb)
     function = inspect.signature(getattr(package, verb))
     keywords = set(function.parameters)
     if verb == "export":

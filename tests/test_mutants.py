@@ -80,17 +80,17 @@ def test_a_file_that_does_not_load_is_no_catch(court: Court) -> None:
 def test_a_fault_must_be_seen_at_every_output_that_it_names() -> None:
     failed = comparison("onnxruntime", 0, fails=True)
     one = Mutant("m", "", untouched, seen_at=(OUT,))
-    assert trial._caught(one, "fp16", [failed]).as_expected
+    assert trial.caught(one, "fp16", [failed]).as_expected
     two = Mutant("m", "", untouched, seen_at=(OUT, "q_rotated"))
-    assert not trial._caught(two, "fp16", [failed]).as_expected
+    assert not trial.caught(two, "fp16", [failed]).as_expected
 
 
 def test_an_equivalent_that_is_seen_is_none() -> None:
     failed = comparison("onnxruntime", 0, fails=True)
     same = Equivalent("e", "", untouched, unseen_at=(OUT,))
-    assert not trial._caught(same, "fp16", [failed]).as_expected
-    assert trial._caught(same, "fp16", [comparison("onnxruntime", 0)]).as_expected
-    assert not trial._caught(same, "fp16", []).as_expected
+    assert not trial.caught(same, "fp16", [failed]).as_expected
+    assert trial.caught(same, "fp16", [comparison("onnxruntime", 0)]).as_expected
+    assert not trial.caught(same, "fp16", []).as_expected
 
 
 @pytest.mark.parametrize(("text", "code"), [("no such fault", 1), ("output missing", 0)])

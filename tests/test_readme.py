@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import click
 from command_line import ROOT
 
 from ropeexport.cli import main
@@ -22,7 +23,7 @@ def commands(word: str) -> list[str]:
 
 def test_every_verb_is_in_the_table() -> None:
     rows = re.findall(r"^\| `(\w+)[^|]*\|", README, re.MULTILINE)
-    assert set(main._COMMANDS) <= set(rows)
+    assert set(main.cli.list_commands(click.Context(main.cli))) <= set(rows)
 
 
 def test_make_has_the_two_commands_and_every_target_that_is_named() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import ropeexport
-from ropeexport import atomic, manifest, profiles
+from ropeexport import atomic, manifest
+from ropeexport import axes as profiles
 from ropeexport.errors import ManifestError, UsageError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 

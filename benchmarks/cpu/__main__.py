@@ -7,13 +7,19 @@ whole runs, and a further one, ``check``, is held against the spread that they s
 
 from __future__ import annotations
 
+import json
 import os
+from datetime import date
 from pathlib import Path
 
 import click
 
-from benchmarks.cpu.parts import PARTS
-from benchmarks.cpu.runs import CHECK, FOLDER, MEASURED, PROCESSES, add
+from benchmarks import machine
+from benchmarks.cpu.parts import PARTS, measure, processes
+from benchmarks.cpu.runs import CHECK, FOLDER, MEASURED, Run
+from ropeexport import atomic
+
+PROCESSES = "processes"
 
 
 @click.command()
@@ -33,6 +39,19 @@ def main(
         for part in parts:
             click.echo(f"== {run}: {part}")
             add(output / f"{run}.json", part, rounds, repeats, threads)
+
+
+def add(path: Path, part: str, rounds: int, repeats: int, threads: int) -> None:
+    """Measure one part and put it into a run's file; engines are built in the first run alone."""
+    run: Run = json.loads(path.read_text()) if path.is_file() else {"parts": {}}
+    if part == PROCESSES:
+        run |= processes()
+    else:
+        builds = path.stem == MEASURED[0]
+        run["parts"][part] = measure(PARTS[part], rounds, repeats, threads, builds=builds)
+    run |= {"machine": machine.describe(), "date": date.today().isoformat()}
+    path.parent.mkdir(exist_ok=True)
+    atomic.write_text(path, json.dumps(run, indent=1) + "\n")
 
 
 def _chosen(option: str, text: str | None, known: list[str]) -> list[str]:

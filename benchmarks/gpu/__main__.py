@@ -11,18 +11,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu import records
 from benchmarks.gpu.compiler import find_compiler
 from benchmarks.gpu.contenders import contender_groups
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.engines import engines
 from benchmarks.gpu.exactness import exactness
 from benchmarks.gpu.kernel import Kernel
-from benchmarks.gpu.records import Check, Results, describe, open_results, reason_of, verdict_of
+from benchmarks.gpu.records import Check, Results, check_of_error, open_results, verdict_of
 from benchmarks.gpu.sanitizer import sanitizer
 from benchmarks.gpu.shapes import DTYPES, SHAPES
 from benchmarks.gpu.timing import Plan, bench
 from ropeexport import errors
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.machine import find_gpu
 
 PARTS = ("exactness", "sanitizer", "engines", "bench")
 
@@ -75,7 +76,7 @@ def main(
         if gpu is None or not torch.cuda.is_available():
             raise errors.MissingError(f"no NVIDIA GPU that torch {torch.__version__} sees")
         device, compiler = CudaDevice(), find_compiler(gpu.compute_capability.replace(".", ""))
-        path, results = open_results(out, describe(gpu))
+        path, results = open_results(out, records.describe(gpu))
         cases = [(shape, d) for shape in SHAPES if shape.name in shapes for d in dtypes]
 
         def timed() -> Iterator[Check]:
@@ -124,10 +125,8 @@ def run(parts: Mapping[str, Part], results: Results, path: Path) -> int:
 def _checks(part: Part) -> Iterator[Check]:
     try:
         yield from part()
-    except errors.MissingError as error:
-        yield Check(name="all", verdict="SKIPPED", reason=str(error))
     except Exception as error:  # a broken driver or tool may raise anything; the others go on
-        yield Check(name="all", verdict="FAIL", reason=reason_of(error))
+        yield check_of_error("all", error)
 
 
 def show(results: Results, console: Console) -> None:

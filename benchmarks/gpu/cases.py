@@ -16,7 +16,7 @@ from benchmarks.gpu.shapes import DTYPES
 from ropeexport.reference import rope_matrices
 
 # B, Hq, Hk, L, D, Bp, Hp
-_SHAPES = (
+SHAPES = (
     (1, 24, 24, 512, 128, 1, 1),
     (2, 24, 24, 65, 128, 2, 1),
     (2, 6, 6, 33, 64, 1, 6),  # matrices of each head
@@ -61,7 +61,7 @@ class Case:
 
 def sweep() -> Iterator[Case]:
     """Yield every case, those of one kind together."""
-    random = [random_case(shape, name) for shape in _SHAPES for name in DTYPES]
+    random = [random_case(shape, name) for shape in SHAPES for name in DTYPES]
     some = random[: 6 * len(DTYPES)]
     yield from random
     for offset in (1, 2, 8):

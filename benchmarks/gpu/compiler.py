@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from ropeexport import atomic
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.trt import toolchain
+from ropeexport.trt import plugin_build
 
 ROOT = Path(__file__).parents[2]
 NATIVE = Path(__file__).parent / "native"
@@ -71,20 +69,17 @@ class Compiler:
 
     def driver(self) -> Path:
         """Return the program that the sanitizer runs."""
+        sources = ("launch.cpp", "copy.cu", "driver.cpp")
         # two roundings on the host stay two
-        options = ("-Xcompiler=-ffp-contract=off",)
-        return self._linked(
-            "sanitizer_driver", "launch.cpp", "copy.cu", "driver.cpp", options=options
-        )
+        return self._linked("sanitizer_driver", *sources, options=["-Xcompiler=-ffp-contract=off"])
 
     def flashinfer(self, data: Path) -> Path:
         """Return FlashInfer's kernel as a library, from its headers in ``data/include``."""
         # its own CCCL goes before the toolkit's, as in its own build
         bundled = [data / "cccl" / part for part in ("libcudacxx/include", "cub", "thrust")]
         places = [*(place for place in bundled if place.is_dir()), data / "include"]
-        options = [*_SHARED, *(f"-I{place}" for place in places), str(NATIVE / "flashinfer.cu")]
-        make = self._nvcc(lambda: options)
-        return self._kept("libflashinfer_rope.so", make, *places)
+        options = [*_SHARED, *(f"-I{place}" for place in places), NATIVE / "flashinfer.cu"]
+        return self._kept("libflashinfer_rope.so", self._nvcc(lambda: options), *places)
 
     def plugin(self) -> tuple[Path, Path]:
         """Return the plugin library, and the harness that plays TensorRT for it."""
@@ -103,14 +98,14 @@ class Compiler:
         return library, harness
 
     def _cmake(self, folder: Path) -> None:
-        cmake = toolchain.find_cmake()
+        cmake = plugin_build.find_cmake()
         if cmake is None:
-            raise MissingError(f"cmake is not installed; run: {toolchain.CMAKE_CURE}")
-        headers = toolchain.header_folder()
+            raise MissingError(f"cmake is not installed; run: {plugin_build.CMAKE_CURE}")
+        headers = plugin_build.header_folder()
         objects = ";".join(map(str, self.objects()))
         run(
-            *(cmake, "-S", PLUGINS, "-B", folder, *toolchain.cmake_generator()),
-            f"-D{toolchain.HEADER_VARIABLE}={headers}",
+            *(cmake, "-S", PLUGINS, "-B", folder, *plugin_build.cmake_generator()),
+            f"-D{plugin_build.HEADER_VARIABLE}={headers}",
             f"-DCMAKE_CUDA_COMPILER={self.nvcc}",
             f"-DROPEEXPORT_LAUNCH_OBJECTS={objects}",
         )
@@ -120,7 +115,7 @@ class Compiler:
     def _object(self, name: str) -> Path:
         # line numbers do not change the machine code
         options = ("-c", "-DNDEBUG", "-lineinfo", _HIDDEN, *_WARNINGS)
-        source = str(PLUGINS / "src" / f"{name}.cu")
+        source = PLUGINS / "src" / f"{name}.cu"
         return self._kept(f"{name}.o", self._nvcc(lambda: [*options, *_includes(), source]))
 
     def _linked(self, name: str, *sources: str, options: Sequence[str]) -> Path:
@@ -153,7 +148,8 @@ class Compiler:
         return target
 
     def _key(self, *more: Path) -> str:
-        digest = hashlib.sha256(f"{self.architecture} {release(self.nvcc)} ".encode())
+        release = plugin_build.release_of(self.nvcc)
+        digest = hashlib.sha256(f"{self.architecture} {release} ".encode())
         for folder in (NATIVE, PLUGINS, *more):
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                 text = file.read_bytes()
@@ -163,17 +159,10 @@ class Compiler:
 
 def find_compiler(architecture: str) -> Compiler:
     """Return nvcc for a GPU; :class:`MissingError` where there is none."""
-    found = toolchain.find_nvcc()
+    found = plugin_build.find_nvcc()
     if found is None:
-        raise MissingError(f"nvcc is not installed; run: {toolchain.NVCC_CURE}, or set CUDACXX")
+        raise MissingError(f"nvcc is not installed; run: {plugin_build.NVCC_CURE}, or set CUDACXX")
     return Compiler(Path(found), architecture)
-
-
-@cache
-def release(nvcc: Path) -> str:
-    """Return the release of an nvcc, ``13.0``; empty where it does not say."""
-    match = re.search(r"release ([\d.]+)", run(nvcc, "--version"))
-    return match[1] if match else ""
 
 
 def run(*command: object) -> str:

@@ -44,7 +44,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Routine:
     """A way to rotate q and k.
 
     ``prepare`` makes a call for a set of inputs, in the layout that suits the contender; ``exact``
@@ -79,16 +79,17 @@ class Contender:
         return "; ".join(f"{name}: {text}" for name, a, b in named if (text := differing(a, b)))
 
 
-def own_forms(device: CudaDevice, kernel: Kernel) -> list[Contender]:
+Groups = dict[str, Callable[[], list[Routine]]]
+
+
+def own_forms(device: CudaDevice, kernel: Kernel) -> list[Routine]:
     """Return the kernel in each of its forms: matrices, tables, tables of pairs of halves."""
-    matrices, neighbours, halves = (
-        partial(kernel_call, device, kernel, tables=tables)
-        for tables in (None, "interleaved", "half")
-    )
+    prepare = partial(kernel_call, device, kernel)
+    neighbours, halves = (partial(prepare, tables=pairing) for pairing in ("interleaved", "half"))
     return [
-        Contender(OURS, matrices, exact=True),
-        Contender(f"{OURS}, tables", neighbours, coefficients="tables"),
-        Contender(f"{OURS}, tables, halves", halves, "half", "tables"),
+        Routine(OURS, prepare, exact=True),
+        Routine(f"{OURS}, tables", neighbours, coefficients="tables"),
+        Routine(f"{OURS}, tables, halves", halves, "half", "tables"),
     ]
 
 
@@ -113,14 +114,14 @@ def contender_groups(
     compiler: Compiler,
     flash_attention_file: Path | None = None,
     flashinfer_folder: Path | None = None,
-) -> dict[str, Callable[[], list[Contender]]]:
+) -> Groups:
     """Return what is timed together, in the order in which it is timed.
 
     The kernel, copies and eager come first; then torch.compile and each rival by itself: what may
     read beyond its arrays (FlashInfer) comes late, what takes longest to compile last.
     """
-    eager = Contender("eager", partial(_torch_call, seed_apply_rope), exact=True)
-    others: dict[str, Callable[[], list[Contender]]] = {
+    eager = Routine("eager", partial(_torch_call, seed_apply_rope), exact=True)
+    others: Groups = {
         "Liger": liger,
         "flash-attention": lambda: flash_attention(flash_attention_file),
         "FlashInfer": cache(lambda: flashinfer(device, compiler, flashinfer_folder)),
@@ -133,7 +134,7 @@ def contender_groups(
     }
 
 
-def compiled(mode: str | None = None) -> Contender:
+def compiled(mode: str | None = None) -> Routine:
     """Return torch.compile of the seed's function, in a mode of its own if one is named.
 
     ``fullgraph`` makes a graph break or too many recompilations an error, never a quiet eager run.
@@ -141,10 +142,10 @@ def compiled(mode: str | None = None) -> Contender:
     torch.compiler.reset()  # else the shapes before this one count against its recompilations
     rotate = torch.compile(seed_apply_rope, fullgraph=True, dynamic=False, mode=mode)
     name = "torch.compile" if mode is None else "torch.compile, max-autotune"
-    return Contender(name, partial(_torch_call, rotate))
+    return Routine(name, partial(_torch_call, rotate))
 
 
-def copies(device: CudaDevice | None = None, kernel: Kernel | None = None) -> list[Contender]:
+def copies(device: CudaDevice | None = None, kernel: Kernel | None = None) -> list[Routine]:
     """Return four ways to read and write as many bytes as the op; the fastest is the yardstick.
 
     The driver's own copy was reported slower in a CUDA graph for some sizes (pytorch#191284), and
@@ -172,12 +173,12 @@ def copies(device: CudaDevice | None = None, kernel: Kernel | None = None) -> li
         return Call(run, 2 * seen.nbytes, checked_again=False)
 
     return [
-        Contender(name, partial(prepare, move), captured=not name.endswith("launched"))
+        Routine(name, partial(prepare, move), captured=not name.endswith("launched"))
         for name, move in ways.items()
     ]
 
 
-def liger() -> list[Contender]:
+def liger() -> list[Routine]:
     """Return Liger's kernel; :class:`MissingError` where it cannot be imported."""
     try:
         function = import_module("liger_kernel.ops.rope").LigerRopeFunction
@@ -191,10 +192,10 @@ def liger() -> list[Contender]:
         moved = problem.data_bytes + sum(table.nbytes // 2 for table in tables)
         return Call(lambda: function.apply(q, k, *tables), moved, checked_again=False)
 
-    return [Contender("Liger", prepare, "half", "tables")]
+    return [Routine("Liger", prepare, "half", "tables")]
 
 
-def flash_attention(path: Path | None) -> list[Contender]:
+def flash_attention(path: Path | None) -> list[Routine]:
     """Return flash-attention's Triton rotary, both pairings, from a file or the package."""
     try:
         module = module_from(path) if path else import_module("flash_attn.ops.triton.rotary")
@@ -207,10 +208,8 @@ def flash_attention(path: Path | None) -> list[Contender]:
         tables = [x.flatten(0, 2).to(q.dtype) for x in (problem.cos, problem.sin)]
         batches, _, length, _ = problem.cos.shape
         starts = torch.arange(batches, device=q.device, dtype=torch.int32) * length
-        options = {
-            "interleaved": pairing == "interleaved",
-            "seqlen_offsets": starts if batches > 1 else 0,
-        }
+        offsets = starts if batches > 1 else 0
+        options = {"interleaved": pairing == "interleaved", "seqlen_offsets": offsets}
 
         def run() -> Outputs:
             q_out, k_out = (module.apply_rotary(x, *tables, **options) for x in (q, k))
@@ -231,7 +230,7 @@ def find_flashinfer(named: Path | None) -> Path:
     raise MissingError(f"no headers of FlashInfer in {named or 'a package'}: --flashinfer DIR")
 
 
-def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> list[Contender]:
+def flashinfer(device: CudaDevice, compiler: Compiler, named: Path | None) -> list[Routine]:
     """Return FlashInfer's kernel, both pairings, compiled from its headers."""
     library = ctypes.CDLL(str(compiler.flashinfer(find_flashinfer(named))))
     rotate = library.ropeexport_flashinfer
@@ -277,22 +276,22 @@ def by_token(x: Tensor) -> Tensor:
     return torch.empty(moved.shape, dtype=x.dtype, device=x.device).copy_(moved)
 
 
-def or_absent(name: str, make: Callable[[], list[Contender]]) -> list[Contender]:
+def or_absent(name: str, make: Callable[[], list[Routine]]) -> list[Routine]:
     """Return others' kernels; one not at hand stays in the table with its reason."""
     try:
         return make()
     except (MissingError, PluginError) as error:
         # of no kind: no form of the kernel is timed beside it
-        return [Contender(name, partial(_absent, str(error)), "", "")]
+        return [Routine(name, partial(_absent, str(error)), "", "")]
 
 
 def _absent(reason: str, _: Problem) -> Call:
     raise MissingError(reason)
 
 
-def _both_pairings(name: str, prepare: Callable[[str, Problem], Call]) -> list[Contender]:
+def _both_pairings(name: str, prepare: Callable[[str, Problem], Call]) -> list[Routine]:
     names = {"interleaved": name, "half": f"{name}, halves"}
-    return [Contender(names[p], partial(prepare, p), p, "tables") for p in names]
+    return [Routine(names[p], partial(prepare, p), p, "tables") for p in names]
 
 
 def _torch_call(rotate: Any, problem: Problem) -> Call:

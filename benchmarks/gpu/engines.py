@@ -55,17 +55,15 @@ def engines(
 
 
 def _proven(engine: Engine, environment: dict[str, str]) -> Check:
-    verdict = "FAIL"
     try:
         with Child(__name__, environment) as child:
             return child.ask(engine, Check)
     except errors.MissingError as error:
-        verdict, reason = "SKIPPED", str(error)
+        return Check(name=engine.name, verdict="SKIPPED", reason=str(error))
     except (errors.BuildError, errors.EngineError, CrashError) as error:
-        verdict, reason = engine.not_run, str(error)
+        return Check(name=engine.name, verdict=engine.not_run, reason=str(error))
     except errors.RopeExportError as error:
-        reason = str(error)
-    return Check(name=engine.name, verdict=verdict, reason=reason)
+        return Check(name=engine.name, verdict="FAIL", reason=str(error))
 
 
 def prove(engine: Engine, _: Channel) -> Check:

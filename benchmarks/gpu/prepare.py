@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import commit
+from benchmarks import machine
 from benchmarks.gpu.compiler import CARRIED, find_compiler
 from benchmarks.gpu.contenders import find_flashinfer
 from benchmarks.gpu.records import NOTE, SOURCES
@@ -40,7 +40,7 @@ def main(architecture: str, flashinfer: Path | None) -> None:
         raise SystemExit(error.exit_code) from error
     for former in set(CARRIED.iterdir()) - {path.parent for path in made}:
         shutil.rmtree(former)
-    atomic.write_text(NOTE, json.dumps(commit.measured(*SOURCES)) + "\n")
+    atomic.write_text(NOTE, json.dumps(machine.measured(*SOURCES)) + "\n")
     for script in (Path(__file__).parent / "plan").glob("*.*"):
         shutil.copy(script, CARRIED.parent)
     for path in made:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from benchmarks import commit, machine
+from benchmarks import machine
 from benchmarks.gpu.compiler import CARRIED, ROOT
 from ropeexport import atomic
 from ropeexport.errors import MissingError, UsageError, first_line
+from ropeexport.machine import Gpu
 from ropeexport.manifest import Record
-from ropeexport.trt.gpu import Gpu
+from ropeexport.trt.plugin_build import output_of
 
 NOTE = CARRIED.with_name("commit.json")  # the commit, for a machine without git
 SOURCES = ("benchmarks/gpu", "plugins", "tests/seed_functions.py")  # besides the package
-_PACKAGES = (
-    "triton",
-    "tensorrt-rtx",
-    "tensorrt",
-    "liger-kernel",
-    "flash-attn",
-    "flashinfer-python",
-)
+_RIVALS = ("triton", "liger-kernel", "flash-attn", "flashinfer-python")
 
 # REFUSED: by a runtime that does not name this GPU: no failure, and no proof
 Verdict = Literal["PASS", "FAIL", "SKIPPED", "REFUSED"]
@@ -98,16 +91,14 @@ class Results(BaseModel):
 
 def describe(gpu: Gpu) -> Results:
     """Return an empty result of this machine and checkout."""
-    origin = commit.measured(*SOURCES)
+    origin = machine.measured(*SOURCES)
     if origin["commit"] is None and NOTE.is_file():
         origin |= {key: json.loads(NOTE.read_text())[key] for key in ("commit", "changed")}
-    command = "nvidia-smi --query-gpu=driver_version --format=csv,noheader || true"
-    driver = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     return Results(
         gpu=gpu.name,
         compute_capability=gpu.compute_capability,
-        driver=driver.stdout.strip(),
-        machine=machine.describe(*_PACKAGES) | {"cuda_of_the_driver": gpu.driver_cuda},
+        driver=output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        machine=machine.describe(*_RIVALS) | {"cuda_of_the_driver": gpu.driver_cuda},
         **origin,
     )
 
@@ -149,13 +140,18 @@ def check_of(name: str, cases: int, failures: list[str]) -> Check:
 
 
 def guarded(name: str, work: Callable[[], Check]) -> Check:
-    """Return what a work finds, whatever it raises: what is missing is SKIPPED."""
+    """Return what a work finds, whatever it raises."""
     try:
         return work()
-    except MissingError as error:
-        return Check(name=name, verdict="SKIPPED", reason=str(error))
     except Exception as error:  # a tool or a driver that broke, or any call after one that did
-        return Check(name=name, verdict="FAIL", reason=reason_of(error))
+        return check_of_error(name, error)
+
+
+def check_of_error(name: str, error: Exception) -> Check:
+    """Return what an error says of a check: what is missing is SKIPPED."""
+    if isinstance(error, MissingError):
+        return Check(name=name, verdict="SKIPPED", reason=str(error))
+    return Check(name=name, verdict="FAIL", reason=reason_of(error))
 
 
 def reason_of(error: Exception) -> str:

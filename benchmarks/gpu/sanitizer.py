@@ -16,7 +16,7 @@ from benchmarks.gpu.compiler import Compiler, outcome
 from benchmarks.gpu.exactness import plugin_command
 from benchmarks.gpu.records import Check
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.trt.toolchain import find_cuda_tool
+from ropeexport.trt.plugin_build import find_cuda_tool
 
 TOOLS = {"memcheck": ("--leak-check", "full"), "initcheck": ()}
 

@@ -11,6 +11,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ropeexport.bench.device import count_sets as count_sets  # noqa: PLC0414  (for a sweep)
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 
@@ -77,11 +79,6 @@ def make_problem(shape: Shape, dtype: str, device: torch.device, seed: int) -> P
     cos, sin = angles.cos(), angles.sin()
     pe = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
     return Problem(data(shape.q_heads), data(shape.k_heads), cos, sin, pe)
-
-
-def count_sets(set_bytes: int, l2_bytes: int) -> int:
-    """Return how many sets of inputs to go round: the L2 is passed three times between two uses."""
-    return max(2, 1 + math.ceil(3 * l2_bytes / set_bytes))
 
 
 def module_from(path: Path) -> ModuleType:

@@ -6,17 +6,16 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from benchmarks.gpu.cases import MARK
-from benchmarks.gpu.contenders import COPY, Call, Contender, Outputs
+from benchmarks.gpu.contenders import COPY, Call, Groups, Outputs, Routine
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.records import Check, Timing, guarded, reason_of
 from benchmarks.gpu.shapes import Problem, Shape, count_sets, make_problem
 from ropeexport.errors import MissingError, UsageError
 
 _ARRAYS = 13  # what all contenders hold together for a set of inputs, in sizes of the inputs
-
-Groups = dict[str, Callable[[], list[Contender]]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Entrant:
     does not own them, and memory that is free goes to the next contender.
     """
 
-    contender: Contender
+    contender: Routine
     status: str = "TIMED"
     reason: str = ""
     calls: Sequence[Call] = ()
@@ -75,20 +74,19 @@ def bench(
     beside, as far as they do the same.
     """
     own = [contender for contender in next(iter(groups.values()))() if contender.is_ours]
+
+    def timed(name: str, case: tuple[Shape, str], make: Callable[[], list[Routine]]) -> Check:
+        return measure(device, name, case, beside(make(), own), plan)
+
     for group, make in groups.items():
         for shape, dtype in cases:
             name = f"{shape.name} {dtype}, {group}"
             # where the GPU is lost to this process, nothing works any more
-            yield guarded(
-                name,
-                lambda name=name, make=make, case=(shape, dtype): measure(
-                    device, name, case, beside(make(), own), plan
-                ),
-            )
+            yield guarded(name, partial(timed, name, (shape, dtype), make))
             device.release()
 
 
-def beside(contenders: Sequence[Contender], own: Sequence[Contender]) -> list[Contender]:
+def beside(contenders: Sequence[Routine], own: Sequence[Routine]) -> list[Routine]:
     """Return contenders behind those forms of the kernel that they are compared with."""
     kinds, names = {c.kind for c in contenders}, {c.name for c in contenders}
     return [*(c for c in own if c.kind in kinds and c.name not in names), *contenders]
@@ -98,7 +96,7 @@ def measure(
     device: CudaDevice,
     name: str,
     case: tuple[Shape, str],
-    contenders: Sequence[Contender],
+    contenders: Sequence[Routine],
     plan: Plan,
 ) -> Check:
     """Return the check of one shape, type and group of contenders, with their times.
@@ -219,18 +217,20 @@ def timings(entrants: Sequence[Entrant]) -> tuple[Timing, ...]:
 
 
 def _timing(entrant: Entrant, ours: Entrant | None, copies: Sequence[float]) -> Timing:
-    named = Timing(name=entrant.contender.name, status=entrant.status, reason=entrant.reason)
+    found = Timing(name=entrant.contender.name, status=entrant.status, reason=entrant.reason)
     if not entrant.rounds_us:
-        return named
-    update = {
-        "time_us": entrant.time_us,
-        "spread": max(entrant.rounds_us) / min(entrant.rounds_us) - 1,
-        "rounds_us": entrant.rounds_us,
-        "moved_bytes": entrant.calls[0].moved_bytes,
-        "copy_share": entrant.bandwidth / max(copies) if copies else None,
-    }
-    if ours is not None:
-        update["beside"] = ours.contender.name
-        update["ratio"] = entrant.time_us / ours.time_us
-        update["equal_bytes"] = ours.bandwidth / entrant.bandwidth
-    return named.model_copy(update=update)
+        return found
+    found = found.changed(
+        time_us=entrant.time_us,
+        spread=max(entrant.rounds_us) / min(entrant.rounds_us) - 1,
+        rounds_us=entrant.rounds_us,
+        moved_bytes=entrant.calls[0].moved_bytes,
+        copy_share=entrant.bandwidth / max(copies) if copies else None,
+    )
+    if ours is None:
+        return found
+    return found.changed(
+        beside=ours.contender.name,
+        ratio=entrant.time_us / ours.time_us,
+        equal_bytes=ours.bandwidth / entrant.bandwidth,
+    )

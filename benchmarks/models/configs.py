@@ -66,15 +66,14 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-_TEXT = {
-    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+_SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+_ENCODER = {**_SMALL, "intermediate_size": 64, "max_position_embeddings": 128}
+_TEXT = {**_ENCODER, **_ENDS, "num_key_value_heads": 2, "pad_token_id": 0}
 _GLM = {**_TEXT, "head_dim": 16}
 _GPT = {
-    "vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128,
-    "rotary_dim": 8, "bos_token_id": 1, "eos_token_id": 2,
+    **_ENDS, "vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128,
+    "rotary_dim": 8,
 }  # fmt: skip
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
@@ -96,9 +95,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         },
     },
     "modernbert": {
-        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 0,
-        "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2,
+        **_ENCODER, **_ENDS, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2,
         "local_attention": 8, "reference_compile": False,
     },
     "dinov3_vit": {
@@ -123,19 +120,11 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "seed_oss": _GLM,
     "nemotron": _TEXT,
     "codegen": {**_GPT, "n_ctx": 128},
-    "roformer": {
-        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "max_position_embeddings": 128,
-    },
+    "roformer": _ENCODER,
     "esm": {
-        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 1,
-        "mask_token_id": 3, "position_embedding_type": "rotary",
+        **_ENCODER, "pad_token_id": 1, "mask_token_id": 3, "position_embedding_type": "rotary",
     },
-    "falcon": {
-        "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "bos_token_id": 1, "eos_token_id": 2,
-    },
+    "falcon": {**_SMALL, **_ENDS},
     "mixtral": {**_TEXT, "num_local_experts": 2, "num_experts_per_tok": 1},
 }  # fmt: skip
 

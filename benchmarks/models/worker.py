@@ -14,7 +14,7 @@ from typing import Any
 
 import ropeexport
 from benchmarks.models.configs import example_of
-from ropeexport.api.results import Export
+from ropeexport.api.making import Export
 from ropeexport.errors import RopeExportError, first_line
 
 _RUNTIME = "onnxruntime"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +13,66 @@ from benchmarks.cpu.runs import Runs
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def table(headings: str, rows: Iterable[tuple[str, ...]], texts: int = 1) -> Iterator[str]:
+    """Yield a table as Markdown, and an empty line: some columns of texts, then numbers."""
+    names = headings.split("|")
+    yield f"| {' | '.join(names)} |"
+    yield f"|{' --- |' * texts}{' ---: |' * (len(names) - texts)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
 def process_lines(read: Runs) -> Iterator[str]:
     """Yield a table of exports and of the command line's start."""
     if any("exports" not in run for run in read.measured):
         return
-    yield "## Exporting, and starting the command line"
-    yield ""
+    yield from ("## Exporting, and starting the command line", "")
     yield "Wall time of processes, all runs together; imports are left out of the exports."
     yield ""
-    yield "| what | median s | best s |"
-    yield "| --- | ---: | ---: |"
-    for kind, label in (("exports", "export of FLUX attention, {}"), ("starts", "`{}`")):
-        for name in read.measured[0][kind]:
-            seconds = [value for run in read.measured for value in run[kind][name]]
-            median, best = statistics.median(seconds), min(seconds)
-            yield f"| {label.format(name)} | {median:.3f} | {best:.3f} |"
-    yield ""
+    labels = {"exports": "export of FLUX attention, {}", "starts": "`{}`"}
+    found = [(kind, name) for kind in labels for name in read.measured[0][kind]]
+    times = ((labels[kind].format(name), _seconds(read, kind, name)) for kind, name in found)
+    rows = ((label, f"{statistics.median(x):.3f}", f"{min(x):.3f}") for label, x in times)
+    yield from table("what|median s|best s", rows)
 
 
 def process_sentence(read: Runs) -> Iterator[str]:
     """Yield the same in a sentence, for README."""
-    plain, ours = (_median(read, "exports", name) for name in ("plain", "ropeexport"))
-    bare, command = (
-        _median(read, "starts", name) for name in ("python -c pass", "ropeexport --help")
+    plain, ours, bare, command = (
+        statistics.median(_seconds(read, kind, name))
+        for kind, name in (
+            *(("exports", "plain"), ("exports", "ropeexport")),
+            *(("starts", "python -c pass"), ("starts", "ropeexport --help")),
+        )
     )
     yield f"Exporting took {ours / plain:.2f} of the plain export's wall time (medians), and"
     yield f"`ropeexport --help` {command - bare:.2f} s more than `python -c pass`."
 
 
-def _median(read: Runs, kind: str, name: str) -> float:
-    return statistics.median(value for run in read.measured for value in run[kind][name])
+def _seconds(read: Runs, kind: str, name: str) -> list[float]:
+    return [value for run in read.measured for value in run[kind][name]]
 
 
 def build_lines(parts: dict[str, Any]) -> Iterator[str]:
     """Yield a table of the engines that were built, and why others were not."""
-    rows = [(name, impl, row) for name, part in parts.items() for impl, row in _builds(part)]
-    built = [(name, impl, row) for name, impl, row in rows if row["status"] == "BUILT"]
+    found = [(n, impl, row) for n in parts for impl, row in parts[n].get("builds", {}).items()]
+    built = [(name, impl, row) for name, impl, row in found if row["status"] == "BUILT"]
     if not built:
         return
-    yield "## Building engines"
-    yield ""
-    yield "| part | implementation | cold s | again s | engine MB |"
-    yield "| --- | --- | ---: | ---: | ---: |"
-    for name, impl, row in built:
-        yield (
-            f"| {name} | {impl} | {row['cold_seconds']:.1f} | {row['again_seconds']:.1f} | "
-            f"{row['engine_mb']:.1f} |"
-        )
-    yield ""
+    yield from ("## Building engines", "")
+    figures = ("cold_seconds", "again_seconds", "engine_mb")
+    rows = ((name, impl, *(f"{row[key]:.1f}" for key in figures)) for name, impl, row in built)
+    yield from table("part|implementation|cold s|again s|engine MB", rows, texts=2)
     flavours = {f"{row['flavour']} {row['version']}" for _, _, row in built}
     yield f"The whole command, `ropeexport build`, by {', '.join(sorted(flavours))}."
     if not any(row["timing_cache"] for _, _, row in built):
         yield "It measures nothing while it builds, so there is no timing cache that a second build"
         yield "could use: it finishes an engine's kernels when that is loaded, which needs a GPU."
-    for name, impl, row in rows:
+    for name, impl, row in found:
         if row["status"] != "BUILT":
             yield f"- {name}, {impl}: {row['status']}: {row['reason']}"
     yield ""
-
-
-def _builds(part: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield from part.get("builds", {}).items()
 
 
 def kernel_lines() -> Iterator[str]:
@@ -82,30 +81,26 @@ def kernel_lines() -> Iterator[str]:
     if not path.is_file():
         return
     record = json.loads(path.read_text())
-    yield "## Attention at once and in blocks"
-    yield ""
+    yield from ("## Attention at once and in blocks", "")
     yield (
         f"The two branches of `ropeexport::AttentionInBlocks` in onnxruntime, {record['date']}, "
         f"`python -m benchmarks.attention_kernels`: medians of {record['rounds']} turns, and the "
         "median of the ratio turn by turn. The second is taken from the length in bold on."
     )
     yield ""
-    yield "| type | length | at once ms | in blocks ms | ratio |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
-    for row in record["rows"]:
-        length = str(row["length"])
-        bold = f"**{length}**" if row["length"] == row["blocks_from"] else length
-        times = [statistics.median(row[f"{name}_ms"]) for name in ("at_once", "in_blocks")]
-        yield (
-            f"| {row['dtype']} | {bold} | {times[0]:.1f} | {times[1]:.1f} | {row['ratio']:.2f} |"
-        )
-    yield ""
+    yield from table("type|length|at once ms|in blocks ms|ratio", map(_kernel_row, record["rows"]))
+
+
+def _kernel_row(row: dict[str, Any]) -> tuple[str, ...]:
+    bold = "**" if row["length"] == row["blocks_from"] else ""
+    times = (statistics.median(row[f"{name}_ms"]) for name in ("at_once", "in_blocks"))
+    ratio = f"{row['ratio']:.2f}"
+    return row["dtype"], f"{bold}{row['length']}{bold}", *(f"{x:.1f}" for x in times), ratio
 
 
 def elsewhere_lines() -> Iterator[str]:
     """Yield the weightless export's table, and where further results are."""
-    yield "## Elsewhere"
-    yield ""
+    yield from ("## Elsewhere", "")
     weightless = RESULTS / "weightless.json"
     if weightless.is_file():
         yield from _weightless(json.loads(weightless.read_text()))
@@ -119,14 +114,12 @@ def elsewhere_lines() -> Iterator[str]:
 def _weightless(record: dict[str, Any]) -> Iterator[str]:
     yield "Export whose cost does not grow with the weights, `python -m benchmarks.weightless`:"
     yield ""
-    yield "| model | weights GB | seconds | peak MB | ONNX file MB |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
-    for name, row in record["cases"].items():
-        yield (
-            f"| {name} | {row['weights_bytes'] / 1e9:.2f} | {row['seconds']:.0f} | "
-            f"{row['peak_mb']:.0f} | {row['onnx_bytes'] / 1e6:.1f} |"
-        )
-    yield ""
+    rows = (
+        (name, f"{row['weights_bytes'] / 1e9:.2f}", f"{row['seconds']:.0f}",
+         f"{row['peak_mb']:.0f}", f"{row['onnx_bytes'] / 1e6:.1f}")
+        for name, row in record["cases"].items()
+    )  # fmt: skip
+    yield from table("model|weights GB|seconds|peak MB|ONNX file MB", rows)
     for name, row in record["cases"].items():
         if "added_mb" in row:
             yield f"{name}: beside them the export takes {row['added_mb']:.0f} MB; they are written"

@@ -18,7 +18,8 @@ from ropeexport import export
 from ropeexport.dtypes import float_type
 from ropeexport.machine import memory_mb
 from ropeexport.models.example import Example
-from ropeexport.models.hub.load import diffusers_example, skeleton_of
+from ropeexport.models.hub.load import diffusers_example
+from ropeexport.weights.references import skeleton
 
 CLASS = "FluxTransformer2DModel"
 
@@ -27,7 +28,7 @@ def main(how: str, folder: Path, config: dict[str, Any]) -> None:
     """Export by ``ours``, ``plain`` or from ``memory``; print seconds, peak megabytes and sizes."""
     warnings.simplefilter("ignore")
     if how == "prepare":
-        module = diffusers_example(CLASS, config, torch.float16, skeleton_of).module
+        module = diffusers_example(CLASS, config, torch.float16, skeleton).module
         print(json.dumps({"weights_bytes": write_sparse(module, folder / "model.safetensors")}))
         return
     start = time.perf_counter()
@@ -39,7 +40,7 @@ def main(how: str, folder: Path, config: dict[str, Any]) -> None:
 
 
 def _ours(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    made = diffusers_example(CLASS, config, torch.float16, skeleton_of)
+    made = diffusers_example(CLASS, config, torch.float16, skeleton)
     example = Example(
         made.module, made.inputs, made.dynamic_axes, constants=made.constants, weights=folder
     )

@@ -1,19 +1,17 @@
-"""``export``, ``fuse`` and ``build``: what writes an output folder."""
+"""``export``, ``fuse`` and ``build``: what writes an output folder, and what is returned of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-from ropeexport.api.given import ModelOptions, example_of, left_as_it_was, named, source_of
-from ropeexport.api.results import Export, Fusion
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
-from ropeexport.manifest import EngineRecord, InputRole
+from ropeexport.machine import require
+from ropeexport.manifest import EngineRecord, InputRole, Manifest, Refusal, RopeCount, Source
 from ropeexport.ops.names import ATTENTION_IN_BLOCKS
-from ropeexport.packages import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +20,10 @@ if TYPE_CHECKING:
     from ropeexport.exporting.passes import Say
     from ropeexport.models.axes import Given
     from ropeexport.models.example import Example
+    from ropeexport.models.sources import Module
+    from ropeexport.parity.records import Report
     from ropeexport.trt.build import Choice
+
 
 Shapes = str | Mapping[str, Sequence[int]]
 AttentionForm = Literal["standard", "blocks"]
@@ -156,7 +157,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     from ropeexport import atomic, manifest
     from ropeexport.exporting.exporter import export_example
     from ropeexport.models.axes import check_names, with_given
-    from ropeexport.models.example import checked
+    from ropeexport.models.example import checked, evaluated, unchanged
     from ropeexport.parity.options import several
 
     check_names("roles", roles or {}, "{input: what it holds}")
@@ -176,9 +177,10 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
                 f"{', '.join(model)}: only for a MODEL that is named, not for a module"
             )
         example = example_of(module, kwargs, dynamic_axes, place)
-        source = source_of(example)
+        kind = type(example.module)
+        source = Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}")
         held = example if place is None else module
-    with left_as_it_was(example.module):
+    with unchanged(example.module), evaluated(example.module):
         example = checked(example)
         example = replace(
             example,
@@ -368,8 +370,192 @@ def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:
 
 
 def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:
-    from ropeexport.profiles import parse_shapes
+    from ropeexport.axes import parse_shapes
 
     if isinstance(given, str):
         return parse_shapes(given)
     return {name: tuple(shape) for name, shape in given.items()} if given else None
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export wrote; one rotary application is a q/k pair, or one tensor rotated alone.
+
+    Parameters
+    ----------
+    artifact : Artifact
+        The output folder as one object.
+    module : optional
+        What it was exported from, held as it is and not copied.
+    """
+
+    artifact: Artifact
+    module: Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.artifact.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """What ``manifest.json`` says."""
+        return self.artifact.manifest
+
+    @property
+    def found(self) -> int:
+        """Rotary applications that the module has."""
+        return self.manifest.model.recognition.found
+
+    @property
+    def replaced(self) -> int:
+        """Those that are an op in the file."""
+        return self.manifest.model.recognition.replaced
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """Those that are left as they were, each with its reason."""
+        return self.manifest.model.recognition.refused
+
+    def build(self, **options: Any) -> EngineRecord:
+        """Build the engine, see :func:`ropeexport.build`."""
+        return build(self.folder, **options)
+
+    def check(self, **options: Any) -> Report:
+        """Check the folder against the module that it was exported from.
+
+        The options are those of :func:`ropeexport.check`.
+        """
+        from ropeexport.api.proving import check
+
+        return check(self.folder, **{"module": self.module, **options})
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What ``fuse`` found in a file, and wrote where there was something to replace.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the output folder is, or would be.
+    artifact : Artifact or None
+        The output folder as one object; None: nothing was replaced, and nothing written.
+    count : RopeCount
+        Rotary applications that were found, replaced and refused.
+    """
+
+    folder: Path
+    artifact: Artifact | None
+    count: RopeCount
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What ``manifest.json`` says, where it was written."""
+        return self.artifact.manifest if self.artifact is not None else None
+
+    @property
+    def found(self) -> int:
+        """Rotary applications that the file has."""
+        return self.count.found
+
+    @property
+    def replaced(self) -> int:
+        """Those that are an op in the new file."""
+        return self.count.replaced
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """Those that are left as they were, each with its reason."""
+        return self.count.refused
+
+    def build(self, **options: Any) -> EngineRecord:
+        """Build the engine, see :func:`ropeexport.build`."""
+        return build(self._written(), **options)
+
+    def check(self, **options: Any) -> Report:
+        """Check the folder against the file that it is made of, see :func:`ropeexport.check`."""
+        from ropeexport.api.proving import check
+
+        return check(self._written(), **options)
+
+    def _written(self) -> Path:
+        if self.artifact is None:
+            raise UsageError(f"{self.folder}: nothing was replaced, so nothing was written")
+        return self.folder
+
+
+class ModelOptions(TypedDict, total=False):
+    """What a MODEL that is named may be given: sizes and type, or the config of its class."""
+
+    batch: int
+    heads: int
+    head_dim: int
+    length: int
+    dtype: str
+    config: str | Path
+
+
+def named(model: str, given: ModelOptions) -> tuple[Example, Source]:
+    """Load a MODEL that is named, with the options that are its own."""
+    from ropeexport.models import sources
+    from ropeexport.models.builtin_models import BUILTINS, BuiltinOptions
+    from ropeexport.models.hub.load import is_library_model
+
+    sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
+    config = sizes.pop("config", None)
+    dtype = sizes.pop("dtype", None) if is_library_model(model) else None
+    if sizes and model not in BUILTINS:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+        raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
+    place = Path(config) if config is not None else None
+    return sources.load(model, BuiltinOptions(**sizes), place, dtype)
+
+
+def example_of(
+    module: nn.Module | Callable[[], nn.Module] | Example,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None,
+    weights: Path | None,
+) -> Example:
+    """Return a module and its arguments as an example; what is an example already, as it is."""
+    from ropeexport.models.example import Example
+    from ropeexport.models.input_tree import has_tensor
+
+    if isinstance(module, Example):
+        if any(x is not None for x in (kwargs, dynamic_axes, weights)):
+            raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
+        return module
+    if not isinstance(kwargs, Mapping):
+        given = "none" if kwargs is None else type(kwargs).__name__
+        raise UsageError(
+            f"kwargs: expected the arguments of forward by name, {{'x': tensor}}, got {given}"
+        )
+    inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
+    return Example(
+        module=_module(module, weights),
+        inputs=inputs,
+        dynamic_axes=dynamic_axes or {},
+        constants={name: value for name, value in kwargs.items() if name not in inputs},
+        weights=weights,
+    )
+
+
+def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> nn.Module:
+    from torch import nn
+
+    from ropeexport.weights.references import skeleton
+    from ropeexport.weights.safetensors_files import find
+
+    if weights is None:
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
+        return module
+    if isinstance(module, nn.Module):
+        raise UsageError(
+            "module: with weights, expected a callable that makes the module, so that no weight "
+            f"takes memory; got a {type(module).__name__} that is made already"
+        )
+    if not find(weights):
+        raise UsageError(f"weights: no safetensors file in {weights}")
+    return skeleton(module)

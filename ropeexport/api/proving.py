@@ -1,17 +1,25 @@
-"""``check``, ``locate`` and ``report``: how far an output folder is from what it was made of."""
+"""``check``, ``locate``, ``report`` and ``bench``, and ``inspect``, ``lint`` and ``doctor``.
+
+How far an output folder is from what it was made of, what it costs, and what only looks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, UsageError
-from ropeexport.packages import require as require_packages
+from ropeexport.machine import require as require_packages
 
 if TYPE_CHECKING:
+    from ropeexport.bench.records import Bench
+    from ropeexport.doctor import Diagnosis
+    from ropeexport.lint.lint import Lint
     from ropeexport.models.sources import Module
+    from ropeexport.onnx_files.inspection import Inspection
     from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
     from ropeexport.parity.running import Listener
@@ -117,9 +125,6 @@ def run_check(
     *,
     module: Module | None = None,
     locate: bool = False,
-    html: str | Path | None = None,
-    markdown: str | Path | None = None,
-    junit: str | Path | None = None,
     listener: Listener | None = None,
     **choices: Any,
 ) -> Report:
@@ -127,8 +132,7 @@ def run_check(
     from ropeexport.parity.options import Options, several
     from ropeexport.parity.running import Silent
 
-    forms = {"html": html, "markdown": markdown, "junit": junit}
-    if html is not None:
+    if choices["html"] is not None:
         require_packages("jinja2", "matplotlib")
     options = Options(
         seed=choices["seed"],
@@ -149,7 +153,11 @@ def run_check(
         report = _check_files(folder, Path(candidate), options, locate, heard)
     else:
         report = _check_folder(folder, module, options, locate, heard)
-    _write(report, forms, folder)
+    if locate and report.verdict == "FAIL":
+        count = len(report.locations)
+        plural = "s" * (count != 1)
+        heard.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
+    _write(report, folder, **{name: choices[name] for name in ("html", "markdown", "junit")})
     return report
 
 
@@ -197,8 +205,8 @@ def locate(
     if report is None:
         return check(path, candidate, module=module, locate=True, **options)
     if candidate is not None:
-        from ropeexport.locate.files import check_shared, locate_files
-        from ropeexport.parity.check_files import onnx_of
+        from ropeexport.locate.taps import check_shared, locate_files
+        from ropeexport.parity.onnx_reference import onnx_of
 
         check_shared(Path(path), Path(candidate))
         return locate_files(onnx_of(Path(path)), onnx_of(Path(candidate)), report)
@@ -239,8 +247,160 @@ def report(
     from ropeexport.report import view
 
     found = view.read(Path(path))
-    _write(found, {"html": html, "markdown": markdown, "junit": junit}, Path(path))
+    _write(found, Path(path), html=html, markdown=markdown, junit=junit)
     return found
+
+
+def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
+    path: str | Path,
+    *,
+    against: str | Sequence[str] | None = None,
+    device: Literal["cpu", "cuda"] | None = None,
+    lengths: int | Sequence[int] = (),
+    module: Module | None = None,
+    rounds: int = 7,
+    repeats: int = 5,
+    threads: int | None = None,
+    seed: int = 0,
+    say: Callable[[str, str, bool], None] = lambda name, text, ok: None,
+) -> Bench:
+    """Measure an output folder against what you would run instead; write its records and chart.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of :func:`ropeexport.export`, with or without an engine; ``bench.json`` and
+        ``bench.png`` are written into it.
+    against : str or sequence of str
+        Contenders by name; by default all.
+    device : str
+        ``cpu`` or ``cuda``; by default ``cuda`` where torch sees a GPU.
+    lengths : int or sequence of int
+        By default the profile's optimum.
+    module : nn.Module, Example, callable or str
+        What the folder was exported from, where that is your own code, as for
+        :func:`ropeexport.check`.  Contenders run in processes of their own: what you hold is
+        written for them, its weights too, into a temporary folder; a factory's reference
+        ``FILE.py:NAME`` needs no such copy.
+    rounds, repeats : int
+        Turns, and runs in a turn.
+    threads : int
+        By default the number of cores.
+    seed : int
+        Of the inputs.
+    say : callable
+        Called with each contender's name, a text, and whether it runs.
+
+    Returns
+    -------
+    Bench
+        Every contender: TIMED, or WRONG, SKIPPED or FAILED with its reason.
+
+    Raises
+    ------
+    RopeExportError
+        Where no run can be set up: no manifest, a module that cannot be rebuilt, or one that does
+        not pickle.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> found = ropeexport.bench("out", against=["eager"], device="cpu", rounds=1, repeats=1)
+    >>> {record.name: record.status for record in found.contenders}
+    {'eager': 'TIMED', 'ropeexport': 'TIMED'}
+    """
+    require_packages("torch", "onnxruntime", "matplotlib")
+    from ropeexport import atomic
+    from ropeexport.bench import show
+    from ropeexport.bench.bench import BenchOptions
+    from ropeexport.bench.bench import bench as run
+    from ropeexport.bench.records import CHART_NAME, FILE_NAME
+    from ropeexport.parity.options import several
+
+    options = BenchOptions(
+        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
+        module=module, device=device,
+    )  # fmt: skip
+    if against:
+        options = replace(options, against=several("against", against, str))
+    options = replace(options, threads=threads) if threads else options
+    folder = Path(path)
+    found = run(Artifact.read(folder), options, say)
+    atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+    atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    return found
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Return the rotary ops of a file, and what implements each in the engine.
+
+    Parameters
+    ----------
+    path : path
+        An output folder, an ONNX file, or an engine with its manifest beside it.
+
+    Raises
+    ------
+    ManifestError, ModelFileError
+        Where there is no such file, or it cannot be read.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> found = ropeexport.inspect("out")
+    >>> [rope.op for rope in found.ropes], found.engine
+    (['ropeexport::ApplyRope'], None)
+    """
+    from ropeexport.onnx_files.inspection import inspect as run
+    from ropeexport.onnx_files.inspection import subject_of
+
+    return run(subject_of(Path(path)))
+
+
+def lint(path: str | Path) -> Lint:
+    """Hold a file to the rules of ``docs/lint.md``: what costs accuracy or speed.
+
+    Parameters
+    ----------
+    path : path
+        As for :func:`ropeexport.inspect`.
+
+    Raises
+    ------
+    ManifestError, ModelFileError
+        As :func:`ropeexport.inspect`.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> found = ropeexport.lint("out")
+    >>> found.errors
+    ()
+    """
+    from ropeexport.lint.lint import lint as run
+    from ropeexport.onnx_files.inspection import subject_of
+
+    return run(subject_of(Path(path)))
+
+
+def doctor() -> Diagnosis:
+    """Return what this machine has of what ropeexport needs, and the command that brings the rest.
+
+    Nothing that is absent or broken raises.
+
+    Examples
+    --------
+    >>> import ropeexport
+    >>> found = ropeexport.doctor()
+    >>> found.items[0].name
+    'python'
+    """
+    from ropeexport.doctor import examine
+
+    return examine()
 
 
 def absent_of(report: Report, required: Sequence[str]) -> list[str]:
@@ -269,7 +429,7 @@ def _check_folder(
         require_packages("torch")
     found = run(artifact, module, options, listener)
     if locating and found.verdict == "FAIL":
-        found = _told(_locate_in_folder(artifact, module, found), listener)
+        found = _locate_in_folder(artifact, module, found)
     reports.write(folder, found)
     return found
 
@@ -277,20 +437,21 @@ def _check_folder(
 def _check_files(
     path: Path, candidate: Path, options: Options, locating: bool, listener: Listener
 ) -> Report:
-    from ropeexport.locate.files import check_shared, locate_files
-    from ropeexport.parity.check_files import check_files, onnx_of
+    from ropeexport.locate.taps import check_shared, locate_files
+    from ropeexport.parity.check import check_files
+    from ropeexport.parity.onnx_reference import onnx_of
 
     if locating:  # what is impossible is said before the comparison's minutes
         check_shared(path, candidate)
     found = check_files(path, candidate, options, listener)
     if locating and found.verdict == "FAIL":
-        found = _told(locate_files(onnx_of(path), onnx_of(candidate), found), listener)
+        found = locate_files(onnx_of(path), onnx_of(candidate), found)
     return found
 
 
 def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report) -> Report:
     if artifact.manifest.source.kind == "onnx":
-        from ropeexport.locate.files import locate_files
+        from ropeexport.locate.taps import locate_files
 
         return locate_files(artifact.original, artifact.file, report, "onnxruntime")
     from ropeexport.locate.locate import locate as run
@@ -298,14 +459,7 @@ def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report)
     return run(artifact, report, module)
 
 
-def _told(report: Report, listener: Listener) -> Report:
-    count = len(report.locations)
-    plural = "s" * (count != 1)
-    listener.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
-    return report
-
-
-def _write(report: Report, forms: dict[str, str | Path | None], path: Path) -> None:
+def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
     """Write every form that was asked for, with the benchmark of the folder."""
     from importlib import import_module
 

@@ -8,7 +8,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,29 +17,67 @@ from tempfile import TemporaryDirectory
 import ropeexport
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
-from ropeexport.bench.checking import Checker
-from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.contenders import BY_NAME, CONTENDERS, GROUPS, Setting
 from ropeexport.bench.device import choose_device
-from ropeexport.bench.entrants import Entrant, Say, Setup
-from ropeexport.bench.messages import Turn
-from ropeexport.bench.options import BenchOptions
-from ropeexport.bench.processes import ContenderError
+from ropeexport.bench.entrants import Checker, Entrant, Say, Setup
+from ropeexport.bench.processes import ContenderError, Turn
 from ropeexport.bench.records import Bench, Group, Timing
+from ropeexport.errors import UsageError
 from ropeexport.machine import describe, processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import bound
 from ropeexport.models.held import handed_over
-from ropeexport.parity.space import Sizes, space_of
+from ropeexport.parity.cases import Sizes, space_of
+from ropeexport.parity.options import again
+from ropeexport.runners.registry import Device
 
+ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is measured
 _CHECK_LENGTH = 64
 _HELD = "module.pt"
 _WARM_UP = 2
 _MEASURED = (
     "exporting/*.py", "fusion/*.py", "models/**/*.py", "ops/*.py", "weights/*.py",
-    "onnx_files/contract.py", "modules.py", "reference.py",
+    "onnx_files/contract.py", "onnx_files/variants.py", "runners/ort.py", "modules.py",
+    "reference.py",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Contenders by name, lengths (none: the profile's optimum), turns and runs in a turn.
+
+    ``device`` is ``cpu`` or ``cuda``; None takes the GPU where torch sees one.
+    """
+
+    against: tuple[str, ...] = tuple(contender.name for contender in CONTENDERS)
+    lengths: tuple[int, ...] = ()
+    rounds: int = 7
+    repeats: int = 5
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    seed: int = 0
+    module: sources.Module | None = None
+    device: Device | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.against if name not in BY_NAME | GROUPS]
+        if unknown:
+            raise UsageError(
+                f"--against: expected names among {', '.join(BY_NAME | GROUPS)}, "
+                f"got {', '.join(unknown)}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders in the order of the table."""
+        wanted = {one for name in self.against for one in GROUPS.get(name, (name,))}
+        return [name for name in BY_NAME if name in wanted.union(ALWAYS)]
+
+    def command(self, folder: Path) -> str:
+        """Return what runs it again, see :func:`ropeexport.parity.options.again`."""
+        names = ("device", "against", "lengths", "rounds", "repeats", "threads", "seed")
+        given = {name: getattr(self, name) for name in names}
+        return again("bench", [folder], self.module, given)
 
 
 def bench(
@@ -64,30 +102,31 @@ def bench(
     Raises
     ------
     RopeExportError
-        Where no run can be set up: a module that cannot be rebuilt.
+        Where no run can be set up: a module that cannot be rebuilt, a length that the export is not
+        for.
     """
     options = options or BenchOptions()
     device = choose_device(options.device)
     options = replace(options, device=device)
     record = artifact.manifest
     artifact.check_weights()
-    sizes = _sizes(record, options.lengths)
+    # engines are made for the sizes of the run, so the profile of one that is there does not count
+    space_of(record.model_copy(update={"engine": None})).check_lengths(options.lengths)
+    sizes = timed_sizes(record, options.lengths)
     with atomic.ended_cleanly(), TemporaryDirectory() as place, ExitStack() as stack:
-        check = _checked_sizes(record)
-        longest_last = sorted(sizes, key=partial(_tokens, record))
+        check = checked_sizes(record)
         module = handed_over(options.module, Path(place) / _HELD)
         example = stack.enter_context(sources.rebuilt(artifact, options.module))
         checker = Checker(artifact, bound(example), options.seed)
-        sizes_run = (check, *longest_last)
+        longest_last = (check, *sorted(sizes, key=partial(_tokens, record)))
         folder = artifact.folder.absolute()
         setting = Setting(folder, Path(place), module, options.threads, device)
-        run = Setup(artifact, setting, options.seed, checker, check, sizes_run)
+        run = Setup(artifact, setting, options.seed, checker, check, longest_last)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
-        running = [entrant for entrant in found if entrant.process is not None]
         groups = []
         for each in sizes:
-            run.check_again(running, each, say)
-            groups.append(_group(running, each, _tokens(record, each), options, say))
+            run.check_again(found, each, say)
+            groups.append(_group(found, each, _tokens(record, each), options, say))
         contenders = tuple(entrant.record for entrant in found)
     return Bench(
         model=record.model.file,
@@ -111,7 +150,7 @@ def bench(
 
 
 def code_hash() -> str:
-    """Return a hash of the sources that shape an exported file: what a result measures."""
+    """Return a hash of the sources that shape an exported file, or run it: what is measured."""
     root = Path(ropeexport.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(path for pattern in _MEASURED for path in root.glob(pattern)):
@@ -140,9 +179,8 @@ def _group(
                 continue
             if number >= 0:
                 turns.setdefault(name, []).append(turn)
-    return Group(
-        sizes=sizes, tokens=tokens, timings=tuple(_timing(*each) for each in turns.items())
-    )
+    timings = tuple(_timing(*each) for each in turns.items())
+    return Group(sizes=sizes, tokens=tokens, timings=timings)
 
 
 def _timing(contender: str, turns: Sequence[Turn]) -> Timing:
@@ -157,7 +195,7 @@ def _timing(contender: str, turns: Sequence[Turn]) -> Timing:
     )
 
 
-def _sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:
+def timed_sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:
     """Return the sizes that are timed: batch 1, every axis that broadcasts at 1."""
     space = space_of(record)
     smallest = {name: record.axes[name].min for name in space.batches}
@@ -171,6 +209,7 @@ def _tokens(record: Manifest, sizes: Sizes) -> int:
     return batch * (sum(sizes[name] for name in space.lengths) or 1)
 
 
-def _checked_sizes(record: Manifest) -> Sizes:
+def checked_sizes(record: Manifest) -> Sizes:
+    """Return the sizes at which outputs are held to the bound before anything is timed."""
     space = space_of(record)
-    return space.with_length(_sizes(record, ())[0], _CHECK_LENGTH)
+    return space.with_length(timed_sizes(record, ())[0], _CHECK_LENGTH)

@@ -1,4 +1,4 @@
-"""How a run is timed: by the wall on a CPU, by CUDA events on a GPU."""
+"""How a run is timed, over inputs that rotate: by the wall on a CPU, by CUDA events on a GPU."""
 
 from __future__ import annotations
 
@@ -6,22 +6,51 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
-from ropeexport.bench.device import CudaDevice, use_own_stream
-from ropeexport.bench.inputs import InputSets
-from ropeexport.bench.messages import Turn
-from ropeexport.runners.arrays import Arrays
+from ropeexport.bench.device import CudaDevice, count_sets, use_own_stream
+from ropeexport.bench.processes import Turn
+from ropeexport.manifest import Manifest
+from ropeexport.parity.cases import Case, Sizes, space_of
+from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.registry import Device
-from ropeexport.runners.runner import Runner
+from ropeexport.runners.runner import Arrays, Runner
 
 _CACHE_BYTES = 64 << 20  # larger than the last cache of most processors
 _MOST_MADE = 8  # sets of inputs that differ
-_CACHES_BETWEEN = 3  # of the GPU's, between two uses of a set
-_MOST_SETS = 512  # inputs of a few kB are no matter of the cache's
 _STRETCH_US = 20_000.0  # between two events, at least
 _LAUNCHES = 5  # of which the median is a turn's
+
+
+class InputSets(dict[int, Arrays]):
+    """Sets of inputs of a model at one size, of the first kind that ``check`` tries, by number.
+
+    Parameters
+    ----------
+    record : Manifest
+        Of the model.
+    sizes : dict of str to int
+        Of its axes.
+    seed : int
+        Of the first set.
+    """
+
+    def __init__(self, record: Manifest, sizes: Sizes, seed: int) -> None:
+        super().__init__()
+        self._model = record.model
+        self._case = Case("bench", space_of(record).kinds[0], sizes, seed)
+
+    def __missing__(self, number: int) -> Arrays:
+        case = replace(self._case, seed=self._case.seed + number)
+        self[number] = made = make_inputs(case, self._model.inputs, self._model.max_position)
+        return made
+
+    @cached_property
+    def set_bytes(self) -> int:
+        """Size of a set."""
+        return max(1, sum(x.nbytes for x in self[0].values()))
 
 
 def make_clock(device: Device) -> WallClock | EventClock:
@@ -115,11 +144,6 @@ class EventClock:
         self._inputs = inputs
         sets = count_sets(inputs.set_bytes, self._device.l2_bytes)
         self._loaded = [run.load(inputs[number % _MOST_MADE]) for number in range(sets)]
-
-
-def count_sets(set_bytes: int, l2_bytes: int) -> int:
-    """Return how many sets to go round, so that the L2 does not hold the next one."""
-    return min(_MOST_SETS, 1 + math.ceil(_CACHES_BETWEEN * l2_bytes / set_bytes))
 
 
 class HeldMemory:

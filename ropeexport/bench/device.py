@@ -5,6 +5,7 @@ Source: PyTorch's notes on CUDA semantics (streams) and the reference of ``torch
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ropeexport.runners.registry import Device
 
 Work = Callable[[], object]
+_CACHES_BETWEEN = 3  # of the GPU's, between two uses of a set
+_MOST_SETS = 512  # inputs of a few kB are no matter of the cache's
 
 
 def choose_device(asked: Device | None) -> Device:
@@ -43,6 +46,11 @@ def use_own_stream() -> None:
     import torch
 
     torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+
+
+def count_sets(set_bytes: int, l2_bytes: int) -> int:
+    """Return how many sets of inputs to go round, so that the L2 does not hold the next one."""
+    return min(_MOST_SETS, 1 + math.ceil(_CACHES_BETWEEN * l2_bytes / set_bytes))
 
 
 class CudaDevice:

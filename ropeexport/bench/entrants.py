@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
+from torch import nn
+
 from ropeexport.artifact import Artifact
-from ropeexport.bench.checking import Checker
-from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Recipe, Setting
-from ropeexport.bench.contenders.with_runtime import kept_beside
-from ropeexport.bench.messages import Made, MakeFile, SetUp
-from ropeexport.bench.processes import ContenderError, Process, make
+from ropeexport.bench.contenders import BY_NAME, Recipe, Setting, kept_beside
+from ropeexport.bench.processes import ContenderError, Made, MakeFile, Process, SetUp, make
 from ropeexport.bench.records import OURS, ContenderRecord
 from ropeexport.errors import MissingError
 from ropeexport.onnx_files.variants import lengths_of_change
-from ropeexport.parity.space import Sizes, space_of
-from ropeexport.runners.arrays import Arrays
-from ropeexport.trt.runtime_cache import has_any
+from ropeexport.parity.cases import Case, Sizes, space_of
+from ropeexport.parity.contenders import Contender, SavedRunner
+from ropeexport.parity.judge import Judge
+from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.references import NotRepeatableError, Truth
+from ropeexport.runners.eager import EagerRunner
+from ropeexport.runners.runner import Arrays
+from ropeexport.trt.cache import has_any
 
 Say = Callable[[str, str, bool], None]  # contender, what became of it, whether it runs
 
@@ -42,6 +45,53 @@ class Entrant:
         if self.process is not None:
             self.process.close()
         self.process = None
+
+
+class Checker:
+    """Judges saved outputs as ``ropeexport check`` judges a runtime's.
+
+    Parameters
+    ----------
+    artifact : Artifact
+        The output folder.
+    module : nn.Module
+        What was exported, which takes the inputs of the file, in evaluation mode.
+    seed : int
+        Of the inputs.
+    """
+
+    def __init__(self, artifact: Artifact, module: nn.Module, seed: int) -> None:
+        record = artifact.manifest
+        names = [spec.name for spec in record.model.outputs]
+        self._record = record
+        self._seed = seed
+        oracle, eager = _Remembering(module, names), EagerRunner(module, names, "cpu")
+        self._judge = Judge(record, oracle, eager)
+
+    def wrong(self, name: str, outputs: Arrays, sizes: Sizes) -> str | None:
+        """Return what is wrong with outputs at some sizes; None where they hold."""
+        case = Case("bench", space_of(self._record).kinds[0], sizes, self._seed)
+        candidate = Contender(name, SavedRunner(outputs))
+        try:
+            for comparison in self._judge.judge(case, [candidate]):
+                if comparison.runtime == name and comparison.status != "PASS":
+                    return f"{comparison.output}: {comparison.reason}"
+        except NotRepeatableError as error:
+            return error.explained()
+        return None
+
+
+class _Remembering(Oracle):
+    """An oracle that computes the truth of the case that it was asked for last only once."""
+
+    _last: tuple[dict[str, tuple[int, ...]], Truth] | None = None
+
+    def truth(self, inputs: Arrays, seed: int) -> Truth:
+        """As the oracle's; the inputs of one bench differ by their sizes alone."""
+        shapes = {name: x.shape for name, x in inputs.items()}
+        if self._last is None or self._last[0] != shapes:
+            self._last = (shapes, super().truth(inputs, seed))
+        return self._last[1]
 
 
 @dataclass
@@ -72,14 +122,13 @@ class Setup:
     sizes: tuple[Sizes, ...]
 
     def __post_init__(self) -> None:
-        self._made: dict[str, Made] = {}
         self._checked_to = 0
+        self._make = cache(self._made)
 
     def open(self, contender: Recipe, stack: ExitStack, say: Say) -> Entrant:
         """Start a contender and check it; one that cannot run keeps the reason."""
-        entrant = Entrant(
-            ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
-        )
+        record = ContenderRecord(name=contender.name, label=contender.label, status="TIMED")
+        entrant = Entrant(record)
         try:
             self._enter(contender, entrant, stack)
         except MissingError as error:
@@ -87,39 +136,32 @@ class Setup:
         except ContenderError as error:
             entrant.fail(error)
         record = entrant.record
-        say(record.label, record.reason or f"{record.status}", entrant.process is not None)
+        say(record.label, record.reason or record.status, entrant.process is not None)
         return entrant
 
     def check_again(self, entrants: list[Entrant], sizes: Sizes, say: Say) -> None:
         """Check all once more before the first size at which our file takes another kernel."""
-        running = [entrant for entrant in entrants if entrant.process is not None]
-        if not any(entrant.record.name == OURS for entrant in running):
-            return
+        running = {e.record.name: (e, e.process) for e in entrants if e.process is not None}
         lengths = space_of(self.artifact.manifest).lengths
         longest = sum(sizes[name] for name in lengths)
-        reached = [n for n in self._changes if self._checked_to < n <= longest]
+        if OURS not in running:
+            return
+        changes = lengths_of_change(self.artifact.file.graph)
+        reached = [n for n in changes if self._checked_to < n <= longest]
         if not reached:
             return
         self._checked_to = reached[-1]
         # as short as that kernel allows: the oracle's work grows with the square
         checked = {**sizes, **dict.fromkeys(lengths, -(-reached[-1] // len(lengths)))}
-        for entrant in running:
-            if entrant.process is not None and not BY_NAME[entrant.record.name].floor:
-                self._check_again(entrant, entrant.process, checked, say)
-
-    @cached_property
-    def _changes(self) -> list[int]:
-        return lengths_of_change(self.artifact.file.graph)
-
-    def _check_again(self, entrant: Entrant, process: Process, sizes: Sizes, say: Say) -> None:
-        try:
-            outputs = process.run_at(sizes, self._dtypes)
-        except ContenderError as error:
-            entrant.fail(error)
-        else:
-            self._hold(entrant, outputs, sizes)
-        if entrant.process is None:
-            say(entrant.record.label, entrant.record.reason, False)
+        for name, (entrant, process) in running.items():
+            if BY_NAME[name].floor:
+                continue
+            try:
+                self._hold(entrant, process.run_at(checked, self._dtypes), checked)
+            except ContenderError as error:
+                entrant.fail(error)
+            if entrant.process is None:
+                say(entrant.record.label, entrant.record.reason, False)
 
     def _hold(self, entrant: Entrant, outputs: Arrays, sizes: Sizes) -> None:
         wrong = self.checker.wrong(entrant.record.name, outputs, sizes)
@@ -142,17 +184,14 @@ class Setup:
         )
         entrant.process = process = stack.enter_context(Process(order))
         update["load_seconds"] = process.ready()
-        if self._kept_what_it_compiled(contender):
+        own = [self.setting.prepared / file for file in contender.files[-1:]]
+        if any(has_any(kept_beside(file)) for file in own):  # what it compiled
             process.close()
             entrant.process = process = stack.enter_context(Process(order))
             update["load_again_seconds"] = process.ready()
         entrant.record = entrant.record.changed(**update)
         if not contender.floor:
             self._hold(entrant, process.outputs(self._dtypes), self.check_sizes)
-
-    def _kept_what_it_compiled(self, contender: Recipe) -> bool:
-        files = [self.setting.prepared / file for file in contender.files[-1:]]
-        return any(has_any(kept_beside(file)) for file in files)
 
     def _prepared(self, contender: Recipe) -> dict[str, object]:
         """Make the files of a contender and return what its record says of them."""
@@ -171,10 +210,8 @@ class Setup:
             return {"file_mb": megabytes(ours.model_path, *files)}
         return {}
 
-    def _make(self, kind: str) -> Made:
-        if kind not in self._made:
-            self._made[kind] = make(MakeFile(kind=kind, setting=self.setting, sizes=self.sizes))
-        return self._made[kind]
+    def _made(self, kind: str) -> Made:
+        return make(MakeFile(kind=kind, setting=self.setting, sizes=self.sizes))
 
 
 def megabytes(path: Path, *others: Path) -> float:

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ropeexport.bench.clocks import make_clock
+from ropeexport.bench.clocks import InputSets, make_clock
 from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.inputs import InputSets
-from ropeexport.bench.messages import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
+from ropeexport.bench.processes import Ready, RunOnce, RunTurn, Saved, SetUp, Turn
 from ropeexport.child_process import Channel, serve
 from ropeexport.errors import MissingError, RopeExportError
 from ropeexport.machine import memory_mb
-from ropeexport.parity.space import Sizes
-from ropeexport.runners.arrays import Arrays
+from ropeexport.parity.cases import Sizes
 from ropeexport.runners.registry import import_runners
+from ropeexport.runners.runner import Arrays
 
 _MOST_LINES = 4  # of a failure's text
 _PLACES = ("Exception from ", "Check 'false' failed at ")  # in OpenVINO's own sources

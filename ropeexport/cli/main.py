@@ -10,17 +10,17 @@ import click
 
 from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
 
-# verb: where its click command lives, and the line that --help shows without importing it
+# verb: the module of its click command, and the line that --help shows without importing it
 _COMMANDS = {
-    "export": ("export_command", "Trace a torch module to ONNX with the custom rotary op."),
-    "fuse": ("fuse_command", "Replace the rotary applications of an ONNX file by the custom op."),
-    "build": ("build_command", "Compile an exported model into a TensorRT engine."),
-    "check": ("check_command", "Prove how far each runtime is from a float64 oracle."),
-    "bench": ("bench_command", "Measure an export against what you would run instead."),
-    "report": ("report_command", "Write a parity run as HTML, Markdown or JUnit XML."),
-    "inspect": ("inspect_command", "Show the rotary ops of a file and what implements them."),
-    "plugin": ("plugin_command", "Compile the TensorRT plugin for the rotary op."),
-    "doctor": ("doctor_command", "Show versions and what is missing, with the cure."),
+    "export": ("making", "Trace a torch module to ONNX with the custom rotary op."),
+    "fuse": ("making", "Replace the rotary applications of an ONNX file by the custom op."),
+    "build": ("making", "Compile an exported model into a TensorRT engine."),
+    "check": ("proving", "Prove how far each runtime is from a float64 oracle."),
+    "bench": ("proving", "Measure an export against what you would run instead."),
+    "report": ("proving", "Write a parity run as HTML, Markdown or JUnit XML."),
+    "inspect": ("reading", "Show the rotary ops of a file and what implements them."),
+    "plugin": ("making", "Compile the TensorRT plugin for the rotary op."),
+    "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }
 
 
@@ -32,7 +32,7 @@ class _Verbs(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"ropeexport.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

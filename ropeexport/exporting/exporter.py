@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.exporting import model_writer
-from ropeexport.exporting.model_writer import Written, check_count, check_smallest
-from ropeexport.exporting.opsets import check_opset
+from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import EXPORT, Say, Work, run
 from ropeexport.exporting.purity import check_repeats
-from ropeexport.exporting.tracing import trace
-from ropeexport.exporting.whole_graph import is_compared, with_whole
-from ropeexport.fusion.limits import Limits, limits_of
-from ropeexport.manifest import Comparison, Manifest, RopeCount, Source, Weights
+from ropeexport.exporting.tracing import check_opset, trace
+from ropeexport.exporting.whole_graph import is_compared
+from ropeexport.manifest import Manifest, ModelRecord, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged, with_paths_and_roles
 from ropeexport.models.input_tree import recorded
 from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
-from ropeexport.weights import copying, references, safetensors_files
-
-DEFAULT_OPSET = names.MIN_OPSET
+from ropeexport.weights import references, safetensors_files
 
 
 def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
@@ -35,7 +30,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     source: Source,
     folder: Path,
     *,
-    opset: int = DEFAULT_OPSET,
+    opset: int = names.MIN_OPSET,
     force: bool = False,
     require_rope: int | None = None,
     copy_weights: bool = False,
@@ -47,7 +42,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     copied = example.weights if copy_weights else None
     if copied is not None:
-        copying.check_free(copied, folder, force)
+        safetensors_files.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
     example, made = within_bounds(
@@ -59,10 +54,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     check_count(made.count, require_rope)
     check_smallest(made.model, all_axes(example))
 
-    def describe(written: Written) -> Manifest:
-        record = model_writer.record_of(
-            written, made.count, made.comparison, made.limits, made.weights
-        )
+    def describe(record: ModelRecord) -> Manifest:
         inputs = with_paths_and_roles(example, record.inputs)
         return Manifest(
             ropeexport=ropeexport.__version__,
@@ -72,25 +64,14 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             arguments=recorded(example.inputs, example.constants),
         )
 
-    return model_writer.write(made.model, folder, describe, force=force, copied=copied)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A model as it is written, and what the manifest says of how it was made."""
-
-    model: ir.Model
-    count: RopeCount
-    comparison: Comparison
-    limits: Limits | None
-    weights: Weights | None = None
+    return write(made, folder, describe, force=force, copied=copied)
 
 
 def onnx_model(
     example: Example,
     source: Source,
     *,
-    opset: int = DEFAULT_OPSET,
+    opset: int = names.MIN_OPSET,
     max_position: int = MAX_POSITION,
     requested: Container[str] = (),
     say: Say | None = None,
@@ -105,14 +86,10 @@ def onnx_model(
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
     given = replace(work_of(model, example, source, max_position), requested=requested)
     work = run(EXPORT, given, say)
-    assert work.fused is not None  # what the passes did
-    for former in (before, work.fused.before):
-        if former is not None:
-            attach_functions(former)
+    if before is not None:
+        attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
-    fused = work.fused
-    comparison = with_whole(fused.comparison, before, fused.before, work.model, single)
-    return Finished(work.model, fused.count, comparison, limits_of(work.model), weights)
+    return finished(work, before, single, weights)
 
 
 def work_of(

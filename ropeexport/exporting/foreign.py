@@ -117,7 +117,9 @@ def infer_shapes(model: ir.Model) -> None:
         before = _shapes(model)
         _fold_sizes(model)
         simplify(model, weights)
-        _forget_invented(model)
+        for value in (value for node in model.graph for value in node.outputs):
+            if _is_invented(value):
+                value.shape = None
         passes.ShapeInferencePass()(model)
         if _shapes(model) == before:
             break
@@ -129,13 +131,6 @@ def infer_shapes(model: ir.Model) -> None:
 def _shapes(model: ir.Model) -> dict[str | None, str]:
     values = (value for node in model.graph for value in node.outputs)
     return {value.name: str(value.shape) for value in values if not _is_invented(value)}
-
-
-def _forget_invented(model: ir.Model) -> None:
-    for node in model.graph:
-        for value in node.outputs:
-            if _is_invented(value):
-                value.shape = None
 
 
 def _is_invented(value: ir.Value) -> bool:

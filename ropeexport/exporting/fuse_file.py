@@ -10,16 +10,13 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
-from ropeexport.exporting import model_writer
-from ropeexport.exporting.model_writer import Written, check_count, check_smallest
+from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, run
-from ropeexport.exporting.whole_graph import is_compared, with_whole
-from ropeexport.fusion.limits import limits_of
-from ropeexport.manifest import Manifest, RopeCount, Source, source_of_file
+from ropeexport.exporting.whole_graph import is_compared
+from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, with_given
+from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.specs import input_specs, output_specs
-from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
@@ -83,20 +80,12 @@ def fuse_file(
         return None, count
     check_smallest(work.model, ranges, given=axes or ())
     output_specs(work.model)  # refuses what no manifest can say
-    attach_functions(work.fused.before)
-    comparison = with_whole(work.fused.comparison, before, work.fused.before, work.model)
-    limits = limits_of(work.model)
 
-    def describe(written: Written) -> Manifest:
-        record = model_writer.record_of(written, count, comparison, limits)
-        return Manifest(
-            ropeexport=ropeexport.__version__,
-            source=work.source,
-            model=record,
-            axes=ranges,
-        )
+    def describe(record: ModelRecord) -> Manifest:
+        version = ropeexport.__version__
+        return Manifest(ropeexport=version, source=source, model=record, axes=ranges)
 
-    return model_writer.write(work.model, folder, describe, force=force), count
+    return write(finished(work, before), folder, describe, force=force), count
 
 
 def _refuse_twice(path: Path, model: ir.Model) -> None:

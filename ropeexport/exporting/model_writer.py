@@ -11,11 +11,14 @@ import onnx_ir as ir
 from ropeexport import atomic, manifest
 from ropeexport.axes import sum_of
 from ropeexport.errors import ExportError, UsageError
-from ropeexport.fusion.limits import Limits
+from ropeexport.exporting.passes import Work
+from ropeexport.exporting.whole_graph import with_whole
+from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Axis, Comparison, Manifest, ModelRecord, RopeCount, Weights
-from ropeexport.onnx_files import contract, onnx_file, specs
-from ropeexport.weights import copying, references
-from ropeexport.weights.integrity import weight_file
+from ropeexport.onnx_files import contract, onnx_file
+from ropeexport.onnx_files.variants import attach_functions
+from ropeexport.weights import references, safetensors_files
+from ropeexport.weights.safetensors_files import weight_file
 
 # A protobuf file ends at 2 GiB; and a runtime holds inline weights twice while it loads them, where
 # it maps a file of their own
@@ -25,18 +28,37 @@ _DATA_NAME = f"{manifest.MODEL_NAME}.data"
 
 
 @dataclass(frozen=True)
-class Written:
-    """A file, the model that it holds, and the weights that were written beside it."""
+class Finished:
+    """A model as it is written, and what the manifest says of how it was made.
 
-    path: Path
+    ``weights`` are those that it refers to in another's files.
+    """
+
     model: ir.Model
+    count: RopeCount
+    comparison: Comparison
+    limits: Limits | None
     weights: Weights | None = None
 
 
+def finished(
+    work: Work,
+    before: ir.Model | None,
+    single: Container[str] = (),
+    weights: Weights | None = None,
+) -> Finished:
+    """Compare what the passes made with what they were given, see :func:`with_whole`."""
+    fused = work.fused
+    assert fused is not None  # what the passes did
+    attach_functions(fused.before)
+    comparison = with_whole(fused.comparison, before, fused.before, work.model, single)
+    return Finished(work.model, fused.count, comparison, limits_of(work.model), weights)
+
+
 def write(
-    model: ir.Model,
+    made: Finished,
     folder: Path,
-    describe: Callable[[Written], Manifest],
+    describe: Callable[[ModelRecord], Manifest],
     *,
     force: bool = False,
     copied: Path | None = None,
@@ -45,12 +67,12 @@ def write(
 
     Parameters
     ----------
-    model : ir.Model
-        Finished; its external weights lie in ``folder``, or are copied there.
+    made : Finished
+        Its external weights lie in ``folder``, or are copied there.
     folder : Path
         Where they take their places.
     describe : callable
-        From what was written to the manifest.
+        From the record of the written file to the manifest.
     force : bool
         Overwrite what is there; a former model's data file goes with that model.
     copied : Path, optional
@@ -65,43 +87,37 @@ def write(
     with atomic.together(folder, manifest.FILE_NAME) as files:
         path = files.place / manifest.MODEL_NAME
         if copied is not None:
-            copying.copy_weights(copied, files.place)
-            references.relocate(model, files.place)
-        written = _save(model, path, folder)
-        record = describe(written)
+            safetensors_files.copy_weights(copied, files.place)
+            references.relocate(made.model, files.place)
+        beside = _save(made.model, path, folder)
+        record = describe(_record_of(made, path, beside))
         manifest.write(files.place, record)
-        if written.weights is not None:
+        referred = {str(tensor.location) for tensor in onnx_file.external_tensors(made.model)}
+        if beside is not None:
             atomic.refuse_existing(folder / _DATA_NAME, force)
-        elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in _files_of(written.model):
+        elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in referred:
             files.dropped.append(_DATA_NAME)
     return record
 
 
-def _save(model: ir.Model, path: Path, folder: Path) -> Written:
-    """Write the file; large weights go into a data file beside it."""
-    external = onnx_file.external_tensors(model)
-    if external:
-        places = {Path(tensor.base_dir).resolve() for tensor in external}
-        if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
-            return _save_with_references(model, path, folder, places.pop())
-        return _save_with_data(model, path, folder)
-    if onnx_file.weight_bytes(model) > _INLINE_LIMIT_BYTES:
+def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:
+    """Write the file; large weights go into a data file beside it, which is returned."""
+    places = {Path(x.base_dir).resolve() for x in onnx_file.external_tensors(model)}
+    if len(places) == 1 and places <= {folder.resolve(), path.parent.resolve()}:
+        # the graph alone, checked where its weights lie: onnx looks for them beside it
+        with atomic.replacing(path, beside=places.pop()) as file:
+            file.write_bytes(ir.to_proto(model).SerializeToString())
+            contract.check_file(file, folder / path.name)
+        return None
+    if places or onnx_file.weight_bytes(model) > _INLINE_LIMIT_BYTES:
         return _save_with_data(model, path, folder)
     message = ir.to_proto(model)
     contract.check(message)
     path.write_bytes(message.SerializeToString())
-    return Written(path, model)
+    return None
 
 
-def _save_with_references(model: ir.Model, path: Path, folder: Path, weights: Path) -> Written:
-    """Write the graph alone, checked where its weights lie: onnx looks for them beside it."""
-    with atomic.replacing(path, beside=weights) as file:
-        file.write_bytes(ir.to_proto(model).SerializeToString())
-        contract.check_file(file, folder / path.name)
-    return Written(path, model)
-
-
-def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Written:
+def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Weights:
     """Write the graph, and its weights tensor by tensor into a file that is named after it."""
     ir.external_data.unload_from_model(
         model, path.parent, _DATA_NAME, size_threshold_bytes=_INLINE_TENSOR_BYTES
@@ -109,41 +125,29 @@ def _save_with_data(model: ir.Model, path: Path, folder: Path) -> Written:
     path.write_bytes(ir.to_proto(model).SerializeToString())
     contract.check_file(path, folder / path.name)
     lengths = [tensor.nbytes for tensor in onnx_file.external_tensors(model)]
-    weights = Weights(
+    return Weights(
         files=(weight_file(path.with_name(_DATA_NAME)),),
         referenced_tensors=len(lengths),
         referenced_bytes=sum(lengths),
     )
-    return Written(path, model, weights)
 
 
-def _files_of(model: ir.Model) -> set[str]:
-    """Return the names of the files that a model refers to."""
-    return {str(tensor.location) for tensor in onnx_file.external_tensors(model)}
-
-
-def record_of(
-    written: Written,
-    count: RopeCount,
-    comparison: Comparison,
-    limits: Limits | None,
-    referred: Weights | None = None,
-) -> ModelRecord:
-    """Return the manifest's record of a written file; ``referred``: weights of another's."""
-    model = written.model
+def _record_of(made: Finished, path: Path, beside: Weights | None) -> ModelRecord:
+    """Return the manifest's record of a written file and of the weights beside it."""
+    model, limits = made.model, made.limits
     return ModelRecord(
-        file=written.path.name,
-        sha256=atomic.sha256_of(written.path),
+        file=path.name,
+        sha256=atomic.sha256_of(path),
         opset=onnx_file.opset(model),
         dtype=model.metadata_props["ropeexport.dtype"],
-        inputs=specs.input_specs(model),
-        outputs=specs.output_specs(model),
+        inputs=contract.input_specs(model),
+        outputs=contract.output_specs(model),
         ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
-        recognition=count,
-        weights=referred or written.weights,
+        recognition=made.count,
+        weights=made.weights or beside,
         table_limit=limits.tables if limits is not None else None,
         max_position=limits.inputs if limits is not None else None,
-        comparison=comparison,
+        comparison=made.comparison,
     )
 
 

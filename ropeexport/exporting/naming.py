@@ -39,14 +39,20 @@ def name_inputs(model: ir.Model, example: Example, exported: torch.export.Export
         For an input with the name of a weight.
     """
     names = example.tree.names_in(exported)
-    fixed = _fixed_in(exported, example)
+    # fixed arguments come after the inputs
+    constants = placeholders(exported)[len(example.tree.names) :]
+    leaves = zip(constants, example.constant_leaves, strict=True)
+    fixed = {name: x for name, x in leaves if isinstance(x, Tensor)}
     graph = model.graph
     for value in tuple(graph.inputs):
         torch_name = str(value.name)
         value.name = names.get(torch_name, torch_name)
         if torch_name in fixed:
             graph.inputs.remove(value)
-            _make_constant(graph, value, fixed[torch_name], {*example.tensors, *held(example)})
+            value.name = _free(str(value.name), {*example.tensors, *held(example)})
+            x = fixed[torch_name].detach().cpu().contiguous().clone()
+            value.const_value = TorchTensor(x, value.name)
+            graph.register_initializer(value)
     taken = next((str(v.name) for v in graph.inputs if v.name in graph.initializers), None)
     if taken is not None:
         raise UsageError(
@@ -64,19 +70,6 @@ def held(example: Example) -> dict[str, Tensor]:
     module: nn.Module = example.module
     parameters = dict[str, Tensor](module.named_parameters(remove_duplicate=False))
     return parameters | dict(module.named_buffers(remove_duplicate=False))
-
-
-def _fixed_in(exported: torch.export.ExportedProgram, example: Example) -> dict[str, Tensor]:
-    """Return the tensors in fixed arguments, by the program's names; they come after the inputs."""
-    names = placeholders(exported)[len(example.tree.names) :]
-    found = zip(names, example.constant_leaves, strict=True)
-    return {name: x for name, x in found if isinstance(x, Tensor)}
-
-
-def _make_constant(graph: ir.Graph, value: ir.Value, x: Tensor, taken: Container[str]) -> None:
-    value.name = _free(str(value.name), taken)
-    value.const_value = TorchTensor(x.detach().cpu().contiguous().clone(), value.name)
-    graph.register_initializer(value)
 
 
 def output_names(

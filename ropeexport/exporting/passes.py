@@ -14,9 +14,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport.dtypes import short_name
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
-from ropeexport.exporting.norms import fuse_norms
-from ropeexport.exporting.portable import make_portable
-from ropeexport.exporting.simplify import clean, simplify
+from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
@@ -70,7 +68,7 @@ class Pass:
     """A step: its name, and what does it and says what it did; empty where there was nothing."""
 
     name: str
-    apply: Callable[[Work], str]
+    apply: Callable[[Work], str | None]
 
 
 Say = Callable[[str, str], None]  # of a pass, its name and what it did
@@ -80,7 +78,7 @@ def run(passes: Sequence[Pass], work: Work, say: Say | None = None) -> Work:
     """Apply passes in their order and return the work."""
     for step in passes:
         before = len(work.model.graph)
-        did = step.apply(work)
+        did = step.apply(work) or ""
         after = len(work.model.graph)
         if say is not None:
             nodes = f"{before} nodes" if before == after else f"{before} to {after} nodes"
@@ -95,26 +93,16 @@ def _opset(work: Work) -> str:
     return "" if before == after else f"opset {before} to {after}"
 
 
-def _shapes(work: Work) -> str:
+def _shapes(work: Work) -> None:
     name_dimensions(work.model)
-    work.dynamic_axes = _symbolic(work.model)
-    infer_shapes(work.model)
-    return ""
-
-
-def _symbolic(model: ir.Model) -> dict[str, dict[int, str]]:
-    return {
+    work.dynamic_axes = {
         str(value.name): {
             axis: str(dim) for axis, dim in enumerate(value.shape) if not isinstance(dim, int)
         }
-        for value in model.graph.inputs
+        for value in work.model.graph.inputs
         if value.shape is not None and not value.is_initializer()
     }
-
-
-def _simplify(work: Work) -> str:
-    simplify(work.model, work.parameters)
-    return ""
+    infer_shapes(work.model)
 
 
 def _ropes(work: Work) -> str:
@@ -124,19 +112,9 @@ def _ropes(work: Work) -> str:
     return f"{count.replaced} of {count.found} rotary applications replaced"
 
 
-def _norms(work: Work) -> str:
-    return _counted(fuse_norms(work.model), "RMSNormalization")
-
-
 def _portable(work: Work) -> str:
-    return _counted(
-        make_portable(work.model), "written in the way that onnxruntime has kernels for"
-    )
-
-
-def _clean(work: Work) -> str:
-    clean(work.model)
-    return ""
+    count = make_portable(work.model)
+    return _counted(count, "written in the way that onnxruntime has kernels for")
 
 
 def _matching(op: Op) -> Pass:
@@ -151,28 +129,24 @@ def _matching(op: Op) -> Pass:
     return Pass(op.op_type.lower(), apply)
 
 
-def _bodies(work: Work) -> str:
-    return ", ".join(attach_functions(work.model))
-
-
-def _names(work: Work) -> str:
+def _names(work: Work) -> None:
     model = work.model
     for value, name in zip(model.graph.outputs, work.output_names, strict=False):
         value.name = name
     contract.name_nodes(model)
     contract.make_paths_relative(model)
+    nodes = ((node.domain, node.op_type) for node in model.graph.all_nodes())
     model.producer_name = "ropeexport"
     model.producer_version = ropeexport.__version__
     model.metadata_props.update(
         {
             "ropeexport.version": ropeexport.__version__,
-            "ropeexport.contract": _contract(model),
+            "ropeexport.contract": " ".join(op.contract for op in used_by(nodes)),
             "ropeexport.source": work.source.name,
             "ropeexport.module": work.module,
             "ropeexport.dtype": _data_type(model),
         }
     )
-    return ""
 
 
 def _dynamic(work: Work) -> str:
@@ -184,14 +158,14 @@ def _dynamic(work: Work) -> str:
 
 OPSET = Pass("opset", _opset)
 SHAPES = Pass("shapes", _shapes)
-SIMPLIFY = Pass("simplify", _simplify)
+SIMPLIFY = Pass("simplify", lambda work: simplify(work.model, work.parameters))
 ROPES = Pass("ropes", _ropes)
 FINISH = (
-    Pass("norms", _norms),
+    Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
     Pass("portable", _portable),
-    Pass("clean", _clean),
+    Pass("clean", lambda work: clean(work.model)),
     *(_matching(op) for op in OPS if op.matcher),
-    Pass("bodies", _bodies),
+    Pass("bodies", lambda work: ", ".join(attach_functions(work.model))),
     Pass("names", _names),
     Pass("dynamic axes", _dynamic),
 )
@@ -201,14 +175,6 @@ FUSE = (OPSET, SHAPES, ROPES, *FINISH)
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count else ""
-
-
-def _ops(model: ir.Model) -> list[Op]:
-    return used_by((node.domain, node.op_type) for node in model.graph.all_nodes())
-
-
-def _contract(model: ir.Model) -> str:
-    return " ".join(op.contract for op in _ops(model))
 
 
 def _data_type(model: ir.Model) -> str:

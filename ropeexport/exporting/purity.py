@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,16 +19,16 @@ from torch.export.graph_signature import OutputKind, OutputSpec
 
 from ropeexport.errors import ExportError, first_line
 from ropeexport.exporting.whole_graph import MOST_WEIGHT_BYTES
+from ropeexport.fusion.movement import closure
 from ropeexport.models.example import Example, bound
-from ropeexport.parity.repeat import (
+from ropeexport.parity.references import (
     NotRepeatableError,
     run_in_two_orders,
     run_many_times,
     run_twice,
 )
-from ropeexport.runners.arrays import Arrays
-from ropeexport.runners.cause import cause_of, generators_kept
-from ropeexport.runners.module_calls import ModuleCalls
+from ropeexport.runners.eager import ModuleCalls, cause_of, generators_kept
+from ropeexport.runners.runner import Arrays
 from ropeexport.runners.torch_arrays import array_from
 
 _STATE = {OutputKind.BUFFER_MUTATION: "buffer", OutputKind.PARAMETER_MUTATION: "parameter"}
@@ -54,7 +53,8 @@ def check_function(program: ExportedProgram, inputs: Mapping[str, str]) -> None:
     """
     specs = program.graph_signature.output_specs
     returned = {spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT}
-    live = _needed_for(program.graph, returned)
+    results = [node for node in program.graph.nodes if node.name in returned]
+    live = returned | {node.name for node in closure(results, lambda x: x.all_input_nodes)}
     targets = {s.target for s in program.graph_signature.input_specs if s.arg.name in live}
     for spec in specs:
         if spec.kind in _STATE and spec.target in targets:
@@ -95,17 +95,17 @@ def check_repeats(example: Example, outputs: Sequence[str]) -> None:
     if example.weights is not None or size >= MOST_WEIGHT_BYTES:
         return
     device = next((str(x.device) for x in example.tensors.values()), "cpu")
-    calls = ModuleCalls(bound(example), outputs, device, may_change_inputs=True)
+    module = _Module(bound(example), outputs, device, may_change_inputs=True)
     inputs = {name: array_from(x) for name, x in example.tensors.items()}
     with generators_kept():
         try:
-            calls.row([inputs])
+            module.row([inputs])
         except Exception:  # the user's code may raise anything, and may yet be traced
             return
         try:
-            _call_again(_Module(calls), inputs)
+            _call_again(module, inputs)
         finally:
-            calls.state.restore()
+            module.state.restore()
 
 
 def _call_again(module: _Module, inputs: Arrays) -> None:
@@ -113,7 +113,7 @@ def _call_again(module: _Module, inputs: Arrays) -> None:
     others = {name: np.ascontiguousarray(np.flip(x)) for name, x in inputs.items()}
     try:
         run_twice("the module", module, inputs)
-        changed = bool(module.calls.state.changes())
+        changed = bool(module.state.changes())
         if _runs(module, others):
             run_in_two_orders("the module", module, [inputs, others])
         if changed:
@@ -129,37 +129,22 @@ def _call_again(module: _Module, inputs: Arrays) -> None:
 
 def _runs(module: _Module, inputs: Arrays) -> bool:
     try:
-        module.in_a_row([inputs])
+        module.row([inputs])
     except Exception:  # whatever it has against these numbers
         return False
     return True
 
 
-@dataclass(frozen=True)
-class _Module:
+class _Module(ModuleCalls):
     """A module, called on arrays."""
-
-    calls: ModuleCalls
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
         """Return the outputs of each call in turn."""
-        rows = self.calls.row(calls)
-        return [{name: array_from(x) for name, x in row.items()} for row in rows]
+        return [{name: array_from(x) for name, x in row.items()} for row in self.row(calls)]
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
-        return cause_of(self.calls, before, inputs)
-
-
-def _needed_for(graph: fx.Graph, names: set[str]) -> set[str]:
-    """Return the names of the nodes that those of ``names`` are computed from, and their own."""
-    pending = [node for node in graph.nodes if node.name in names]
-    found = set(names)
-    for node in pending:
-        new = [source for source in node.all_input_nodes if source.name not in found]
-        found.update(source.name for source in new)
-        pending.extend(new)
-    return found
+        return cause_of(self, before, inputs)
 
 
 def _random_nodes(program: ExportedProgram, live: set[str]) -> Iterator[fx.Node]:

@@ -1,22 +1,33 @@
-"""Fold constants and drop what is unused, and leave every weight as it is.
+"""Bring a graph into its simplest form: constants folded, norms as one operator, valid everywhere.
 
 Source of the folding rules: onnxscript's optimiser would fold a weight's Transpose into a copy;
 :func:`_may_fold` refuses that, so every weight keeps its parameter's name and layout in the file.
+A norm written out is a cast, a square, a mean, a root and two products: a pass over the data for
+each in onnxruntime, and nothing that TensorRT would know as a normalisation.  And some of what is
+valid ONNX is written in the way that onnxruntime has kernels for: onnxruntime 1.32's Attention
+refuses a mask with one row for all queries, which the standard lets broadcast, and its Where has no
+booleans.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
+from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
+from onnxscript.rewriter.rules.fusion import _rms_normalization
 
 from ropeexport.operators import is_standard
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
+_MASK = 3  # Attention's input
+_ROWS = -2
 
 
 def simplify(model: ir.Model, weights: Container[str]) -> None:
@@ -57,14 +68,89 @@ def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
 
     A weight that went into a constant would be lost under its name, and with it to a comparison.
     """
-    if any(value is not None and _is_kept(value) for value in node.inputs):
+    inputs = [x for x in node.inputs if x is not None]
+    # what lies in a file, no folding may read; of text it reads none
+    if any(isinstance(x.const_value, ir.ExternalTensor) for x in inputs):
         return False
-    reads_weight = any(
-        x is not None and x.is_initializer() and x.name in weights for x in node.inputs
-    )
+    if any(x.dtype == ir.DataType.STRING for x in inputs):
+        return False
+    reads_weight = any(x.is_initializer() and x.name in weights for x in inputs)
     return False if reads_weight and not is_standard(node, "Shape", "Size") else None
 
 
-def _is_kept(value: ir.Value) -> bool:
-    """Say whether a value lies in a file, which no folding may read, or is text: it reads none."""
-    return isinstance(value.const_value, ir.ExternalTensor) or value.dtype == ir.DataType.STRING
+def fuse_norms(model: ir.Model) -> int:
+    """Put ``RMSNormalization`` in place of what computes it, in place; return how many.
+
+    The rules are onnxscript's own; only these two of its set are applied, because matching all of
+    them is quadratic in a large graph.
+    """
+    rules = [
+        _OneType.rule(f"RMSNormalization {order}", mul_order=order == "scale last")
+        for order in ("scale last", "scale first")
+    ]
+    return int(pattern.RewriteRuleSet(rules).apply_to_model(model))
+
+
+class _OneType(_rms_normalization.RmsNormFusion):  # type: ignore[misc]
+    """onnxscript's rule, for data and scale of one type.
+
+    A float32 scale of half data (Gemma's) would make the output float32, which neither onnx's
+    inference nor onnxruntime expects of the operator.
+    """
+
+    def check(self, context: Any, x: Any, scale: Any, **given: Any) -> pattern.MatchResult:
+        """Refuse what onnxscript's rule refuses, and a scale of another type."""
+        if x.dtype != scale.dtype:
+            return pattern.MatchResult().fail("Data and scale are of different types.", scale)
+        return super().check(context, x, scale, **given)
+
+
+def make_portable(model: ir.Model) -> int:
+    """Rewrite, in place, what onnxruntime would refuse; return how many nodes."""
+    count = 0
+    for node in list(model.graph):
+        if is_standard(node, "Attention") and _has_one_row(node):
+            _expand_mask(node)
+        elif is_standard(node, "Where") and node.outputs[0].dtype == ir.DataType.BOOL:
+            _choose_by_logic(node)
+        else:
+            continue
+        count += 1
+    return count
+
+
+def _has_one_row(node: ir.Node) -> bool:
+    mask = node.inputs[_MASK] if len(node.inputs) > _MASK else None
+    return mask is not None and mask.shape is not None and mask.shape[_ROWS] == 1
+
+
+def _expand_mask(node: ir.Node) -> None:
+    """Repeat the row for every query."""
+    query, mask = node.inputs[0], node.inputs[_MASK]
+    assert query is not None
+    assert mask is not None
+    length = ir.node("Shape", [query], {"start": 2, "end": 3})
+    one = ir.node("Constant", [], {"value": ir.tensor(np.array([1], dtype=np.int64))})
+    shape = ir.node("Concat", [length.outputs[0], one.outputs[0]], {"axis": 0})
+    expanded = ir.node("Expand", [mask, shape.outputs[0]])
+    expanded.outputs[0].dtype = mask.dtype
+    _insert_before(node, length, one, shape, expanded)
+    node.replace_input_with(_MASK, expanded.outputs[0])
+
+
+def _choose_by_logic(node: ir.Node) -> None:
+    """Write ``c ? a : b`` of booleans as ``(c and a) or (not c and b)``."""
+    condition, first, second = node.inputs
+    inverse = ir.node("Not", [condition])
+    chosen = ir.node("And", [condition, first])
+    other = ir.node("And", [inverse.outputs[0], second])
+    either = ir.node("Or", [chosen.outputs[0], other.outputs[0]])
+    old, new = node.outputs[0], either.outputs[0]
+    new.dtype, new.shape = old.dtype, old.shape
+    _insert_before(node, inverse, chosen, other, either)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def _insert_before(node: ir.Node, *nodes: ir.Node) -> None:
+    assert node.graph is not None  # it was found in one
+    node.graph.insert_before(node, nodes)

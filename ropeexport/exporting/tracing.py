@@ -5,29 +5,77 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import onnx
 import onnx_ir as ir
+import onnxscript
+import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
+from torch import fx
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
-from ropeexport.exporting.complex_numbers import without_complex
-from ropeexport.exporting.lengths import bounds_of_tables
+from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
-from ropeexport.exporting.promotion import with_explicit_types
 from ropeexport.exporting.purity import check_function
+from ropeexport.fusion.movement import closure
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, example_sizes, traceable_arguments
-from ropeexport.models.hub.dynamic_rope import traceable_ropes
+from ropeexport.models.hub.load import traceable_ropes
 from ropeexport.models.input_tree import shaped
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
-from ropeexport.ops.translation import translation_table
+
+_SIZE = torch.ops.aten.sym_size.int
+# operators that look rows of a table up, by the axis of each and the node that says which
+_LOOKUPS: dict[Any, Callable[[Any], list[tuple[int, fx.Node]]]] = {
+    torch.ops.aten.embedding.default: lambda args: [(0, args[1])],
+    torch.ops.aten.index_select.default: lambda args: [(args[1], args[2])],
+    torch.ops.aten.index.Tensor: lambda args: [
+        (axis, rows) for axis, rows in enumerate(args[1]) if rows is not None
+    ],
+}
+# how many rows a table has, and the node that says which are asked for
+Lookup = tuple[int, fx.Node]
+
+
+def check_opset(opset: int) -> None:
+    """Raise :class:`UsageError` unless torch's exporter can write an opset that the ops need."""
+    if opset == names.MIN_OPSET:
+        return
+    if not names.MIN_OPSET < opset <= newest_opset():
+        raise UsageError(
+            f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) to "
+            f"{newest_opset()} (the newest that torch {torch.__version__} writes with onnxscript "
+            f"{onnxscript.__version__} and onnx {onnx.__version__}), got {opset}"
+        )
+
+
+@cache
+def newest_opset() -> int:
+    """Return the newest opset that torch's exporter writes.
+
+    It lowers to an older one and leaves the rest to onnxscript's version converter, whose range
+    is no public constant and ends before onnx's; so the converter is asked.
+    """
+    known = range(onnx.defs.onnx_opset_version(), names.MIN_OPSET, -1)
+    return next((opset for opset in known if _is_reached(opset)), names.MIN_OPSET)
+
+
+def _is_reached(opset: int) -> bool:
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": names.MIN_OPSET}), ir_version=10)
+    try:
+        onnxscript.version_converter.convert_version(model, target_version=opset)
+    except Exception:  # whatever it raises for what it does not know, an export would meet too
+        return False
+    return bool(model.opset_imports.get("") == opset)
 
 
 @dataclass(frozen=True)
@@ -45,14 +93,16 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     with quiet(), torch.no_grad(), traceable_ropes(example.module):
         try:
             exported = torch.export.export(
-                example.module,
-                (),
-                arguments,
-                dynamic_shapes=shapes,
-                strict=False,
+                example.module, (), arguments, dynamic_shapes=shapes, strict=False
             )
             inputs = example.tree.names_in(exported)
-            _check_tables(example, exported, inputs)
+            rows = bounds_of_tables(exported, example, inputs)
+            if rows:
+                raise AxisRangeError(
+                    f"{type(example.module).__name__}: a table has fewer rows than an axis may be "
+                    f"long {_allowed(rows)}",
+                    rows,
+                )
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,
@@ -83,19 +133,6 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
-
-
-def _check_tables(
-    example: Example, exported: torch.export.ExportedProgram, inputs: Mapping[str, str]
-) -> None:
-    """Hold the ranges of the axes to the rows of the tables that the module looks up."""
-    bounds = bounds_of_tables(exported, example, inputs)
-    if bounds:
-        raise AxisRangeError(
-            f"{type(example.module).__name__}: a table has fewer rows than an axis may be long "
-            f"{_allowed(bounds)}",
-            bounds,
-        )
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
@@ -141,8 +178,13 @@ def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -
             name = _relabelled(text, pattern, labels)
             return own.get(sum_of(name), name)  # 'past + length', not 'length + past'
 
-        for value in _values(model.graph):
-            _rename(value, renamed)
+        made = (value for node in model.graph.all_nodes() for value in node.outputs)
+        for value in (*model.graph.inputs, *made):
+            if value.shape is not None:
+                value.shape = ir.Shape(
+                    dim if isinstance(dim, int) or dim.value is None else renamed(dim.value)
+                    for dim in value.shape
+                )
 
 
 def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) -> str:
@@ -152,21 +194,6 @@ def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) 
     return pattern.sub(
         lambda m: labels[m[0]] if labels[m[0]].isidentifier() else f"({labels[m[0]]})", text
     )
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph.all_nodes():
-        yield from node.outputs
-
-
-def _rename(value: ir.Value, renamed: Callable[[str], str]) -> None:
-    if value.shape is not None:
-        dims = [
-            dim if isinstance(dim, int) or dim.value is None else renamed(dim.value)
-            for dim in value.shape
-        ]
-        value.shape = ir.Shape(dims)
 
 
 def dynamic_shapes(example: Example) -> dict[str, Any]:
@@ -209,16 +236,102 @@ def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
 def quiet() -> Iterator[None]:
     """Silence the exporter's notes to its own developers; its errors are raised, not logged."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in loggers}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         try:
+            for logger in levels:
+                logger.setLevel(logging.ERROR)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, level in levels.items():
                 logger.setLevel(level)
+
+
+def bounds_of_tables(
+    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
+) -> dict[str, tuple[None, int]]:
+    """Return the largest size of each dynamic axis whose range is beyond what some table holds.
+
+    torch's tracer sees a table that is cut to a length, but not ``embedding(arange(length))``: the
+    rows that are asked for are values.  Where they follow from sizes alone, they are computed here.
+
+    Parameters
+    ----------
+    program : ExportedProgram
+        Of the example.
+    example : Example
+        With the ranges of its axes.
+    inputs : mapping of str to str
+        The program's name of each input, and the example's.
+    """
+    known = _known(program, example, inputs)
+    lookups = [(size, rows) for size, rows in _lookups(program) if rows in known]
+    sizes = {
+        label: example.tensors[name].shape[axis]
+        for name, named in example.tensor_axes.items()
+        for axis, label in named.items()
+    }
+    found: dict[str, tuple[None, int]] = {}
+    for label in sizes if lookups else ():
+        most = example.axes[label].max if label in example.axes else 1
+        if not _hold(lookups, known, {**sizes, label: most}):
+            longer = bisect_left(
+                range(2, most),
+                True,
+                key=lambda size: not _hold(lookups, known, {**sizes, label: size}),
+            )
+            found[label] = (None, 1 + longer)
+    return found
+
+
+def _known(
+    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
+) -> dict[fx.Node, str | None]:
+    """Return, in order, the nodes that follow from sizes alone; those of dynamic axes by name."""
+    known: dict[fx.Node, str | None] = {}
+    for node in program.graph.nodes:
+        label = None
+        if node.target is _SIZE and node.args[0].op == "placeholder":
+            axes = example.tensor_axes.get(inputs.get(node.args[0].target, ""), {})
+            label = axes.get(node.args[1])
+        made = node.op == "call_function" and all(x in known for x in node.all_input_nodes)
+        if label is not None or made:
+            known[node] = label
+    return known
+
+
+def _lookups(program: torch.export.ExportedProgram) -> Iterator[Lookup]:
+    for node in program.graph.nodes:
+        places = _LOOKUPS[node.target](node.args) if node.target in _LOOKUPS else []
+        for axis, rows in places:
+            size = node.args[0].meta["val"].shape[axis]
+            if isinstance(size, int) and rows.meta["val"].dtype is not torch.bool:
+                yield size, rows
+
+
+def _hold(
+    lookups: list[Lookup], known: Mapping[fx.Node, str | None], sizes: Mapping[str, int]
+) -> bool:
+    """Say whether each table has the rows that are asked for at some sizes."""
+    values: dict[fx.Node, Any] = {}
+    asked = [rows for _, rows in lookups]
+    wanted = set(closure(asked, lambda node: (x for x in node.all_input_nodes if x in known)))
+    for node, label in known.items():
+        if label is not None:
+            values[node] = sizes[label]
+        elif node in wanted:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            try:
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            except (
+                Exception
+            ):  # other sizes than these must go with it: nothing is said of the table
+                return True
+    return all(
+        not rows.numel() or -size <= int(rows.min()) <= int(rows.max()) < size
+        for size, rows in ((size, values[rows]) for size, rows in lookups)
+    )
 
 
 # how torch says which sizes of an axis its trace holds for
@@ -235,10 +348,10 @@ def _bounds(error: Exception, axes: Mapping[str, Axis]) -> dict[str, tuple[int |
 
 
 def _allowed(bounds: Mapping[str, tuple[int | None, int | None]]) -> str:
-    texts = []
-    for name, (low, high) in bounds.items():
-        words = [name] + ([f"from {low}"] if low else []) + ([f"to {high}"] if high else [])
-        texts.append(" ".join(words))
+    texts = (
+        name + (f" from {low}" if low else "") + (f" to {high}" if high else "")
+        for name, (low, high) in bounds.items()
+    )
     return f"(the module takes {', '.join(texts)})"
 
 

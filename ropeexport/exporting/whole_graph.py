@@ -28,13 +28,11 @@ from ropeexport.axes import names_of
 from ropeexport.dtypes import HALVES, SINGLE, is_float
 from ropeexport.errors import ExportError, first_line
 from ropeexport.manifest import Comparison, TensorSpec
-from ropeexport.onnx_files import specs as onnx_specs
+from ropeexport.onnx_files import contract as onnx_specs
 from ropeexport.onnx_files.onnx_file import weight_bytes
-from ropeexport.onnx_files.retype import float64_twin, single_twin
-from ropeexport.onnx_files.variants import whole_message
-from ropeexport.parity.cases import Case
+from ropeexport.onnx_files.variants import float64_twin, single_twin, whole_message
+from ropeexport.parity.cases import Case, work_of
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.space import work_of
 
 MOST_WEIGHT_BYTES = 256 * 10**6
 _MOST_WORK = 2e10  # multiply-adds of one run
@@ -129,11 +127,9 @@ class _UnreadableError(Exception):
 
 def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
     """Return each output's error as a share of what is allowed."""
-    wide = {n: x.astype(np.float64) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
-    expected = _evaluated(old, float64_twin, wide)
-    found = _evaluated(new, float64_twin, wide)
-    single = {n: x.astype(np.float32) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
-    own = _evaluated(old, single_twin, single)
+    expected = _evaluated(old, float64_twin, inputs, np.float64)
+    found = _evaluated(new, float64_twin, inputs, np.float64)
+    own = _evaluated(old, single_twin, inputs, np.float32)
     shares = []
     for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
@@ -142,18 +138,16 @@ def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
             finite = np.isfinite(rounded) & np.isfinite(y)  # either may overflow where the other
             own_error = _error(rounded[finite], y[finite])  # does not, which allows nothing
         allowed = _ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y)
-        shares.append(_share(str(value.name), _error(x, y), allowed, _size(y)))
+        error = _error(x, y)
+        if not error <= allowed:
+            raise ExportError(
+                f"output {str(value.name)!r}: the rewritten graph departs from the one that it was "
+                f"made from: expected at most {allowed:.3g} on values of up to {_size(y):.3g}, got "
+                f"{error:.3g}; this is a fault of ropeexport, and nothing was written: report it "
+                "with the model"
+            )
+        shares.append(error / allowed if allowed else 0.0)
     return shares
-
-
-def _share(name: str, error: float, allowed: float, size: float) -> float:
-    if not error <= allowed:
-        raise ExportError(
-            f"output {name!r}: the rewritten graph departs from the one that it was made from: "
-            f"expected at most {allowed:.3g} on values of up to {size:.3g}, got {error:.3g}; this "
-            "is a fault of ropeexport, and nothing was written: report it with the model"
-        )
-    return error / allowed if allowed else 0.0
 
 
 def _error(x: Any, y: Any) -> float:
@@ -180,14 +174,18 @@ def _has_halves(model: ir.Model) -> bool:
     return any(value.dtype in _HALVES for value in (*values, *computed))
 
 
-def _evaluated(model: ir.Model, twin: Callable[[ir.Model], ir.Model], inputs: Arrays) -> list[Any]:
+def _evaluated(
+    model: ir.Model, twin: Callable[[ir.Model], ir.Model], inputs: Arrays, floats: type
+) -> list[Any]:
+    """Evaluate a twin of a model whose floating data is of another type."""
+    given = {n: x.astype(floats) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
     try:
         message = whole_message(twin(model))
     except (OSError, ValueError) as error:
         raise _UnreadableError(first_line(error)) from error
     try:
         with np.errstate(all="ignore"):  # what is not finite is compared, not printed
-            return list(ReferenceEvaluator(message).run(None, dict(inputs)))
+            return list(ReferenceEvaluator(message).run(None, given))
     except Exception as error:  # an operator of onnx's reference may raise anything
         raise _UnevaluableError(first_line(error)) from error
 

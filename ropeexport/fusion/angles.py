@@ -12,16 +12,15 @@ with frequencies above 1 its angle is not small, and such angles are left as the
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ropeexport.fusion.building import Nodes, ints
-from ropeexport.fusion.movement import Movement, is_float
-from ropeexport.fusion.probe import deep_sources
+from ropeexport.fusion.movement import Movement, inputs_of, is_float
+from ropeexport.fusion.rewrite import Nodes, ints
 from ropeexport.operators import KEEP_ORDER, is_standard, that_keep
 from ropeexport.ops import names
 from ropeexport.ops.forms import Form, form_of
@@ -34,12 +33,8 @@ _SPACING = float(np.finfo(np.float32).eps)
 
 
 # movements of one input alone: a factor of every element before them is one after them
-_UNARY = that_keep("order", "elements", "some", "copies") - {"Split"} | {
-    "Cast",
-    "Div",
-    "Mul",
-    "Neg",
-}
+_UNARY = that_keep("order", "elements", "some", "copies") - {"Split"}
+_UNARY |= {"Cast", "Div", "Mul", "Neg"}
 _KEEPS_ORDER = KEEP_ORDER | {"Cast"}
 _ROUNDING = {"Ceil", "Floor", "Round", "Sign"}
 _KEEPS_WHOLE = {"Abs", "Add", "Max", "Min", "Mul", "Range", "Sub", "Sum"}  # of whole numbers
@@ -80,11 +75,13 @@ def make_exact(
     """
     graph, movement = model.graph, Movement()
     builder = _Builder(movement, max_position)
-    waves = {node: dict.fromkeys(_waves(node, movement)) for node in graph if _form(node)}
+    forms = {node: form_of(node.domain, node.op_type) for node in graph}
+    waves = {op: _waves(op, form, movement) for op, form in forms.items() if form}
     rewritten: set[str] = set()
-    for node in {wave: None for found in waves.values() for wave in found}:
-        old = node.outputs[0]
-        made = None if old.name in leave else builder.wave(node)
+    for node in dict.fromkeys(wave for found in waves.values() for wave in found):
+        old, angle = node.outputs[0], node.inputs[0]
+        assert angle is not None  # a cosine has an input
+        made = None if old.name in leave else builder.wave(angle, node.op_type)
         if made is not None:
             rewritten.add(str(old.name))
             made.shape = old.shape
@@ -98,26 +95,20 @@ def make_exact(
     return {op: frozenset(found & rewritten) for op, found in names_of.items()}
 
 
-def _form(node: ir.Node) -> Form | None:
-    return form_of(node.domain, node.op_type)
-
-
-def _waves(op: ir.Node, movement: Movement) -> Iterator[ir.Node]:
-    """Yield the Cos and Sin nodes that an op's tables are made from."""
-    form = _form(op)
-    assert form is not None  # it is asked of rotary ops alone
+def _waves(op: ir.Node, form: Form, movement: Movement) -> dict[ir.Node, None]:
+    """Return the Cos and Sin nodes that an op's tables are made from, the last first."""
     pending = [x for x in op.inputs[form.tensors :] if x is not None]
     seen: set[ir.Value] = set()
+    waves: dict[ir.Node, None] = {}
     while pending:
         value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
         node = value.producer()
         if node is not None and is_standard(node, "Cos", "Sin"):
-            yield node
-        else:
-            pending.extend(deep_sources(value, movement) or ())
+            waves[node] = None
+        elif value not in seen:
+            seen.add(value)
+            pending.extend(movement.deep_sources(value) or ())
+    return waves
 
 
 @dataclass
@@ -129,19 +120,13 @@ class _Builder:
     _constants: dict[bytes, tuple[ir.Value, ir.Value]] = field(default_factory=dict)
     _moved: dict[tuple[ir.Value, str], ir.Value | None] = field(default_factory=dict)
 
-    def wave(self, node: ir.Node) -> ir.Value | None:
-        """Return the exact cosine or sine in a node's place; None where its angle is another."""
-        angle = node.inputs[0]
-        return None if angle is None else self._rebuilt(angle, node.op_type)
-
-    def _rebuilt(self, value: ir.Value, wave: str) -> ir.Value | None:
+    def wave(self, value: ir.Value, wave: str) -> ir.Value | None:
+        """Return the exact cosine or sine of an angle; None where it is another's."""
         key = (value, wave)
         if key not in self._moved:
             angle = angle_of(value, self.movement)
-            if angle is not None:
-                self._moved[key] = self._table(angle)[wave == "Sin"]
-            else:
-                self._moved[key] = self._moved_wave(value, wave)
+            moved = self._moved_wave(value, wave) if angle is None else None
+            self._moved[key] = moved if angle is None else self._table(angle)[wave == "Sin"]
         return self._moved[key]
 
     def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
@@ -151,7 +136,7 @@ class _Builder:
             return None
         if not {x.dtype for x in (value, *sources)} <= _WIDE:  # a half type has rounded the angle
             return None
-        parts = {x: made for x in sources if (made := self._rebuilt(x, wave)) is not None}
+        parts = {x: made for x in sources if (made := self.wave(x, wave)) is not None}
         if len(parts) < len(set(sources)):
             return None
         return parts[sources[0]] if node.op_type == "Cast" else self._copied(node, parts, value)
@@ -165,10 +150,12 @@ class _Builder:
                 pos = add("Squeeze", self._unscaled(angle.positions, angle.unscaled, base), _LAST)
                 self.tables[angle] = self._whole(pos, frequencies)
             else:
-                base = self._widened(angle.unscaled)
+                is_wide = angle.unscaled.dtype in _WIDE  # half types become float32
+                base = angle.unscaled if is_wide else self._in_float32(angle.unscaled)
                 moved = self._unscaled(angle.positions, angle.unscaled, base)
                 floor = add("Floor", moved)
-                whole, rest = (self._narrowed(x) for x in (floor, add("Sub", moved, floor)))
+                parts = (floor, add("Sub", moved, floor))
+                whole, rest = (self.nodes.cast(x, _FLOAT) for x in parts)
                 table = self._whole(add("Squeeze", whole, _LAST), frequencies)
                 self.tables[angle] = self._turned(*table, rest, angle)
         return self.tables[angle]
@@ -184,13 +171,6 @@ class _Builder:
         dropped = node.op_type in ("Cast", "Div", "Identity", "Mul", "Neg")
         return moved if dropped else self._copied(node, {sources[0]: moved}, value)
 
-    def _widened(self, positions: ir.Value) -> ir.Value:
-        """Return positions in a type that keeps their fractions: half types become float32."""
-        return positions if positions.dtype in _WIDE else self._in_float32(positions)
-
-    def _narrowed(self, value: ir.Value) -> ir.Value:
-        return value if value.dtype == _FLOAT else self.nodes.add("Cast", value, to=_FLOAT)
-
     def _in_float32(self, positions: ir.Value) -> ir.Value:
         """Return positions as float32; float64 ones are cast before they are moved."""
         node, sources = positions.producer(), self.movement.sources(positions)
@@ -203,7 +183,7 @@ class _Builder:
         if is_cast:
             source = node.inputs[0]
             assert source is not None  # a Cast has an input
-            return source if source.dtype == _FLOAT else self.nodes.add("Cast", source, to=_FLOAT)
+            return self.nodes.cast(source, _FLOAT)
         parts = {x: self._in_float32(x) for x in sources or ()}
         return self._copied(node, parts, positions)
 
@@ -223,9 +203,8 @@ class _Builder:
         matrices.dtype = _FLOAT
         self.nodes.made.append(node)
         first = self.nodes.add("Gather", matrices, ir.tensor(np.int64(0)), axis=-1)
-        cos, sin = (
-            self.nodes.add("Gather", first, ir.tensor(np.int64(row)), axis=-1) for row in (0, 1)
-        )
+        rows = (ir.tensor(np.int64(row)) for row in (0, 1))
+        cos, sin = (self.nodes.add("Gather", first, row, axis=-1) for row in rows)
         return cos, sin
 
     def _turned(
@@ -246,7 +225,7 @@ class _Builder:
         if key not in self._constants:
             tables = digit_tables(frequencies, self.max_position)
             coarse, fine = (self.nodes.constant(ir.tensor(table)) for table in tables)
-            self._constants[key] = (coarse, fine)
+            self._constants[key] = coarse, fine
         return self._constants[key]
 
 
@@ -343,7 +322,7 @@ def _whole_by(value: ir.Value, movement: Movement) -> Sequence[ir.Value] | None:
         return () if np.array_equal(numbers, np.rint(numbers)) else None
     if node is None or not is_standard(node):
         return None
-    inputs = [x for x in node.inputs if x is not None]
+    inputs = inputs_of(value)
     if node.op_type in _ROUNDING or (node.op_type == "Cast" and not is_float(inputs[0])):
         return ()
     if node.op_type in _KEEPS_WHOLE:

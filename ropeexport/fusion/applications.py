@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,16 +10,88 @@ import onnx_ir as ir
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
-from ropeexport.fusion.layout import Layout, layout_of
-from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.probe import NotRotaryError, Rotary, deep_values, probe
-from ropeexport.fusion.regions import Regions
-from ropeexport.fusion.twins import Twins
+from ropeexport.fusion.movement import Movement, Twins, closure, inputs_of
+from ropeexport.fusion.regions import (
+    Entry,
+    NotRotaryError,
+    Region,
+    Regions,
+    Rotary,
+    Selection,
+    deep_values,
+    probe,
+)
 from ropeexport.manifest import Refusal
 from ropeexport.operators import is_standard
-from ropeexport.ops.forms import Tables, tables_for
+from ropeexport.ops.forms import ROTARY_SIZE, Tables, pairing_of_rotary, tables_for
 
 _FLOATS = tuple(kind.ir for kind in EXPORTED.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How ``x`` becomes (B, H, L, D): axes in another order, then axes of size 1 inserted.
+
+    ``head_axis`` is the axis along which the tables, aligned with ``x``, have size 1; None where
+    they have no such axis.  With ``per_head`` the tables differ from head to head, which only the
+    matrices of ``ApplyRope`` can say.
+    """
+
+    rank: int
+    order: tuple[int, ...]
+    inserted: tuple[int, ...]
+    head_axis: int | None
+    per_head: bool = False
+
+    @property
+    def heads(self) -> int | None:
+        """The axis of ``x`` that becomes H, or None where one is inserted."""
+        place = 1 - sum(axis < 1 for axis in self.inserted)
+        return None if 1 in self.inserted else self.order[place]
+
+    @property
+    def keeps_order(self) -> bool:
+        """Say whether no axis moves."""
+        return self.order == tuple(range(self.rank))
+
+    @property
+    def inverse_order(self) -> tuple[int, ...]:
+        """The order that undoes ``order``."""
+        return tuple(int(axis) for axis in np.argsort(self.order))
+
+
+_BHLD = Layout(4, (0, 1, 2, 3), (), 1)
+_PER_HEAD = Layout(4, (0, 1, 2, 3), (), None, per_head=True)
+_BLHD = Layout(4, (0, 2, 1, 3), (), 2)
+_BLD = Layout(3, (0, 1, 2), (1,), None)
+_LHD = Layout(3, (1, 0, 2), (0,), 1)
+_LD = Layout(2, (0, 1), (0, 1), None)
+# tables of RotaryEmbedding are (B, L, P) and know no heads, as the op's
+_NATIVE = Layout(4, (0, 1, 2, 3), (), None)
+
+
+def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> Layout:
+    """Return the layout that the tables' broadcast axes tell.
+
+    Raises
+    ------
+    NotRotaryError
+        Where ``x`` has another number of axes, or the tables other sizes.
+    """
+    rank = len(x_shape)
+    lead = np.broadcast_shapes(*(tuple(shape) for shape in table_shapes))[:-1]
+    known = (1,) * (rank - 1 - len(lead)) + lead
+    if rank == 2:
+        return _LD
+    if rank == 3:
+        return _LHD if known[1] == 1 != x_shape[1] else _BLD
+    if rank == 4 and known[1] == 1 and known[2] == x_shape[2]:
+        return _BHLD
+    if rank == 4 and known[2] == 1 and known[1] == x_shape[1]:
+        return _BLHD
+    if rank == 4 and 1 not in known[1:3]:
+        return _PER_HEAD
+    raise NotRotaryError(f"its layout is none that the op knows: data {x_shape}, tables {known}")
 
 
 @dataclass(frozen=True)
@@ -47,14 +120,20 @@ def find(
         products = regions.products(seed.outputs[0])
         if products & done:
             continue
-        application, reason = _at(seed, regions, trial, movement)
-        if application is not None:
-            found.append(_with_shared_tables(application, twins))
-            done |= regions.products(application.rotary.region.root)
-        elif reason is not None:
-            refused.append(Refusal(node=str(seed.name or seed.outputs[0].name), reason=reason))
+        made = _at(seed, regions, trial, movement)
+        if isinstance(made, Application):
+            found.append(_with_shared_tables(made, twins))
+            done |= regions.products(made.rotary.region.root)
+        elif made is not None:
+            refused.append(refusal(seed.outputs[0], made))
             done |= products
     return found, refused
+
+
+def refusal(value: ir.Value, reason: str) -> Refusal:
+    """Return why a value is left as it is written, by the name of the node that computes it."""
+    node = value.producer()
+    return Refusal(node=str((node.name if node is not None else None) or value.name), reason=reason)
 
 
 def _with_shared_tables(application: Application, twins: Twins) -> Application:
@@ -65,20 +144,19 @@ def _with_shared_tables(application: Application, twins: Twins) -> Application:
 
 def _at(
     seed: ir.Node, regions: Regions, trial: Trial, movement: Movement
-) -> tuple[Application | None, str | None]:
+) -> Application | str | None:
     """Try the roots of a seed; of the reasons to refuse, the last is that of the widest region."""
     reason = None
-    for root in regions.roots(seed):
-        for region in regions.around(root):
-            try:
-                rotary = probe(region, trial, movement)
-                if rotary is not None:
-                    return _application(rotary, trial, movement), None
-            except NotRotaryError as error:
-                reason = str(error)
-            except UnevaluableError:
-                continue  # not a reason: nothing says that it is a rope
-    return None, reason
+    for region in (region for root in regions.roots(seed) for region in regions.around(root)):
+        try:
+            rotary = probe(region, trial, movement)
+            if rotary is not None:
+                return _application(rotary, trial, movement)
+        except NotRotaryError as error:
+            reason = str(error)
+        except UnevaluableError:
+            continue  # not a reason: nothing says that it is a rope
+    return reason
 
 
 def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Application:
@@ -143,3 +221,71 @@ def _appends(node: ir.Node, first: ir.Value) -> bool:
         return False
     axis, shape = node.attributes["axis"].as_int(), first.shape
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
+
+
+def find_native(graph: ir.Graph, twins: Twins) -> tuple[list[Application], list[Refusal]]:
+    """Return what a file has as ONNX's own ``RotaryEmbedding`` already, and what has no op."""
+    found, refused = [], []
+    for node in graph:
+        if is_standard(node, "RotaryEmbedding"):
+            made = _of_native(node, twins)
+            if isinstance(made, Application):
+                found.append(made)
+            else:
+                refused.append(refusal(node.outputs[0], f"RotaryEmbedding {made}"))
+    return found, refused
+
+
+def _of_native(node: ir.Node, twins: Twins) -> Application | str:
+    """Return a ``RotaryEmbedding`` as an application, or why no op can stand for it."""
+    x, cos, sin = node.inputs[:3]
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        return "with position ids, which index its tables"
+    if x is None or x.shape is None or len(x.shape) != 4:
+        return "on data that is not known to be (B, H, L, D)"
+    if cos is None or sin is None or cos.shape is None or sin.shape is None:
+        return "with tables of unknown shape"
+    places = ((cos, 1.0), (sin, -1.0), (sin, 1.0), (cos, 1.0))
+    entries = tuple(Entry(twins.first_of(x), Selection("all"), factor) for x, factor in places)
+    root, size = node.outputs[0], node.attributes.get_int(ROTARY_SIZE, 0)
+    pairing = pairing_of_rotary(node.attributes.get_int("interleaved", 0))
+    rotary = Rotary(Region(root, x, (cos, sin)), pairing, entries, True)
+    return Application(rotary, _NATIVE, x, root, size if size not in (0, x.shape[3]) else None)
+
+
+def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application, ...]]:
+    """Group q and k of one attention, for one op: neighbours of which neither needs the other.
+
+    They share tables, pairing and layout.
+    """
+    places = {node: place for place, node in enumerate(graph)}
+    groups: list[tuple[Application, ...]] = []
+    for k in found:
+        q = groups[-1][0] if groups and len(groups[-1]) == 1 else None
+        if q and _likeness(q) == _likeness(k) and not _needs(k.x, q.root, places):
+            groups[-1] = (q, k)
+        else:
+            groups.append((k,))
+    return groups
+
+
+def _likeness(a: Application) -> tuple[object, ...]:
+    """Return what has to agree: of sizes all but the heads; they too of tables by head."""
+    rotary, shape = a.rotary, a.x.shape
+    assert shape is not None  # it was evaluated at its shape
+    head = None if a.layout.per_head else a.layout.heads
+    rest = [dim for axis, dim in enumerate(shape) if axis != head]
+    rotation = rotary.pairing, rotary.entries, rotary.is_rotation
+    return rotation, a.rotary_size, a.layout, a.x.dtype, rest
+
+
+def _needs(value: ir.Value, other: ir.Value, places: dict[ir.Node, int]) -> bool:
+    """Say whether a value is computed from another; nodes before the other's are not walked."""
+    start = other.producer()
+    assert start is not None  # a root is computed
+
+    def needed_for(x: ir.Value) -> list[ir.Value]:
+        node = x.producer()
+        return inputs_of(x) if node is not None and places[node] > places[start] else []
+
+    return any(x.producer() is start for x in closure([value], needed_for))

@@ -30,6 +30,7 @@ from ropeexport.fusion.evaluation import (
     evaluate,
     static_shape,
 )
+from ropeexport.fusion.movement import closure, inputs_of
 from ropeexport.fusion.rewrite import Region
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
@@ -118,23 +119,20 @@ class _Sides:
         self._cut |= found
         return bool(found)
 
-    def is_cut(self, value: ir.Value, node: ir.Node) -> bool:
-        """Say whether random numbers stand for what a node computes."""
+    def is_cut(self, value: ir.Value) -> bool:
+        """Say whether random numbers stand for a value: of an input, or what no node can give."""
+        node = value.producer()
+        if node is None or value.name in self._cut:
+            return True
         known = is_standard(node) or op_of(node.domain, node.op_type) is not None
         holds_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        return value.name in self._cut or not known or holds_graph or is_standard(node, *_RANDOM)
+        return not known or holds_graph or is_standard(node, *_RANDOM)
 
 
 def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
     """Return the values that cosines, sines and tables of angles are computed from."""
-    pending = [x for node in graph for x in _angles(node) if x is not None]
-    found = set(pending)
-    for value in pending:
-        node = value.producer()
-        new = {x for x in (node.inputs if node is not None else ()) if x is not None} - found
-        found |= new
-        pending.extend(new)
-    return found
+    angles = (x for node in graph for x in _angles(node) if x is not None)
+    return set(closure(angles, inputs_of))
 
 
 def _angles(node: ir.Node) -> Sequence[ir.Value | None]:
@@ -158,10 +156,7 @@ def _compare_at(
     trial = Trial(sides.before, sides.opset, sizes, sides.angles)
     waiting = list(regions)
     for limit in _LIMITS:
-        done = _compare(sides, trial, limit, waiting, outcomes)
-        waiting = [region for region in waiting if region.name not in done]
-        if not waiting:
-            break
+        waiting = _compare(sides, trial, limit, waiting, outcomes)
     compared = [r for r in regions if r not in waiting and outcomes[r.name].largest > _SMALL]
     _compare(sides, trial, _SMALL, compared, outcomes, signed_fractions=True)
 
@@ -173,23 +168,23 @@ def _compare(
     regions: Sequence[Region],
     outcomes: dict[str, Outcome],
     signed_fractions: bool = False,
-) -> set[str]:
-    """Compare regions on one draw; return the names of those that could be evaluated."""
+) -> list[Region]:
+    """Compare regions on one draw; return those that could not be evaluated."""
     draw = _Draw(sides, trial, limit, signed_fractions)
-    done = set()
+    failed = []
     for region in regions:
         outcome = outcomes[region.name]
         try:
             pairs = list(draw.results(region))
         except UnevaluableError as error:
             outcome.failure = error
+            failed.append(region)
             continue
-        done.add(region.name)
         outcome.shapes.append(dict(trial.symbols))
         outcome.largest = max(outcome.largest, draw.largest)
         for old, new in pairs:
             _note(old, new, draw.largest_angle, outcome)
-    return done
+    return failed
 
 
 @dataclass
@@ -226,20 +221,18 @@ class _Draw:
 
     def _beginnings(self, results: Iterable[str], data: Container[str]) -> list[str]:
         """Return the values, besides ``data``, that ``results`` are computed from."""
-        found: list[str] = []
-        pending = [self.sides.old[name] for name in results]
-        seen = set(pending)
-        for value in pending:
+
+        def is_given(value: ir.Value) -> bool:
+            return value.name in data or value.const_value is not None
+
+        def made_of(value: ir.Value) -> Sequence[ir.Value]:
             node = value.producer()
-            if value.name in data or value.const_value is not None:
-                continue
-            if node is None or self.sides.is_cut(value, node):
-                found.append(str(value.name))
-            elif static_shape(node, self.trial) is None:
-                inputs = [x for x in node.inputs if x is not None]
-                pending.extend(dict.fromkeys(x for x in inputs if x not in seen))
-                seen.update(inputs)
-        return found
+            if node is None or is_given(value) or self.sides.is_cut(value):
+                return ()
+            return inputs_of(value) if static_shape(node, self.trial) is None else ()
+
+        reached = closure((self.sides.old[name] for name in results), made_of)
+        return [str(x.name) for x in reached if not is_given(x) and self.sides.is_cut(x)]
 
     def _largest_angle(self) -> float:
         """Return the largest that is finite: an infinite one would allow any difference."""
@@ -257,9 +250,8 @@ class _Draw:
             value = self.sides.old[name]
             rng = np.random.default_rng([zlib.crc32(name.encode()), self.limit])
             shape = self.trial.shape(value)
-            self._given[name] = (
-                rng.standard_normal(shape) if data else self._drawn(value, shape, rng)
-            )
+            made = rng.standard_normal(shape) if data else self._drawn(value, shape, rng)
+            self._given[name] = made
         return self._given[name]
 
     def _drawn(self, value: ir.Value, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -268,12 +260,9 @@ class _Draw:
             raise UnevaluableError(f"the type of {value.name} is not known", value)
         if value.dtype == ir.DataType.BOOL:
             return rng.integers(0, 2, shape).astype(bool)
-        is_float = value.dtype.is_floating_point()
-        limit = (
-            self.limit
-            if is_float
-            else min(self.limit, int(ml_dtypes.iinfo(value.dtype.numpy()).max))
-        )
+        is_float, limit = value.dtype.is_floating_point(), self.limit
+        if not is_float:
+            limit = min(limit, int(ml_dtypes.iinfo(value.dtype.numpy()).max))
         signed = self.signed_fractions and (is_float or value.dtype.is_signed())
         numbers = rng.uniform(-limit if signed else 0.0, limit, shape)
         self.largest = max(self.largest, int(numbers.max(initial=0.0)))
@@ -287,7 +276,7 @@ def _forget(memo: dict[ir.Value, Array], data: set[ir.Value]) -> None:
     for value in list(memo):  # in the order in which they were computed
         node = value.producer()
         is_shape = node is not None and is_standard(node, "Shape", "Size")
-        if node is not None and not is_shape and any(x in made for x in node.inputs):
+        if not is_shape and any(x in made for x in inputs_of(value)):
             made.add(value)
             del memo[value]
 

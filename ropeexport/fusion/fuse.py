@@ -7,20 +7,16 @@ the graph that came in; a rewrite that departs from it is taken back, and named.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ropeexport.fusion.angles import make_exact
-from ropeexport.fusion.applications import Application, find
+from ropeexport.fusion.applications import find, find_native, pair_up, refusal
 from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.evaluation import Trial
-from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.native import find_native
-from ropeexport.fusion.pairs import pair_up
-from ropeexport.fusion.rewrite import Region, region_of, swap_in
-from ropeexport.fusion.tables import Tables
-from ropeexport.fusion.twins import Twins
+from ropeexport.fusion.movement import Movement, Twins
+from ropeexport.fusion.rewrite import Region, Tables, region_of, swap_in
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
@@ -39,21 +35,6 @@ class Fused:
     comparison: Comparison
 
 
-@dataclass
-class _Left:
-    """What stays as it is written, and why: applications and cosines and sines, by name."""
-
-    ropes: dict[str, str] = field(default_factory=dict)
-    waves: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, waves: frozenset[str], reason: str) -> None:
-        """Take back what was done last to a region: its angles, else the op itself."""
-        if waves:
-            self.waves |= dict.fromkeys(waves, reason)
-        else:
-            self.ropes[name] = reason
-
-
 def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     """Replace every proven rotary application of a model's main graph by an op, its angles exact.
 
@@ -70,19 +51,23 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     Fused
         Applications that were ops already count as found and replaced.
     """
-    left = _Left()
+    ropes: dict[str, str] = {}  # what stays as it is written, and why, by name
+    waves: dict[str, str] = {}  # of them, cosines and sines
     while True:
         made = model.clone()
-        count, regions = _replaced(made, left.ropes)
-        angles = make_exact(made, max_position=max_position, leave=left.waves)
+        count, regions = _replaced(made, ropes)
+        angles = make_exact(made, max_position=max_position, leave=waves)
         changed = [r for r in regions if r.replaces or angles[r.op]]
         outcomes = compare_regions(model, made, changed)
         wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
         if not wrong:
             _keep_output_names(model, made)
-            return Fused(made, model, count, _comparison(outcomes, left.waves))
+            return Fused(made, model, count, _comparison(outcomes, waves))
         for region, reason in wrong.items():
-            left.add(region.name, angles[region.op], reason)
+            if angles[region.op]:  # what was done last is taken back
+                waves |= dict.fromkeys(angles[region.op], reason)
+            else:
+                ropes[region.name] = reason
 
 
 def _keep_output_names(before: ir.Model, after: ir.Model) -> None:
@@ -122,14 +107,9 @@ def _replaced(model: ir.Model, leave: Mapping[str, str]) -> tuple[RopeCount, lis
         if isinstance(made, Region):
             regions.append(made)
         else:
-            refused.append(Refusal(node=_name(group[0]), reason=made))
+            refused.append(refusal(group[0].root, made))
     graph.sort()
     count = RopeCount(
         found=len(regions) + len(refused), replaced=len(regions), refused=tuple(refused)
     )
     return count, regions
-
-
-def _name(application: Application) -> str:
-    node = application.root.producer()
-    return str((node.name if node is not None else None) or application.root.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,8 @@ def limits_of(model: ir.Model) -> Limits | None:
     every input, and the largest that stays within the tables is found by halving.  Where it sums
     over a length (positions from a mask), no number says it.
     """
-    tables = [node for node in model.graph if _is_table(node)]
+    table = (names.DOMAIN, names.ROPE_TABLE)
+    tables = [node for node in model.graph if (node.domain, node.op_type) == table]
     if not tables:
         return None
     limit = min(_limit(node) for node in tables)
@@ -51,17 +53,10 @@ def limits_of(model: ir.Model) -> Limits | None:
 
 def _largest(model: ir.Model, tables: list[ir.Node], sizes: Sequence[int], limit: int) -> int:
     trial = Trial(model.graph, model.opset_imports[""], sizes)
-    low, high = 0, limit
-    if _holds(model, tables, trial, high) or not _holds(model, tables, trial, low):
-        return high  # what is beyond at any position has another cause than the input
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _holds(model, tables, trial, middle) else (low, middle)
-    return low
-
-
-def _is_table(node: ir.Node) -> bool:
-    return (node.domain, node.op_type) == (names.DOMAIN, names.ROPE_TABLE)
+    if _holds(model, tables, trial, limit) or not _holds(model, tables, trial, 0):
+        return limit  # what is beyond at any position has another cause than the input
+    beyond = range(1, limit)
+    return bisect_left(beyond, True, key=lambda n: not _holds(model, tables, trial, n))
 
 
 def _limit(node: ir.Node) -> int:

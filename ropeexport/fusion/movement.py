@@ -1,8 +1,12 @@
-"""Which nodes only move, negate or scale data: the paths on which a value stays linear."""
+"""What a value is made of: which nodes only move, negate or scale data, and which do the same.
+
+Along the former a value stays linear; tables are followed through a few elementwise operators too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -16,6 +20,28 @@ _SHAPE_OPS = MOVERS.keys() | {
     "Add", "Cast", "Ceil", "Constant", "ConstantOfShape", "Div", "Equal", "Floor", "Max", "Min",
     "Mod", "Mul", "Neg", "Range", "Shape", "Size", "Sub",
 }  # fmt: skip
+# operators beyond movement through which equal table entries stay equal
+_ELEMENTWISE = {"Cos", "Sin", "Neg", "Mul", "Add", "Sub", "Div", "Cast"}
+_COMPARED_BYTES = 1 << 12  # constants up to this size are compared by value
+
+T = TypeVar("T", bound=Hashable)
+
+
+def closure(start: Iterable[T], onward: Callable[[T], Iterable[T]]) -> list[T]:
+    """Return what is reached from a start by steps, each once, the nearest first."""
+    found = list(dict.fromkeys(start))
+    seen = set(found)
+    for x in found:
+        new = dict.fromkeys(y for y in onward(x) if y not in seen)
+        found.extend(new)
+        seen.update(new)
+    return found
+
+
+def inputs_of(value: ir.Value) -> list[ir.Value]:
+    """Return the values that a value's node reads; none where nothing computes it."""
+    node = value.producer()
+    return [] if node is None else [x for x in node.inputs if x is not None]
 
 
 class Movement:
@@ -70,29 +96,24 @@ class Movement:
             return (left,)
         return (right,) if node.op_type == "Mul" and is_scalar(left) else None
 
-    def leaves(self, value: ir.Value, stop: ir.Value | None = None) -> set[ir.Value]:
-        """Return where a value comes from by movement alone, constants left out."""
-        found: set[ir.Value] = set()
-        seen: set[ir.Value] = set()
-        pending = [value]
-        while pending:
-            x = pending.pop()
-            if x in seen:
-                continue
-            seen.add(x)
-            sources = None if x is stop else self.sources(x)
-            if sources is not None:
-                pending.extend(sources)
-            elif x is stop or not self.is_computable(x):
-                found.add(x)
-        return found
+    def deep_sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
+        """Return what a table is made from; None where its values are to be taken as they are."""
+        sources, node = self.sources(value), value.producer()
+        if sources is not None or node is None or not is_standard(node, *_ELEMENTWISE):
+            return sources
+        inputs = inputs_of(value)
+        known = all(is_float(x) and x.shape is not None for x in inputs)
+        return tuple(inputs) if known else None
 
-    def ancestors(self, value: ir.Value) -> Iterator[ir.Value]:
-        """Yield a value and all that it is moved from, the nearest first."""
-        seen = [value]
-        for x in seen:
-            yield x
-            seen.extend(y for y in self.sources(x) or () if y not in seen)
+    def ancestors(self, value: ir.Value) -> list[ir.Value]:
+        """Return a value and all that it is moved from, the nearest first."""
+        return closure([value], lambda x: self.sources(x) or ())
+
+    def leaves(self, value: ir.Value, stop: ir.Value) -> set[ir.Value]:
+        """Return where a value comes from by movement alone, constants left out."""
+        reached = closure([value], lambda x: () if x is stop else self.sources(x) or ())
+        ends = {x for x in reached if x is stop or self.sources(x) is None}
+        return {x for x in ends if x is stop or not self.is_computable(x)}
 
 
 def is_float(value: ir.Value) -> bool:
@@ -104,3 +125,31 @@ def is_scalar(value: ir.Value) -> bool:
     """Say whether a value is one constant number."""
     tensor = value.const_value
     return tensor is not None and tensor.size == 1
+
+
+class Twins:
+    """Tables that a graph computes twice, by structure: equal operators on equal inputs."""
+
+    def __init__(self, movement: Movement) -> None:
+        self._movement = movement
+        self._keys: dict[ir.Value, Hashable] = {}
+        self._first: dict[Hashable, ir.Value] = {}
+
+    def first_of(self, value: ir.Value) -> ir.Value:
+        """Return the first value seen that is computed in the same way, which may be this one."""
+        if value not in self._keys:
+            self._keys[value] = self._structure(value)
+        return self._first.setdefault(self._keys[value], value)
+
+    def _structure(self, value: ir.Value) -> Hashable:
+        tensor, node = value.const_value, value.producer()
+        if tensor is not None:
+            if tensor.nbytes > _COMPARED_BYTES:
+                return id(value)  # a text of its numbers leaves most of them out
+            return (str(tensor.dtype), tuple(tensor.shape), tensor.tobytes())
+        moved = self._movement.is_computable(value) or self._movement.deep_sources(value)
+        if node is None or not moved:
+            return id(value)
+        inputs = tuple(None if x is None else id(self.first_of(x)) for x in node.inputs)
+        attributes = tuple(sorted((name, str(a.value)) for name, a in node.attributes.items()))
+        return (node.domain, node.op_type, attributes, inputs, value.index())

@@ -3,22 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application, tables_of
-from ropeexport.fusion.building import Nodes
+from ropeexport.fusion.applications import Application, Layout, tables_of
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.probe import deep_values
-from ropeexport.fusion.tables import Tables
+from ropeexport.fusion.regions import Entry, deep_values
 from ropeexport.ops import names
 from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
+_FLOAT = ir.DataType.FLOAT
 # the few float64 operations of a rotation, on numbers of unit size
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
+
+
+@dataclass
+class Nodes:
+    """A growing list of nodes that are in no graph yet."""
+
+    made: list[ir.Node] = field(default_factory=list)
+
+    def add(
+        self, op_type: str, *inputs: ir.Value | ir.TensorProtocol, **attributes: Any
+    ) -> ir.Value:
+        """Append a node; a tensor among its inputs becomes a Constant before it."""
+        values = [x if isinstance(x, ir.Value) else self.constant(x) for x in inputs]
+        node = ir.node(op_type, values, attributes)
+        self.made.append(node)
+        output = node.outputs[0]
+        output.dtype = attributes["to"] if op_type == "Cast" else values[0].dtype
+        return output
+
+    def constant(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """Append a Constant."""
+        node = ir.node("Constant", [], {"value": tensor})
+        self.made.append(node)
+        output = node.outputs[0]
+        output.const_value = tensor
+        output.dtype, output.shape = tensor.dtype, ir.Shape(tensor.shape)
+        return output
+
+    def cast(self, x: ir.Value, to: ir.DataType) -> ir.Value:
+        """Return a value in a type."""
+        return x if x.dtype == to else self.add("Cast", x, to=to)
+
+    def to_op(self, x: ir.Value, layout: Layout, dtype: ir.DataType | None) -> ir.Value:
+        """Bring data into the op's (B, H, L, D) and into the type that its result has."""
+        x = x if dtype is None else self.cast(x, dtype)
+        if not layout.keeps_order:
+            x = self.add("Transpose", x, perm=layout.order)
+        return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x
+
+    def from_op(self, y: ir.Value, layout: Layout) -> ir.Value:
+        """Bring the op's result into the layout that the model goes on with."""
+        if layout.inserted:
+            y = self.add("Squeeze", y, ints(layout.inserted))
+        return y if layout.keeps_order else self.add("Transpose", y, perm=layout.inverse_order)
+
+
+def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
+    """Return int64 numbers as a tensor of one axis."""
+    return ir.tensor(np.array(numbers, dtype=np.int64))
+
+
+@dataclass
+class Tables:
+    """The ops' table inputs, made from the tables that a model has; ops may share one."""
+
+    nodes: Nodes = field(default_factory=Nodes)
+    _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
+    _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
+
+    def of(self, application: Application) -> tuple[ir.Value, ...]:
+        """Return the inputs that say how an application's op rotates."""
+        rotary, layout, tables = application.rotary, application.layout, tables_of(application)
+        inputs = []
+        for places in tables.inputs.values():
+            entries = tuple(self._entry(rotary.entries[place], layout) for place in places)
+            inputs.append(self._input(entries, tables.by_head and not layout.per_head))
+        return tuple(inputs)
+
+    def _input(self, entries: tuple[ir.Value, ...], lacks_heads: bool) -> ir.Value:
+        """Return an entry as it is, or all as matrices; with an axis for heads where it lacks."""
+        if (entries, lacks_heads) not in self._inputs:
+            made = self._stacked(entries) if len(entries) > 1 else entries[0]
+            if lacks_heads:
+                made = self.nodes.add("Unsqueeze", made, ints([1]))
+            self._inputs[entries, lacks_heads] = made
+        return self._inputs[entries, lacks_heads]
+
+    def _entry(self, entry: Entry, layout: Layout) -> ir.Value:
+        """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
+        if (entry, layout) not in self._entries:
+            value = self.nodes.cast(self._without_heads(entry, layout), _FLOAT)
+            if entry.factor != 1.0:
+                value = self.nodes.add("Mul", value, ir.tensor(np.float32(entry.factor)))
+            self._entries[entry, layout] = value
+        return self._entries[entry, layout]
+
+    def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
+        assert entry.table.shape is not None  # it was evaluated at its shape
+        rank = len(entry.table.shape) - (entry.selection.kind == "index")
+        value = self._selected(entry)
+        missing = layout.rank - rank  # broadcasting aligns the last axes
+        if layout.head_axis is not None and layout.head_axis >= missing:
+            value = self.nodes.add("Squeeze", value, ints([layout.head_axis - missing]))
+            rank -= 1
+        axes = range((4 if layout.per_head else 3) - rank)
+        return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
+
+    def _selected(self, entry: Entry) -> ir.Value:
+        chosen = entry.selection
+        if chosen.kind == "index":
+            return self.nodes.add("Gather", entry.table, ir.tensor(np.int64(chosen.start)), axis=-1)
+        if chosen.kind == "slice":
+            bounds = (ints([n]) for n in (chosen.start, chosen.end, -1, chosen.step))
+            return self.nodes.add("Slice", entry.table, *bounds)
+        return entry.table
+
+    def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
+        """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
+        single = [self.nodes.add("Unsqueeze", entry, ints([-1, -2])) for entry in entries]
+        rows = [self.nodes.add("Concat", *single[i : i + 2], axis=-1) for i in (0, 2)]
+        return self.nodes.add("Concat", *rows, axis=-2)
+
 
 Group = tuple[Application, ...]
 

@@ -1,4 +1,4 @@
-"""Rules over an ONNX graph, whoever exported it."""
+"""Rules over an ONNX graph, whoever exported it, looking through what only moves elements."""
 
 from __future__ import annotations
 
@@ -7,20 +7,69 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ropeexport import dtypes
-from ropeexport.lint.graph import Graph, after, before, label, type_of
 from ropeexport.lint.rule import rule
-from ropeexport.onnx_files.onnx_file import is_rope
-from ropeexport.operators import is_standard
+from ropeexport.onnx_files.onnx_file import is_rope, with_shapes
+from ropeexport.onnx_files.variants import with_standard_attention
+from ropeexport.operators import KEEP_ELEMENTS, is_standard, that_keep
 from ropeexport.ops.forms import form_of
 
+_MOVERS = KEEP_ELEMENTS | that_keep("copies")
 _DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir
 _HALVES = tuple(kind.ir for kind in dtypes.HALVES)
 _FLOATS = (_FLOAT, *_HALVES)
 _ANY = (None, *ir.DataType)  # the type of a cast's result may not be known
 _OVER_SCORES = ("Add", "Mul", "Div", "Where", "Cast")
 _KERNELS = "com.microsoft"  # onnxruntime's own operators
-
 Types = tuple[ir.DataType | None, ...]
+
+
+class Graph:
+    """A model's main graph; the weights' values are not needed.
+
+    Parameters
+    ----------
+    model : ir.Model
+        It stays as it is; the types of a copy are inferred.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = with_shapes(with_standard_attention(model))
+        self.nodes = list(self.model.graph)
+
+    def of_type(self, *op_types: str) -> Iterator[ir.Node]:
+        """Yield the nodes of standard operators."""
+        return (node for node in self.nodes if is_standard(node, *op_types))
+
+    def ropes(self) -> Iterator[ir.Node]:
+        """Yield ropeexport's rotary ops."""
+        return filter(is_rope, self.nodes)
+
+
+def before(value: ir.Value | None) -> ir.Node | None:
+    """Return the node behind a tensor and whatever only moves its elements."""
+    node = value.producer() if value is not None else None
+    while node is not None and is_standard(node, *_MOVERS):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node
+
+
+def after(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that read a tensor, looking through what only moves its elements."""
+    for node in value.consumers():
+        if is_standard(node, *_MOVERS):
+            yield from after(node.outputs[0])
+        else:
+            yield node
+
+
+def type_of(value: ir.Value | None) -> ir.DataType | None:
+    """Return a tensor's type, as far as it is known."""
+    return value.dtype if value is not None else None
+
+
+def label(node: ir.Node) -> str:
+    """Return what a finding calls a node."""
+    return node.name or f"{node.op_type} of {node.outputs[0].name}"
 
 
 @rule(
@@ -46,7 +95,8 @@ def _double(graph: Graph) -> Iterator[str]:
 )
 def _half_tables(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        if any(map(_comes_from_half, _tables(node))):
+        tables = _tables(node)
+        if any(type_of(x) in _HALVES or _is_cast(before(x), _HALVES, _ANY) for x in tables):
             yield label(node)
 
 
@@ -71,11 +121,6 @@ def _tables(node: ir.Node) -> tuple[ir.Value | None, ...]:
     return ()
 
 
-def _comes_from_half(value: ir.Value | None) -> bool:
-    """Say whether a table is in half precision, or was before it was cast up."""
-    return type_of(value) in _HALVES or _is_cast(before(value), _HALVES, _ANY)
-
-
 @rule(
     "not-cast-back",
     "error",
@@ -87,8 +132,7 @@ def _not_cast_back(graph: Graph) -> Iterator[str]:
         if not is_rotary(node) and not is_rope(node):
             continue
         for data, rotated in zip(node.inputs, node.outputs, strict=False):
-            cast = before(data)
-            widened = rotated.dtype == _FLOAT and _is_cast(cast, _HALVES, _ANY)
+            widened = rotated.dtype == _FLOAT and _is_cast(before(data), _HALVES, _ANY)
             if widened and any(map(_attends, after(rotated))):
                 yield label(node)
 
@@ -147,13 +191,9 @@ def _turned_around_rope(graph: Graph) -> Iterator[str]:
     for node in graph.ropes():
         for data, rotated in zip(node.inputs, node.outputs, strict=False):
             turned = data.producer() if data is not None else None
-            if turned is not None and is_standard(turned, "Transpose") and _only_turned(rotated):
+            around = (turned, *rotated.consumers())
+            if len(around) > 1 and all(n and is_standard(n, "Transpose") for n in around):
                 yield label(node)
-
-
-def _only_turned(value: ir.Value) -> bool:
-    readers = value.consumers()
-    return bool(readers) and all(is_standard(node, "Transpose") for node in readers)
 
 
 @rule(
@@ -213,14 +253,7 @@ def _frozen(graph: Graph) -> Iterator[str]:
 
 
 GRAPH_RULES = (
-    _double,
-    _half_tables,
-    _not_cast_back,
-    _without_body,
-    _without_plugin_attributes,
-    _casts_around_attention,
-    _attention_written_out,
-    _frozen,
-    _casts_around_rope,
+    _double, _half_tables, _not_cast_back, _without_body, _without_plugin_attributes,
+    _casts_around_attention, _attention_written_out, _frozen, _casts_around_rope,
     _turned_around_rope,
-)
+)  # fmt: skip

@@ -1,4 +1,8 @@
-"""``inspect --lint``: every rule over a folder or a file."""
+"""``inspect --lint``: every rule over a folder or a file.
+
+The rules here ask what an export and a build have recorded of a folder, and the recognition of
+``fuse``; those over a graph alone are in :mod:`ropeexport.lint.graph_rules`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,81 @@ from dataclasses import dataclass
 from typing import Any
 
 from ropeexport.errors import ModelFileError
-from ropeexport.lint.file_rules import FILE_RULES
-from ropeexport.lint.graph import Graph
-from ropeexport.lint.graph_rules import GRAPH_RULES, is_rotary
+from ropeexport.lint.graph_rules import GRAPH_RULES, Graph, is_rotary
 from ropeexport.lint.rule import Finding, Rule, Severity, rule
 from ropeexport.onnx_files.inspection import Inspection, Subject, inspect
 from ropeexport.onnx_files.onnx_file import OnnxFile, is_rope
 from ropeexport.ops.forms import form_of
+
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@rule(
+    "rope-refused",
+    "warning",
+    "what looks like a rotary application was left as it is",
+    "see the reason; ropeexport.apply_rope or apply_rope of cosines and sines is always an op",
+)
+def _refused(found: Inspection) -> Iterator[str]:
+    record = found.model.record
+    if record is not None:
+        yield from (f"{refusal.node} ({refusal.reason})" for refusal in record.recognition.refused)
+
+
+@rule(
+    "changed-file",
+    "warning",
+    "the ONNX file is not the one that its manifest describes",
+    "export it again, or prove what was changed with 'ropeexport check'",
+)
+def _changed(found: Inspection) -> Iterator[str]:
+    if found.model.is_exported_file is False:
+        yield found.model.file
+
+
+@rule(
+    "rope-decomposed",
+    "warning",
+    "the engine rotates with plain layers",
+    "build with --impl plugin (any matrices), or --impl native (rotations)",
+)
+def _decomposed_ropes(found: Inspection) -> Iterator[str]:
+    return (rope.node for rope in found.ropes if rope.implementation == "decomposed")
+
+
+@rule(
+    "attention-decomposed",
+    "warning",
+    "the engine was allowed to build attention from plain layers: TensorRT has no fused kernel "
+    "for float32 or small heads",
+    "export with --dtype fp16 or bf16 and a head size of 64 or 128",
+)
+def _decomposed_attention(found: Inspection) -> Iterator[str]:
+    if found.engine is not None and found.engine.record.attention == "decomposed":
+        yield found.engine.record.file
+
+
+@rule(
+    "stale-engine",
+    "error",
+    "the engine, or the file it was built from, is not what the manifest describes",
+    "run 'ropeexport build' again",
+)
+def _stale_engine(found: Inspection) -> Iterator[str]:
+    engine = found.engine
+    if engine is not None and not (engine.is_built_file and found.model.is_exported_file):
+        yield engine.record.file
+
+
+@rule("implementation", "note", "what computes each rotary op and attention")
+def _ran_by(found: Inspection) -> Iterator[str]:
+    for rope in found.ropes:
+        yield f"{rope.node}: {rope.implementation or 'function body in onnxruntime, no engine'}"
+    if found.engine is not None and found.engine.record.attention != "none":
+        yield f"attention: {found.engine.record.attention}"
+
+
+FILE_RULES = (_stale_engine, _changed, _refused, _decomposed_attention, _decomposed_ropes, _ran_by)
 
 
 @rule(
@@ -33,7 +105,6 @@ def _written_out(file: OnnxFile) -> Iterator[str]:
             yield str(made)
 
 
-_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, _written_out, *FILE_RULES)
 
 

@@ -55,24 +55,22 @@ def default_axes(
     names = names_of(dim for shape in shapes.values() for dim in shape)
     batches = {name for name in names if _is_batch(name, shapes)}
     lengths = [set(names_of(shape)) - batches for shape in shapes.values()]
-    return {
-        name: _batch(sizes.get(name, 1))
-        if name in batches
-        else _length(
-            sizes.get(name, 1), max(len(beside) for beside in lengths if name in beside), longest
-        )
-        for name in names
-    }
+    found = {}
+    for name in names:
+        size = sizes.get(name, 1)
+        if name in batches:
+            most = max(_BATCH, 2 * size)
+            found[name] = Axis(min=1, opt=max(1, size), max=most, chosen_by="default")
+        else:
+            beside = max(len(others) for others in lengths if name in others)
+            found[name] = _length(size, beside, longest)
+    return found
 
 
 def _is_batch(name: str, shapes: Mapping[str, Shape]) -> bool:
     if any(word in name.lower() for word in _LENGTH_WORDS):
         return False
     return all(name not in names_of(shape[1:]) for shape in shapes.values())
-
-
-def _batch(size: int) -> Axis:
-    return Axis(min=1, opt=max(1, size), max=max(_BATCH, 2 * size), chosen_by="default")
 
 
 def _length(size: int, beside: int, longest: int | None) -> Axis:

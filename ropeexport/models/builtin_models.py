@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError
@@ -40,15 +40,6 @@ class BuiltinOptions:
             raise UsageError(f"head_dim: expected an even number, got {self.head_dim}")
         if self.dtype not in DTYPES:
             raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the options as the manifest keeps them."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> BuiltinOptions:
-        """Return the options that a manifest keeps."""
-        return cls(**record)
 
     @property
     def width(self) -> int:
@@ -84,8 +75,9 @@ def flux_attention(options: BuiltinOptions) -> Example:
 
 def flux_self_attention(options: BuiltinOptions) -> Example:
     """FLUX's self-attention: x (B, L, H*D) and pe to (B, L, H*D)."""
+    module = seeded(lambda: FluxSelfAttention(options.width, options.heads))
     return Example(
-        module=_seeded(lambda: FluxSelfAttention(options.width, options.heads), options),
+        module=module.to(options.torch_dtype).eval(),
         inputs={"x": _trace_x(options), "pe": _trace_pe(options)},
         dynamic_axes={"x": {0: "batch", 1: "length"}, "pe": _PE_AXES},
         axes=_data_axes(options) | _pe_axes(options),
@@ -100,10 +92,9 @@ def flux_self_attention_ids(options: BuiltinOptions) -> Example:
         raise UsageError(f"head_dim: expected at least 6 for three axes, got {options.head_dim}")
     ids = torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, 3, dtype=torch.int64)
     axes = {0: "batch", 1: "length"}
+    module = seeded(lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim))
     return Example(
-        module=_seeded(
-            lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim), options
-        ),
+        module=module.to(options.torch_dtype).eval(),
         inputs={"x": _trace_x(options), "ids": ids},
         dynamic_axes={"x": axes, "ids": axes},
         axes=_data_axes(options),
@@ -144,8 +135,8 @@ def _pe_axes(options: BuiltinOptions) -> dict[str, Axis]:
     }
 
 
-def _seeded(make: Callable[[], torch.nn.Module], options: BuiltinOptions) -> torch.nn.Module:
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """Make a module with the same weights every time, without touching the caller's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_WEIGHT_SEED)
-        return make().to(options.torch_dtype).eval()
+        return make()

@@ -49,7 +49,7 @@ class Example:
         Further arguments of ``forward``, fixed with all that they hold, tensors included.
     weights : Path or None
         The folder of the safetensors files with the module's weights, where the module itself is
-        a :func:`ropeexport.weights.skeleton.skeleton`.
+        a :func:`ropeexport.weights.references.skeleton`.
     roles : dict of str to str
         What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a rope
         or ``positions``.  Of the others the traced graph says it.

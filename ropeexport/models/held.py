@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropeexport.errors import UsageError
-from ropeexport.packages import require
+from ropeexport.machine import require
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,9 @@ def has_tensor(value: object) -> bool:
 
 def path_of(keys: Sequence[Any]) -> TreePath:
     """Return torch's path to a leaf in names and whole numbers."""
-    return tuple(_part(key) for key in keys)
-
-
-def _part(key: Any) -> str | int:
-    part = next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind))
-    return part if isinstance(part, str | int) else str(part)
+    kinds = ("key", "idx", "name")
+    parts = (next(getattr(key, kind) for kind in kinds if hasattr(key, kind)) for key in keys)
+    return tuple(part if isinstance(part, str | int) else str(part) for part in parts)
 
 
 def paths_of(spec: pytree.TreeSpec) -> list[TreePath]:
@@ -202,18 +199,15 @@ def _recorded(value: Any, path: TreePath | None) -> Argument | None:
     if isinstance(value, Tensor):
         return None if path is None else Argument(kind="input", value=joined(path))
     if type(value) in (list, tuple, dict):
-        keys = tuple(value) if isinstance(value, dict) else tuple(range(len(value)))
+        items = dict(value if isinstance(value, dict) else enumerate(value))
         parts = [
-            _recorded(part, None if path is None else (*path, key))
-            for key, part in zip(
-                keys, value.values() if isinstance(value, dict) else value, strict=True
-            )
+            _recorded(part, None if path is None else (*path, key)) for key, part in items.items()
         ]
         known = tuple(part for part in parts if part is not None)
-        if len(known) < len(parts) or not all(type(key) in (str, int) for key in keys):
+        if len(known) < len(parts) or not all(type(key) in (str, int) for key in items):
             return None
         kind = type(value).__name__
-        return Argument(kind=kind, keys=keys if kind == "dict" else (), parts=known)
+        return Argument(kind=kind, keys=tuple(items) if kind == "dict" else (), parts=known)
     is_plain = value is None or type(value) in (bool, int, str)
     is_number = type(value) is float and math.isfinite(value)  # JSON has no others
     return Argument(kind="fixed", value=value) if is_plain or is_number else None

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,18 @@ from ropeexport.manifest import Argument, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
-from ropeexport.models.hub.dynamic_rope import make_stateless, traceable_ropes
-from ropeexport.models.hub.load import is_library_model, load_example
+from ropeexport.models.hub.load import (
+    is_library_model,
+    load_example,
+    make_stateless,
+    traceable_ropes,
+)
 from ropeexport.models.input_tree import recorded, restored
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
-from ropeexport.parity.cases import Case
+from ropeexport.parity.cases import Case, space_of
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.space import space_of
-from ropeexport.runners.torch_arrays import tensor_from
+from ropeexport.runners.runner import same_bits
+from ropeexport.runners.torch_arrays import array_from, tensor_from
 
 # what a caller holds or names: a reference FILE.py:NAME, the factory, the module or an example
 Module = str | Callable[[], Any] | nn.Module | Example
@@ -52,7 +56,7 @@ def load(
     """
     if model in BUILTINS:
         example = BUILTINS[model](options)
-        return example, Source(kind="builtin", name=model, options=options.as_record())
+        return example, Source(kind="builtin", name=model, options=asdict(options))
     if is_library_model(model):
         example = load_example(model, config, dtype)
         kept = {"config": str(config)} if config else {}
@@ -102,19 +106,11 @@ def check_same_weights(artifact: Artifact, module: nn.Module | Example) -> None:
     own = _example_that_is_held(artifact, module).module
     in_file = _weights_by_name(own, artifact.file)
     for name, tensor in own.state_dict().items():
-        if name in in_file and not _is_equal(tensor, tensor_from(in_file[name])):
+        if name in in_file and not same_bits(array_from(tensor), in_file[name]):
             raise UsageError(
                 f"module: expected the weights that {artifact.file.path} was exported with, got "
                 f"another {name}; export the module again"
             )
-
-
-def _is_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Compare bits: a NaN is equal to itself."""
-    a, b = a.detach().cpu().contiguous(), b.contiguous()
-    if a.dtype is not b.dtype or a.shape != b.shape:
-        return False
-    return torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8))
 
 
 def _example_that_is_held(artifact: Artifact, module: nn.Module | Example) -> Example:
@@ -134,9 +130,11 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if module is not None:
         _refuse_for_builtin(artifact)
     if source.kind == "builtin":
-        return BUILTINS[source.name](BuiltinOptions.from_record(source.options))
+        return BUILTINS[source.name](BuiltinOptions(**source.options))
     if module is None and source.kind == "config":
-        return _from_config(artifact.manifest)
+        config, dtype = source.options.get("config"), artifact.manifest.model.dtype
+        known = dtype if dtype in DTYPES else None
+        return load_example(source.name, Path(config) if config else None, known, values=True)
     if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -208,14 +206,6 @@ def _former_arguments(manifest: Manifest) -> dict[str, Argument]:
     return found | {name: Argument(kind="unknown") for name in options.get("unknown", ())}
 
 
-def _from_config(manifest: Manifest) -> Example:
-    """Make a library's model again, its weights still to be loaded."""
-    config, dtype = manifest.source.options.get("config"), manifest.model.dtype
-    place = Path(config) if config else None
-    known = dtype if dtype in DTYPES else None
-    return load_example(manifest.source.name, place, known, values=True)
-
-
 def _load_weights(module: nn.Module, file: OnnxFile) -> None:
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     if not state:
@@ -240,8 +230,17 @@ def _weights_by_name(module: nn.Module, file: OnnxFile) -> dict[str, NDArray[np.
 
 
 def _call_factory(reference: str) -> Example:
-    with _blaming(reference):
+    """Make what a reference names; what the user's code raises becomes a line with its place."""
+    try:
         made = _find_factory(reference)()
+    except RopeExportError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"{reference}: your code failed: {type(error).__name__}: {error} "
+            f"({place.filename}:{place.lineno})"
+        ) from error
     return _example_of(reference, made)
 
 
@@ -285,21 +284,6 @@ def _find_factory(reference: str) -> Callable[[], Any]:
     if not callable(factory):
         raise UsageError(f"{reference}: no callable {name!r} in {place}")
     return factory  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _blaming(reference: str) -> Iterator[None]:
-    """Turn what the user's code raises into one line that names its place."""
-    try:
-        yield
-    except (RopeExportError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UsageError(
-            f"{reference}: your code failed: {type(error).__name__}: {error} "
-            f"({place.filename}:{place.lineno})"
-        ) from error
 
 
 def _import_file(path: Path) -> Any:

@@ -11,14 +11,8 @@ import onnx_ir as ir
 from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ManifestError, ModelFileError
-from ropeexport.manifest import (
-    EngineRecord,
-    Implementation,
-    ModelRecord,
-    Record,
-    TensorSpec,
-)
-from ropeexport.onnx_files import onnx_file, specs
+from ropeexport.manifest import EngineRecord, Implementation, ModelRecord, Record, TensorSpec
+from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.onnx_file import OnnxFile
 
 
@@ -83,24 +77,22 @@ def subject_of(path: Path) -> Subject:
         return Subject(artifact.file, artifact)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file or folder")
-    beside = (path.parent / manifest.FILE_NAME).is_file()
-    if path.suffix == ".onnx":
-        found = Artifact.read(path.parent) if beside else None
-        is_its = found is not None and found.manifest.model.file == path.name
-        return Subject(OnnxFile(path), found if is_its else None)
-    if not beside:
+    is_model = path.suffix == ".onnx"
+    if not (path.parent / manifest.FILE_NAME).is_file():
+        if is_model:
+            return Subject(OnnxFile(path), None)
         raise ManifestError(
             f"{path}: neither an .onnx file nor an engine with its {manifest.FILE_NAME} beside it"
         )
-    return _subject_of_engine(path, Artifact.read(path.parent))
-
-
-def _subject_of_engine(path: Path, artifact: Artifact) -> Subject:
+    artifact = Artifact.read(path.parent)
+    if is_model:
+        is_its = artifact.manifest.model.file == path.name
+        return Subject(OnnxFile(path), artifact if is_its else None)
     engine = artifact.manifest.engine
     if engine is None or engine.file != path.name:
-        named = engine.file if engine else "none"
         raise ManifestError(
-            f"{path}: expected the engine that {manifest.FILE_NAME} describes ({named})"
+            f"{path}: expected the engine that {manifest.FILE_NAME} describes "
+            f"({engine.file if engine else 'none'})"
         )
     return Subject(artifact.file, artifact)
 
@@ -122,8 +114,18 @@ def inspect(subject: Subject) -> Inspection:
     # the manifest's proof is of the exported file and the built engine, and of nothing else
     proven = engine is not None and engine.is_built_file and model.is_exported_file
     built = engine.record.ropes if engine is not None and proven else {}
-    ropes = (_rope(node, built) for node in onnx_file.rope_nodes(file.graph))
-    return Inspection(ropes=tuple(ropes), model=model, engine=engine)
+    ropes = tuple(
+        Rope(
+            node=str(node.name),
+            op=f"{node.domain}::{node.op_type}",
+            inputs=_names(node.inputs),
+            outputs=_names(node.outputs),
+            attributes={a.name: str(a.value) for a in node.attributes.values()},
+            implementation=built.get(str(node.name)),
+        )
+        for node in onnx_file.rope_nodes(file.graph)
+    )
+    return Inspection(ropes=ropes, model=model, engine=engine)
 
 
 def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
@@ -135,8 +137,8 @@ def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
         sha256=sha256,
         is_exported_file=None if record is None else own is not None,
         opset=onnx_file.opset(file.graph),
-        inputs=own.inputs if own is not None else specs.input_specs(file.graph),
-        outputs=own.outputs if own is not None else specs.output_specs(file.graph),
+        inputs=own.inputs if own is not None else contract.input_specs(file.graph),
+        outputs=own.outputs if own is not None else contract.output_specs(file.graph),
         metadata=dict(file.graph.metadata_props),
         record=own,
     )
@@ -151,18 +153,6 @@ def _engine(artifact: Artifact | None) -> Engine | None:
         record=record,
         is_built_file=is_file and atomic.sha256_of(path) == record.sha256,
         size_bytes=path.stat().st_size if is_file else 0,
-    )
-
-
-def _rope(node: ir.Node, built: dict[str, Implementation]) -> Rope:
-    name = str(node.name)
-    return Rope(
-        node=name,
-        op=f"{node.domain}::{node.op_type}",
-        inputs=_names(node.inputs),
-        outputs=_names(node.outputs),
-        attributes={a.name: str(a.value) for a in node.attributes.values()},
-        implementation=built.get(name),
     )
 
 

@@ -1,7 +1,8 @@
 """An ONNX file, read once, and questions about its graph: its rotary ops, its weights.
 
 Graphs are onnx_ir's; weights stay in the file, or in the file that it refers to, until they are
-asked for.
+asked for.  onnx_ir reads whatever a message holds, so what every stage takes for granted of a graph
+is checked here: what is missing would be a fault of the first stage that looks for it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport.errors import ModelFileError, first_line
-from ropeexport.onnx_files.soundness import faults
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
+from ropeexport.ops.registry import op_of
 
 
 class OnnxFile:
@@ -68,9 +71,10 @@ def load(path: Path) -> ir.Model:
         ) from error
     if not len(model.graph) or not model.opset_imports:
         raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
-    fault = next(faults(model), None)
-    if fault is not None:
-        raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again")
+    try:
+        _check_sound(model)
+    except _UnsoundError as fault:
+        raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again") from None
     _forget_negative(model.graph)
     return model
 
@@ -80,10 +84,9 @@ def _forget_negative(graph: ir.Graph) -> None:
     made = (value for node in graph for value in node.outputs)
     for value in (*graph.inputs, *graph.outputs, *made):
         dims = tuple(value.shape or ())
-        if any(isinstance(dim, int) and dim < 0 for dim in dims):
-            value.shape = ir.Shape(
-                [None if isinstance(dim, int) and dim < 0 else dim for dim in dims]
-            )
+        known = [None if isinstance(dim, int) and dim < 0 else dim for dim in dims]
+        if any(dim is None for dim in known):
+            value.shape = ir.Shape(known)
 
 
 def rope_nodes(model: ir.Model) -> list[ir.Node]:
@@ -126,9 +129,12 @@ def weights(model: ir.Model) -> Iterator[tuple[str, NDArray[np.generic]]]:
 
 def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
     """Return the initializers that lie in other files, those of subgraphs included."""
+    return [tensor for tensor in _initializers(model) if isinstance(tensor, ir.ExternalTensor)]
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.TensorProtocol | None]:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
-    tensors = (value.const_value for value in values)
-    return [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+    return (value.const_value for value in values)
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -155,23 +161,24 @@ def _read_inner(model: ir.Model) -> None:
     for node, attribute, tensors in _inner(model):
         if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
             continue
-        read = [
-            ir.tensor(tensor.numpy().copy(), tensor.dtype, name=tensor.name) for tensor in tensors
-        ]
-        single = attribute.type == ir.AttributeType.TENSOR
-        value = read[0] if single else read
+        read = [ir.tensor(x.numpy().copy(), x.dtype, name=x.name) for x in tensors]
+        value = read[0] if attribute.type == ir.AttributeType.TENSOR else read
         node.attributes[attribute.name] = ir.Attr(attribute.name, attribute.type, value)
 
 
 def check_weights(path: Path, model: ir.Model) -> None:
     """Raise :class:`ModelFileError` unless a model and the files it refers to hold its tensors."""
-    initializers = (value for graph in model.graphs() for value in graph.initializers.values())
     inner = (tensor for _, _, tensors in _inner(model) for tensor in tensors)
-    for tensor in (*(value.const_value for value in initializers), *inner):
+    for tensor in (*_initializers(model), *inner):
         if isinstance(tensor, ir.ExternalTensor):
             _check_file(path, tensor)
-        elif isinstance(tensor, ir.serde.TensorProtoTensor):
-            _check_bytes(path, tensor)
+        elif isinstance(tensor, ir.serde.TensorProtoTensor) and tensor.raw.HasField("raw_data"):
+            found = len(tensor.raw.raw_data)
+            if found != tensor.nbytes:
+                raise ModelFileError(
+                    f"{path}: weight {tensor.name}: expected {tensor.nbytes} bytes, got {found}; "
+                    "export it again"
+                )
 
 
 def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
@@ -185,20 +192,96 @@ def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
     end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
     size = data.stat().st_size if data.is_file() else None
     if size is None or size < end:
-        found = "no such file" if size is None else f"{size}"
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
-            f"{found}; bring it back, or export again"
+            f"{'no such file' if size is None else size}; bring it back, or export again"
         )
 
 
-def _check_bytes(path: Path, tensor: ir.serde.TensorProtoTensor) -> None:
-    """Raise unless the file's own bytes of a tensor are as many as its shape says."""
-    if not tensor.raw.HasField("raw_data"):
-        return
-    found = len(tensor.raw.raw_data)
-    if found != tensor.nbytes:
-        raise ModelFileError(
-            f"{path}: weight {tensor.name}: expected {tensor.nbytes} bytes, got {found}; export it "
-            "again"
+class _UnsoundError(Exception):
+    """What was found in a model, and what was expected."""
+
+
+def _check_sound(model: ir.Model) -> None:
+    if not any(domain in model.opset_imports for domain in STANDARD):
+        raise _UnsoundError(
+            "expected an opset of ONNX's own operators, got those of other domains alone"
         )
+    if not model.graph.outputs:
+        raise _UnsoundError("expected an output, got none")
+    _check_graph(model.graph, model.opset_imports, set())
+    for function in model.functions.values():
+        _check_graph(function.graph, function.opset_imports, set())
+    calls = {
+        name: {node.op_identifier() for node in function.all_nodes()} & model.functions.keys()
+        for name, function in model.functions.items()
+    }
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        domain, name, _ = error.args[1][0]
+        raise _UnsoundError(f"function {domain}::{name} calls itself") from None
+
+
+def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value | None]) -> None:
+    """Check a graph that sees the values of those around it."""
+    known = {None, *outer, *graph.inputs, *graph.initializers.values()}
+    _check_names([value.name for value in graph.inputs])
+    made = [value.name for node in graph for value in node.outputs]
+    _check_names([name for name in (*graph.initializers, *made) if name])
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.UNDEFINED:
+            raise _UnsoundError(f"initializer {name!r}: expected values of a known type")
+        if any(isinstance(size, int) and size < 0 for size in tensor.shape):
+            raise _UnsoundError(
+                f"initializer {name!r}: expected sizes of 0 or more, got {tensor.shape}"
+            )
+    for node in graph:
+        called = f"{node.op_type} {node.name!r}" if node.name else node.op_type
+        for value in node.inputs:
+            if value not in known:
+                raise _UnsoundError(f"{called} reads {value.name!r}, which nothing before it makes")
+        least = _least_inputs(node, imports)
+        if len(node.inputs) < least:
+            raise _UnsoundError(
+                f"{called}: expected at least {least} inputs, got {len(node.inputs)}"
+            )
+        for inner in _graphs(node):
+            _check_graph(inner, imports, known)
+        known.update(node.outputs)
+    for value in graph.outputs:
+        if value not in known:
+            raise _UnsoundError(f"output {value.name!r}: nothing makes it")
+
+
+def _check_names(names: list[str | None]) -> None:
+    seen: set[str | None] = set()
+    for name in names:
+        if name in seen:
+            raise _UnsoundError(f"expected one tensor of each name, got several called {name!r}")
+        seen.add(name)
+
+
+def _least_inputs(node: ir.Node, imports: dict[str, int]) -> int:
+    """Return how many inputs an operator has at least; 0 of one that nobody here knows."""
+    op = op_of(node.domain, node.op_type)
+    if op is not None:
+        return len(op.inputs)
+    version = next((imports[domain] for domain in STANDARD if domain in imports), None)
+    if node.domain not in STANDARD or version is None:
+        return 0
+    try:
+        return int(onnx.defs.get_schema(node.op_type, version).min_input)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def _graphs(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()

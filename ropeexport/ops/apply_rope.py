@@ -11,9 +11,7 @@ This module needs onnx alone, so that a build imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -36,9 +34,7 @@ _EXPANDED = """
   sin_b = Expand(sin_1, table_shape)
 """
 
-_WIDE_EACH = f"""
-  {{x}}_wide = Cast<to = {_FLOAT}>({{x}})
-"""
+_WIDE_EACH = f"\n  {{x}}_wide = Cast<to = {_FLOAT}>({{x}})\n"
 _ROTARY_EACH = """
   {x}_rotated = RotaryEmbedding<interleaved = {interleaved}{part}>({x}_wide, cos_b, sin_b)
 """
@@ -167,14 +163,6 @@ def rotate(x: Array, pairing: str, *entries: Array) -> Array:
     return rotated
 
 
-def _functions(form: Form, opset: int) -> tuple[onnx.FunctionProto, ...]:
-    return (rope_function(form, opset),)
-
-
-def _evaluate(form: Form, _: Mapping[str, Any], inputs: Sequence[Array]) -> tuple[Array, ...]:
-    return apply_form(form, *inputs)
-
-
 _TORCH = "ropeexport.ops.apply_rope_torch"
 _TORCH_OP = TorchOp("apply_rope", f"{_TORCH}:translation", f"{_TORCH}:plain")
 
@@ -182,17 +170,17 @@ _TORCH_OP = TorchOp("apply_rope", f"{_TORCH}:translation", f"{_TORCH}:plain")
 def _op(form: Form) -> Op:
     data, outputs = form.data_inputs, tuple(f"{x}_out" for x in form.data_inputs)
     types = tuple(f"T{x}" for x in data)
+    tensors = dict(zip(data, types, strict=True))
     tables: dict[str, Role] = dict.fromkeys(form.table_inputs, form.coefficients.role)
     results: dict[str, Role] = dict.fromkeys(outputs, "rotated")
     return Op(
         op_type=form.op_type,
         contract=form.contract,
-        inputs=dict(zip(data, types, strict=True))
-        | dict.fromkeys(form.table_inputs, "tensor(float)"),
+        inputs=tensors | dict.fromkeys(form.table_inputs, "tensor(float)"),
         outputs=dict(zip(outputs, types, strict=True)),
         types=dict.fromkeys(types, FLOATS),
-        functions=partial(_functions, form),
-        evaluate=partial(_evaluate, form),
+        functions=lambda opset: (rope_function(form, opset),),
+        evaluate=lambda _, inputs: apply_form(form, *inputs),
         attributes=form.attributes,
         options={ROTARY_SIZE: "int"} if form.partial else {},
         roles=tables | results,

@@ -7,6 +7,7 @@ only on real data: inside a trace they would freeze a dynamic batch or length in
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,11 +40,8 @@ def _rotate_both(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _apply_rope_fake(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
-    return _contiguous_like(xq), _contiguous_like(xk)
-
-
-def _contiguous_like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    like = partial(torch.empty_like, memory_format=torch.contiguous_format)
+    return like(xq), like(xk)
 
 
 @_disable_dynamo

@@ -164,35 +164,24 @@ def _entries_of_cos_sin(cos: Any, sin: Any) -> tuple[Any, ...]:
     return cos, -sin, sin, cos
 
 
-_INTERLEAVED = {
-    "constants": """
+# elements 2i and 2i+1 as an axis of their own
+_NEIGHBOURS = """
   pairs = Constant<value_ints = [0, 0, 0, -1, 2]>()
   pair_axis = Constant<value_ints = [-1]>()
-""",
-    "split": """
+"""
+_SPLIT_NEIGHBOURS = """
   {x}_pairs = Reshape({x}_wide, pairs)
   {x}_0_1, {x}_1_1 = Split<axis = -1, num_outputs = 2>({x}_pairs)
   {x}_0 = Squeeze({x}_0_1, pair_axis)
   {x}_1 = Squeeze({x}_1_1, pair_axis)
-""",
-    "join": """
+"""
+_JOIN_NEIGHBOURS = """
   {x}_col0 = Unsqueeze({x}_row0, pair_axis)
   {x}_col1 = Unsqueeze({x}_row1, pair_axis)
   {x}_stacked = Concat<axis = -1>({x}_col0, {x}_col1)
   {x}_shape = Shape({x})
   {x}_rotated = Reshape({x}_stacked, {x}_shape)
-""",
-}
-_HALVES = {
-    "constants": "",
-    "split": """
-  {x}_0, {x}_1 = Split<axis = -1, num_outputs = 2>({x}_wide)
-""",
-    "join": """
-  {x}_rotated = Concat<axis = -1>({x}_row0, {x}_row1)
-""",
-}
-
+"""
 
 _TABLES = (
     Tables(
@@ -231,7 +220,9 @@ _PAIRINGS = (
         suffix="",
         contract="elements 2i and 2i+1 are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)),
-        **_INTERLEAVED,
+        constants=_NEIGHBOURS,
+        split=_SPLIT_NEIGHBOURS,
+        join=_JOIN_NEIGHBOURS,
         interleaved=1,
         plugin="false",
     ),
@@ -240,7 +231,9 @@ _PAIRINGS = (
         suffix="Half",
         contract="elements i and i+P are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, pairs), slice(pairs, 2 * pairs)),
-        **_HALVES,
+        constants="",
+        split="\n  {x}_0, {x}_1 = Split<axis = -1, num_outputs = 2>({x}_wide)\n",
+        join="\n  {x}_rotated = Concat<axis = -1>({x}_row0, {x}_row1)\n",
         interleaved=0,
         plugin="true",
     ),
@@ -281,12 +274,8 @@ class Form:
     @property
     def suffix(self) -> str:
         """What departs from ``ApplyRope``, as its name has it."""
-        return (
-            self.coefficients.suffix
-            + self.pairs.suffix
-            + ("Partial" if self.partial else "")
-            + ("Single" if self.tensors == 1 else "")
-        )
+        size, data = "Partial" if self.partial else "", "Single" if self.tensors == 1 else ""
+        return self.coefficients.suffix + self.pairs.suffix + size + data
 
     @property
     def op_type(self) -> str:
@@ -365,12 +354,8 @@ def tables_for(*, rotations: bool, by_head: bool) -> Tables:
     by_head : bool
         Whether matrices differ from head to head.
     """
-    fitting = (
-        row
-        for row in sorted(_TABLES, key=lambda row: row.rotations_only, reverse=True)
-        if rotations >= row.rotations_only and row.by_head >= by_head
-    )
-    return next(fitting)
+    able = (row for row in _TABLES if rotations >= row.rotations_only and row.by_head >= by_head)
+    return max(able, key=lambda row: row.rotations_only)
 
 
 def pairing_of_rotary(interleaved: int) -> str:

@@ -141,7 +141,14 @@ def digit_tables(
     """
     coarse = np.arange(max_position // BASE + 1, dtype=np.float64) * BASE
     fine = np.arange(BASE, dtype=np.float64)
-    return tuple(_digit_table(digits, frequencies) for digits in (coarse, fine))
+    tables = []
+    for digits in (coarse, fine):
+        angles = digits[:, None] * frequencies
+        exact = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        mantissa, exponent = np.frexp(exact)
+        hi = np.ldexp(np.round(np.ldexp(mantissa, _HI_BITS)), exponent - _HI_BITS)
+        tables.append(np.concatenate([hi, exact - hi], axis=-1).astype(np.float32))
+    return tuple(tables)
 
 
 def limit_of(coarse_rows: int) -> int:
@@ -156,16 +163,6 @@ def check_limit(max_position: int) -> None:
             f"max position: expected 1 to {LARGEST_POSITION} (float32 skips whole numbers beyond), "
             f"got {max_position}"
         )
-
-
-def _digit_table(
-    positions: NDArray[np.float64], frequencies: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    angles = positions[:, None] * frequencies
-    exact = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    mantissa, exponent = np.frexp(exact)
-    hi = np.ldexp(np.round(np.ldexp(mantissa, _HI_BITS)), exponent - _HI_BITS)
-    return np.concatenate([hi, exact - hi], axis=-1).astype(np.float32)
 
 
 def rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
@@ -185,10 +182,6 @@ def rope_table(positions: Array, coarse: Array, fine: Array) -> Array:
     return flat.reshape(*flat.shape[:-1], 2, 2)
 
 
-def _functions(opset: int) -> tuple[onnx.FunctionProto, ...]:
-    return (rope_table_function(opset),)
-
-
 def _evaluate(_: Mapping[str, Any], inputs: Sequence[Array]) -> tuple[Array, ...]:
     positions, coarse, fine = inputs
     if np.abs(positions).max(initial=0) > limit_of(len(coarse)):
@@ -204,7 +197,7 @@ OP = Op(
     inputs={"pos": "I", "coarse": "tensor(float)", "fine": "tensor(float)"},
     outputs={"pe": "tensor(float)"},
     types={"I": INTEGERS},
-    functions=_functions,
+    functions=lambda opset: (rope_table_function(opset),),
     evaluate=_evaluate,
     roles={"pos": "positions"},
     results=("pe",),

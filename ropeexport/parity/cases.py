@@ -1,23 +1,44 @@
-"""The cases of a parity run: the profile's corners, lengths off the optimum, broadcasts.
+"""The cases of a parity run: the sizes that a manifest allows, and which of them are chosen.
 
-Chosen from the manifest alone.  A case is a name, a kind, sizes and a seed; its arrays are made on
-demand, see :mod:`ropeexport.parity.inputs`.  Cases are in order of what they tell for their cost,
-and those that would break the budget are left out by name.
+The profile's corners, lengths off the optimum, broadcasts, chosen from the manifest alone.  A case
+is a name, a kind, sizes and a seed; its arrays are made on demand, see
+:mod:`ropeexport.parity.inputs`.  Cases are in order of what they tell for their cost, and those
+that would break the budget are left out by name.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import cycle, islice, product
+from typing import Literal
 
 import numpy as np
 
+from ropeexport.axes import names_of, profile_axes, shape_at
+from ropeexport.dtypes import is_float
 from ropeexport.errors import UsageError
-from ropeexport.manifest import Manifest
-from ropeexport.parity.space import Kind, Sizes, Space, scores_of, space_of, work_of
+from ropeexport.manifest import Axis, Manifest, TensorSpec
 
+Kind = Literal[
+    "flux positions",
+    "random rotations",
+    "random matrices",
+    "long positions",
+    "positions beyond the tables",
+    "random data",
+]
+BEYOND: Kind = "positions beyond the tables"  # where the file's angles are NaN, as documented
+BEYOND_BY = 4  # just beyond: where an index that is off by one or clipped would still find a row
+Sizes = dict[str, int]
+
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "matrices": ("flux positions", "random rotations", "random matrices"),
+    "positions": ("flux positions", "long positions"),
+    "data": ("random data",),
+}
 # Multiply-adds.  Two CPU cores run oracle, perturbed oracle, eager and onnxruntime at about 5e9/s.
 _BUDGET = 5e11
 _CASE_BUDGET = 1.5e11
@@ -28,10 +49,111 @@ _CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
 _SCORES = 1 << 24
 _MOST_SCORES = 1 << 26
 _CHEAP_SCORES = 1 << 22
-
 _OFF_LENGTHS = (1, 2, 3, 7, 17, 64, 65, 129, 333)
 _BROADCAST_LENGTH = 19
 _DRAWS = 64
+_Choice = tuple[Kind, Sizes]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The sizes that a manifest (or its engine's profile) allows.
+
+    ``kinds`` are those that every size is checked with; positions ``beyond`` the file's tables,
+    where it has any, are checked at a few.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    axes: Mapping[str, Axis]
+    kinds: tuple[Kind, ...]
+    beyond: tuple[Kind, ...] = ()
+
+    @property
+    def batches(self) -> tuple[str, ...]:
+        """Free axes that some input has in front, and none behind another axis.
+
+        Position ids without a batch, (length, axes), have a length in front.
+        """
+        specs = [spec for spec in self.specs if spec.shape and spec.role != "matrices"]
+        fronts = {spec.shape[0] for spec in specs}
+        behind = names_of(dim for spec in specs for dim in spec.shape[1:])
+        return tuple(name for name in self._free if name in fronts and name not in behind)
+
+    @property
+    def lengths(self) -> tuple[str, ...]:
+        """Free axes that are no batch."""
+        return tuple(name for name in self._free if name not in self.batches)
+
+    @property
+    def _free(self) -> tuple[str, ...]:
+        used = names_of(dim for spec in self.specs for dim in spec.shape)
+        return tuple(n for n, axis in self.axes.items() if axis.broadcasts_to is None and n in used)
+
+    def at(self, point: Literal["min", "opt", "max"]) -> Sizes:
+        """Return the free axes at one of the profile's points."""
+        return {name: int(getattr(self.axes[name], point)) for name in self._free}
+
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raise :class:`UsageError` where an axis does not allow a length."""
+        for length, name in product(lengths, self.lengths):
+            axis = self.axes[name]
+            if not axis.min <= length <= axis.max:
+                raise UsageError(
+                    f"--lengths: axis {name!r}: expected {axis.min} to {axis.max}, got {length}"
+                )
+
+    def with_length(self, sizes: Sizes, length: int) -> Sizes:
+        """Return sizes whose lengths are ``length``, as far as each axis allows."""
+        clipped = {n: min(max(length, self.axes[n].min), self.axes[n].max) for n in self.lengths}
+        return {**sizes, **clipped}
+
+    def broadcasts(self, sizes: Sizes) -> list[Sizes]:
+        """Return the sizes with each broadcasting axis at 1 and at its full size, where allowed."""
+        choices: dict[str, list[int]] = {}
+        for name, axis in self.axes.items():
+            if (to := axis.broadcasts_to) is not None:
+                full = sizes[to] if isinstance(to, str) else to or 1
+                choices[name] = sorted({n for n in (1, full) if axis.min <= n <= axis.max})
+        some = product(*choices.values())
+        return [{**sizes, **dict(zip(choices, each, strict=True))} for each in some]
+
+
+def space_of(manifest: Manifest) -> Space:
+    """Return the space of a manifest: its engine's profile where it has an engine."""
+    engine = manifest.engine
+    axes = manifest.axes if engine is None else profile_axes(manifest, engine.profile)
+    specs = manifest.model.inputs
+    roles = {spec.role for spec in specs} - {"data"} or {"data"}
+    kinds = dict.fromkeys(kind for role in sorted(roles) for kind in _KINDS[role])
+    limit = manifest.model.max_position
+    beyond = limit is not None and any(ends_at(spec, limit) for spec in specs)
+    return Space(specs, axes, tuple(kinds), (BEYOND,) if beyond else ())
+
+
+def ends_at(spec: TensorSpec, max_position: int) -> bool:
+    """Say whether an input is of integer positions, those beyond ``max_position`` included.
+
+    What indexes a table of the user's own ends where that table does.
+    """
+    if spec.role != "positions" or is_float(spec.dtype):
+        return False
+    largest = np.iinfo(spec.dtype).max if spec.below is None else spec.below - 1
+    return largest >= max_position + BEYOND_BY
+
+
+def work_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> float:
+    """Estimate the multiply-adds of one run: each data element meets the longest axis, twice."""
+    shapes = [shape_at(spec, sizes) for spec in specs]
+    longest = max((size for shape in shapes for size in shape), default=1)
+    data = max((float(np.prod(shape)) for shape in shapes), default=1.0)
+    return 2.0 * data * longest
+
+
+def scores_of(space: Space, sizes: Mapping[str, int]) -> float:
+    """Estimate the attention scores of one head in one run: the batch times the length squared."""
+    batch = math.prod(sizes[name] for name in space.batches)
+    length = sum(sizes[name] for name in space.lengths)
+    return float(batch) * length**2
 
 
 @dataclass(frozen=True)
@@ -58,10 +180,7 @@ class Selection:
 
 
 def select(
-    manifest: Manifest,
-    seed: int = 0,
-    count: int | None = None,
-    lengths: Sequence[int] | None = None,
+    manifest: Manifest, seed: int = 0, count: int | None = None, lengths: Sequence[int] = ()
 ) -> Selection:
     """Choose the cases of a run.
 
@@ -79,18 +198,16 @@ def select(
     """
     space = space_of(manifest)
     if lengths:
-        _check_lengths(space, lengths)
+        space.check_lengths(lengths)
         chosen = _unique(_at_lengths(space, lengths))
-        return Selection(tuple(_again_and_again(seed, chosen, count or len(chosen))))
+        turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))
+        again = (_case(seed, *chosen[n], f" #{turn}" if turn else "") for turn, n in turns)
+        return Selection(tuple(again))
     taken, left_out = _within_budget(space, _unique(_designed(space)))
-    if count is None:
-        return Selection(tuple(_case(seed, *one) for one in taken), tuple(left_out))
     cases = [_case(seed, *one) for one in taken[:count]]
-    cases += _random_cases(space, seed, count - len(cases))
+    if count is not None:
+        cases += _random_cases(space, seed, count - len(cases))
     return Selection(tuple(cases), tuple(left_out))
-
-
-_Choice = tuple[Kind, Sizes]
 
 
 def _designed(space: Space) -> Iterator[_Choice]:
@@ -122,11 +239,10 @@ def _shortened(space: Space, sizes: Sizes) -> Sizes:
     """Return sizes with a length at which the scores of attention are few enough."""
     while scores_of(space, sizes) > _SCORES:
         longest = max(sizes[name] for name in space.lengths)
-        if longest <= 1:
+        shorter = space.with_length(sizes, max(1, longest // 2))
+        if shorter == sizes:  # no axis may be shorter
             break
-        sizes = space.with_length(sizes, longest // 2)
-        if max(sizes[name] for name in space.lengths) == longest:  # no axis may be shorter
-            break
+        sizes = shorter
     return sizes
 
 
@@ -141,8 +257,7 @@ def _off_optimum(space: Space, low: Sizes, opt: Sizes, high: Sizes) -> Iterator[
         if not options:
             continue
         if _is_cheap(space, options[0]):
-            for step, kind in enumerate(space.kinds):
-                yield kind, options[(turn + step) % len(options)]
+            yield from _in_turn(space, options, turn)
         else:
             smallest = space.broadcasts(space.with_length(low, length)) or options
             yield next(kinds), smallest[turn % len(smallest)]
@@ -166,30 +281,17 @@ def _every_kind(space: Space, sizes: Sizes) -> Iterator[_Choice]:
 
 def _at_lengths(space: Space, lengths: Sequence[int]) -> Iterator[_Choice]:
     for turn, length in enumerate(lengths):
-        for point in (space.at("min"), space.at("max")):
-            sizes = {**point, **dict.fromkeys(space.lengths, length)}
-            for step, kind in enumerate(space.kinds):
-                options = space.broadcasts(sizes)
-                if options:
-                    yield kind, options[(turn + step) % len(options)]
-        smallest = space.broadcasts({**space.at("min"), **dict.fromkeys(space.lengths, length)})
-        yield from ((kind, options) for kind in space.beyond for options in smallest[:1])
+        low, high = (
+            space.broadcasts({**point, **dict.fromkeys(space.lengths, length)})
+            for point in (space.at("min"), space.at("max"))
+        )
+        yield from (*_in_turn(space, low, turn), *_in_turn(space, high, turn))
+        yield from ((kind, options) for kind in space.beyond for options in low[:1])
 
 
-def _again_and_again(seed: int, choices: Sequence[_Choice], count: int) -> Iterator[Case]:
-    """Yield ``count`` cases of the choices in turn, each time from another seed."""
-    for number in range(count):
-        again, place = divmod(number, len(choices))
-        yield _case(seed, *choices[place], f" #{again}" if again else "")
-
-
-def _check_lengths(space: Space, lengths: Sequence[int]) -> None:
-    for length, name in product(lengths, space.lengths):
-        axis = space.axes[name]
-        if not axis.min <= length <= axis.max:
-            raise UsageError(
-                f"--lengths: axis {name!r}: expected {axis.min} to {axis.max}, got {length}"
-            )
+def _in_turn(space: Space, options: list[Sizes], turn: int) -> Iterator[_Choice]:
+    """Yield each kind once, at one of the options after the other."""
+    return zip(space.kinds, islice(cycle(options), turn, None), strict=False)
 
 
 def _unique(choices: Iterator[_Choice]) -> list[_Choice]:
@@ -215,8 +317,7 @@ def _random_cases(space: Space, seed: int, count: int) -> Iterator[Case]:
     share = max(_CHEAP, _BUDGET / max(1, count))
     for number in range(count):
         kind = space.kinds[number % len(space.kinds)]
-        sizes = _random_sizes(space, rng, share)
-        yield _case(seed, kind, sizes, f" #{number}")
+        yield _case(seed, kind, _random_sizes(space, rng, share), f" #{number}")
 
 
 def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes:

@@ -1,29 +1,47 @@
-"""``check``: cases times runtimes to a report.  Only records are kept from case to case.
+"""``check``: a folder's runtimes, or a file, held to a float64 oracle, case by case, to a report.
 
 The reference is eager torch with its float64 copy as the oracle.  A folder that is made of an ONNX
-file (``fuse``) is held to that file, and needs no torch.
+file (``fuse``) is held to that file, and needs no torch; nor does a file that is compared with
+another one, or with saved arrays: the first file's graph in float64 is the oracle, and the file
+itself, run in its own types, is the yardstick that eager torch is elsewhere.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ropeexport import atomic
 from ropeexport.artifact import Artifact
-from ropeexport.errors import UsageError
-from ropeexport.parity.cases import select
-from ropeexport.parity.contenders import open_contenders
+from ropeexport.axes import axis_sizes
+from ropeexport.errors import ModelFileError, UsageError
+from ropeexport.manifest import Manifest
+from ropeexport.onnx_files.contract import input_specs, output_specs
+from ropeexport.parity.cases import Case, Selection, select, space_of
+from ropeexport.parity.contenders import Contender, SavedRunner, load_saved, open_contenders
 from ropeexport.parity.judge import Judge
+from ropeexport.parity.onnx_reference import (
+    OnnxOracle,
+    manifest_of,
+    onnx_of,
+    open_file,
+    open_yardstick,
+)
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
-from ropeexport.parity.running import Listener, Silent
-from ropeexport.parity.summary import run_to_report
+from ropeexport.parity.running import Listener, Silent, run_to_report
 from ropeexport.runners.registry import choices
+from ropeexport.runners.runner import Arrays
 
 if TYPE_CHECKING:
     from ropeexport.models.sources import Module
 
-__all__ = ["Options", "check"]
+
+__all__ = ["ARRAYS", "CANDIDATE", "Options", "check", "check_files"]
+
+ARRAYS = ".npz"
+CANDIDATE = "candidate"  # what files' reports call the other one
 
 
 def check(
@@ -77,7 +95,17 @@ def _open_judge(
 ) -> Judge:
     record = artifact.manifest
     if record.source.kind == "onnx":
-        return _open_judge_of_file(artifact, module, options, stack)
+        if module is not None:
+            raise UsageError(
+                f"--module: {artifact.folder} is made of {record.source.name}, the file that it is "
+                "held to"
+            )
+        original = artifact.original
+        yardstick, _ = open_yardstick(original, record, stack)
+        roles = {spec.name: spec.role for spec in output_specs(original.graph)}
+        return Judge(
+            record, OnnxOracle(original), yardstick, options.override, reference_roles=roles
+        )
     from ropeexport.models import sources
     from ropeexport.models.example import bound
     from ropeexport.parity.oracle import Oracle
@@ -90,21 +118,74 @@ def _open_judge(
     return Judge(record, oracle, eager, options.override)
 
 
-def _open_judge_of_file(
-    artifact: Artifact, module: Module | None, options: Options, stack: ExitStack
-) -> Judge:
-    """Hold a folder to the file that it is made of."""
-    from ropeexport.onnx_files.specs import output_specs
-    from ropeexport.parity.check_files import open_yardstick
-    from ropeexport.parity.onnx_oracle import OnnxOracle
+def check_files(
+    reference: Path,
+    candidate: Path,
+    options: Options | None = None,
+    listener: Listener | None = None,
+) -> Report:
+    """Compare an ONNX file, or saved arrays, with a reference.
 
-    if module is not None:
-        raise UsageError(
-            f"--module: {artifact.folder} is made of {artifact.manifest.source.name}, the file "
-            "that it is held to"
+    Parameters
+    ----------
+    reference : Path
+        An ONNX file, or an output folder that holds one.
+    candidate : Path
+        An ONNX file of the same inputs and outputs (or an output folder that holds one), or an
+        ``.npz`` of one run's inputs and outputs.
+    options, listener : optional
+        As for :func:`ropeexport.parity.check.check`.
+
+    Returns
+    -------
+    Report
+        Its runtimes are ``reference`` and ``candidate``.
+
+    Raises
+    ------
+    RopeExportError
+        Where no run can be set up.
+    """
+    options, listener = options or Options(), listener or Silent()
+    file = onnx_of(reference)
+    record = manifest_of(file)
+    with ExitStack() as stack:
+        oracle = OnnxOracle(file)
+        yardstick, runtime = open_yardstick(file, record, stack)
+        other, inputs = onnx_of(candidate), None
+        path, model = other.path, record.model
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such file")
+        if path.suffix == ARRAYS:
+            inputs, outputs = load_saved(path, model)
+            selection = Selection((_saved_case(record, inputs, options),))
+            contender = Contender(CANDIDATE, SavedRunner(outputs))
+        else:
+            expected, found = (
+                {f"{spec.name} ({spec.dtype})": None for spec in specs}
+                for specs in (model.inputs, input_specs(other.graph))
+            )
+            if found != expected:
+                raise UsageError(
+                    f"{path}: expected the inputs {', '.join(expected)}, got {', '.join(found)}"
+                )
+            selection = select(record, options.seed, options.count, options.lengths)
+            contender = open_file(CANDIDATE, other, runtime, stack)
+        listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
+        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
+        command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
+        return run_to_report(
+            judge, selection, [contender], listener, options, command=command, digest=digest
         )
-    original, record = artifact.original, artifact.manifest
-    yardstick, _ = open_yardstick(original, record, stack)
-    roles = {spec.name: spec.role for spec in output_specs(original.graph)}
-    oracle = OnnxOracle(original)
-    return Judge(record, oracle, yardstick, options.override, reference_roles=roles)
+
+
+def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:
+    shapes = {name: x.shape for name, x in inputs.items()}
+    for spec in record.model.inputs:
+        if len(spec.shape) != len(shapes[spec.name]):
+            raise UsageError(
+                f"{spec.name}: expected an array of shape {spec.shape}, got {shapes[spec.name]}"
+            )
+    sizes = axis_sizes(record.model.inputs, shapes, "saved arrays")
+    kind = space_of(record).kinds[-1]
+    return Case("saved arrays", kind, sizes, options.seed)

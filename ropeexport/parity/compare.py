@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ropeexport.dtypes import FloatType, float_type
-from ropeexport.runners.arrays import Float64s
+from ropeexport.runners.runner import Array, Float64s
 
 _CHUNK = 1 << 15  # elements; float64 temporaries of it stay in the cache and in the heap
 
@@ -59,8 +58,8 @@ class Difference:
 
 
 def compare(
-    got: NDArray[np.generic] | None,
-    expected: NDArray[np.generic],
+    got: Array | None,
+    expected: Array,
     dtype: str,
     rtol: float = 0.0,
     observer: Observer | None = None,
@@ -131,7 +130,10 @@ class _Sums:
         finite = np.isfinite(got)
         sound = bool(finite.all())
         if not sound:
-            self._add_not_finite(start, got, finite)
+            if self.first_not_finite < 0:
+                self.first_not_finite = start + int(finite.argmin())
+            self.not_finite += int(np.count_nonzero(~finite))
+            self.nans += int(np.count_nonzero(np.isnan(got)))
         if not sound or not np.isfinite(expected).all():
             finite &= np.isfinite(expected)
             got, expected = np.where(finite, got, 0.0), np.where(finite, expected, 0.0)
@@ -161,16 +163,8 @@ class _Sums:
             self.max_ulps, float((error[near] / self.kind.spacing(size[near])).max())
         )
 
-    def _add_not_finite(self, start: int, got: Float64s, finite: NDArray[np.bool_]) -> None:
-        if self.first_not_finite < 0:
-            self.first_not_finite = start + int(finite.argmin())
-        self.not_finite += int(np.count_nonzero(~finite))
-        self.nans += int(np.count_nonzero(np.isnan(got)))
 
-
-def _measure(
-    got: NDArray[np.generic], expected: NDArray[np.generic], sums: _Sums, faults: tuple[str, ...]
-) -> Difference:
+def _measure(got: Array, expected: Array, sums: _Sums, faults: tuple[str, ...]) -> Difference:
     start = 0
     for mine, theirs in zip(_chunks(got), _chunks(expected), strict=True):
         sums.add(start, mine, theirs)
@@ -179,6 +173,7 @@ def _measure(
         faults = (*faults, _not_finite_fault(sums, got.shape))
     place = sums.first_not_finite if sums.not_finite else sums.worst
     compared = max(1, got.size - sums.allowed_nans)
+    expected_rms = np.asarray(math.sqrt(sums.expected2 / compared))
     return Difference(
         faults=faults,
         elements=got.size,
@@ -186,7 +181,7 @@ def _measure(
         excess=sums.excess,
         max_rel=sums.max_rel,
         max_ulps=sums.max_ulps,
-        ulps_at_rms=sums.max_abs / _spacing(sums, math.sqrt(sums.expected2 / compared)),
+        ulps_at_rms=sums.max_abs / float(sums.kind.spacing(expected_rms)),
         rms=math.sqrt(sums.error2 / compared),
         relative_l2=_ratio(math.sqrt(sums.error2), math.sqrt(sums.expected2)),
         cosine=_cosine(sums),
@@ -200,7 +195,7 @@ def _dot(a: Float64s, b: Float64s) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-def _chunks(x: NDArray[np.generic]) -> Iterator[Float64s]:
+def _chunks(x: Array) -> Iterator[Float64s]:
     """Yield ``x`` in order as flat float64 arrays of bounded size."""
     flat = x.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
@@ -220,11 +215,7 @@ def _ratio(part: float, whole: float, nothing: float = math.inf) -> float:
     return part / whole
 
 
-def _spacing(sums: _Sums, size: float) -> float:
-    return float(sums.kind.spacing(np.asarray(size)))
-
-
-def _worst(got: NDArray[np.generic], expected: NDArray[np.generic], place: int) -> Worst:
+def _worst(got: Array, expected: Array, place: int) -> Worst:
     index = tuple(int(i) for i in np.unravel_index(place, got.shape))
     return Worst(index, float(got[index]), float(expected[index]))
 

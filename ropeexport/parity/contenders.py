@@ -1,20 +1,26 @@
-"""The runtimes of a run, each entered if it can be; one that cannot keeps the reason."""
+"""Who takes part in a run: runtimes, each entered if it can be, files, and saved arrays.
+
+One that cannot be entered keeps the reason.  Saved arrays are what somebody else computed, on
+another machine or day.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from ropeexport.artifact import Artifact
-from ropeexport.errors import MissingError, RopeExportError
-from ropeexport.manifest import Manifest
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.dtypes import numpy_type
+from ropeexport.errors import MissingError, RopeExportError, UsageError
+from ropeexport.manifest import Manifest, ModelRecord
 from ropeexport.parity.records import Status
-from ropeexport.runners.registry import Choice, Opening, Runtime, choices, substitutes
-from ropeexport.runners.runner import Facts, Runner
+from ropeexport.runners.registry import Choice, Opening, Runtime, substitutes
+from ropeexport.runners.runner import Array, Arrays, Facts, Runner
 
 _NO_FLOATS = ("bool", "int", "uint")
 
@@ -37,23 +43,20 @@ class Contender:
 
 
 def open_contenders(
-    artifact: Artifact, stack: ExitStack, chosen: Sequence[Choice] = ()
+    artifact: Artifact, stack: ExitStack, chosen: Sequence[Choice]
 ) -> list[Contender]:
-    """Enter every runtime, or those that were chosen, if this machine can; ``stack`` closes them.
+    """Enter the runtimes that were chosen, if this machine can; ``stack`` closes them.
 
     Where one is chosen for its own kernels and has none for a type of the model, what emulates it
     is entered too.
     """
     contenders = []
-    for each in chosen or choices():
+    for each in chosen:
         opened = open_runtime(each, artifact, stack)
         contenders.append(opened)
         if opened.runner is None and opened.status == "SKIPPED" and each.provider is None:
-            contenders += [
-                open_runtime(Choice(emulation), artifact, stack)
-                for emulation in substitutes(each.runtime)
-                if not emulation.is_idle_for(dtypes_of(artifact.manifest))
-            ]
+            able = emulations_of(each.runtime, artifact.manifest)
+            contenders += [open_runtime(Choice(one), artifact, stack) for one in able]
     return contenders
 
 
@@ -64,18 +67,20 @@ def open_runtime(
     runtime = chosen.runtime
 
     def make() -> Runner:
-        runtime.require_dtypes(dtypes_of(artifact.manifest))
+        runtime.require_dtypes(_dtypes_of(artifact.manifest))
         if chosen.provider is not None:
             runtime.require(provider=chosen.provider)
-        model = _model_of(runtime, artifact)
+        runs_engines = runtime.runs == "engine"
+        if runs_engines and artifact.manifest.engine is None:
+            raise MissingError(f"no engine; run 'ropeexport build {artifact.folder}'")
+        model = artifact if runs_engines else artifact.file
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 
-    opened = open_runner(chosen.name, make, stack, reentrant=runtime.reentrant)
-    return replace(opened, keeps_nan=runtime.keeps_nan)
+    return open_runner(chosen.name, runtime, make, stack)
 
 
 def open_runner(
-    name: str, make: Callable[[], Runner], stack: ExitStack, *, reentrant: bool = False
+    name: str, runtime: Runtime, make: Callable[[], Runner], stack: ExitStack
 ) -> Contender:
     """Enter a runner, or keep the reason why it cannot be."""
     try:
@@ -84,18 +89,78 @@ def open_runner(
         return Contender(name, reason=str(error))
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))
-    return Contender(name, runner, turn=nullcontext() if reentrant else Lock())
+    turn = nullcontext() if runtime.reentrant else Lock()
+    return Contender(name, runner, turn=turn, keeps_nan=runtime.keeps_nan)
 
 
-def dtypes_of(manifest: Manifest) -> list[str]:
+def emulations_of(runtime: Runtime, manifest: Manifest) -> list[Runtime]:
+    """Return what emulates a runtime for the floating types of a model."""
+    dtypes = _dtypes_of(manifest)
+    return [each for each in substitutes(runtime) if not each.is_idle_for(dtypes)]
+
+
+def _dtypes_of(manifest: Manifest) -> list[str]:
     """Return the floating types of a model's inputs and outputs."""
     specs = (*manifest.model.inputs, *manifest.model.outputs)
     return list(dict.fromkeys(s.dtype for s in specs if not s.dtype.startswith(_NO_FLOATS)))
 
 
-def _model_of(runtime: Runtime, artifact: Artifact) -> OnnxFile | Artifact:
-    if runtime.runs == "file":
-        return artifact.file
-    if artifact.manifest.engine is None:
-        raise MissingError(f"no engine; run 'ropeexport build {artifact.folder}'")
-    return artifact
+class SavedRunner(Runner):
+    """Returns arrays that were saved, whatever it is given.
+
+    Parameters
+    ----------
+    outputs : mapping of str to ndarray
+        By name.
+    """
+
+    facts = Facts(implementation=("saved arrays",))
+
+    def __init__(self, outputs: Arrays) -> None:
+        self._outputs = dict(outputs)
+
+    def call(self, loaded: Arrays) -> Arrays:
+        """Return the outputs."""
+        return self._outputs
+
+
+def load_saved(path: Path, model: ModelRecord) -> tuple[Arrays, Arrays]:
+    """Read the inputs and outputs of one run from an ``.npz`` file, each in its own type.
+
+    NumPy has no bfloat16 of its own: such an array may be saved as its bits, or in a wider type
+    that holds its very values.
+
+    Raises
+    ------
+    UsageError
+        Where the file is not of arrays, or lacks an input.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: expected arrays as numpy.savez writes them: {error}") from error
+    missing = [spec.name for spec in model.inputs if spec.name not in held]
+    if missing:
+        raise UsageError(
+            f"{path}: expected every input of the model by name, lacks {', '.join(missing)}; "
+            f"it holds {', '.join(held) or 'nothing'}"
+        )
+    inputs, outputs = (
+        {spec.name: _as(held[spec.name], spec.dtype) for spec in specs if spec.name in held}
+        for specs in (model.inputs, model.outputs)
+    )
+    return inputs, outputs
+
+
+def _as(array: Array, dtype: str) -> Array:
+    """Return an array in ``dtype`` if it holds such values, else as it is."""
+    wanted = numpy_type(dtype)
+    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
+        return array.view(wanted)
+    if array.dtype == wanted:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(wanted)
+        same = np.array_equal(narrow.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    return narrow if same else array

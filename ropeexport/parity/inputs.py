@@ -1,4 +1,8 @@
-"""The arrays of a case, made from its seed on demand and never kept."""
+"""The arrays of a case, made from its seed on demand and never kept.
+
+Source of the positions: black-forest-labs/flux ``src/flux/sampling.py`` (``prepare``: text at the
+origin, an image grid of rows and columns after it) and ``src/flux/math.py`` (``rope``).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport.axes import shape_at
 from ropeexport.dtypes import float_type, is_float, numpy_type
-from ropeexport.manifest import TensorSpec
-from ropeexport.parity import positions
-from ropeexport.parity.cases import Case
-from ropeexport.parity.space import BEYOND, BEYOND_BY, Kind, ends_at, work_of
-from ropeexport.profiles import shape_at
-from ropeexport.runners.arrays import Arrays
+from ropeexport.manifest import ModelRecord, TensorSpec
+from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, Kind, ends_at, work_of
+from ropeexport.runners.runner import Array, Arrays
 
+Shape = tuple[int, ...]
+
+LONG_LIMIT = 1 << 17  # positions where a float32 angle is off by about 1e-2
+_THETA = 10000.0
+_TEXT_SHARE = 8  # FLUX: 512 text tokens in front of 4096 image tokens
 # Multiply-adds.  Up to it a case costs a few hundredths of a second
 _LIGHT = 3e7
 _FIRST_POSITIONS = 16  # below which a single position is drawn
@@ -26,7 +33,7 @@ _AXES_LIMIT = 4  # a last dimension of this size or less holds position axes, no
 
 def make_inputs(
     case: Case, specs: Sequence[TensorSpec], max_position: int | None = None
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, Array]:
     """Return the arrays of a case by input name, the same for the same case.
 
     ``max_position`` is the largest that the file's tables of angles hold, where it has any.
@@ -34,27 +41,26 @@ def make_inputs(
     return {spec.name: _make(case, spec, max_position) for spec in specs}
 
 
-def probes_of(
-    cases: Sequence[Case], specs: Sequence[TensorSpec], max_position: int | None = None
-) -> list[Arrays]:
+def probes_of(cases: Sequence[Case], model: ModelRecord) -> list[Arrays]:
     """Return inputs of a few cases that cost little, of several sizes.
 
-    They are for :func:`ropeexport.parity.repeat.run_in_two_orders`: the first two differ in their
-    numbers alone, so that one's leftovers fit the other.
+    They are for :func:`~ropeexport.parity.references.run_in_two_orders`: the first two differ in
+    their numbers alone, so that one's leftovers fit the other.
     """
-    by_work = sorted(cases, key=lambda case: work_of(specs, case.sizes))
-    light = [case for case in by_work if work_of(specs, case.sizes) <= _LIGHT] or by_work[:1]
+    by_work = sorted(cases, key=lambda case: work_of(model.inputs, case.sizes))
+    light = [c for c in by_work if work_of(model.inputs, c.sizes) <= _LIGHT] or by_work[:1]
     if not light:
         return []
     middle = light[len(light) // 2]
-    chosen: list[Case] = []
-    for case in (middle, replace(middle, seed=middle.seed + 1), light[-1], light[0]):
-        if case not in chosen:
-            chosen.append(case)
-    return [make_inputs(case, specs, max_position) for case in chosen]
+    chosen = (middle, replace(middle, seed=middle.seed + 1), light[-1], light[0])
+    return [
+        make_inputs(case, model.inputs, model.max_position)
+        for number, case in enumerate(chosen)
+        if case not in chosen[:number]
+    ]
 
 
-def _make(case: Case, spec: TensorSpec, max_position: int | None) -> NDArray[np.generic]:
+def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
     rng = np.random.default_rng([case.seed, zlib.crc32(spec.name.encode())])
     shape = shape_at(spec, case.sizes)
     if spec.role == "matrices":
@@ -64,9 +70,7 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> NDArray[np.
     return _data(shape, spec, rng)
 
 
-def _data(
-    shape: tuple[int, ...], spec: TensorSpec, rng: np.random.Generator
-) -> NDArray[np.generic]:
+def _data(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> Array:
     dtype = spec.dtype
     if not is_float(dtype):
         return rng.integers(0, spec.below or 2, shape).astype(numpy_type(dtype))
@@ -75,17 +79,16 @@ def _data(
     return rng.standard_normal(shape, dtype=np.float32).astype(numpy_type(dtype), copy=False)
 
 
-def _matrices(kind: Kind, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def _matrices(kind: Kind, shape: Shape, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return 2x2 matrices (..., L, P, 2, 2) of a kind."""
     if kind == "random matrices":
         return rng.standard_normal(shape, dtype=np.float32)
     if kind == "random rotations":
-        return positions.rotation_matrices(rng.uniform(0.0, 2.0 * math.pi, shape[:-2]))
+        return _rotation_matrices(rng.uniform(0.0, 2.0 * math.pi, shape[:-2]))
     *lead, length, pairs, _, _ = shape
     made = np.empty(shape, dtype=np.float32)
     for variant, index in enumerate(np.ndindex(*lead)):
-        angles = positions.flux_angles(length, pairs, variant)
-        made[index] = positions.rotation_matrices(angles)
+        made[index] = _rotation_matrices(_flux_angles(length, pairs, variant))
     return made
 
 
@@ -94,19 +97,13 @@ def _positions(
 ) -> NDArray[np.int64]:
     """Return position ids (..., L, axes), or (..., L) where the last dimension is a length."""
     shape = shape_at(spec, case.sizes)
-    if case.kind == BEYOND and max_position is not None and ends_at(spec, max_position):
-        return np.asarray(rng.integers(max_position + 1, max_position + 1 + BEYOND_BY, shape))
-    if case.kind in ("long positions", BEYOND):
-        return _long_positions(shape, spec, max_position, rng)
-    return _flux_positions(shape, spec, rng)
-
-
-def _long_positions(
-    shape: tuple[int, ...], spec: TensorSpec, max_position: int | None, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return random positions up to the last that the file's tables hold, that one among them."""
+    if case.kind not in ("long positions", BEYOND):
+        return _flux_positions(shape, spec, rng)
     if max_position is None:
-        return np.asarray(rng.integers(0, min(positions.LONG_LIMIT, _whole_below(spec)), shape))
+        return np.asarray(rng.integers(0, min(LONG_LIMIT, _whole_below(spec)), shape))
+    if case.kind == BEYOND and ends_at(spec, max_position):
+        return np.asarray(rng.integers(max_position + 1, max_position + 1 + BEYOND_BY, shape))
+    # the last that the file's tables hold is among them
     last = min(max_position, _whole_below(spec) - 1)
     made = np.asarray(rng.integers(0, last + 1, shape))
     if made.size:
@@ -121,9 +118,7 @@ def _whole_below(spec: TensorSpec) -> int:
     return int(np.iinfo(spec.dtype).max) if spec.below is None else spec.below
 
 
-def _flux_positions(
-    shape: tuple[int, ...], spec: TensorSpec, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _flux_positions(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return FLUX's ids where the last dimension is of axes, else positions in order."""
     if not shape:
         return np.asarray(rng.integers(0, _FIRST_POSITIONS))
@@ -133,6 +128,37 @@ def _flux_positions(
     *lead, length, axes = shape
     made = np.zeros(shape, dtype=np.int64)
     for variant, index in enumerate(np.ndindex(*lead)):
-        ids = positions.flux_ids(length, variant)
+        ids = flux_ids(length, variant)
         made[index][:, -min(axes, 3) :] = ids[:, -min(axes, 3) :]
     return made
+
+
+def flux_ids(length: int, variant: int = 0) -> NDArray[np.int64]:
+    """Return position ids (length, 3): zeros for the text, then (0, row, column) of a grid.
+
+    Each ``variant`` has a grid of another width, so that two batch entries cannot be confused.
+    """
+    text = length // (_TEXT_SHARE + 1)
+    tokens = np.arange(length - text)
+    width = max(1, round(np.sqrt(tokens.size))) + variant
+    grid = np.stack([np.zeros_like(tokens), tokens // width, tokens % width], axis=-1)
+    return np.concatenate([np.zeros((text, 3), np.int64), grid.astype(np.int64)])
+
+
+def _flux_angles(length: int, pairs: int, variant: int) -> NDArray[np.float64]:
+    """Return the angles (length, pairs) of FLUX's positions in radians.
+
+    It splits the pairs of a head over its three axes, 8, 28 and 28 of 64.
+    """
+    first = max(1, pairs // 8) if pairs >= 3 else 0
+    second = (pairs - first) // 2
+    ids, split = flux_ids(length, variant), (first, second, pairs - first - second)
+    frequencies = (_THETA ** -(np.arange(n) / max(1, n)) for n in split)
+    return np.concatenate([ids[:, [axis]] * each for axis, each in enumerate(frequencies)], axis=-1)
+
+
+def _rotation_matrices(angles: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return ``[[cos, -sin], [sin, cos]]`` of angles (...), rounded to float32 once."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    flat = np.stack([cos, -sin, sin, cos], axis=-1)
+    return flat.reshape(*angles.shape, 2, 2).astype(np.float32)

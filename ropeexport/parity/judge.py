@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import MissingError, ParityError, RopeExportError
 from ropeexport.manifest import Manifest, Role, TensorSpec
 from ropeexport.ops.registry import op_of_role
 from ropeexport.parity import tolerance
-from ropeexport.parity.cases import Case, select
+from ropeexport.parity.cases import BEYOND, Case, select, space_of
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.inputs import make_inputs, probes_of
 from ropeexport.parity.records import BoundRecord, CaseRecord, Comparison, Status, numbers_of
-from ropeexport.parity.repeat import run_in_two_orders, run_twice
-from ropeexport.parity.space import BEYOND, space_of
+from ropeexport.parity.references import Truth, TruthTeller, run_in_two_orders, run_twice
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
-from ropeexport.parity.truth import Truth, TruthTeller
-from ropeexport.runners.arrays import Arrays
-from ropeexport.runners.runner import Facts, Reference, Runner
+from ropeexport.runners.runner import Array, Arrays, Facts, Reference, Runner
 
 # Hears each comparison together with the survey of its errors
 SurveyListener = Callable[[Comparison, CaseSurvey], None]
@@ -72,11 +66,8 @@ class Judge:
 
         On small designed cases, whatever a run is asked for; to be run alone and first of all.
         """
-        model = self.manifest.model
-        cases = select(self.manifest).cases
-        probes = (
-            [self.inputs] if self.inputs else probes_of(cases, model.inputs, model.max_position)
-        )
+        model, cases = self.manifest.model, select(self.manifest).cases
+        probes = [self.inputs] if self.inputs else probes_of(cases, model)
         if not probes:
             return
         run_in_two_orders(self.eager.name, self.eager, probes)
@@ -86,57 +77,36 @@ class Judge:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
         model = self.manifest.model
         inputs = self.inputs or make_inputs(case, model.inputs, model.max_position)
-        truth, eager = self._references(case, inputs)
-        yardsticks = {spec.name: self._yardstick(spec, inputs, truth) for spec in model.outputs}
-        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
-        hearing = _Hearing(self, case, record, truth, inputs)
-        errors = {}
-        for spec in model.outputs:
-            bound = tolerance.eager_bound(self._yardstick(self._as_reference(spec), inputs, truth))
-            got = eager.get(spec.name)
-            difference, comparison = hearing.hold(
-                self.eager.name, self.eager.facts, spec, got, bound
-            )
-            errors[spec.name] = tolerance.size_of_error(difference)
-            yield comparison
-        del eager
-        bounds = {
-            name: tolerance.bound(yardstick.with_eager(errors[name]))
-            for name, yardstick in yardsticks.items()
-        }
-        for contender in contenders:
-            if contender.runner is not None:
-                yield from hearing.hear(contender, contender.runner, bounds)
-
-    def _as_reference(self, spec: TensorSpec) -> TensorSpec:
-        """Return an output with the role that it has in the reference's own graph."""
-        if self.reference_roles is None:
-            return spec
-        return spec.changed(role=self.reference_roles.get(spec.name, "data"))
-
-    def failed(self, output: str, reason: str) -> Comparison:
-        """Return the record of a reference that is no function of its inputs."""
-        names = [spec.name for spec in self.manifest.model.outputs]
-        return Comparison(
-            runtime=self.eager.name,
-            implementation=self.eager.facts.made_of,
-            output=output or names[0],
-            case=None,
-            status="FAIL",
-            reason=reason,
-        )
-
-    def _references(
-        self, case: Case, inputs: Arrays
-    ) -> tuple[Truth, dict[str, NDArray[np.generic]]]:
         try:
             eager = run_twice(self.eager.name, self.eager, inputs)
-            return self.oracle.truth(inputs, case.seed), dict(eager)
+            truth = self.oracle.truth(inputs, case.seed)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ParityError(
                 f"case {case.name!r}: {self.eager.name} itself failed: {error}; "
                 "--lengths chooses other lengths"
             ) from error
+        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
+        hearing = _Hearing(self, case, record, truth, inputs)
+        bounds = {}
+        for spec in model.outputs:
+            roles = self.reference_roles  # an output has its role in the reference's own graph
+            own = spec if roles is None else spec.changed(role=roles.get(spec.name, "data"))
+            bound = tolerance.eager_bound(self._yardstick(own, inputs, truth))
+            name, facts, got = self.eager.name, self.eager.facts, eager.get(spec.name)
+            difference, comparison = hearing.hold(name, facts, spec, got, bound)
+            yardstick = self._yardstick(spec, inputs, truth)
+            yardstick = yardstick.with_eager(tolerance.size_of_error(difference))
+            bounds[spec.name] = tolerance.bound(yardstick)
+            yield comparison
+        del eager
+        for contender in contenders:
+            if contender.runner is not None:
+                yield from hearing.hear(contender, contender.runner, bounds)
+
+    def failed(self, output: str, reason: str) -> Comparison:
+        """Return the record of a reference that is no function of its inputs."""
+        first = self.manifest.model.outputs[0].name
+        return comparison_of(self.eager.name, self.eager.facts, output or first, "FAIL", reason)
 
     def _yardstick(self, spec: TensorSpec, inputs: Arrays, truth: Truth) -> Yardstick:
         data = [s.dtype for s in self.manifest.model.inputs if s.role == "data"]
@@ -170,23 +140,27 @@ class _Hearing:
         self, contender: Contender, runner: Runner, bounds: dict[str, Bound]
     ) -> Iterator[Comparison]:
         name, facts = contender.name, contender.facts
-        outputs = self.judge.manifest.model.outputs
         if facts.rotations_only and not self.case.rotations_only:
-            for spec in outputs:
-                yield self._record(name, facts, spec, "NOT_SUPPORTED", _NOT_SUPPORTED)
+            yield from self._without_numbers(contender, "NOT_SUPPORTED", _NOT_SUPPORTED)
             return
         try:
             with contender.turn:
                 results = runner.run(self.inputs)
         except RopeExportError as error:
             status: Status = "SKIPPED" if isinstance(error, MissingError) else "FAIL"
-            for spec in outputs:
-                yield self._record(name, facts, spec, status, str(error))
+            yield from self._without_numbers(contender, status, str(error))
             return
-        for spec in outputs:
+        for spec in self.judge.manifest.model.outputs:
             got, bound = results.get(spec.name), bounds[spec.name]
             found = self.hold(name, facts, spec, got, bound, allow_nan=self.is_beyond)[1]
             yield found if contender.keeps_nan else self._without_nan(found)
+
+    def _without_numbers(
+        self, contender: Contender, status: Status, reason: str
+    ) -> Iterator[Comparison]:
+        name, facts = contender.name, contender.facts
+        for spec in self.judge.manifest.model.outputs:
+            yield comparison_of(name, facts, spec.name, status, reason, case=self.record)
 
     @property
     def is_beyond(self) -> bool:
@@ -198,7 +172,7 @@ class _Hearing:
         name: str,
         facts: Facts,
         spec: TensorSpec,
-        got: NDArray[np.generic] | None,
+        got: Array | None,
         derived: Bound,
         *,
         allow_nan: bool = False,
@@ -212,11 +186,11 @@ class _Hearing:
         if self.judge.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
         passed: Status = "EMULATED" if facts.emulated else "PASS"
-        reason = broken or self._documented(difference)
-        record = self._record(name, facts, spec, "FAIL" if broken else passed, reason)
-        numbers = numbers_of(difference)
-        held_to = BoundRecord.model_validate(bound, from_attributes=True)
-        record = record.changed(numbers=numbers, bound=held_to)
+        status, reason = "FAIL" if broken else passed, broken or self._documented(difference)
+        record = comparison_of(name, facts, spec.name, status, reason, case=self.record).changed(
+            numbers=numbers_of(difference),
+            bound=BoundRecord.model_validate(bound, from_attributes=True),
+        )
         surveyed = self.judge.surveyed
         if surveyed is not None and survey is not None and difference.elements:
             surveyed(record, survey)
@@ -239,26 +213,25 @@ class _Hearing:
         )
 
     def _survey(self, spec: TensorSpec, bound: Bound) -> CaseSurvey | None:
-        if (
-            self.judge.surveyed is None or self.is_beyond
-        ):  # NaN is no error, and no share of a bound
-            return None
         record = self.judge.manifest
-        lengths = space_of(record).lengths
-        layout = layout_of(spec, self.truth.outputs[spec.name].shape, lengths)
-        if layout is None:
+        shape, lengths = self.truth.outputs[spec.name].shape, space_of(record).lengths
+        layout = layout_of(spec, shape, lengths)
+        # NaN is no error, and no share of a bound
+        if self.judge.surveyed is None or self.is_beyond or layout is None:
             return None
         positions = token_positions(self.inputs, record.model.inputs, layout)
         return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)
 
-    def _record(
-        self, name: str, facts: Facts, spec: TensorSpec, status: Status, reason: str
-    ) -> Comparison:
-        return Comparison(
-            runtime=name,
-            implementation=facts.made_of,
-            output=spec.name,
-            case=self.record,
-            status=status,
-            reason=reason,
-        )
+
+def comparison_of(
+    who: str, facts: Facts, output: str, status: Status, why: str, *, case: CaseRecord | None = None
+) -> Comparison:
+    """Return the record of one output of a runtime without numbers, of no case where none ran."""
+    return Comparison(
+        runtime=who,
+        implementation=facts.made_of,
+        output=output,
+        case=case,
+        status=status,
+        reason=why,
+    )

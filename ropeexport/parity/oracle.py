@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from ropeexport.dtypes import SINGLE
+from ropeexport.dtypes import HALVES, SINGLE
 from ropeexport.errors import ParityError
-from ropeexport.parity.tolerance import Size, samples_for
-from ropeexport.parity.truth import Truth, floats_in_float64, joined, size_of, truth_of
-from ropeexport.parity.widening import Widened
-from ropeexport.runners.arrays import Arrays, Float64s
-from ropeexport.runners.cause import cause_of
-from ropeexport.runners.module_calls import ModuleCalls
+from ropeexport.parity.references import Outputs, Truth, floats_in_float64, moves_of, truth_of
+from ropeexport.runners.eager import ModuleCalls, cause_of
+from ropeexport.runners.runner import Arrays, Float64s
 
 # One draw for the tables of a small output may undo a conversion's own error by luck
 _MOST_DRAWS = 4
+_HALVES = frozenset(kind.torch for kind in HALVES)
+Call = Callable[..., Any]
+_CASTS: dict[Call, torch.dtype] = {
+    Tensor.float: torch.float32,
+    Tensor.half: torch.float16,
+    Tensor.bfloat16: torch.bfloat16,
+}
+_REINTERPRETS = (Tensor.view, torch.ops.aten.view.dtype)
 
 
 class Oracle:
@@ -56,18 +63,14 @@ class Oracle:
         truth = truth_of(lambda x: self._row([x], widened)[0], inputs, seed)
         if not (widened.met_single or self._tables):
             return truth
-        return dataclasses.replace(truth, conversions=self._conversions(inputs, truth, seed))
-
-    def _conversions(self, inputs: Arrays, truth: Truth, seed: int) -> dict[str, Size]:
-        """Return how the outputs move by the module's own conversions to float32."""
+        # how the outputs move by the module's own conversions to float32
         wide = {**inputs, **floats_in_float64(inputs)}
-        moves: dict[str, list[Size]] = {name: [] for name in truth.outputs}
-        smallest = min((x.size for x in truth.outputs.values()), default=0)
-        for number in range(min(_MOST_DRAWS, samples_for(smallest))):
-            coarse = self._row([wide], self._as_written(seed + number))[0]
-            for name, x in coarse.items():
-                moves[name].append(size_of(x - truth.outputs[name]))
-        return {name: joined(sizes) for name, sizes in moves.items()}
+
+        def coarse(number: int) -> Outputs:
+            return self._row([wide], self._as_written(seed + number))[0]
+
+        conversions = moves_of(truth.outputs, coarse, _MOST_DRAWS)
+        return dataclasses.replace(truth, conversions=conversions)
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         """Return the exact outputs of some inputs, nothing put back in between."""
@@ -90,15 +93,13 @@ class Oracle:
 
         The next row of calls finds the tables as they were.
         """
-        self._perturb_tables(seed)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for table in self._tables:
+                signs = torch.rand(table.shape, dtype=torch.float64, generator=generator)
+                table.mul_(1.0 + SINGLE.unit_roundoff * (2.0 * signs - 1.0))
         with Widened(single=False):
             yield
-
-    @torch.no_grad()
-    def _perturb_tables(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for table in self._tables:
-            table.mul_(1.0 + _noise(table, generator))
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -112,6 +113,51 @@ def _copied(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _noise(table: Tensor, generator: torch.Generator) -> Tensor:
-    signs = 2.0 * torch.rand(table.shape, dtype=torch.float64, generator=generator) - 1.0
-    return SINGLE.unit_roundoff * signs
+class Widened(TorchFunctionMode):
+    """Within it, torch functions that are asked for a narrower floating type return float64.
+
+    Inside ropeexport's own ops nothing is widened: what they round is their contract.
+
+    Parameters
+    ----------
+    single : bool
+        Whether float32 is widened too, and not half types alone.
+
+    Attributes
+    ----------
+    met_single : bool
+        Whether float32 was asked for.
+    """
+
+    def __init__(self, *, single: bool) -> None:
+        super().__init__()
+        self.met_single = False
+        self._widened = _HALVES | {torch.float32} if single else _HALVES
+
+    def __torch_function__(
+        self, func: Call, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call ``func`` with float64 for the types that are widened."""
+        named = kwargs or {}
+        if func in _REINTERPRETS:
+            return func(*args, **named)
+        if func in _CASTS:
+            cast = _CASTS[func]
+            self.met_single |= cast is torch.float32
+            if cast not in self._widened:
+                return func(*args, **named)
+            return args[0].to(torch.float64, copy=True)
+        result = func(
+            *(self._wide(x) for x in args), **{name: self._wide(x) for name, x in named.items()}
+        )
+        asked = {x for x in (*args, *named.values()) if isinstance(x, torch.dtype)}
+        if args and result is args[0] and asked & self._widened:
+            # what is narrowed is a copy, which the module's code may change in place
+            return result.to(torch.float64, copy=True)
+        return result
+
+    def _wide(self, argument: Any) -> Any:
+        if not isinstance(argument, torch.dtype):
+            return argument
+        self.met_single |= argument is torch.float32
+        return torch.float64 if argument in self._widened else argument

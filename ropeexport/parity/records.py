@@ -259,15 +259,12 @@ def _position_bins(survey: Survey) -> Iterator[PositionBin]:
 
 
 def _heat_map(survey: Survey) -> HeatMap | None:
-    layout = survey.worst_layout
-    if layout is None:
+    at = survey.worst_layout
+    if at is None:
         return None
+    rows = tuple(tuple(_short(share) for share in row) for row in survey.worst_map)
     return HeatMap(
-        case=survey.worst_case,
-        length=layout.length,
-        heads=layout.heads,
-        inner=layout.inner,
-        rows=tuple(tuple(_short(share) for share in row) for row in survey.worst_map),
+        case=survey.worst_case, length=at.length, heads=at.heads, inner=at.inner, rows=rows
     )
 
 

@@ -161,10 +161,11 @@ def render(report: Report) -> RenderableType:
     parts += [Text(line) for location in report.locations for line in location_lines(location)]
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     if report.left_out:
-        parts.append(
-            Text(f"left out for their cost (--lengths runs them): {_some(report.left_out)}")
-        )
-    parts.append(_verdict_line(report))
+        more = len(report.left_out) - 3
+        named = "; ".join(report.left_out[:3]) + (f" and {more} more" if more > 0 else "")
+        parts.append(Text(f"left out for their cost (--lengths runs them): {named}"))
+    colour = _MARKS[report.verdict][1]
+    parts.append(Text(f"{report.verdict}: {report.headline}", style=f"bold {colour}"))
     return Group(*parts)
 
 
@@ -184,11 +185,10 @@ def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:
     mine = [c for c in report.comparisons if c.runtime == runtime.name]
     unsupported = [c.reason for c in mine if c.status == "NOT_SUPPORTED"]
     line = Text(f"{mark} {runtime.name:12} {runtime.status}", style=colour)
-    line.append(f"  {', '.join(runtime.facts)}" if runtime.facts else "", style="default")
-    line.append(f"  {runtime.reason}" if runtime.reason else "", style="default")
     beyond = sum(c.numbers is not None and c.numbers.nans > 0 for c in mine)
-    if beyond:
-        line.append(f"  {beyond} NaN beyond the tables of angles, as documented", style="default")
+    nans = f"{beyond} NaN beyond the tables of angles, as documented" if beyond else ""
+    for told in filter(None, (", ".join(runtime.facts), runtime.reason, nans)):
+        line.append(f"  {told}", style="default")
     if unsupported:
         line.append(f"  {len(unsupported)} NOT SUPPORTED: {unsupported[0]}", style="yellow")
     return line
@@ -202,13 +202,3 @@ def _where_line(row: Row) -> Text:
     values = f": got {exact(worst.got)}, expected {exact(worst.expected)}," if worst else ""
     case = tightest.case.name if tightest.case else ""
     return Text(f"  {row.runtime}: worst at {place}{values} in {case!r}", style="dim")
-
-
-def _verdict_line(report: Report) -> Text:
-    colour = _MARKS[report.verdict][1]
-    return Text(f"{report.verdict}: {report.headline}", style=f"bold {colour}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return "; ".join(names[:3]) + more

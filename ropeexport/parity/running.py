@@ -1,7 +1,8 @@
-"""A run: case after case through the judge, cheap ones side by side, and what is kept of them.
+"""A run to its report: case after case through the judge, every runtime's status, the verdict.
 
-Only records and surveys are kept, so memory does not grow with a case's arrays.  Cases are heard in
-their own order whoever finishes first: the same seed gives the same report.
+Cheap cases run side by side.  Only records and surveys are kept, so memory does not grow with a
+case's arrays.  Cases are heard in their own order whoever finishes first: the same seed gives the
+same report.
 """
 
 from __future__ import annotations
@@ -10,23 +11,30 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Protocol
 
-from ropeexport.parity.cases import Case
+from ropeexport.machine import describe
+from ropeexport.manifest import Manifest
+from ropeexport.parity.cases import Case, Selection, space_of, work_of
 from ropeexport.parity.contenders import Contender
-from ropeexport.parity.judge import Judge
-from ropeexport.parity.records import Comparison
-from ropeexport.parity.repeat import NotRepeatableError
-from ropeexport.parity.space import work_of
+from ropeexport.parity.judge import Judge, comparison_of
+from ropeexport.parity.options import Options
+from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status, Verdict, survey_of
+from ropeexport.parity.references import NotRepeatableError
 from ropeexport.parity.survey import CaseSurvey, Survey
+from ropeexport.runners.registry import EAGER
+from ropeexport.runners.runner import Facts
 
 # Multiply-adds.  Below it, threads inside an operator cost more than they bring, so whole cases
 # share the cores; above it, one case at a time has all of them, and all the memory.
 _SIDE_BY_SIDE = 5e8
 _MOST_WORKERS = 8
 _WAITING = 2  # cases submitted for each worker
+# a stand-in that is within its bounds proves the graph and no runtime
+_EMULATED = "the EMULATED twin is within every bound, which is no runtime's own PASS"
 
 
 class Listener(Protocol):
@@ -57,18 +65,16 @@ class Outcome:
     def add(self, judged: _Judged) -> None:
         """Keep the records of a case and add up its surveys."""
         self.comparisons.extend(judged.comparisons)
-        for (runtime, output), heard in judged.surveys.items():
-            self.surveys.setdefault((runtime, output), Survey()).add(judged.case.name, heard)
+        for comparison, heard in judged.surveys:
+            key = (comparison.runtime, comparison.output)
+            self.surveys.setdefault(key, Survey()).add(judged.case.name, heard)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Judged:
     case: Case
-    comparisons: list[Comparison] = field(default_factory=list)
-    surveys: dict[tuple[str, str], CaseSurvey] = field(default_factory=dict)
-
-    def hear(self, comparison: Comparison, survey: CaseSurvey) -> None:
-        self.surveys[comparison.runtime, comparison.output] = survey
+    comparisons: list[Comparison]
+    surveys: list[tuple[Comparison, CaseSurvey]]
 
 
 def run(
@@ -80,12 +86,12 @@ def run(
     such a run the reason is kept, and that eager failed.
     """
     outcome = Outcome()
-    waiting: _Waiting = deque()
+    queue: _Queue = deque()
     pool = ThreadPoolExecutor(_workers(), initializer=_one_thread)
     try:
         listener.case(0, len(cases), cases[0].name if cases else "")
         judge.check_references()
-        for done, judged in enumerate(_in_order(judge, cases, contenders, pool, waiting), 1):
+        for done, judged in enumerate(_in_order(judge, cases, contenders, pool, queue), 1):
             outcome.add(judged)
             listener.case(done, len(cases), cases[done].name if done < len(cases) else "")
         outcome.complete = True
@@ -94,57 +100,44 @@ def run(
         outcome = Outcome(complete=True, not_repeatable=error.explained())
         outcome.comparisons.append(judge.failed(error.output, outcome.not_repeatable))
     except KeyboardInterrupt:
-        for judged in _finished(waiting):
-            outcome.add(judged)
+        for future in takewhile(lambda f: f.done() and f.exception() is None, queue):
+            outcome.add(future.result())
     finally:
         pool.shutdown(cancel_futures=True)
     return outcome
 
 
-_Waiting = deque[Future[_Judged]]
+_Queue = deque[Future[_Judged]]
 
 
 def _in_order(
-    judge: Judge,
-    cases: Sequence[Case],
-    contenders: list[Contender],
-    pool: ThreadPoolExecutor,
-    waiting: _Waiting,
+    judge: Judge, cases: Sequence[Case], contenders: list[Contender], pool: Executor, queue: _Queue
 ) -> Iterator[_Judged]:
     """Yield the cases in order, a bounded number of cheap ones at work at any time."""
     most = _WAITING * _workers()
     for case in cases:
         cheap = work_of(judge.manifest.model.inputs, case.sizes) <= _SIDE_BY_SIDE
-        while waiting and (not cheap or len(waiting) >= most):
-            yield _next(waiting)
+        while queue and (not cheap or len(queue) >= most):
+            yield _next(queue)
         if cheap:
-            waiting.append(pool.submit(_judge, judge, case, contenders))
+            queue.append(pool.submit(_judge, judge, case, contenders))
         else:
             yield _judge(judge, case, contenders)
-    while waiting:
-        yield _next(waiting)
+    while queue:
+        yield _next(queue)
 
 
-def _next(waiting: _Waiting) -> _Judged:
+def _next(queue: _Queue) -> _Judged:
     """Wait for the first of the queue; an interruption leaves it there."""
-    judged = waiting[0].result()
-    waiting.popleft()
+    judged = queue[0].result()
+    queue.popleft()
     return judged
-
-
-def _finished(waiting: _Waiting) -> Iterator[_Judged]:
-    """Yield what was done in order when the run was interrupted."""
-    for future in waiting:
-        if not future.done() or future.exception() is not None:
-            return
-        yield future.result()
 
 
 def _judge(judge: Judge, case: Case, contenders: list[Contender]) -> _Judged:
-    judged = _Judged(case)
-    listening = replace(judge, surveyed=judged.hear)
-    judged.comparisons.extend(listening.judge(case, contenders))
-    return judged
+    surveys: list[tuple[Comparison, CaseSurvey]] = []
+    listening = replace(judge, surveyed=lambda *heard: surveys.append(heard))
+    return _Judged(case, list(listening.judge(case, contenders)), surveys)
 
 
 def _workers() -> int:
@@ -158,3 +151,140 @@ def _one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+def run_to_report(
+    judge: Judge,
+    selection: Selection,
+    contenders: list[Contender],
+    listener: Listener,
+    options: Options,
+    *,
+    command: str,
+    digest: str,
+) -> Report:
+    """Judge every case and return the report.
+
+    Parameters
+    ----------
+    judge : Judge
+        With the references.
+    selection : Selection
+        The cases.
+    contenders : list of Contender
+        Those that did not open are in the report too.
+    listener : Listener
+        Told what each contender is, and of each case.
+    options : Options
+        Of the run.
+    command : str
+        What makes the report again.
+    digest : str
+        The hash of the model file.
+    """
+    for contender in contenders:
+        ran = contender.runner is not None
+        text = contender.facts.made_of if ran else f"{contender.status}: {contender.reason}"
+        listener.stage(contender.name, text, ok=ran)
+    outcome = run(judge, selection.cases, contenders, listener)
+    record, eager = judge.manifest, judge.eager
+    absent = [  # an output each, so that none is silent
+        comparison_of(each.name, each.facts, spec.name, each.status, each.reason)
+        for each in contenders
+        if each.runner is None
+        for spec in record.model.outputs
+    ]
+    comparisons = (*outcome.comparisons, *absent)
+    verdict, reason = _verdict(outcome, comparisons, eager.name)
+    facts = {eager.name: eager.facts, **{each.name: each.facts for each in contenders}}
+    return Report(
+        verdict=verdict,
+        reason=reason,
+        complete=outcome.complete,
+        model=record.model.file,
+        model_sha256=digest,
+        dtype=record.model.dtype,
+        source=record.source.name,
+        seed=options.seed,
+        command=command,
+        lengths=space_of(record).lengths,
+        notes=_notes(record, digest),
+        left_out=selection.left_out,
+        environment=describe(),
+        runtimes=tuple(_runtime_record(name, each, comparisons) for name, each in facts.items()),
+        comparisons=comparisons,
+        surveys=tuple(survey_of(*key, survey) for key, survey in outcome.surveys.items()),
+    )
+
+
+def _notes(record: Manifest, digest: str) -> tuple[str, ...]:
+    file, engine, notes = record.model.file, record.engine, []
+    if digest != record.model.sha256:
+        notes.append(f"{file} is not the file that was exported: its hash differs")
+    if engine is not None and engine.model_sha256 != digest:
+        notes.append(f"{engine.file} was built from another {file}")
+    return tuple(notes)
+
+
+def status_of(comparisons: Sequence[Comparison]) -> Status:
+    """Return the status of comparisons together: one failure fails, and PASS needs a comparison."""
+    found = {comparison.status for comparison in comparisons}
+    order: tuple[Status, ...] = ("FAIL", "PASS", "EMULATED", "NOT_SUPPORTED")
+    return next((status for status in order if status in found), "SKIPPED")
+
+
+def _runtime_record(name: str, facts: Facts, comparisons: Sequence[Comparison]) -> RuntimeRecord:
+    """Return the record of one runtime over all comparisons of the run."""
+    mine = [comparison for comparison in comparisons if comparison.runtime == name]
+    status = status_of(mine)
+    return RuntimeRecord(
+        name=name,
+        implementation=facts.made_of,
+        implementations=facts.implementation,
+        version=facts.version,
+        device=facts.device,
+        provider=facts.provider,
+        precision=facts.precision,
+        status=status,
+        reason="" if status in ("PASS", "EMULATED") else _first_reason(mine, status),
+    )
+
+
+def _verdict(
+    outcome: Outcome, comparisons: Sequence[Comparison], yardstick: str
+) -> tuple[Verdict, str]:
+    """Return the verdict of a run and, for a failure, its reason in one line.
+
+    Eager, or what stands in its place, is a yardstick: where it alone was compared, nothing was
+    proven.
+    """
+    failed = [comparison for comparison in comparisons if comparison.status == "FAIL"]
+    if outcome.not_repeatable:
+        return "FAIL", outcome.not_repeatable
+    if failed:
+        runtimes = ", ".join(dict.fromkeys(comparison.runtime for comparison in failed))
+        return "FAIL", f"{runtimes}: {len(failed)} of {len(comparisons)} comparisons failed"
+    if not outcome.complete:
+        return "FAIL", "interrupted: the cases that were left have not been compared"
+    if not any(_proves(c) and c.runtime != yardstick for c in comparisons):
+        alone = "eager torch" if yardstick == EAGER else f"the {yardstick}"
+        reason = f"nothing was compared: no runtime besides {alone} ran"
+        if any(comparison.status == "EMULATED" for comparison in comparisons):
+            reason += f"; {_EMULATED}"
+        return "FAIL", reason
+    return "PASS", ""
+
+
+def _proves(comparison: Comparison) -> bool:
+    """Say whether a comparison passed, and with some number that was compared."""
+    numbers = comparison.numbers
+    all_nan = numbers is not None and numbers.nans == numbers.elements
+    return comparison.status == "PASS" and not all_nan
+
+
+def _first_reason(comparisons: Sequence[Comparison], status: Status) -> str:
+    first = next((c for c in comparisons if c.status == status), None)
+    if first is None:
+        return "no case was run"
+    where = f"{first.output} in {first.case.name!r}: " if first.case and status == "FAIL" else ""
+    return where + first.reason

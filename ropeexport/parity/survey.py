@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.manifest import TensorSpec
-from ropeexport.runners.arrays import Arrays, Float64s
+from ropeexport.runners.runner import Arrays, Float64s
 
 # Elements by share: none at all, then powers of two from 2^-20 (and below) to 2^4 (and above)
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -20, 4
@@ -111,17 +111,15 @@ class CaseSurvey:
     allowed: float
     rtol: float = 0.0
     shares: NDArray[np.int64] = field(init=False)
-    _largest: Float64s = field(init=False)  # by row (leading, heads, length)
-    _squares: Float64s = field(init=False)
-    _map: Float64s = field(init=False)
+    _squares: Float64s = field(init=False)  # by row (leading, heads, length)
+    _map: Float64s = field(init=False)  # the largest of each part of a row
 
     def __post_init__(self) -> None:
         at = self.layout
         rows = at.leading * at.heads * at.length
         self.shares = np.zeros(SHARE_BINS, np.int64)
-        self._largest, self._squares = np.zeros(rows), np.zeros(rows)
         self._starts = _starts(at.inner, max(1, _MAP_COLUMNS // at.heads))
-        self._map = np.zeros((rows, len(self._starts)))
+        self._squares, self._map = np.zeros(rows), np.zeros((rows, len(self._starts)))
 
     def __call__(self, start: int, error: Float64s, size: Float64s) -> None:
         """Hear a chunk of errors; see :data:`ropeexport.parity.compare.Observer`."""
@@ -139,9 +137,7 @@ class CaseSurvey:
         rows = share.size // inner if column == 0 else 0
         if rows == 0:
             part = share[: inner - column]
-            padded = np.zeros((1, inner))
-            padded[0, column : column + part.size] = part
-            self._add(row, padded)
+            self._add(row, np.pad(part, (column, inner - column - part.size))[None])
             return part.size
         self._add(row, share[: rows * inner].reshape(rows, inner))
         return rows * inner
@@ -150,14 +146,13 @@ class CaseSurvey:
         here = slice(row, row + share.shape[0])
         cells = np.maximum.reduceat(share, self._starts, axis=1)
         self._map[here] = np.maximum(self._map[here], cells)
-        self._largest[here] = np.maximum(self._largest[here], cells.max(axis=1))
         finite = np.where(np.isfinite(share), share, 0.0)
         self._squares[here] += np.einsum("rc,rc->r", finite, finite)
 
     @property
     def worst(self) -> float:
         """The largest share."""
-        return float(self._largest.max())
+        return float(self._map.max())
 
     def by_position(self) -> tuple[NDArray[np.int64], Float64s, Float64s]:
         """Return elements, sum of squares and largest share of each bin of positions."""
@@ -167,7 +162,7 @@ class CaseSurvey:
         count = np.bincount(rows, minlength=POSITION_BINS)
         squares = np.bincount(rows, self._squares, minlength=POSITION_BINS)
         largest = np.zeros(POSITION_BINS)
-        np.maximum.at(largest, rows, self._largest)
+        np.maximum.at(largest, rows, self._map.max(axis=1))
         return count.astype(np.int64) * at.inner, squares.astype(np.float64), largest
 
     def heat_map(self) -> Float64s:

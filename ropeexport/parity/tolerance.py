@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _ACCUMULATION_ROUNDOFF = SINGLE.unit_roundoff
 _GROWTH = 0.5
 
-_MOST_SAMPLES = 16
+MOST_SAMPLES = 16
 _ENOUGH_ELEMENTS = 1 << 15
 
 
@@ -174,7 +174,7 @@ def samples_for(elements: int) -> int:
     The error of a few elements is a handful of random numbers (for L = 2 a row is one), and one
     draw of them may be small by luck.  Thousands of elements average that out in one run.
     """
-    return max(1, min(_MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
+    return max(1, min(MOST_SAMPLES, -(-_ENOUGH_ELEMENTS // max(1, elements))))
 
 
 def rounding(yardstick: Yardstick, factor: float = 1.0) -> Size:
@@ -209,8 +209,7 @@ def _floor(yardstick: Yardstick) -> float:
 def bound(yardstick: Yardstick) -> Bound:
     """Return what a runtime's output is held to."""
     allowed = Allowance()
-    by_op = _by_op(yardstick, allowed)
-    if by_op is not None:
+    if (by_op := _by_op(yardstick, allowed)) is not None:
         return by_op
     own = rounding(yardstick)
     eager = _capped(yardstick.eager, rounding(yardstick, allowed.eager_cap))
@@ -227,8 +226,7 @@ def bound(yardstick: Yardstick) -> Bound:
 def eager_bound(yardstick: Yardstick) -> Bound:
     """Return what eager itself is held to: rounding alone, with room for a module's stages."""
     allowed = Allowance()
-    by_op = _by_op(replace(yardstick, eager=None), allowed)
-    if by_op is not None:
+    if (by_op := _by_op(replace(yardstick, eager=None), allowed)) is not None:
         return by_op
     own = rounding(yardstick, allowed.eager_cap)
     return Bound(

@@ -21,7 +21,8 @@ _SHOWN_FAILURES = 20
 def render(report: Report, speed: bytes | None = None) -> str:
     """Return a report as a self-contained HTML page; ``speed`` is the PNG of a benchmark."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"share": _share, "worst": _worst, "again": _again}
+    environment.filters |= {"share": _share, "worst": _worst, "again": _again, "word": word}
+    environment.filters |= {"text": view.cell_text, "detail": view.cell_detail, "percent": percent}
     template = environment.from_string(view.page_file("page.html.j2"))
     rows = view.case_rows(report)
     failures = view.failures(report)
@@ -34,7 +35,7 @@ def render(report: Report, speed: bytes | None = None) -> str:
         more_failures=max(0, len(failures) - _SHOWN_FAILURES),
         headings=SUMMARY_HEADINGS,
         summary=[summary_cells(row) for row in rows_of(report.comparisons)],
-        plots=plots.draw(report),
+        plots=list(plots.draw(report)),
         rows=rows,
         shown=_SHOWN_CASES,
         runtimes=view.compared_runtimes(report),
@@ -54,14 +55,11 @@ def _cards(report: Report) -> Iterator[dict[str, Any]]:
         share = max((c.share for c in compared), default=None)
         yield {
             "runtime": runtime,
-            "word": word(runtime.status),
-            "facts": ", ".join(runtime.facts),
             "colour": colours[runtime.name],
             "compared": len(compared),
             "passed": sum(c.status in ("PASS", "EMULATED") for c in compared),
             "unsupported": sum(c.status == "NOT_SUPPORTED" for c in mine),
             "share": share,
-            "share_text": percent(share or 0.0),
             "width": round(100 * min(1.0, share or 0.0)),  # percent of the bar that is filled
         }
 

@@ -50,12 +50,9 @@ def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
 
 
 def _add_case(suite: Element, comparison: Comparison) -> None:
-    case = SubElement(
-        suite,
-        "testcase",
-        classname=f"{comparison.runtime}.{comparison.output}",
-        name=_clean(comparison.case.name if comparison.case else "any case"),
-    )
+    name = _clean(comparison.case.name if comparison.case else "any case")
+    held = f"{comparison.runtime}.{comparison.output}"
+    case = SubElement(suite, "testcase", classname=held, name=name)
     if comparison.status == "FAIL":
         SubElement(case, "failure", message=_clean(comparison.reason)).text = _facts(comparison)
     elif comparison.status != "PASS":

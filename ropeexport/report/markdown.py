@@ -30,66 +30,38 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield from _table(("", "runtime", "status", "what ran"), map(_runtime, report.runtimes))
     yield ""
-    rows = [summary_cells(row) for row in rows_of(report.comparisons)]
-    if rows:
-        yield "Distance to the float64 oracle, the worst of all cases:"
-        yield ""
+    if rows := [summary_cells(row) for row in rows_of(report.comparisons)]:
+        yield from ("Distance to the float64 oracle, the worst of all cases:", "")
         yield from _table(SUMMARY_HEADINGS, rows, numbers_from=2)
         yield ""
-    yield from _failures(view.failures(report))
-    yield from _locations(report)
+    if failed := view.failures(report):
+        yield from _failures(failed)
+    if report.locations:
+        yield from ("### Where it departs first", "")
+        for location in report.locations:
+            yield f"- {'; '.join(_text(line) for line in location_lines(location))}"
+        yield ""
     for note in report.notes:
         yield from (f"> **Note:** {_text(note)}", "")
-    yield from _details("Environment and command", _environment(report))
-    yield ""
+    yield from ("<details><summary>Environment and command</summary>", "")
+    yield from ("```console", report.command, "```", "")
+    yield from _table(("", "version"), report.environment.versions.items())
+    yield from ("", "</details>", "")
     yield f"<sub>The method: {view.score()}.</sub>"
 
 
 def _runtime(runtime: RuntimeRecord) -> tuple[str, ...]:
-    return (
-        _MARKS[runtime.status],
-        runtime.name,
-        word(runtime.status),
-        ", ".join((*runtime.facts, *([runtime.reason] if runtime.reason else []))),
-    )
+    ran = ", ".join(filter(None, (*runtime.facts, runtime.reason)))
+    return _MARKS[runtime.status], runtime.name, word(runtime.status), ran
 
 
 def _failures(failed: Sequence[Comparison]) -> Iterator[str]:
-    if not failed:
-        return
     shown = failed[:_MOST_FAILURES]
     rows = ((c.runtime, c.output, c.case.name if c.case else "-", c.reason) for c in shown)
     more = f", the worst {len(shown)} of them" if len(shown) < len(failed) else ""
-    yield f"### {view.plural(len(failed), 'failure')}{more}"
-    yield ""
+    yield from (f"### {len(failed):,} failure{'s'[: len(failed) != 1]}{more}", "")
     yield from _table(("runtime", "output", "case", "reason"), rows)
     yield ""
-
-
-def _locations(report: Report) -> Iterator[str]:
-    if not report.locations:
-        return
-    yield "### Where it departs first"
-    yield ""
-    for location in report.locations:
-        yield f"- {'; '.join(_text(line) for line in location_lines(location))}"
-    yield ""
-
-
-def _environment(report: Report) -> Iterator[str]:
-    yield "```console"
-    yield report.command
-    yield "```"
-    yield ""
-    yield from _table(("", "version"), report.environment.versions.items())
-
-
-def _details(title: str, lines: Iterator[str]) -> Iterator[str]:
-    yield f"<details><summary>{title}</summary>"
-    yield ""
-    yield from lines
-    yield ""
-    yield "</details>"
 
 
 def _table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,51 +16,21 @@ from ropeexport.parity.report import number, percent, word
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One runtime in one case: its worst output."""
-
-    comparison: Comparison
-
-    @property
-    def share(self) -> float:
-        """Share of the bound."""
-        return self.comparison.share
-
-    @property
-    def text(self) -> str:
-        """The share, or the word where there is none."""
-        status = self.comparison.status
-        if status in ("SKIPPED", "NOT_SUPPORTED"):
-            return word(status)
-        numbers = self.comparison.numbers
-        if numbers and numbers.nans == numbers.elements and status != "FAIL":
-            return "NaN"
-        return percent(self.share) if numbers else word(status)
-
-    @property
-    def detail(self) -> str:
-        """Output and largest error, and the reason of a failure."""
-        numbers = self.comparison.numbers
-        error = f"{self.comparison.output}: {number(numbers.max_abs)}" if numbers else ""
-        return "; ".join(part for part in (error, self.comparison.reason) if part)
-
-
-@dataclass(frozen=True)
 class CaseRow:
-    """One case over all runtimes; None where a runtime has nothing for it."""
+    """One case over all runtimes: the worst output of each that has something for it."""
 
     case: CaseRecord
-    cells: tuple[Cell | None, ...]
+    worst: dict[str, Comparison]
 
     @property
     def failed(self) -> bool:
         """Whether any runtime failed."""
-        return any(cell is not None and cell.comparison.status == "FAIL" for cell in self.cells)
+        return any(comparison.status == "FAIL" for comparison in self.worst.values())
 
     @property
     def share(self) -> float:
         """The largest share of a bound."""
-        return max((cell.share for cell in self.cells if cell is not None), default=0.0)
+        return max(comparison.share for comparison in self.worst.values())
 
 
 def read(path: Path) -> Report:
@@ -85,25 +54,32 @@ def compared_runtimes(report: Report) -> tuple[str, ...]:
 
 def case_rows(report: Report) -> list[CaseRow]:
     """Return a row a case: failures first, then those that use most of their bounds."""
-    runtimes = compared_runtimes(report)
-    cases: dict[str, dict[str, list[Comparison]]] = {}
-    records: dict[str, CaseRecord] = {}
+    rows: dict[str, CaseRow] = {}
     for comparison in report.comparisons:
         if comparison.case is not None:
-            records[comparison.case.name] = comparison.case
-            of_case = cases.setdefault(comparison.case.name, {})
-            of_case.setdefault(comparison.runtime, []).append(comparison)
-    rows = [
-        CaseRow(records[name], tuple(_cell(found.get(runtime, ())) for runtime in runtimes))
-        for name, found in cases.items()
-    ]
-    return sorted(rows, key=lambda row: (not row.failed, -row.share))
+            worst = rows.setdefault(comparison.case.name, CaseRow(comparison.case, {})).worst
+            known = worst.get(comparison.runtime, comparison)
+            worst[comparison.runtime] = max(known, comparison, key=_badness)
+    return sorted(rows.values(), key=lambda row: (not row.failed, -row.share))
 
 
-def _cell(comparisons: Sequence[Comparison]) -> Cell | None:
-    if not comparisons:
-        return None
-    return Cell(max(comparisons, key=lambda c: (c.status == "FAIL", c.share)))
+def _badness(comparison: Comparison) -> tuple[bool, float]:
+    return comparison.status == "FAIL", comparison.share
+
+
+def cell_text(worst: Comparison) -> str:
+    """Return what a runtime's cell of a case says: the share, or the word where there is none."""
+    if worst.status in ("SKIPPED", "NOT_SUPPORTED") or worst.numbers is None:
+        return word(worst.status)
+    if worst.numbers.nans == worst.numbers.elements and worst.status != "FAIL":
+        return "NaN"
+    return percent(worst.share)
+
+
+def cell_detail(worst: Comparison) -> str:
+    """Return its output and largest error, and the reason of a failure."""
+    error = f"{worst.output}: {number(worst.numbers.max_abs)}" if worst.numbers else ""
+    return "; ".join(part for part in (error, worst.reason) if part)
 
 
 def failures(report: Report) -> list[Comparison]:
@@ -124,8 +100,3 @@ def score() -> str:
         f"{found['caught']} of {found['trials']} seeded faults caught "
         f"({found['faults']} faults, each in its types)"
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,21 +41,76 @@ class Place:
 
 
 @dataclass(frozen=True)
-class _KeptContainer:
-    value: _Container
-    kept: _Container
-    place: Place
-    keyed: bool = False  # a module's own dictionary: each of its keys has a place of its own
-
-    def place_of(self, name: object) -> Place:
-        return replace(self.place, name=str(name))
-
-
-@dataclass(frozen=True)
 class _KeptArray:
     value: _Array
     kept: _Array
     place: Place
+
+    def changes(self) -> list[Place]:
+        return [] if _same(self.value, self.kept) else [self.place]
+
+    def put_back(self, only: Place | None) -> None:
+        value, kept = self.value, self.kept
+        if only not in (None, self.place) or _same(value, kept):
+            return
+        if isinstance(value, np.ndarray):
+            value[...] = kept
+        elif isinstance(kept, Tensor) and value.shape == kept.shape:
+            value.copy_(kept)
+        elif isinstance(kept, Tensor):  # resized in place
+            value.data = kept.clone()
+
+
+@dataclass(frozen=True)
+class _KeptContainer:
+    value: _Container
+    kept: _Container
+    place: Place
+
+    def changes(self) -> list[Place]:
+        return [] if _has_same_items(self.value, self.kept) else [self.place]
+
+    def put_back(self, only: Place | None) -> None:
+        if only in (None, self.place) and not _has_same_items(self.value, self.kept):
+            self.value.clear()
+            if isinstance(self.value, dict | set):
+                self.value.update(self.kept)
+            else:
+                self.value.extend(self.kept)
+
+
+@dataclass(frozen=True)
+class _KeptNames(_KeptContainer):
+    """A module's own dictionary: each of its names has a place of its own."""
+
+    value: dict[str, Any]
+    kept: dict[str, Any]
+
+    def places(self) -> dict[str, Place]:
+        """Return those that the module's author gave, new ones and those that are gone included."""
+        names = dict.fromkeys((*self.kept, *self.value))
+        return {n: replace(self.place, name=n) for n in names if n not in _TORCHS_OWN}
+
+    def changes(self) -> list[Place]:
+        value, kept = self.value, self.kept
+        return [
+            place
+            for name, place in self.places().items()
+            if (name in value) != (name in kept) or _is_other(value.get(name), kept.get(name))
+        ]
+
+    def put_back(self, only: Place | None) -> None:
+        if only is None:
+            super().put_back(None)
+        elif only != replace(self.place, name=only.name):
+            return
+        elif only.name in self.kept:
+            self.value[only.name] = self.kept[only.name]
+        else:
+            self.value.pop(only.name, None)
+
+
+_Kept = _KeptContainer | _KeptArray
 
 
 class ModuleState:
@@ -69,36 +123,31 @@ class ModuleState:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._containers: list[_KeptContainer] = []
-        self._arrays: list[_KeptArray] = []
+        self._kept: list[_Kept] = []
         # values, not ids alone: an id of what is gone may be another's
         self._seen: dict[int, object] = {id(part): part for part in module.modules()}
         self._bytes = 0
         for path, part in module.named_modules():
             self._keep_part(part, path)
+        self._kept.sort(key=lambda each: isinstance(each, _KeptArray))  # containers come first
 
     @torch.no_grad()
     def restore(self, only: Place | None = None) -> None:
         """Put everything back in place, or what lies at one place alone."""
-        for container in self._containers:
-            _put_back(container, only)
-        for array in self._arrays:
-            if only in (None, array.place) and not _same(array.value, array.kept):
-                _copy(array.kept, array.value)
+        for each in self._kept:
+            each.put_back(only)
 
     def changes(self) -> list[Place]:
         """Return the places whose values are no longer what they were."""
-        found = [place for c in self._containers for place in _changed_places(c)]
-        found += [a.place for a in self._arrays if not _same(a.value, a.kept)]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(place for each in self._kept for place in each.changes()))
 
     def _keep_part(self, part: nn.Module, path: str) -> None:
         kinds = {"attribute": vars(part), "buffer": part._buffers, "parameter": part._parameters}
         for kind, values in kinds.items():
-            container = _KeptContainer(values, dict(values), Place(kind, "", path), keyed=True)
-            self._containers.append(container)
-            for name in _own_names(container):
-                self._keep(values[name], container.place_of(name))
+            names = _KeptNames(values, dict(values), Place(kind, "", path))
+            self._kept.append(names)
+            for name, place in names.places().items():
+                self._keep(values[name], place)
 
     def _keep(self, value: object, place: Place) -> None:
         """Keep what can be changed in place, and what it holds."""
@@ -114,7 +163,7 @@ class ModuleState:
             return
         self._seen[id(value)] = value
         if container is not None:
-            self._containers.append(_KeptContainer(container, _copy_of(container), place))
+            self._kept.append(_KeptContainer(container, _copy_of(container), place))
         for item in list(items.values() if isinstance(items, dict) else items):
             self._keep(item, place)
 
@@ -126,7 +175,7 @@ class ModuleState:
                 return
             self._bytes += value.nbytes
         kept = value.detach().clone() if isinstance(value, Tensor) else value.copy()
-        self._arrays.append(_KeptArray(value, kept, place))
+        self._kept.append(_KeptArray(value, kept, place))
 
 
 def _container_of(value: object) -> _Container | None:
@@ -168,41 +217,6 @@ def _same(one: _Array, other: _Array) -> bool:
     return one.is_floating_point() and bool(torch.isclose(one, other, 0.0, 0.0, True).all())
 
 
-def _copy(kept: _Array, value: _Array) -> None:
-    if isinstance(value, Tensor) and isinstance(kept, Tensor):
-        if value.shape == kept.shape:
-            value.copy_(kept)
-        else:  # resized in place
-            value.data = kept.clone()
-    elif isinstance(value, np.ndarray):
-        value[...] = kept
-
-
-def _put_back(container: _KeptContainer, only: Place | None) -> None:
-    value, kept = container.value, container.kept
-    if only is not None and container.keyed:
-        _put_back_key(container, only)
-    elif only in (None, container.place) and not _has_same_items(value, kept):
-        value.clear()
-        if isinstance(value, dict | set):
-            value.update(kept)
-        else:
-            value.extend(kept)
-
-
-def _put_back_key(container: _KeptContainer, only: Place) -> None:
-    """Put one name of a module's own dictionary back; one that is new goes."""
-    value, kept = container.value, container.kept
-    assert isinstance(value, dict)
-    assert isinstance(kept, dict)
-    if container.place_of(only.name) != only:
-        return
-    if only.name in kept:
-        value[only.name] = kept[only.name]
-    else:
-        value.pop(only.name, None)
-
-
 def _has_same_items(value: _Container, kept: _Container) -> bool:
     """Say whether a container holds the very objects that it held."""
     if len(value) != len(kept):
@@ -214,28 +228,7 @@ def _has_same_items(value: _Container, kept: _Container) -> bool:
     return all(one is other for one, other in zip(value, kept, strict=True))
 
 
-def _own_names(container: _KeptContainer) -> list[str]:
-    """Return the names that the module's author gave, those that are new or gone included."""
-    names = dict.fromkeys((*container.kept, *container.value))
-    return [name for name in names if name not in _TORCHS_OWN]
-
-
-def _changed_places(container: _KeptContainer) -> Iterator[Place]:
-    value, kept = container.value, container.kept
-    if not container.keyed:
-        if not _has_same_items(value, kept):
-            yield container.place
-        return
-    assert isinstance(value, dict)
-    assert isinstance(kept, dict)
-    for name in _own_names(container):
-        if (name in value) != (name in kept) or _is_other(value.get(name), kept.get(name)):
-            yield container.place_of(name)
-
-
 def _is_other(one: object, other: object) -> bool:
     """Say whether a name stands for another value; equal numbers and strings are the same."""
-    if one is other:
-        return False
     plain = isinstance(one, bool | int | float | str) and type(one) is type(other)
-    return not (plain and one == other)
+    return one is not other and not (plain and one == other)

@@ -10,8 +10,10 @@ Where the first call of all is of one position, its attention gives wrong number
 call (2026.4, the standard's ``Attention`` alone suffices).  So a model is called once on zeros of
 two positions before anything else; who calls OpenVINO must do the same.
 
-Rarely it damages the memory of its process (2026.4.1, on a loaded machine: glibc's malloc check
-ends about one in 1,500 rounds of compiling a model, calling it in a thread and dropping it).
+Where a thread that has called it ends before the process does, it damages the process's memory
+(2026.4.1: on a loaded machine, within 300 rounds of compiling a model, calling it in a thread that
+ends and dropping it, glibc's malloc check ended each of six processes; 15,000 rounds with all calls
+in one thread ended none).  So whoever calls, one thread that never ends makes the calls.
 
 Source: OpenVINO's documentation of ``INFERENCE_PRECISION_HINT``, of its CPU device ("inference
 precision") and of runtime information (``layerType``, ``runtimePrecision``).
@@ -19,32 +21,36 @@ precision") and of runtime information (``layerType``, ``runtimePrecision``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Self
+from dataclasses import replace
+from functools import cache, partial, wraps
+from queue import SimpleQueue
+from threading import Thread, current_thread
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from ropeexport.axes import names_of
+from ropeexport.axes import names_of, shape_at
 from ropeexport.dtypes import FLOATS, FOREIGN, numpy_type
 from ropeexport.errors import MissingError, ModelFileError, ParityError
+from ropeexport.machine import require
 from ropeexport.manifest import TensorSpec
+from ropeexport.onnx_files.contract import input_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
-from ropeexport.onnx_files.specs import input_specs
 from ropeexport.onnx_files.variants import inlined, whole_message, with_body
-from ropeexport.packages import require
-from ropeexport.profiles import shape_at
-from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.registry import Opening
-from ropeexport.runners.runner import Facts, Runner, wanted
+from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 
-BODY = "inlined function body"
+P = ParamSpec("P")
+T = TypeVar("T")
+
 DEVICE = "CPU"
 # never narrower than the file: "f16" would be bfloat16 here, and so would no hint at all
-_PRECISION = "f32"
+_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 _LIMIT_BYTES = 1 << 30  # of weights that are read into the model; a serialized one ends at 2 GiB
 # OpenVINO's names of the floating types
 _WIDEST_FIRST = {kind.openvino: kind.name for kind in FLOATS if kind.openvino}
@@ -60,6 +66,49 @@ def opened(opening: Opening) -> OpenvinoRunner:
     return OpenvinoRunner(opening.model, threads=opening.threads)
 
 
+class _Caller(Thread):
+    """Calls what it is given, one after the other; it never ends, not even at exit."""
+
+    def __init__(self) -> None:
+        super().__init__(name="openvino", daemon=True)
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def run(self) -> None:
+        """Call whatever comes."""
+        while True:
+            self._calls.get()()
+
+    def result(self, function: Callable[[], T]) -> T:
+        """Return what a function returns here, or raise what it raises."""
+        if current_thread() is self:
+            return function()
+        future: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._calls.put(call)
+        return future.result()
+
+
+@cache
+def _caller() -> _Caller:
+    caller = _Caller()
+    caller.start()
+    return caller
+
+
+def _in_one_thread(method: Callable[P, T]) -> Callable[P, T]:
+    @wraps(method)
+    def moved(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _caller().result(partial(method, *args, **kwargs))
+
+    return moved
+
+
 class OpenvinoRunner(Runner):
     """Runs an ONNX file with OpenVINO, compiled once for all its shapes.
 
@@ -71,14 +120,16 @@ class OpenvinoRunner(Runner):
         Threads of a call; 0: OpenVINO's own choice.
     """
 
+    facts = Facts(implementation=("inlined function body",), device="cpu")
+
     def __init__(self, file: OnnxFile, *, threads: int = 0) -> None:
         self._file = file
         self._threads = threads
         self._request: Any = None
         self._inputs: tuple[str, ...] = ()
         self._outputs: tuple[str, ...] = ()
-        self.facts = Facts(implementation=(BODY,), device="cpu")
 
+    @_in_one_thread
     def __enter__(self) -> Self:
         require("openvino")
         try:
@@ -92,10 +143,7 @@ class OpenvinoRunner(Runner):
         specs = input_specs(model)
         self._inputs = tuple(spec.name for spec in specs)
         self._outputs = tuple(str(value.name) for value in model.graph.outputs)
-        options: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _PRECISION,
-        }
+        options: dict[str, Any] = dict(_OPTIONS)
         if self._threads:
             options["INFERENCE_NUM_THREADS"] = self._threads
         try:
@@ -104,16 +152,14 @@ class OpenvinoRunner(Runner):
         except RuntimeError as error:
             raise self._load_error(error) from error
         self._request = compiled.create_infer_request()
-        self.facts = Facts(
-            version=self._version,
-            implementation=self.facts.implementation,
-            provider=DEVICE,
-            device="cpu",
-            precision=_precision(compiled),
+        precision = _precision(compiled)
+        self.facts = replace(
+            self.facts, version=self._version, provider=DEVICE, precision=precision
         )
         self._call_on_zeros(specs)
         return self
 
+    @_in_one_thread
     def close(self) -> None:
         """Let the model go."""
         self._request = None
@@ -123,17 +169,22 @@ class OpenvinoRunner(Runner):
         named = dict.fromkeys(names_of(dim for spec in specs for dim in spec.shape), 1)
         shared = names_of(dim for s in specs if s.role != "matrices" for dim in s.shape)
         sizes = named | dict.fromkeys(shared, 2)
-        zeros = {
-            spec.name: np.zeros(shape_at(spec, sizes), numpy_type(spec.dtype)) for spec in specs
-        }
+        zeros = {s.name: np.zeros(shape_at(s, sizes), numpy_type(s.dtype)) for s in specs}
         with suppress(ParityError):  # sizes that a module does not take: its own calls come first
             self.run(zeros)
 
+    @_in_one_thread
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run the model once; calls of several threads do not meet."""
+        return super().run(inputs)
+
+    @_in_one_thread
     def load(self, inputs: Arrays) -> dict[str, Any]:
         """Return what a request takes: arrays where they lie, bfloat16 as OpenVINO's own type."""
         given = wanted(self._inputs, inputs, "openvino")
         return {name: _tensor_from(x) for name, x in given.items()}
 
+    @_in_one_thread
     def call(self, loaded: dict[str, Any]) -> Any:
         """Run the model once; the request's outputs are the next call's too."""
         try:
@@ -142,7 +193,8 @@ class OpenvinoRunner(Runner):
             raise ParityError(f"openvino: the run failed: {_cause(error)}") from error
         return self._request
 
-    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+    @_in_one_thread
+    def read(self, results: Any) -> dict[str, Array]:
         """Return copies of a request's outputs, by the file's names."""
         tensors = (results.get_output_tensor(number) for number in range(len(self._outputs)))
         return {name: _array_from(x) for name, x in zip(self._outputs, tensors, strict=True)}
@@ -157,8 +209,8 @@ class OpenvinoRunner(Runner):
                 f"{self._file.path}: too large to inline its function bodies in memory "
                 f"({size >> 20} MiB), and openvino knows none"
             )
-        plain = inlined(with_body(self._file.whole, "general"))
-        whole: bytes = whole_message(plain).SerializeToString()
+        plain = whole_message(inlined(with_body(self._file.whole, "general")))
+        whole: bytes = plain.SerializeToString()
         return whole
 
     def _load_error(self, error: Exception) -> MissingError | ModelFileError:
@@ -180,15 +232,13 @@ class OpenvinoRunner(Runner):
 
 def _precision(compiled: Any) -> tuple[str, ...]:
     """Return the floating types that a compiled model's layers compute in, the widest first."""
-    found = set()
-    for layer in compiled.get_runtime_model().get_ops():
-        told = layer.get_rt_info()
-        if told["layerType"].astype(str) not in _MOVES_ONLY:
-            found.add(told["runtimePrecision"].astype(str))
+    layers = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
+    computing = (told for told in layers if told["layerType"].astype(str) not in _MOVES_ONLY)
+    found = {told["runtimePrecision"].astype(str) for told in computing}
     return tuple(name for short, name in _WIDEST_FIRST.items() if short in found)
 
 
-def _tensor_from(array: NDArray[np.generic]) -> Any:
+def _tensor_from(array: Array) -> Any:
     import openvino as ov
 
     whole = np.ascontiguousarray(array).reshape(array.shape)
@@ -199,8 +249,8 @@ def _tensor_from(array: NDArray[np.generic]) -> Any:
     return ov.Tensor(whole.view(f"u{bits.itemsize}"), whole.shape, getattr(ov.Type, foreign))
 
 
-def _array_from(tensor: Any) -> NDArray[np.generic]:
-    array: NDArray[np.generic] = np.array(tensor.data)
+def _array_from(tensor: Any) -> Array:
+    array: Array = np.array(tensor.data)
     kind = FOREIGN.get(_WIDEST_FIRST.get(tensor.element_type.get_type_name(), ""))
     if kind is not None:
         array = array.view(kind.numpy)

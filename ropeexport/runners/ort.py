@@ -1,55 +1,66 @@
-"""onnxruntime, the stock package: the one place that opens its sessions.
+"""onnxruntime, the stock package: the one place that opens its sessions, and emulates bfloat16.
 
 The custom op needs no library: onnxruntime inlines its function body.  Attention is given to it in
 the form that it computes best (:mod:`ropeexport.ops.attention`).
+
+EMULATED is bfloat16 in float32 arithmetic with the graph's own roundings.  It is for machines whose
+onnxruntime has no bfloat16 kernels, and is never a runtime's own PASS.
+
+Source: onnxruntime's documentation of its CUDA provider (``use_tf32``), of its installation
+(``preload_dlls``) and of plug-in providers (``register_execution_provider_library``,
+``get_ep_devices``, ``add_provider_for_devices``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
+import sys
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import FOREIGN, FloatType
 from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
-from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.retype import has_foreign
-from ropeexport.onnx_files.variants import with_attention_in_blocks
-from ropeexport.packages import require
-from ropeexport.runners import ort_providers
-from ropeexport.runners.arrays import Arrays
-from ropeexport.runners.ort_providers import require_provider
-from ropeexport.runners.registry import CUDA, Opening, Provider
-from ropeexport.runners.runner import Facts, Runner, wanted
+from ropeexport.machine import require
+from ropeexport.onnx_files.contract import output_specs
+from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
+from ropeexport.onnx_files.variants import (
+    float32_twin,
+    has_foreign,
+    whole_message,
+    with_attention_in_blocks,
+)
+from ropeexport.runners.registry import CPU, CUDA, Device, Opening, Provider, find
+from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 
 if TYPE_CHECKING:
-    from ropeexport.runners.ort_binding import BoundMemory
+    from ropeexport.runners.torch_arrays import BoundMemory
 
-__all__ = ["OrtRunner", "look", "opened", "require_provider"]
 
-BODY = "function body"
 # onnxruntime's names of the types that NumPy lacks
 _FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_ASSIGNMENT = "session.record_ep_graph_assignment_info"
+_KINDS = {"cpu": "CPU", "cuda": "GPU"}
+_BY_DEVICE = {None: None, "cpu": CPU, "cuda": CUDA}  # what is part of onnxruntime
+_LIMIT_BYTES = 1 << 30  # weights double in float32, and a serialized model ends at 2 GiB
+_HOW = "EMULATED: float32 rounded to bfloat16 between operators"
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 
 def opened(opening: Opening) -> OrtRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
-    device = opening.device
-    by_device = ort_providers.provider_of(device) if device is not None else None
     assert not isinstance(opening.model, Artifact)  # it runs files
     return OrtRunner(
         opening.model,
         threads=opening.threads,
-        provider=opening.provider or by_device,
+        provider=opening.provider or _BY_DEVICE[opening.device],
         timed=opening.timed,
         as_written=opening.as_written,
     )
@@ -57,19 +68,13 @@ def opened(opening: Opening) -> OrtRunner:
 
 def look() -> dict[str, str | None]:
     """Return the installed onnxruntime with its providers, for ``doctor``."""
-    return {"onnxruntime": _installed()}
-
-
-def _installed() -> str | None:
-    if find_spec("onnxruntime") is None:
-        return None
     try:
         import onnxruntime
-    except (ImportError, OSError):  # there, but broken: the cure is the same
-        return None
+    except (ImportError, OSError):  # not here, or broken: the cure is the same
+        return {"onnxruntime": None}
     names = onnxruntime.get_available_providers()
     providers = (name.removesuffix("ExecutionProvider") for name in names)
-    return f"{onnxruntime.__version__} ({', '.join(providers)})"
+    return {"onnxruntime": f"{onnxruntime.__version__} ({', '.join(providers)})"}
 
 
 class OrtRunner(Runner):
@@ -89,9 +94,9 @@ class OrtRunner(Runner):
     as_written : bool
         The file itself is run; else, with attention in blocks where sequences are long, but for a
         provider that is a package of its own.
-    implementation : tuple of str
-        What the file has in the rope's place.
     """
+
+    facts = Facts(implementation=("function body",))
 
     def __init__(
         self,
@@ -101,7 +106,6 @@ class OrtRunner(Runner):
         provider: Provider | None = None,
         timed: bool = False,
         as_written: bool = False,
-        implementation: tuple[str, ...] = (BODY,),
     ) -> None:
         self._model = model
         self._threads = threads
@@ -110,7 +114,6 @@ class OrtRunner(Runner):
         self._as_written = as_written
         self._session: Any = None
         self._bound: BoundMemory | None = None
-        self.facts = Facts(implementation=implementation)
 
     def __enter__(self) -> Self:
         require("onnxruntime")
@@ -126,23 +129,18 @@ class OrtRunner(Runner):
             raise ModelFileError(f"{self._model.path}: no such file")
         self._session = self._open(ort)
         if self._provider is not None:
-            ort_providers.require_taken(self._session, self._provider)
+            require_taken(self._session, self._provider)
         executes = self._session.get_providers()[0]
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [value.name for value in self._session.get_outputs()]
-        values = [*self._session.get_inputs(), *self._session.get_outputs()]
-        self._has_foreign = any(value.type in _FOREIGN for value in values)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._inputs = [value.name for value in inputs]
+        self._outputs = [value.name for value in outputs]
+        self._has_foreign = any(value.type in _FOREIGN for value in (*inputs, *outputs))
         if self._on_stream:
-            from ropeexport.runners.ort_binding import BoundMemory
+            from ropeexport.runners.torch_arrays import BoundMemory
 
             self._bound = BoundMemory(self._session, "cuda")
-        self.facts = Facts(
-            version=self._version,
-            implementation=self.facts.implementation,
-            provider=executes,
-            device=ort_providers.device_of(executes),
-            attention=self.facts.attention,
-        )
+        device = device_of(executes)
+        self.facts = replace(self.facts, version=self._version, provider=executes, device=device)
         return self
 
     def close(self) -> None:
@@ -171,7 +169,7 @@ class OrtRunner(Runner):
                 raise self._missing(error) from error
             raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
 
-    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+    def read(self, results: Any) -> dict[str, Array]:
         """Return the arrays of what a call gave, by name."""
         if self._bound is not None:
             results = self._bound.read(results)
@@ -184,16 +182,20 @@ class OrtRunner(Runner):
         return self._timed and self._provider is CUDA
 
     def _open(self, ort: Any) -> Any:
-        options = self._options(ort)
-        plugged = self._provider is not None and self._provider.package
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = _QUIET
+        if not self._timed:  # spinning threads would slow the other runtimes of the same process
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model: Any = self._model
+        provider, providers = self._provider, None
+        plugged = provider is not None and provider.package
         if isinstance(model, OnnxFile):
             model = str(model.path) if plugged or self._as_written else self._best(model, options)
-        if self._provider is not None and plugged:
-            ort_providers.add_plugin(options, self._provider)
-        providers = (
-            None if plugged else ort_providers.providers_of(self._provider, **self._stream())
-        )
+        if provider is not None and provider.package:
+            add_plugin(options, provider)
+        else:
+            providers = providers_of(provider, **self._stream())
         try:
             return ort.InferenceSession(model, options, providers=providers)
         except _ort_errors() as error:
@@ -209,14 +211,6 @@ class OrtRunner(Runner):
         message: bytes = ir.to_proto(made).SerializeToString()
         return message
 
-    def _options(self, ort: Any) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = _QUIET
-        if not self._timed:  # spinning threads would slow the other runtimes of the same process
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return options
-
     def _stream(self) -> dict[str, str]:
         if not self._on_stream:
             return {}
@@ -225,9 +219,11 @@ class OrtRunner(Runner):
         return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
-        where = self._model.path if isinstance(self._model, OnnxFile) else "the model"
-        if type(error).__name__ == "NotImplemented" and self._file_has_foreign():
-            return self._missing(error)
+        where: object = "the model"
+        if isinstance(self._model, OnnxFile):  # a serialized one has no type that NumPy lacks
+            where = self._model.path
+            if type(error).__name__ == "NotImplemented" and has_foreign(self._model.graph):
+                return self._missing(error)
         return ModelFileError(
             f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
         )
@@ -237,10 +233,6 @@ class OrtRunner(Runner):
             f"onnxruntime {self._version} has no kernel for a type of this model here: "
             f"{_cause(error)}"
         )
-
-    def _file_has_foreign(self) -> bool:
-        """Say whether the file has a type that NumPy lacks; a serialized model has none."""
-        return isinstance(self._model, OnnxFile) and has_foreign(self._model.graph)
 
 
 def _ort_errors() -> tuple[type[Exception], ...]:
@@ -253,25 +245,21 @@ def _ort_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names if hasattr(state, name))
 
 
-def _value_from(array: NDArray[np.generic]) -> Any:
+def _value_from(array: Array) -> Any:
     import onnxruntime as ort
 
     whole = np.ascontiguousarray(array).reshape(array.shape)
     kind = FOREIGN.get(str(whole.dtype))
     if kind is not None:
-        bits = whole.view(_unsigned(kind))
+        bits = whole.view(f"u{kind.bits.itemsize}")
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind.onnx_type)
     return ort.OrtValue.ortvalue_from_numpy(whole)
 
 
-def _unsigned(kind: FloatType) -> np.dtype[np.generic]:
-    return np.dtype(f"u{kind.bits.itemsize}")
-
-
-def _array_from(value: Any) -> NDArray[np.generic]:
+def _array_from(value: Any) -> Array:
     kind = _FOREIGN.get(value.data_type())
     if kind is None:
-        array: NDArray[np.generic] = value.numpy()
+        array: Array = value.numpy()
         return array
     # onnxruntime knows no NumPy type for it, so the bits are read where they lie
     shape = tuple(value.shape())
@@ -283,3 +271,152 @@ def _array_from(value: Any) -> NDArray[np.generic]:
 def _cause(error: Exception) -> str:
     """Return what went wrong, without onnxruntime's code and class in front of it."""
     return first_line(error).rpartition(" : ")[2]
+
+
+def cuda_provider(**more: str) -> tuple[str, dict[str, str]]:
+    """Return the CUDA provider with its options, ``more`` among them, for the next session.
+
+    The CUDA and cuDNN of the ``nvidia-*`` wheels lie where no loader looks, so they are loaded
+    beforehand; what cannot be is said on standard error, and the session goes without the provider.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        with contextlib.redirect_stdout(sys.stderr):  # it prints
+            onnxruntime.preload_dlls()
+    # float32 means float32: TF32 has the roundoff of float16
+    return CUDA.executes, {"use_tf32": "0", **more}
+
+
+def require_provider(device: Device | None, provider: Provider | None) -> None:
+    """Raise :class:`MissingError` where onnxruntime was built without a device's provider."""
+    import onnxruntime
+
+    asked = provider or _BY_DEVICE[device]
+    if asked is None or asked.package:
+        return
+    if asked.executes not in onnxruntime.get_available_providers():
+        raise MissingError(
+            f"onnxruntime {onnxruntime.__version__} has no {asked.executes}; "
+            "run: pip uninstall --yes onnxruntime; pip install 'ropeexport[gpu]'"
+        )
+
+
+def providers_of(provider: Provider | None, **more: str) -> list[Any]:
+    """Return what a session is given for a provider that is part of onnxruntime.
+
+    None is onnxruntime's own choice: CUDA where it was built with it, and the CPU.
+    """
+    import onnxruntime
+
+    if provider is None:
+        present = CUDA.executes in onnxruntime.get_available_providers()
+        provider = CUDA if present else CPU
+    first = [cuda_provider(**more)] if provider is CUDA else []
+    return [*first, CPU.executes]
+
+
+def add_plugin(options: Any, provider: Provider) -> None:
+    """Give a session's options the devices of a provider that is a library of its own.
+
+    Raises
+    ------
+    MissingError
+        Where its package is not installed, its library cannot be loaded, or it finds no device.
+    """
+    import onnxruntime
+
+    require(provider.package)
+    library = import_module(provider.package).get_library_path()
+    try:
+        onnxruntime.register_execution_provider_library(provider.package, library)
+    except Exception as error:  # its own classes, whose names differ from version to version
+        if "already registered" not in str(error):
+            raise MissingError(
+                f"{provider.distribution}: its library cannot be loaded: {first_line(error)}"
+            ) from error
+    kind = _KINDS[provider.device]
+    devices = [
+        device
+        for device in onnxruntime.get_ep_devices()
+        if (device.ep_name, device.device.type.name) == (provider.executes, kind)
+    ]
+    if not devices:
+        raise MissingError(
+            f"{provider.distribution} is loaded, and finds no {kind} here that it knows"
+        )
+    options.add_provider_for_devices(devices[:1], dict(provider.options))
+    options.add_session_config_entry(_ASSIGNMENT, "1")
+
+
+def require_taken(session: Any, provider: Provider) -> None:
+    """Raise :class:`MissingError` where a session runs without the provider that was asked for.
+
+    onnxruntime goes on with its CPU provider where another cannot be loaded, and only warns; and
+    a plug-in that is loaded may leave every node of a model to it.
+    """
+    if session.get_providers()[0] != provider.executes:
+        needs = "its own CUDA and cuDNN; run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        cure = f", which needs {needs}" if provider is CUDA else ""
+        raise MissingError(f"onnxruntime cannot load its {provider.executes}{cure}")
+    if provider.package and not any(
+        part.ep_name == provider.executes for part in session.get_provider_graph_assignment_info()
+    ):
+        raise MissingError(f"{provider.executes} took no node of this model")
+
+
+def device_of(executes: str) -> str:
+    """Return where a provider computes, by onnxruntime's name of it."""
+    known = {provider.executes: provider.device for provider in find("onnxruntime").providers}
+    return known.get(executes, "")
+
+
+def opened_emulated(opening: Opening) -> EmulatedRunner:
+    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
+    assert isinstance(opening.model, OnnxFile)
+    return EmulatedRunner(opening.model)
+
+
+class EmulatedRunner(OrtRunner):
+    """Runs the float32 twin of a bfloat16 ONNX file.
+
+    Parameters
+    ----------
+    file : OnnxFile
+        The ONNX file.
+    """
+
+    facts = Facts(implementation=(_HOW,), precision=("float32",), emulated=True)
+
+    def __init__(self, file: OnnxFile) -> None:
+        super().__init__(file, provider=CPU)
+        self._file = file
+        self._narrow: dict[str, FloatType] = {}  # outputs
+
+    def __enter__(self) -> Self:
+        require("onnxruntime")
+        model, path = self._file.graph, self._file.path
+        size = weight_bytes(model)
+        if size > _LIMIT_BYTES:  # before anything of it is read
+            raise MissingError(f"{path}: too large to emulate in memory ({size >> 20} MiB)")
+        if not has_foreign(model):
+            raise MissingError(f"{path}: no bfloat16 to emulate")
+        foreign = (spec for spec in output_specs(model) if spec.dtype in FOREIGN)
+        self._narrow = {spec.name: FOREIGN[spec.dtype] for spec in foreign}
+        self._model = whole_message(float32_twin(self._file.whole)).SerializeToString()
+        super().__enter__()
+        self.facts = replace(self.facts, version=f"onnxruntime {self.facts.version}")
+        return self
+
+    def load(self, inputs: Arrays) -> Any:
+        """Return the inputs in the twin's types."""
+        if self._session is None:
+            raise MissingError(f"{self._file.path}: enter the runner before running it")
+        foreign = {name: x for name, x in inputs.items() if str(x.dtype) in FOREIGN}
+        wide = {name: x.astype(np.float32) for name, x in foreign.items()}
+        return super().load({**inputs, **wide})
+
+    def read(self, results: Any) -> dict[str, Array]:
+        """Return the outputs in the file's types."""
+        wide = super().read(results)
+        return wide | {name: wide[name].astype(kind.numpy) for name, kind in self._narrow.items()}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal
 
 from ropeexport.dtypes import FLOATS, FOREIGN
 from ropeexport.errors import MissingError, UsageError
@@ -29,6 +29,7 @@ EMULATED = "EMULATED"
 _IN_ONNX = tuple(kind.name for kind in FLOATS if kind.onnx)
 _IN_OPENVINO = tuple(kind.name for kind in FLOATS if kind.openvino)
 _IN_TENSORRT = tuple(kind.name for kind in FLOATS if kind.tensorrt)
+_DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,12 @@ class Runtime:
 
     def open(self, opening: Opening) -> Runner:
         """Return a runner of a model, not yet entered."""
-        runner: Runner = _function(self.opens)(opening)
+        runner: Runner = resolve_name(self.opens)(opening)
         return runner
 
     def require(self, device: Device | None = None, provider: Provider | None = None) -> None:
         """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
-        from ropeexport.packages import require
+        from ropeexport.machine import require
 
         devices = self.devices if provider is None else (provider.device,)
         elsewhere = device is not None and device not in devices
@@ -166,7 +167,7 @@ class Runtime:
             if provider is not None and provider.package:
                 require(provider.package)
         if self.needs:
-            _function(self.needs)(device, provider)
+            resolve_name(self.needs)(device, provider)
         if elsewhere:
             where = " or ".join(_DEVICES[each] for each in devices)
             name = provider.executes if provider else self.label
@@ -174,7 +175,7 @@ class Runtime:
 
     def look(self) -> dict[str, str | None] | None:
         """Return what ``doctor`` shows of it; None: the version of its package."""
-        found: dict[str, str | None] | None = _function(self.looks)() if self.looks else None
+        found: dict[str, str | None] | None = resolve_name(self.looks)() if self.looks else None
         return found
 
     def is_idle_for(self, dtypes: Sequence[str]) -> bool:
@@ -187,8 +188,6 @@ class Runtime:
         if unknown and not self.replaces:
             raise MissingError(f"{self.label} does not run {', '.join(unknown)}")
 
-
-_DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 CPU = Provider("cpu", "CPUExecutionProvider", "cpu")
 CUDA = Provider("cuda", "CUDAExecutionProvider", "cuda")
@@ -249,7 +248,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     Runtime(
         EMULATED,
         "the emulation of bfloat16",
-        opens="ropeexport.runners.emulated:opened",
+        opens="ropeexport.runners.ort:opened_emulated",
         packages=("onnxruntime",),
         dtypes=tuple(FOREIGN),
         reentrant=True,
@@ -333,15 +332,10 @@ def distributions() -> tuple[str, ...]:
 def import_runners() -> None:
     """Import every module that opens a runtime; the runtimes themselves stay where they are."""
     for runtime in RUNTIMES:
-        import_module(runtime.opens.partition(":")[0])
+        resolve_name(runtime.opens)
 
 
 def _choices() -> Iterator[Choice]:
     for runtime in chosen():
         yield Choice(runtime)
         yield from (Choice(runtime, provider) for provider in runtime.providers)
-
-
-def _function(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)

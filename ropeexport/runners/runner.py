@@ -10,9 +10,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.runners.arrays import Arrays
+from ropeexport.errors import ParityError
 
 ROTATIONS_ONLY = frozenset({"native"})  # implementations that are right for no other matrices
+Array = NDArray[np.generic]
+Arrays = Mapping[str, Array]
+Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,11 @@ class Runner(ABC):
     def call(self, loaded: Any) -> Any:
         """Run the model once on what was loaded; opened to be timed, without waiting for a GPU."""
 
-    def read(self, results: Any) -> dict[str, NDArray[np.generic]]:
+    def read(self, results: Any) -> dict[str, Array]:
         """Return the arrays of what a call gave; bfloat16 ones are of ``ml_dtypes.bfloat16``."""
         return dict(results)
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+    def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run the model once, arrays in, arrays out."""
         return self.read(self.call(self.load(inputs)))
 
@@ -129,11 +132,19 @@ def wanted(names: Sequence[str], inputs: Arrays, who: str) -> Arrays:
     ParityError
         Where one is missing.
     """
-    from ropeexport.errors import ParityError
-
     missing = [name for name in names if name not in inputs]
     if missing:
         raise ParityError(
             f"{who}: expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}"
         )
     return {name: inputs[name] for name in names}
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Say whether two arrays are the same in type, shape and every bit: NaN equals itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.size == 0:
+        return True
+    mine, theirs = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (one, other))
+    return bool(np.array_equal(mine, theirs))

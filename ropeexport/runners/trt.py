@@ -1,27 +1,34 @@
-"""TensorRT engines on a GPU, in torch's memory; an engine is verified before it is loaded."""
+"""TensorRT engines on a GPU, in torch's memory; an engine is verified before it is loaded.
+
+Source of the call sequence: TensorRT's Python API reference (Runtime, ICudaEngine,
+IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, IRuntimeCache).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import EngineError, MissingError
-from ropeexport.packages import require
-from ropeexport.runners.arrays import Arrays
+from ropeexport.errors import EngineError, MissingError, first_line
+from ropeexport.machine import find_gpu, require
+from ropeexport.manifest import EngineRecord, TensorSpec
 from ropeexport.runners.registry import Device, Opening, Provider
-from ropeexport.runners.runner import Facts, Runner
-from ropeexport.runners.trt_arrays import Loaded
-from ropeexport.runners.trt_session import Session
-from ropeexport.trt import engine_file, flavour
-from ropeexport.trt.gpu import find_gpu
-from ropeexport.trt.runtime_cache import RuntimeCache, runtime_cache_folder
+from ropeexport.runners.runner import Array, Arrays, Facts, Runner
+from ropeexport.trt import flavour, preflight
+from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
+from ropeexport.trt.flavour import Flavour
+from ropeexport.trt.reporting import Journal, load_library
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+Addresses = tuple[tuple[str, int], ...]
 
 
 def opened(opening: Opening) -> TensorrtRunner:
@@ -59,37 +66,29 @@ class TensorrtRunner(Runner):
     """
 
     def __init__(
-        self,
-        artifact: Artifact,
-        *,
-        specialise: bool = False,
-        kept_in: Path | None = None,
+        self, artifact: Artifact, *, specialise: bool = False, kept_in: Path | None = None
     ) -> None:
         self._artifact = artifact
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         engine = artifact.manifest.engine
-        # what the engine was built with, by name; several ropes may differ
-        self.facts = Facts(
-            version=f"{engine.flavour} {engine.version}" if engine else "",
-            implementation=tuple(sorted(set(engine.ropes.values()))) if engine else (),
-            device="cuda",
-        )
+        self.facts = Facts(device="cuda")
+        if engine is not None:  # what it was built with, by name; several ropes may differ
+            ropes = tuple(sorted(set(engine.ropes.values())))
+            self.facts = Facts(f"{engine.flavour} {engine.version}", ropes, device="cuda")
         self._session: Session | None = None
 
     def __enter__(self) -> Self:
         folder = self._artifact.folder
-        record = engine_file.engine_record(folder, self._artifact.manifest)
-        engine_file.check_flavour(record)
-        data = engine_file.read_verified(folder, record)
+        record = preflight.engine_record(folder, self._artifact.manifest)
+        preflight.check_flavour(record)
+        data = preflight.read_verified(folder, record)
         gpu = find_gpu()
         if gpu is None:
             raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
-        engine_file.check_gpu(record, gpu)
+        preflight.check_gpu(record, gpu)
         _require_cuda_torch()
-        library = None
-        if record.plugin is not None:
-            library = engine_file.plugin_path(folder, record.plugin)
+        library = preflight.plugin_path(folder, record.plugin) if record.plugin else None
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
         self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
@@ -101,7 +100,7 @@ class TensorrtRunner(Runner):
             self.keep()
         self._session = None
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+    def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run the engine once, on a stream of its own, and wait for it."""
         session = self._entered()
         with session.running():
@@ -116,7 +115,7 @@ class TensorrtRunner(Runner):
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
         return self._entered().enqueue(loaded)
 
-    def read(self, results: dict[str, Tensor]) -> dict[str, NDArray[np.generic]]:
+    def read(self, results: dict[str, Tensor]) -> dict[str, Array]:
         """Return the arrays of outputs."""
         from ropeexport.runners.torch_arrays import array_from
 
@@ -142,3 +141,262 @@ def _require_cuda_torch() -> None:
             "whose memory the engine runs in"
         )
     torch.cuda.synchronize()  # makes the CUDA context, which the runtime cache is compared with
+
+
+class Session:
+    """A deserialized engine with its context, from bytes that were verified before.
+
+    Parameters
+    ----------
+    chosen : Flavour
+        What built it.
+    record : EngineRecord
+        What it is.
+    data : bytes
+        The engine.
+    library : Path or None
+        The plugin library that it does not carry itself.
+    kept : RuntimeCache
+        Where what is compiled for this GPU is kept, by a flavour that does so.
+    specialise : bool
+        Whether such a flavour compiles the kernels of a shape before its first run.
+    """
+
+    device = "cuda"
+
+    def __init__(
+        self,
+        chosen: Flavour,
+        record: EngineRecord,
+        data: bytes,
+        library: Path | None,
+        kept: RuntimeCache,
+        *,
+        specialise: bool = False,
+    ) -> None:
+        import torch
+
+        self._trt = chosen.module
+        self._record = record
+        self._journal = Journal(chosen)
+        try:
+            self._runtime = self._trt.Runtime(self._journal.logger)
+        except TypeError as error:  # the bindings' word for none
+            raise self._error("no runtime to load it") from error
+        self._kept = kept
+        self._cache: Any = None
+        if record.plugin is not None and record.plugin.embedded:
+            # the engine carries a library that runs as host code when the engine is loaded: only
+            # now, when its hash is known to be the manifest's, is that allowed
+            if chosen.capabilities.engine_host_code:
+                self._runtime.engine_host_code_allowed = True
+        elif library is not None:
+            load_library(self._runtime.get_plugin_registry(), library, self._journal)
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise self._error("cannot be loaded")
+        self._context = self._make_context(chosen, specialise)
+        self._shapes: Shapes = {}  # that the context has
+        # one for all runs: torch keeps freed memory for the stream that it was taken on
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Make the session's own stream torch's current one; all is done there at the end.
+
+        What the caller enqueued before on its stream is waited for: a run of this engine, whose
+        context has one working memory, may be among it.  Inputs are no reason to wait: they are
+        NumPy's, and are copied on the stream that runs.
+
+        Raises
+        ------
+        EngineError
+            Also where a launch that was taken fails on the GPU, or its memory is full.
+        """
+        import torch
+
+        try:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                yield
+            self._stream.synchronize()
+        except RuntimeError as error:  # torch's, of CUDA
+            raise EngineError(
+                f"{self._record.file}: the run failed: {first_line(error)}"
+            ) from error
+
+    def load(self, inputs: Arrays) -> Loaded:
+        """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.
+
+        Everything that the shapes decide is done here, so that a call is little more than its
+        launch: in Python it would take longer than a small engine runs.
+        """
+        tensors = place(self._record.inputs, inputs, self.device)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._set_addresses(addresses_of(tensors))
+        self._set_shapes(shapes)
+        shape_of = self._context.get_tensor_shape
+        outputs = {
+            spec.name: make_tensor(spec, tuple(shape_of(spec.name)), self.device)
+            for spec in self._record.outputs
+        }
+        return Loaded(shapes, addresses_of(tensors | outputs), tensors, outputs)
+
+    def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
+        """Enqueue a run on torch's current stream, which fills the outputs that are returned.
+
+        They are those of ``loaded``, whose next run fills them again.  Whoever changes the stream
+        between two runs, or between :meth:`load` and a run, must let the new one wait.
+        """
+        import torch
+
+        self._set_addresses(loaded.addresses)
+        self._set_shapes(loaded.shapes)
+        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise self._error("the run failed")
+        return loaded.outputs
+
+    def save_runtime_cache(self) -> None:
+        """Keep what the flavour compiled for this GPU, for the next load."""
+        if self._cache is None:
+            return
+        content = self._cache.serialize()
+        if content is None:
+            self._kept.not_kept(self._cause())
+        else:
+            self._kept.write(memoryview(content))
+
+    def _make_context(self, chosen: Flavour, specialise: bool) -> Any:
+        if chosen.capabilities.runtime_cache:
+            config = self._engine.create_runtime_config()
+            if config is None:
+                raise self._error("no context")
+            self._cache = self._make_cache(config)
+            if specialise:
+                strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            context = self._engine.create_execution_context(config)
+        else:
+            context = self._engine.create_execution_context()
+        if context is None:
+            raise self._error("no context")
+        return context
+
+    def _make_cache(self, config: Any) -> Any:
+        """Return the cache that the context fills, with what was kept of it; None without one."""
+        cache = config.create_runtime_cache()
+        kept = self._kept.read() if cache is not None else None
+        # TensorRT itself compares more of the machine, and leaves the cache empty where it differs
+        if kept is not None and not cache.deserialize(kept):
+            self._kept.refused(self._cause())
+        if cache is None or not config.set_runtime_cache(cache):
+            self._kept.not_kept(self._cause())
+            return None
+        return cache
+
+    def _set_addresses(self, addresses: Addresses) -> None:
+        for name, address in addresses:
+            if not self._context.set_tensor_address(name, address):
+                raise self._error(f"{name}: refused at address {address:#x}")
+
+    def _set_shapes(self, shapes: Shapes) -> None:
+        """Tell the context the inputs' shapes, where it has others."""
+        if shapes == self._shapes:
+            return
+        self._shapes = {}  # what is known of the context where one is refused
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                profile = self._record.profile
+                self._cause()  # forgotten: the profile says more
+                raise EngineError(
+                    f"{name}: expected a shape within the profile, {profile.min[name]} to "
+                    f"{profile.max[name]}, got {shape}"
+                )
+        try:
+            missing = self._context.infer_shapes()
+        except RuntimeError as error:  # for any reason but a shape that is missing
+            raise self._error(f"no outputs' shapes from {shapes}") from error
+        if missing:
+            raise self._error(f"no shapes for {', '.join(missing)}")
+        self._shapes = shapes
+
+    def _error(self, text: str) -> EngineError:
+        return EngineError(f"{self._record.file}: {text}: {self._cause()}")
+
+    def _cause(self) -> str:
+        """Return what TensorRT said of a failure, and forget it: the next has its own cause."""
+        cause = self._journal.cause()
+        self._journal.errors.clear()
+        return cause
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's inputs and outputs, with all that a call needs to know of them.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple of int
+        Of the inputs.
+    addresses : tuple of (str, int)
+        Of the inputs and of the outputs.
+    inputs, outputs : dict of str to Tensor
+        By the engine's names; a call fills the outputs.
+    """
+
+    shapes: Shapes
+    addresses: Addresses
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str, Tensor]:
+    """Return inputs in a device's memory.
+
+    Raises
+    ------
+    EngineError
+        Where one is missing, or is of another type than the engine takes.
+    """
+    from ropeexport.runners.torch_arrays import tensor_from
+
+    placed = {}
+    for spec in specs:
+        name = spec.name
+        if name not in inputs:
+            raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
+        if str(inputs[name].dtype) != spec.dtype:
+            raise EngineError(f"{name}: expected {spec.dtype}, got {inputs[name].dtype}")
+        if inputs[name].size:
+            placed[name] = tensor_from(inputs[name]).to(device).contiguous()
+        else:
+            placed[name] = make_tensor(spec, inputs[name].shape, device)
+    return placed
+
+
+def make_tensor(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor:
+    """Return a tensor of any values, whose memory is of one element at least.
+
+    TensorRT refuses the null address that a tensor of length zero would have.
+
+    Raises
+    ------
+    EngineError
+        Where a dimension is not known before a run.
+    """
+    import torch
+
+    if any(dim < 0 for dim in shape):
+        raise EngineError(f"{spec.name}: expected a shape that its inputs decide, got {shape}")
+    size = math.prod(shape)
+    made = torch.empty(max(size, 1), dtype=getattr(torch, spec.dtype), device=device)
+    return made[:size].view(shape)
+
+
+def addresses_of(tensors: dict[str, Tensor]) -> Addresses:
+    """Return where the memory of tensors begins, by name; it is never null."""
+    # data_ptr is 0 for a tensor of length zero, whatever memory it has
+    return tuple(
+        (name, tensor.data_ptr() or tensor.untyped_storage().data_ptr())
+        for name, tensor in tensors.items()
+    )

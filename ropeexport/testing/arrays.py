@@ -13,10 +13,16 @@ from ropeexport.dtypes import float_type, is_float
 from ropeexport.errors import ChangedInputError
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference, compare
-from ropeexport.parity.repeat import NotRepeatableError, run_twice
+from ropeexport.parity.references import (
+    NotRepeatableError,
+    Truth,
+    floats_in_float64,
+    run_twice,
+    size_of,
+    truth_of,
+)
 from ropeexport.parity.tolerance import Bound, Size, Yardstick, share_of
-from ropeexport.parity.truth import Truth, floats_in_float64, size_of, truth_of
-from ropeexport.runners.arrays import Arrays, Float64s, same_bits
+from ropeexport.runners.runner import Arrays, Float64s, same_bits
 from ropeexport.testing import log
 
 _SEED = 0

@@ -59,8 +59,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
         Where no run can be set up.
     """
     from ropeexport.artifact import Artifact
-    from ropeexport.parity.check import Options, check
-    from ropeexport.parity.check_files import check_files
+    from ropeexport.parity.check import Options, check, check_files
     from ropeexport.parity.options import several
 
     if candidate is not None and require:
@@ -92,7 +91,7 @@ def _notes(report: Report) -> list[log.Note]:
 
 def _note(name: str, found: list[Comparison]) -> log.Note:
     """Return the note of one output of one runtime: its worst case."""
-    from ropeexport.parity.summary import status_of
+    from ropeexport.parity.running import status_of
 
     status = status_of(found)
     first = next(c for c in found if c.status == status)

@@ -9,11 +9,11 @@ from typing import Literal
 
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
+from ropeexport.axes import Shapes, make_profile
 from ropeexport.child_process import OnNote, OnProgress
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
-from ropeexport.profiles import Shapes, make_profile
 from ropeexport.trt import child, preflight
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
@@ -104,7 +104,10 @@ def make_engine(
     record, flavour = artifact.manifest, pick_flavour(options.flavour)
     implementation, library = _implementation(record, options, flavour)
     profile = _profile(record, options, implementation)
-    _check_model(artifact, library)
+    if library is not None:  # before the hash: it says more of what was changed
+        preflight.check_plugin_attributes(artifact.file, library)
+    preflight.check_unchanged(artifact)
+    preflight.check_types(artifact.file)
     engine_path = target / ENGINE_NAME
     with atomic.ended_cleanly(), atomic.replacing(engine_path) as temporary:
         request = BuildRequest(
@@ -135,7 +138,7 @@ def make_engine(
         ropes=built.ropes,
         attention=built.attention,
         compute_capabilities=built.compute_capabilities,
-        plugin=library.record(options.embed_plugin) if library else None,
+        plugin=library.record.changed(embedded=options.embed_plugin) if library else None,
     )
 
 
@@ -170,22 +173,11 @@ def _profile(record: Manifest, options: BuildOptions, implementation: Implementa
     native = implementation == "native"
     axes = preflight.native_axes(record) if native else record.axes
     profile = make_profile(
-        record.changed(axes=axes),
-        options.min_shapes,
-        options.opt_shapes,
-        options.max_shapes,
+        record.changed(axes=axes), options.min_shapes, options.opt_shapes, options.max_shapes
     )
     if native:
         preflight.check_native_shapes(record, profile.max)
     return profile
-
-
-def _check_model(artifact: Artifact, library: PluginLibrary | None) -> None:
-    file = artifact.file
-    if library is not None:  # before the hash: it says more of what was changed
-        preflight.check_plugin_attributes(file, library)
-    preflight.check_unchanged(artifact)
-    preflight.check_types(file)
 
 
 def _check_interface(record: Manifest, built: Built) -> None:

@@ -1,19 +1,29 @@
 """TensorRT in a child process: what it is asked and answers, see :mod:`ropeexport.child_process`.
 
 A crash inside it becomes an error with a message.
+
+The ONNX parser of TensorRT-RTX opens ``libtensorrt_rtx.so`` by name when it imports a plugin node,
+but the wheel ships ``libtensorrt_rtx.so.1`` alone, and the process aborts.  A link of that name in
+ropeexport's own cache folder, on the library path of the child process, mends it: no file of the
+user's is touched, and the path must be set before a process starts.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from ropeexport.child_process import Answer, Child, CrashError, OnNote, OnProgress, UnforeseenError
 from ropeexport.errors import BuildError, PluginError
 from ropeexport.manifest import Attention, Implementation, Profile, Record
+from ropeexport.trt.cache import make_cache_folder
 from ropeexport.trt.flavour import available_flavours
-from ropeexport.trt.loader import child_environment
 
 _WORKER = "ropeexport.trt.worker"
+_VERSIONED = re.compile(r"(?P<name>lib.+\.so)\.\d+")
 
 
 class BuildRequest(Record):
@@ -63,9 +73,7 @@ class Probed(Record):
 
 
 def build(
-    request: BuildRequest,
-    on_progress: OnProgress | None = None,
-    on_note: OnNote | None = None,
+    request: BuildRequest, on_progress: OnProgress | None = None, on_note: OnNote | None = None
 ) -> Built:
     """Build an engine.
 
@@ -111,3 +119,45 @@ def _ask(
             return child.ask(request, answer, on_progress, on_note)
     except UnforeseenError as error:
         raise BuildError(f"unexpected error in the build process: {error}") from error
+
+
+def child_environment(flavour: str, version: str) -> dict[str, str]:
+    """Return the environment for a child process that loads a flavour of TensorRT."""
+    environment = dict(os.environ)
+    links = link_folder(flavour, version)
+    if links is not None:
+        paths = [str(links), environment.get("LD_LIBRARY_PATH", "")]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def link_folder(flavour: str, version: str) -> Path | None:
+    """Return the folder of links to the libraries whose plain names a wheel lacks, if any."""
+    spec = find_spec(f"{flavour.replace('-', '_')}_libs")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    targets = [path for place in places for path in _without_plain_name(Path(place))]
+    if not targets:
+        return None
+    folder = make_cache_folder("links", f"{flavour}-{version}")
+    for target in targets:
+        _link(folder / _plain_name(target), target)
+    return folder
+
+
+def _without_plain_name(folder: Path) -> list[Path]:
+    versioned = [path for path in sorted(folder.iterdir()) if _VERSIONED.fullmatch(path.name)]
+    return [path for path in versioned if not (folder / _plain_name(path)).exists()]
+
+
+def _plain_name(library: Path) -> str:
+    return library.name.rpartition(".so")[0] + ".so"
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make or renew a link in one step: another build may be reading it."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    with tempfile.TemporaryDirectory(dir=link.parent) as fresh:
+        temporary = Path(fresh) / link.name
+        temporary.symlink_to(target)
+        temporary.replace(link)

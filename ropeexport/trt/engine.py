@@ -1,26 +1,28 @@
-"""In the child process: from a request to the file of an engine."""
+"""In the child process: from an ONNX file to TensorRT's network, what it proves, and its engine."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from ropeexport import atomic
 from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError, MissingError, PluginError
-from ropeexport.trt import network as networks
+from ropeexport.machine import find_gpu
+from ropeexport.manifest import Attention, Implementation
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.variants import with_body, with_standard_attention
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import RTX, Flavour
-from ropeexport.trt.gpu import find_gpu
-from ropeexport.trt.network import Parsed
-from ropeexport.trt.registry import load_library, make_builder
-from ropeexport.trt.reporting import Journal, progress_monitor
+from ropeexport.trt.reporting import Journal, load_library, make_builder, progress_monitor
 
 # what Myelin says where no fused kernel takes an attention
 _NO_FUSED_ATTENTION = ("not supported by a dedicated kernel", "is_decomposable")
-_NO_FUSED_ATTENTION_NOTE = (
-    "no fused attention kernel for this type and head size: built from plain layers"
-)
 
 
 def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> Built:
@@ -34,19 +36,30 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
     builder = make_builder(flavour, journal)
     if request.plugin is not None:
         load_library(builder.get_plugin_registry(), request.plugin, journal)
-    parsed = networks.parse(flavour, request, builder, journal)
+    parsed = parse(flavour, request, builder, journal)
     _require_implementation(flavour, parsed, request)
     plan = _serialize(flavour, parsed, request, journal, channel)
     if plan is None and _lacks_fused_attention(flavour, parsed, journal):
-        channel.note(_NO_FUSED_ATTENTION_NOTE)
+        channel.note(
+            "no fused attention kernel for this type and head size: built from plain layers"
+        )
         journal.errors.clear()
-        parsed = networks.parse(flavour, request, builder, journal)
-        networks.make_attention_decomposable(flavour, parsed.network)
+        parsed = parse(flavour, request, builder, journal)
+        for attention in _attentions(flavour, parsed.network):
+            attention.decomposable = True
         plan = _serialize(flavour, parsed, request, journal, channel)
     if plan is None:
         raise BuildError(f"{request.model}: {flavour.name} built no engine: {journal.cause()}")
     request.engine.write_bytes(plan)
-    return _result(flavour, parsed, request, compute_capabilities)
+    inputs, outputs = tensor_types(parsed.network)
+    return Built(
+        version=flavour.version,
+        inputs=inputs,
+        outputs=outputs,
+        ropes=implementations(flavour, parsed.network, request.ropes),
+        attention=attention_form(flavour, parsed.network),
+        compute_capabilities=compute_capabilities,
+    )
 
 
 def _compute_capabilities(flavour: Flavour) -> tuple[str, ...]:
@@ -62,23 +75,9 @@ def _compute_capabilities(flavour: Flavour) -> tuple[str, ...]:
     return (gpu.compute_capability,)
 
 
-def _result(
-    flavour: Flavour, parsed: Parsed, request: BuildRequest, compute_capabilities: tuple[str, ...]
-) -> Built:
-    inputs, outputs = networks.tensor_types(parsed.network)
-    return Built(
-        version=flavour.version,
-        inputs=inputs,
-        outputs=outputs,
-        ropes=networks.implementations(flavour, parsed.network, request.ropes),
-        attention=networks.attention_form(flavour, parsed.network),
-        compute_capabilities=compute_capabilities,
-    )
-
-
 def _require_implementation(flavour: Flavour, parsed: Parsed, request: BuildRequest) -> None:
     """Raise unless every rope became what was asked for: TensorRT falls back without a word."""
-    found = networks.implementations(flavour, parsed.network, request.ropes)
+    found = implementations(flavour, parsed.network, request.ropes)
     for rope in request.ropes:
         expected = request.implementation
         if found.get(rope) != expected:
@@ -95,17 +94,17 @@ def _serialize(
     """Return the serialized engine, or None where TensorRT could not build one."""
     config = _config(flavour, parsed, request, journal)
     config.progress_monitor = progress_monitor(flavour, channel)
-    cache = _timing_cache(flavour, config, request.timing_cache, journal)
+    cache = use_timing_cache(flavour, config, request.timing_cache, journal)
     plan = parsed.builder.build_serialized_network(parsed.network, config)
     if plan is not None and cache is not None:
-        _keep_timing_cache(config, request.timing_cache, channel)
+        keep_timing_cache(config, request.timing_cache, channel)
     return plan
 
 
 def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Journal) -> Any:
     trt = flavour.module
     config = parsed.builder.create_builder_config()
-    _add_profile(flavour, parsed, config, request, journal)
+    add_profile(flavour, parsed, config, request, journal)
     # TF32 rounds float32 products to 10 bits; torch has it off by default, and so has the parity
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an inspector name layers
@@ -118,11 +117,12 @@ def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Jo
     return config
 
 
-def _add_profile(
+def add_profile(
     flavour: Flavour, parsed: Parsed, config: Any, request: BuildRequest, journal: Journal
 ) -> None:
+    """Give a build the sizes that its engine is for; what refuses them is a build's error."""
     profile = parsed.builder.create_optimization_profile()
-    for name in networks.tensor_types(parsed.network)[0]:  # a parser may drop unused inputs
+    for name in tensor_types(parsed.network)[0]:  # a parser may drop unused inputs
         shapes = [getattr(request.profile, point)[name] for point in ("min", "opt", "max")]
         try:
             profile.set_shape(name, *shapes)
@@ -134,7 +134,7 @@ def _add_profile(
         )
 
 
-def _timing_cache(flavour: Flavour, config: Any, path: Path, journal: Journal) -> Any:
+def use_timing_cache(flavour: Flavour, config: Any, path: Path, journal: Journal) -> Any:
     """Give the build what former builds measured, where the flavour measures anything.
 
     A cache of another GPU or version is refused; the build then starts from nothing.
@@ -150,7 +150,7 @@ def _timing_cache(flavour: Flavour, config: Any, path: Path, journal: Journal) -
     return None
 
 
-def _keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
+def keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
     """Write what was measured for the next build; without it, this one is as good."""
     cache = config.get_timing_cache()
     content = None if cache is None else cache.serialize()
@@ -164,6 +164,96 @@ def _keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
 
 
 def _lacks_fused_attention(flavour: Flavour, parsed: Parsed, journal: Journal) -> bool:
-    if networks.attention_form(flavour, parsed.network) != "fused":
-        return False
-    return any(sign in text for text in journal.errors for sign in _NO_FUSED_ATTENTION)
+    refused = any(sign in text for text in journal.errors for sign in _NO_FUSED_ATTENTION)
+    return refused and attention_form(flavour, parsed.network) == "fused"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A network and what it was parsed with, which must outlive it."""
+
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journal) -> Parsed:
+    """Parse the ONNX file, its ropes with the function body of the chosen implementation."""
+    trt = flavour.module
+    flags = 0
+    if flavour.capabilities.strongly_typed_flag:
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, journal.logger)
+    # weights outside the file stay there: the parser finds them by the file's own path
+    model = with_standard_attention(OnnxFile(request.model).graph)
+    # the plugin takes the node before its body is read; were it not to, `implementations` says so
+    model = with_body(model, "rotation" if request.implementation == "native" else "general")
+    if not parser.parse(ir.to_proto(model).SerializeToString(), str(request.model)):
+        raise BuildError(f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}")
+    return Parsed(builder, network, parser)
+
+
+def implementations(
+    flavour: Flavour, network: Any, ropes: Sequence[str]
+) -> dict[str, Implementation]:
+    """Return what computes each rope, read from the layers that its node became."""
+    kinds = flavour.module.LayerType
+    found: dict[str, Implementation] = {}
+    for rope in ropes:
+        types = {layer.type for layer in layers(network) if _belongs_to(layer, rope)}
+        if kinds.PLUGIN_V3 in types:
+            found[rope] = "plugin"
+        elif getattr(kinds, "ROTARY_EMBEDDING", None) in types:
+            found[rope] = "native"
+        elif types:
+            found[rope] = "decomposed"
+    return found
+
+
+def layers(network: Any) -> Iterator[Any]:
+    """Yield the layers of a network."""
+    return (network.get_layer(index) for index in range(network.num_layers))
+
+
+def tensor_types(network: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the type of each input and of each output by name, by TensorRT's names."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    return {t.name: t.dtype.name for t in inputs}, {t.name: t.dtype.name for t in outputs}
+
+
+def attention_form(flavour: Flavour, network: Any) -> Attention:
+    """Return how the attention was asked to be built."""
+    flags = [attention.decomposable for attention in _attentions(flavour, network)]
+    if not flags:
+        return "none"
+    return "decomposed" if any(flags) else "fused"
+
+
+def _attentions(flavour: Flavour, network: Any) -> Iterator[Any]:
+    if not flavour.capabilities.attention:
+        return
+    trt = flavour.module
+    for layer in layers(network):
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings' way to view a layer
+            yield layer.attention
+
+
+def _belongs_to(layer: Any, rope: str) -> bool:
+    """Say whether a layer stems from a node, itself or through its function body.
+
+    TensorRT writes ``[ONNX Layer: NODE]`` for the node's own layer and
+    ``[ONNX Layer: INNER | NODE (ApplyRope)]`` for a layer of its body.
+    """
+    own = rf"ONNX Layer: {re.escape(rope)}(\]| \|)"
+    inner = rf"\| {re.escape(rope)} \("
+    return layer.name == rope or bool(re.search(f"{own}|{inner}", layer.metadata))
+
+
+def _fault(parser: Any) -> str:
+    if not parser.num_errors:
+        return "it gave no reason"
+    error = parser.get_error(0)
+    return f"node {error.node_name()} ({error.node_operator()}): {' '.join(error.desc().split())}"

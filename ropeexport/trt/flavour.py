@@ -13,8 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ropeexport.errors import MissingError, UsageError
-from ropeexport.packages import cure_of, version_of
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.machine import cure_of, find_gpu, version_of
 
 RTX = "tensorrt-rtx"
 FULL = "tensorrt"

@@ -31,21 +31,7 @@ class PluginLibrary:
     """A library that registers the rotary plugin."""
 
     path: Path
-    sha256: str
-    name: str
-    version: str
-    namespace: str
-
-    def record(self, embedded: bool) -> PluginRecord:
-        """Return what a manifest says of it."""
-        return PluginRecord(
-            name=self.name,
-            version=self.version,
-            namespace=self.namespace,
-            file=self.path.name,
-            sha256=self.sha256,
-            embedded=embedded,
-        )
+    record: PluginRecord  # what a manifest says of it
 
 
 def cached_library() -> Path:
@@ -89,10 +75,9 @@ def validate(path: Path, flavour: str) -> PluginLibrary:
     """
     check_elf(path)
     probed = child.probe(ProbeRequest(flavour=flavour, plugin=path.absolute()))
-    creator = _choose(path, probed.creators)
-    return PluginLibrary(
-        path, atomic.sha256_of(path), creator.name, creator.version, creator.namespace
-    )
+    creator = _choose(path, probed.creators).model_dump()
+    record = PluginRecord(**creator, file=path.name, sha256=atomic.sha256_of(path), embedded=False)
+    return PluginLibrary(path, record)
 
 
 def check_elf(path: Path) -> None:

@@ -1,30 +1,39 @@
-"""What is checked of an ONNX file before TensorRT sees it: each check names node and cure."""
+"""What is checked of a file before TensorRT sees it: an ONNX file to build, an engine to load.
+
+Each check names what it found and the cure.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import onnx_ir as ir
 
+from ropeexport import atomic, errors
 from ropeexport.artifact import Artifact
-from ropeexport.errors import BuildError, ModelFileError, PluginError, UsageError
-from ropeexport.manifest import Axis, Manifest
+from ropeexport.axes import with_ranges
+from ropeexport.machine import Gpu
+from ropeexport.manifest import Axis, EngineRecord, Manifest, PluginRecord
 from ropeexport.onnx_files.onnx_file import OnnxFile, rope_nodes
 from ropeexport.ops.names import PLUGIN_ATTRIBUTES
-from ropeexport.profiles import with_ranges
+from ropeexport.trt import plugin_library
+from ropeexport.trt.flavour import INSTALL, RTX, available_flavours
 from ropeexport.trt.plugin_library import PluginLibrary
 
 _DOUBLE = ir.DataType.DOUBLE
 _NAMED = 5  # how many nodes an error names
 _PE_RANK = 6
 _HEAD_AXIS = 1
+_SHOWN = 12  # digits of a hash
 
 
 def check_unchanged(artifact: Artifact) -> None:
     """Raise unless a file, and the weight files it refers to, are those of the manifest."""
     artifact.check_weights()
     if not artifact.is_exported_file:
-        raise ModelFileError(
+        raise errors.ModelFileError(
             f"{artifact.model_path}: not the file that was exported: expected sha256 "
             f"{artifact.manifest.model.sha256[:12]}…, got {artifact.model_sha256[:12]}…; "
             "an engine of it would stand for another model; export again with --force"
@@ -33,10 +42,10 @@ def check_unchanged(artifact: Artifact) -> None:
 
 def check_types(file: OnnxFile) -> None:
     """Raise where the graph holds float64, which TensorRT would make float32 without a word."""
-    places = list(dict.fromkeys(_float64_places(file.graph)))
+    places = list(dict.fromkeys(float64_places(file.graph)))
     if places:
         more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-        raise BuildError(
+        raise errors.BuildError(
             f"{file.path}: TensorRT has no float64 and would round to float32 without a word: "
             f"{', '.join(places[:_NAMED])}{more}; use float32 there (for the angles of positions, "
             "ropeexport's own op keeps them exact)"
@@ -45,13 +54,14 @@ def check_types(file: OnnxFile) -> None:
 
 def check_plugin_attributes(file: OnnxFile, library: PluginLibrary) -> None:
     """Raise unless each rope carries what TensorRT finds it by."""
-    expected = dict(zip(PLUGIN_ATTRIBUTES, (library.version, library.namespace), strict=True))
+    registered = library.record.version, library.record.namespace
+    expected = dict(zip(PLUGIN_ATTRIBUTES, registered, strict=True))
     for node in rope_nodes(file.graph):
         found = {a.name: str(a.value) for a in node.attributes.values()}
         for name, value in expected.items():
             if found.get(name) != value:
                 got = repr(found[name]) if name in found else "none"
-                raise PluginError(
+                raise errors.PluginError(
                     f"{file.path}: node {node.name}: {name}: expected {value!r}, which "
                     f"{library.path} registers, got {got}; export again, or compile the plugin of "
                     "this version with 'ropeexport plugin build'"
@@ -69,13 +79,14 @@ def check_native_shapes(manifest: Manifest, shapes: dict[str, tuple[int, ...]]) 
     for spec in manifest.model.inputs:
         shape = shapes[spec.name]
         if spec.role == "matrices" and len(shape) == _PE_RANK and shape[_HEAD_AXIS] != 1:
-            raise UsageError(
+            raise errors.UsageError(
                 f"--impl native: {spec.name}: expected a head axis of 1, got {shape[_HEAD_AXIS]}; "
                 "TensorRT's rotary layer has one table for all heads: use --impl decomposed"
             )
 
 
-def _float64_places(model: ir.Model) -> Iterator[str]:
+def float64_places(model: ir.Model) -> Iterator[str]:
+    """Yield where a model has float64, which TensorRT lacks."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.dtype == _DOUBLE:
             yield f"{value.name} (input or output)"
@@ -100,3 +111,94 @@ def _brings_float64(attribute: ir.Attr) -> bool:
         return True
     is_tensor = attribute.type == ir.AttributeType.TENSOR
     return bool(is_tensor and attribute.as_tensor().dtype == _DOUBLE)
+
+
+def engine_record(folder: Path, manifest: Manifest) -> EngineRecord:
+    """Return the record of the folder's engine; :class:`MissingError` where none was built."""
+    if manifest.engine is None:
+        raise errors.MissingError(f"{folder}: no engine was built; run: ropeexport build {folder}")
+    return manifest.engine
+
+
+def read_verified(folder: Path, record: EngineRecord) -> bytes:
+    """Return the bytes of an engine if they are those that were built.
+
+    Raises
+    ------
+    EngineError
+        With the hash expected and got.
+    """
+    path = folder / record.file
+    again = f"build again: ropeexport build {folder} --force"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise errors.EngineError(f"{path}: cannot be read ({error.strerror}); {again}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != record.sha256:
+        raise errors.EngineError(
+            f"{path}: not the engine of its manifest (truncated, or another file): expected sha256 "
+            f"{record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… ({len(data)} bytes); {again}"
+        )
+    return data
+
+
+def check_flavour(record: EngineRecord) -> None:
+    """Raise unless the flavour and version that built an engine are the ones installed.
+
+    Raises
+    ------
+    MissingError
+        Where no TensorRT is installed at all.
+    EngineError
+        Where another one is.
+    """
+    installed = available_flavours()
+    if not installed:
+        raise errors.MissingError(
+            f"no TensorRT is installed; run: {INSTALL.get(record.flavour, INSTALL[RTX])}"
+        )
+    found = installed.get(record.flavour)
+    if found != record.version:
+        there = ", ".join(f"{name} {version}" for name, version in installed.items())
+        raise errors.EngineError(
+            f"{record.file}: expected {record.flavour} {record.version}, which built it, "
+            f"got {there}; an engine loads in its own version only: install that, or build again"
+        )
+
+
+def check_gpu(record: EngineRecord, gpu: Gpu) -> None:
+    """Raise unless an engine is for this GPU."""
+    fits = record.compute_capabilities
+    if fits and gpu.compute_capability not in fits:
+        raise errors.EngineError(
+            f"{record.file}: expected a GPU of compute capability {', '.join(fits)}, "
+            f"got {gpu.compute_capability} ({gpu.name}); build again on this machine"
+        )
+
+
+def plugin_path(folder: Path, record: PluginRecord) -> Path | None:
+    """Return the library that an engine needs beside it, None where it carries its own.
+
+    Raises
+    ------
+    PluginError
+        Where the library is not found, or is not the one that the engine was built with.
+    """
+    if record.embedded:
+        return None
+    beside = folder / record.file
+    found = beside if beside.is_file() else plugin_library.find()
+    what = f"plugin {record.namespace}::{record.name} version {record.version} ({record.file})"
+    if found is None:
+        raise errors.PluginError(
+            f"{folder}: the engine needs the {what}, which is neither beside it, nor in "
+            f"{plugin_library.VARIABLE}, nor {plugin_library.cached_library()}"
+        )
+    sha256 = atomic.sha256_of(found)
+    if sha256 != record.sha256:
+        raise errors.PluginError(
+            f"{found}: the engine was built with another {what}: expected sha256 "
+            f"{record.sha256[:_SHOWN]}…, got {sha256[:_SHOWN]}…; build the engine again"
+        )
+    return found

@@ -1,13 +1,16 @@
-"""In the child process: TensorRT's messages, and its progress."""
+"""What TensorRT says, in the process that runs it: messages, progress, what a library brings."""
 
 from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from ropeexport.child_process import Channel
+from ropeexport.errors import BuildError, PluginError
+from ropeexport.trt.child import Creator
 from ropeexport.trt.flavour import Flavour
 
 _SECONDS_BETWEEN = 0.05
@@ -22,16 +25,7 @@ class Journal:
     def __init__(self, flavour: Flavour) -> None:
         self.warnings: list[str] = []
         self.errors: list[str] = []
-        self.logger = self._make_logger(flavour.module)
-
-    def cause(self) -> str:
-        """Return the first error, which names the cause; the later ones are its consequences."""
-        if not self.errors:
-            return "TensorRT gave no reason"
-        text = _SOURCE_PLACE.sub("", " ".join(self.errors[0].split()))
-        return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " …"
-
-    def _make_logger(self, module: Any) -> Any:
+        module: Any = flavour.module
         journal = self
 
         class Logger(module.ILogger):  # type: ignore[misc]
@@ -44,7 +38,14 @@ class Journal:
                 elif severity == module.ILogger.WARNING:
                     journal.warnings.append(message)
 
-        return Logger()
+        self.logger = Logger()
+
+    def cause(self) -> str:
+        """Return the first error, which names the cause; the later ones are its consequences."""
+        if not self.errors:
+            return "TensorRT gave no reason"
+        text = _SOURCE_PLACE.sub("", " ".join(self.errors[0].split()))
+        return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " …"
 
 
 class PhaseTree:
@@ -54,7 +55,7 @@ class PhaseTree:
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
+        self._open: dict[str | None, tuple[str | None, int, int]] = {}  # parent, steps, steps done
         self._highest = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
@@ -80,14 +81,11 @@ class PhaseTree:
         self._highest = max([self._highest, *(self._reached(name) for name in self._open)])
         return self._highest
 
-    def _reached(self, name: str) -> float:
-        done = 0.0
-        current: str | None = name
-        while current is not None and current in self._open:
-            parent, steps, steps_done = self._open[current]
-            done = min((steps_done + done) / steps, 1.0)
-            current = parent
-        return done
+    def _reached(self, name: str | None, part: float = 0.0) -> float:
+        """Return how much of the root is done where this much of a phase's next step is."""
+        parent, steps, done = self._open[name]
+        part = min((done + part) / steps, 1.0)
+        return self._reached(parent, part) if parent in self._open else part
 
 
 def progress_monitor(flavour: Flavour, channel: Channel) -> Any:
@@ -126,3 +124,39 @@ def progress_monitor(flavour: Flavour, channel: Channel) -> Any:
                 channel.progress(phase, tree.fraction())
 
     return Monitor()
+
+
+def make_builder(flavour: Flavour, journal: Journal) -> Any:
+    """Return a builder; :class:`BuildError` where TensorRT makes none, for a driver too old."""
+    try:
+        return flavour.module.Builder(journal.logger)
+    except TypeError as error:  # the bindings' word for none
+        raise BuildError(
+            f"{flavour.name} {flavour.version} makes no builder on this machine: {journal.cause()}"
+        ) from error
+
+
+def load_library(registry: Any, library: Path, journal: Journal) -> tuple[Creator, ...]:
+    """Load a library and return the creators that it brought.
+
+    Raises
+    ------
+    PluginError
+        Where it cannot be loaded or registers nothing.
+    """
+    before = _creators(registry)
+    if registry.load_library(str(library.absolute())) is None:
+        raise PluginError(
+            f"{library}: TensorRT cannot load it as a plugin library: {journal.cause()}"
+        )
+    brought = tuple(creator for creator in _creators(registry) if creator not in before)
+    if not brought:
+        raise PluginError(f"{library}: loaded, but it registers no plugin")
+    return brought
+
+
+def _creators(registry: Any) -> list[Creator]:
+    return [
+        Creator(name=c.name, version=c.plugin_version, namespace=c.plugin_namespace)
+        for c in registry.all_creators
+    ]

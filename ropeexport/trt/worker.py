@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ropeexport.child_process import Channel, serve
 from ropeexport.trt import flavour
-from ropeexport.trt.child import BuildRequest, Built, Creator, Probed, ProbeRequest
+from ropeexport.trt.child import BuildRequest, Built, Probed, ProbeRequest
 from ropeexport.trt.reporting import Journal
 
 
@@ -17,18 +17,12 @@ def build(request: BuildRequest, channel: Channel) -> Built:
 
 def probe(request: ProbeRequest, _: Channel) -> Probed:
     """Load a plugin library and list what it registers."""
-    from ropeexport.trt.registry import load_library, make_builder
+    from ropeexport.trt.reporting import load_library, make_builder
 
     chosen = flavour.load(request.flavour)
     journal = Journal(chosen)
     builder = make_builder(chosen, journal)
-    creators = load_library(builder.get_plugin_registry(), request.plugin, journal)
-    return Probed(
-        creators=tuple(
-            Creator(name=c.name, version=c.plugin_version, namespace=c.plugin_namespace)
-            for c in creators
-        )
-    )
+    return Probed(creators=load_library(builder.get_plugin_registry(), request.plugin, journal))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""Let a model's initializers refer to tensors in safetensors files."""
+"""A model whose weights stay in safetensors files: a module without them, and references."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.manifest import Weights
-from ropeexport.weights.integrity import weight_file
-from ropeexport.weights.safetensors_files import Place, find
-from ropeexport.weights.skeleton import is_fake
+from ropeexport.weights.safetensors_files import Place, find, weight_file
 
 _TYPES = {kind.safetensors: kind.ir for kind in FLOATS} | {
     "I64": ir.DataType.INT64, "I32": ir.DataType.INT32, "I8": ir.DataType.INT8,
@@ -24,13 +28,55 @@ _TYPES = {kind.safetensors: kind.ir for kind in FLOATS} | {
 _SHOWN = 3
 
 
+def skeleton(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build a module whose parameters have a shape and a type, and no values.
+
+    Buffers keep their values: frequencies and the like are computed when a module is made, and are
+    in no file.  A parameter's memory is given back before a page of it is touched.
+    """
+    with _parameters_on_meta():
+        module = make()
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    fakes: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                if parameter not in fakes:
+                    with mode:
+                        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+                        fakes[parameter] = nn.Parameter(empty, requires_grad=False)
+                part._parameters[name] = fakes[parameter]
+    return module.eval()
+
+
+def is_fake(tensor: object) -> bool:
+    """Say whether a tensor has no values."""
+    return isinstance(tensor, FakeTensor)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Move each new parameter to the meta device, where initialising it costs nothing."""
+    original = nn.Parameter.__new__
+
+    def on_meta(cls: Any, data: Any = None, requires_grad: bool = True) -> Any:
+        moved = data.to("meta") if type(data) is torch.Tensor else data
+        return original(cls, moved, requires_grad)
+
+    nn.Parameter.__new__ = staticmethod(on_meta)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Parameter.__new__ = original  # type: ignore[method-assign]
+
+
 def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: str = "") -> Weights:
     """Replace every initializer that has no values by a reference into a file.
 
     Parameters
     ----------
     model : ir.Model
-        Traced from a :func:`ropeexport.weights.skeleton.skeleton`.
+        Traced from a :func:`ropeexport.weights.references.skeleton`.
     places : dict
         Where the tensors lie, see :mod:`ropeexport.weights.safetensors_files`.
     folder : Path
@@ -48,7 +94,11 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
     ExportError
         Where a weight is in no file, or has another shape there.
     """
-    weights = [value for value in model.graph.initializers.values() if _has_no_values(value)]
+    weights = [
+        value
+        for value in model.graph.initializers.values()
+        if is_fake(getattr(value.const_value, "raw", None))
+    ]
     missing = []
     for value in weights:
         place = places.get(str(value.name)) or places.get(f"{prefix}{value.name}")
@@ -76,10 +126,6 @@ def relocate(model: ir.Model, folder: Path) -> None:
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value.base_dir = folder
-
-
-def _has_no_values(value: ir.Value) -> bool:
-    return is_fake(getattr(value.const_value, "raw", None))
 
 
 def _point(value: ir.Value, place: Place, folder: Path) -> None:

@@ -1,20 +1,24 @@
-"""Where each tensor of a folder's safetensors files lies; no tensor is read.
+"""Safetensors files: where each tensor lies, and whether a file is still what it was.
 
-A safetensors file is 8 bytes (the header's length, little endian), the header (JSON: name to type,
-shape and offsets), and the raw tensors.  Source: huggingface/safetensors, README "Format".
+No tensor is read.  A safetensors file is 8 bytes (the header's length, little endian), the header
+(JSON: name to type, shape and offsets), and the raw tensors.  Source: huggingface/safetensors,
+README "Format".
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ropeexport import atomic
 from ropeexport.errors import ModelFileError
+from ropeexport.manifest import WeightFile, Weights
 
 SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
@@ -108,3 +112,55 @@ def read_header(path: Path) -> Header:
 def _place(file: str, start: int, entry: dict[str, Any]) -> Place:
     begin, end = entry["data_offsets"]
     return Place(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+
+
+def weight_file(path: Path) -> WeightFile:
+    """Return what tells whether a file is the same.
+
+    Of a safetensors file that is its size and its header, and no tensor is read; of a data file of
+    ours, which has no header, the hash of it all.
+
+    Raises
+    ------
+    ModelFileError
+        For a file that is missing, or a safetensors file that is truncated.
+    """
+    if path.suffix == SUFFIX:
+        header = read_header(path)
+        return WeightFile(file=path.name, size=header.size, header_sha256=header.sha256)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file: the model's weights lie in it; bring it back")
+    return WeightFile(file=path.name, size=path.stat().st_size, sha256=atomic.sha256_of(path))
+
+
+def check_weights(folder: Path, weights: Weights | None) -> None:
+    """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered."""
+    for expected in weights.files if weights is not None else ():
+        found = weight_file(folder / expected.file)
+        if found != expected:
+            raise ModelFileError(
+                f"{folder / expected.file}: not the file that the model was exported with: "
+                f"expected {_text(expected)}, got {_text(found)}; bring it back or export again"
+            )
+
+
+def _text(file: WeightFile) -> str:
+    which, value = ("hash", file.sha256) if file.sha256 else ("header", file.header_sha256)
+    return f"{file.size} bytes and {which} {(value or '')[:12]}…"
+
+
+def copy_weights(source: Path, folder: Path) -> None:
+    """Copy the safetensors files of a folder into another."""
+    for path in find(source):
+        shutil.copyfile(path, folder / path.name)
+
+
+def check_free(source: Path, folder: Path, force: bool) -> None:
+    """Raise :class:`UsageError` where a copy would replace another file without ``force``.
+
+    A file, or the link to it, may become a copy of its own.
+    """
+    for path in find(source):
+        target = folder / path.name
+        if not (target.exists() and target.samefile(path)):
+            atomic.refuse_existing(target, force)

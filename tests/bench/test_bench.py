@@ -12,13 +12,13 @@ import pytest
 from command_line import ropeexport
 from onnx_edits import in_blocks, make_causal
 
+from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.bench import show
-from ropeexport.bench.bench import bench
-from ropeexport.bench.options import BenchOptions
+from ropeexport.bench.bench import BenchOptions, bench
 from ropeexport.bench.records import Bench, Timing
+from ropeexport.cli.proving import render, schema
 from ropeexport.errors import UsageError
-from ropeexport.schemas import render, schema
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}
@@ -71,8 +71,9 @@ def test_what_computes_something_else_is_not_timed(exported) -> None:
     assert "bound" in next(r.reason for r in made.contenders if r.name == "ropeexport")
 
 
-def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(exported) -> None:
-    folder = exported()
+def test_what_is_wrong_at_a_length_of_another_kernel_is_not_timed_there(tmp_path) -> None:
+    folder = tmp_path / "out"
+    export("flux-attention", out=folder, heads=2, head_dim=64, length=64, dtype="fp16")
     model = in_blocks(onnx.load(folder / "model.onnx"))
     node = next(n for n in model.graph.node if n.op_type == "AttentionInBlocks")
     next(a for a in node.attribute if a.name == "blocks_from").i = 96  # beyond the first check
@@ -131,6 +132,12 @@ def test_a_cache_is_timed_against_the_plain_export(tmp_path: Path) -> None:
     assert status(made) == dict.fromkeys(("eager", "ropeexport", "plain"), "TIMED")
 
 
+def test_a_length_that_the_export_is_not_for_is_refused(export_once, built_once) -> None:
+    for folder in (export_once(), built_once):
+        with pytest.raises(UsageError, match="axis 'length': expected 1 to 64, got 65"):
+            bench(Artifact.read(folder), BenchOptions(against=("eager",), lengths=(8, 65), **QUICK))
+
+
 def test_the_command_writes_records_and_a_chart(exported) -> None:
     folder = exported()
     done = ropeexport(
@@ -187,7 +194,7 @@ def test_plain_programs_compute_the_same(export_once) -> None:
     import torch
 
     from ropeexport import manifest
-    from ropeexport.bench.plain import plain_program
+    from ropeexport.bench.peers import plain_program
     from ropeexport.models import sources
 
     folder = export_once("flux-self-attention-ids", "fp32")

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ropeexport.bench.clocks import EventClock, HeldMemory, WallClock, count_sets
+from ropeexport.bench.clocks import EventClock, HeldMemory, WallClock
+from ropeexport.bench.device import count_sets
 from ropeexport.runners.runner import Runner
 
 CALL_US = 500.0

@@ -1,4 +1,7 @@
-"""Contenders by their parts: what each needs, and onnxruntime on bound memory."""
+"""Contenders by their parts: what each needs, and onnxruntime on bound memory.
+
+GPUs that a flavour's documents do not name: tried, and what is said there is a refusal.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,22 @@ import onnxruntime
 import pytest
 from made_tensorrt import KERNELS, Cuda, TensorRT
 
+from ropeexport.artifact import Artifact
 from ropeexport.bench import contenders, show
-from ropeexport.bench.contenders import BY_NAME, with_runtime, with_torch
-from ropeexport.bench.contenders.contender import Setting
-from ropeexport.bench.inputs import InputSets
-from ropeexport.bench.options import BenchOptions
+from ropeexport.bench.bench import BenchOptions
+from ropeexport.bench.clocks import InputSets
+from ropeexport.bench.contenders import BY_NAME, Setting, refusable
 from ropeexport.bench.records import Timing
-from ropeexport.errors import EngineError, MissingError
+from ropeexport.errors import BuildError, EngineError, MissingError, ModelFileError
+from ropeexport.machine import Gpu, find_gpu
 from ropeexport.runners import trt
-from ropeexport.runners.ort_binding import BoundMemory
 from ropeexport.runners.registry import choice
-from ropeexport.trt import gpu
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.runners.torch_arrays import BoundMemory
+from ropeexport.trt.flavour import FULL, RTX, names_gpu
 
-A_GPU = gpu.Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")
+A_GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")
+HOPPER = Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
+ADA = Gpu("NVIDIA L4", "8.9", "13.0")
 ENGINES = tuple(name for name in BY_NAME if name.startswith("tensorrt-"))
 
 
@@ -54,7 +59,7 @@ def test_an_engine_needs_a_gpu_and_the_device(name, monkeypatch) -> None:
 
 
 def test_torch_compile_needs_triton_on_a_gpu(monkeypatch) -> None:
-    monkeypatch.setattr(with_torch, "find_spec", lambda name: None)
+    monkeypatch.setattr(contenders, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="run: pip install triton"):
         BY_NAME["compile"].needs("cuda")
 
@@ -71,7 +76,7 @@ def test_a_timing_of_a_former_name_is_no_floor() -> None:
 
 
 def run_engine(file: str, made: Setting):
-    return with_runtime.run_file(choice("tensorrt"), file, made)
+    return contenders.run_file(choice("tensorrt"), file, made)
 
 
 def setting(folder, prepared) -> Setting:
@@ -121,12 +126,12 @@ def test_bound_memory_keeps_every_type(dtype) -> None:
 @pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
 def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> None:
     from ropeexport import manifest
-    from ropeexport.bench.engines import build_engine
+    from ropeexport.bench.prepare import build_engine
 
     folder = export_once()
     record = manifest.read(folder)
     sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
-    build_engine(folder, tmp_path, "decomposed/model.engine", [sizes])
+    build_engine(Artifact.read(folder), tmp_path, "decomposed/model.engine", [sizes])
     run = run_engine("decomposed/model.engine", setting(folder, tmp_path))
     inputs = InputSets(record, sizes, seed=0)[0]
     expected = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path)).run(inputs)
@@ -136,7 +141,6 @@ def test_an_engine_gives_outputs_by_the_models_names(export_once, tmp_path) -> N
 
 
 def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> None:
-    from ropeexport.bench import refusal
     from ropeexport.runners.trt import TensorrtRunner
 
     def refuse(self):
@@ -145,22 +149,79 @@ def test_an_engine_that_its_gpu_refuses_is_missing_there(built, monkeypatch) -> 
     monkeypatch.setattr(TensorrtRunner, "__enter__", refuse)
     with pytest.raises(EngineError, match="unsupported SM"):
         run_engine("model.engine", setting(built, built))
-    hopper = gpu.Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
-    monkeypatch.setattr(refusal, "find_gpu", lambda: hopper)
+    hopper = Gpu("NVIDIA H100 80GB HBM3", "9.0", "13.0")
+    monkeypatch.setattr(contenders, "find_gpu", lambda: hopper)
     with pytest.raises(MissingError, match=r"unsupported SM; .* compute capability 9\.0"):
         run_engine("model.engine", setting(built, built))
 
 
 def test_an_engines_run_keeps_what_was_compiled_for_that_run(built, monkeypatch, own_cache) -> None:
-    from ropeexport.trt.runtime_cache import has_any
+    from ropeexport.trt.cache import has_any
 
     tensorrt = TensorRT()
     Cuda(tensorrt.told).install(monkeypatch)
     monkeypatch.setattr(trt, "find_gpu", lambda: A_GPU)
     monkeypatch.setattr(trt.flavour, "load", lambda name: tensorrt.flavour)
-    kept = with_runtime.kept_beside(built / "model.engine")
+    kept = contenders.kept_beside(built / "model.engine")
     for _ in range(2):
         run_engine("model.engine", setting(built, built)).keep()
         assert has_any(kept)
     assert tensorrt.cached == [KERNELS]
     assert not has_any(own_cache / "runtime")  # else the next run's first load were none
+
+
+def raising(error: Exception):
+    def work(*arguments, **options):
+        raise error
+
+    return work
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    return lambda gpu: monkeypatch.setattr(contenders, "find_gpu", lambda: gpu)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "compute_capability", "named"),
+    [(RTX, "8.9", True), (RTX, "12.0", True), (RTX, "9.0", False), (FULL, "9.0", True)],
+)
+def test_which_gpus_a_flavour_names(flavour, compute_capability, named) -> None:
+    assert names_gpu(flavour, compute_capability) is named
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (EngineError("model.engine: cannot be loaded: SM 9.0 is not supported"), "SM 9.0 is not"),
+        (BuildError("model.onnx: tensorrt-rtx built no engine"), "built no engine"),
+        (TypeError("factory function returned nullptr"), "factory function returned nullptr"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_a_refusal_keeps_its_text_and_names_the_gpu(on_gpu, error, text) -> None:
+    on_gpu(HOPPER)
+    with pytest.raises(MissingError) as raised:
+        refusable(RTX, raising(error))()
+    assert str(raised.value).startswith(str(error) or text)
+    assert text in str(raised.value)
+    end = "tensorrt-rtx's documents do not name compute capability 9.0 (NVIDIA H100 80GB HBM3)"
+    assert str(raised.value).endswith(end)
+
+
+def test_what_the_gpu_has_no_part_in_stays_a_failure(on_gpu) -> None:
+    on_gpu(HOPPER)
+    with pytest.raises(ModelFileError, match="not the file"):
+        refusable(RTX, raising(ModelFileError("not the file that was exported")))()
+
+
+def test_a_gpu_that_is_not_named_is_tried(on_gpu) -> None:
+    on_gpu(HOPPER)
+    assert refusable(RTX, lambda a, b: a - b)(3, b=1) == 2
+
+
+@pytest.mark.parametrize(("flavour", "gpu"), [(RTX, ADA), (FULL, HOPPER), (RTX, None)])
+def test_elsewhere_the_work_is_left_as_it_is(on_gpu, flavour, gpu) -> None:
+    on_gpu(gpu)
+    work = raising(EngineError("broken"))
+    assert refusable(flavour, work) is work

@@ -13,12 +13,11 @@ from benchmarks.machine import describe
 from ropeexport import machine
 from ropeexport.artifact import Artifact
 from ropeexport.bench import device
-from ropeexport.bench.bench import bench
+from ropeexport.bench.bench import BenchOptions, bench
 from ropeexport.bench.device import choose_device
-from ropeexport.bench.options import BenchOptions
 from ropeexport.bench.records import Bench
 from ropeexport.errors import MissingError
-from ropeexport.trt.gpu import Gpu, find_gpu
+from ropeexport.machine import Gpu, find_gpu
 
 NO_GPU = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 

@@ -10,12 +10,10 @@ from made_tensorrt import A_GPU, engine_record
 
 from ropeexport.artifact import Artifact
 from ropeexport.bench import entrants
-from ropeexport.bench.contenders import BY_NAME
-from ropeexport.bench.contenders.contender import Recipe, Setting
-from ropeexport.bench.contenders.with_runtime import kept_beside
+from ropeexport.bench.contenders import BY_NAME, Recipe, Setting, kept_beside
 from ropeexport.bench.entrants import Entrant, Setup, megabytes
-from ropeexport.bench.messages import Made
-from ropeexport.trt.runtime_cache import RuntimeCache
+from ropeexport.bench.processes import Made
+from ropeexport.trt.cache import RuntimeCache
 
 FILE = "native/model.engine"
 

@@ -10,17 +10,16 @@ import pytest
 from made_workers import state, wait_for, write_worker
 
 from ropeexport.bench import processes
-from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.contenders import Setting
 from ropeexport.bench.entrants import Entrant
-from ropeexport.bench.messages import MakeFile, SetUp
-from ropeexport.bench.processes import ContenderError, Process
+from ropeexport.bench.processes import ContenderError, MakeFile, Process, SetUp
 from ropeexport.bench.records import ContenderRecord
 
 WORKER = """
 import os, sys
 from ropeexport import errors
 from ropeexport.child_process import serve
-from ropeexport.bench.messages import *
+from ropeexport.bench.processes import *
 
 def set_up(order, _):
     {set_up}

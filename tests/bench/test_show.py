@@ -11,7 +11,7 @@ from made_benches import made_bench, made_timing
 from rich.console import Console
 
 from ropeexport.bench import show
-from ropeexport.cli.bench_command import command
+from ropeexport.cli.proving import bench_command
 from ropeexport.errors import EXIT_MISSING, MissingError
 
 REASON = "onnxruntime 1.32.0 has no CUDAExecutionProvider"
@@ -81,7 +81,7 @@ def test_a_run_that_never_timed_our_file_is_missing_something(exported, monkeypa
     running = import_module("ropeexport.bench.bench")  # the name ropeexport.bench is the verb's
     monkeypatch.setattr(running, "bench", lambda *arguments: found)
     folder = exported()
-    result = CliRunner().invoke(command, [str(folder)])
+    result = CliRunner().invoke(bench_command, [str(folder)])
     assert isinstance(result.exception, MissingError)
     assert result.exception.exit_code == EXIT_MISSING
     assert str(result.exception) == f"ropeexport, onnxruntime was not timed: {REASON}"

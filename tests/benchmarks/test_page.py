@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commit import measured
 from benchmarks.cpu import runs
-from benchmarks.cpu.figures import held
+from benchmarks.cpu.runs import held
+from benchmarks.machine import measured
+from benchmarks.models.__main__ import KNOWN, news
 from benchmarks.models.__main__ import page as page_of_models
-from benchmarks.models.causes import KNOWN, news
-from benchmarks.page import other_lines, page, parts, repeated
+from benchmarks.page import __main__ as page
+from benchmarks.page import other_lines
 
 READ = runs.load()
 PART = "attention"
@@ -51,35 +52,37 @@ def test_a_result_of_older_sources_is_marked() -> None:
     old = copy.deepcopy(READ.measured[1])
     old["parts"][PART]["bench"]["code_sha256"] = "older"
     read = replace(READ, measured=(READ.measured[0], old))
-    assert PART in parts.stale(read)
-    assert "**Older than the code it measures.**" in "\n".join(parts.part_lines(read, PART))
+    assert PART in page.stale(read)
+    assert "**Older than the code it measures.**" in "\n".join(page.part_lines(read, PART))
 
 
 def test_who_is_faster_or_lighter_is_named() -> None:
     run = changed(READ.measured[0], "eager", 0.01)
     for timing in run["parts"][PART]["bench"]["groups"][0]["timings"]:
         timing["peak_mb"] = {"ropeexport": 200.0, "plain": 100.0}.get(timing["contender"], 300.0)
-    said = "\n".join(parts.behind(PART, replace(READ, measured=(run,)).benches(PART)))
+    said = "\n".join(page.behind(PART, replace(READ, measured=(run,)).benches(PART)))
     assert "attention, batch 1, length 256: eager torch takes 0.0" in said
     assert "the peak memory is 2.00 of the plain export's" in said
 
 
 def test_a_run_that_repeats_one_of_the_others_holds() -> None:
-    said = "\n".join(repeated.lines(replace(READ, check=READ.measured[0])))
+    said = "\n".join(page.repeated_lines(replace(READ, check=READ.measured[0])))
     count = said.split(" of its ")[1].split(" ratios")[0]
     assert f"{count} of its {count} ratios" in said
     assert "- outside" not in said
 
 
 def test_a_contender_that_moved_is_named() -> None:
-    said = "\n".join(repeated.lines(replace(READ, check=changed(READ.measured[0], "plain", 9.0))))
+    said = "\n".join(
+        page.repeated_lines(replace(READ, check=changed(READ.measured[0], "plain", 9.0)))
+    )
     assert "- outside: attention, batch 1, length 256: plain torch.onnx.export" in said
     assert "eager" not in said.split("- outside", 1)[1]
 
 
 def test_a_machine_that_is_slower_as_a_whole_moves_no_ratio() -> None:
     read = replace(READ, check=changed(READ.measured[0], "all", 9.0))
-    said = "\n".join(repeated.lines(read))
+    said = "\n".join(page.repeated_lines(read))
     assert "- outside" not in said
     found = [each for each in held(read) if each.part == PART]
     assert found

@@ -7,7 +7,7 @@ import json
 import pytest
 from command_line import assert_one_line, ropeexport
 
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.machine import find_gpu
 
 
 def test_a_pass_says_what_ran_and_where_the_worst_sits(exported) -> None:

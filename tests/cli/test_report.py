@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from command_line import ROOT, assert_one_line, ropeexport
 from made_workers import HEARS_SIGNALS
 
-from ropeexport import packages
+from ropeexport import machine
 from ropeexport.cli.main import cli
 
 
@@ -40,8 +40,8 @@ def test_forms_leave_the_json_on_standard_output_alone(exported, tmp_path) -> No
 
 
 def test_a_missing_package_is_said_before_the_run(exported, tmp_path, monkeypatch) -> None:
-    find = packages.find_spec
-    monkeypatch.setattr(packages, "find_spec", lambda n: None if n == "matplotlib" else find(n))
+    find = machine.find_spec
+    monkeypatch.setattr(machine, "find_spec", lambda n: None if n == "matplotlib" else find(n))
     folder = exported()
     done = CliRunner().invoke(cli, ["check", str(folder), "--html", str(tmp_path / "a.html")])
     assert done.exception is not None

@@ -16,13 +16,13 @@ import ropeexport
 from ropeexport import atomic, export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ExportError, ModelFileError, ParityError, UsageError
-from ropeexport.exporting.opsets import newest_opset
+from ropeexport.exporting.tracing import newest_opset
 from ropeexport.manifest import Source
 from ropeexport.models import sources
 from ropeexport.models.builtin_models import BUILTINS
 from ropeexport.models.example import Example
 from ropeexport.testing import assert_parity
-from ropeexport.weights.integrity import check_weights
+from ropeexport.weights.safetensors_files import check_weights
 
 
 def exact(module):

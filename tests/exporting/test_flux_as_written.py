@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
-from ropeexport.trt.preflight import _float64_places
+from ropeexport.trt.preflight import float64_places
 
 AXES_DIM = (4, 6, 6)
 PROMISED = 2.0**-23
@@ -71,7 +71,7 @@ def exported(module: nn.Module, given: dict, axes: dict) -> ir.Model:
     types = {node.op_type for node in model.graph}
     assert "RopeTable" in types
     assert "Einsum" not in types
-    assert not list(_float64_places(model))
+    assert not list(float64_places(model))
     return model
 
 

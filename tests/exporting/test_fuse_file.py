@@ -19,8 +19,7 @@ from ropeexport.errors import ExportError, ModelFileError, UsageError
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.manifest import Axis
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.retype import float64_twin
-from ropeexport.onnx_files.variants import whole_message
+from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.testing import assert_parity
 
 

@@ -14,7 +14,7 @@ import user_models
 from torch import nn
 
 import ropeexport
-from ropeexport.bench.plain import export_plain
+from ropeexport.bench.peers import export_plain
 from ropeexport.errors import UsageError
 from ropeexport.models.example import Example
 from ropeexport.testing import assert_parity

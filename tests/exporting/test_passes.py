@@ -18,7 +18,7 @@ from ropeexport.exporting import passes
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.models.example import Example
 from ropeexport.onnx_files import onnx_file
-from ropeexport.onnx_files.retype import float64_twin
+from ropeexport.onnx_files.variants import float64_twin
 from ropeexport.testing import assert_parity
 
 AXES = {"x": {0: "b", 1: "l"}, "pos": {0: "b", 1: "l"}}

@@ -13,7 +13,7 @@ from ropeexport.exporting.exporter import onnx_model
 from ropeexport.fusion.angles import exact_frequencies
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
-from ropeexport.trt.preflight import _float64_places
+from ropeexport.trt.preflight import float64_places
 
 PROMISED = 2.0**-23
 LAST = 1 << 20
@@ -75,7 +75,7 @@ def worst(model: ir.Model, pos: np.ndarray, theta: float) -> float:
 @pytest.mark.parametrize("late", [True, False])
 def test_angles_are_exact_and_float64_is_gone(theta: float, wide: bool, dtype, late) -> None:
     model = exported(theta, wide, dtype, late)
-    assert not list(_float64_places(model))
+    assert not list(float64_places(model))
     pos = np.random.default_rng(0).integers(0, LAST + 1, 2000)
     kind = {torch.int64: np.int64, torch.float32: np.float32}[dtype]
     assert worst(model, pos.astype(kind), theta) <= PROMISED

@@ -18,7 +18,7 @@ from ropeexport.errors import ExportError
 from ropeexport.exporting import passes
 from ropeexport.exporting.whole_graph import compare_whole
 from ropeexport.fusion import angles, rewrite
-from ropeexport.fusion.tables import Tables
+from ropeexport.fusion.rewrite import Tables
 from ropeexport.models.example import Example
 
 AXES = {0: "batch", 1: "length"}

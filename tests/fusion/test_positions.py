@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ropeexport.exporting.exporter import Finished, onnx_model
+from ropeexport.exporting.exporter import onnx_model
 from ropeexport.exporting.fuse_file import fuse_file
+from ropeexport.exporting.model_writer import Finished
 from ropeexport.fusion.angles import is_whole, unscaled
 from ropeexport.fusion.limits import Limits
 from ropeexport.fusion.movement import Movement

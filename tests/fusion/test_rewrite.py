@@ -9,14 +9,11 @@ import onnx_ir as ir
 import pytest
 from fusion.graphs import ROPE, graph
 
-from ropeexport.fusion.applications import Application, find
+from ropeexport.fusion.applications import Application, Layout, find
 from ropeexport.fusion.evaluation import Trial
-from ropeexport.fusion.layout import Layout
-from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.probe import Selection
-from ropeexport.fusion.rewrite import Region, swap_in
-from ropeexport.fusion.tables import Tables
-from ropeexport.fusion.twins import Twins
+from ropeexport.fusion.movement import Movement, Twins
+from ropeexport.fusion.regions import Selection
+from ropeexport.fusion.rewrite import Region, Tables, swap_in
 
 
 def swapped(model: ir.Model, *changes: Callable[[Application], Application]) -> Region | str:

@@ -11,10 +11,8 @@ import pytest
 
 from ropeexport import manifest
 from ropeexport.lint.__main__ import page
-from ropeexport.lint.file_rules import FILE_RULES
-from ropeexport.lint.graph import Graph
-from ropeexport.lint.graph_rules import GRAPH_RULES
-from ropeexport.lint.lint import RULES, lint
+from ropeexport.lint.graph_rules import GRAPH_RULES, Graph
+from ropeexport.lint.lint import FILE_RULES, RULES, lint
 from ropeexport.manifest import EngineRecord, Profile, Refusal, RopeCount
 from ropeexport.onnx_files.inspection import inspect, subject_of
 

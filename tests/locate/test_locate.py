@@ -12,11 +12,10 @@ from command_line import ropeexport
 from onnx_edits import make_causal
 
 from mutants.catalogue import MUTANTS
-from mutants.trial import _FACTORIES, Court
+from mutants.trial import FACTORIES, Court
 from ropeexport.artifact import Artifact
 from ropeexport.locate import locate as locating
-from ropeexport.locate.engine import options_of
-from ropeexport.locate.locate import locate
+from ropeexport.locate.locate import locate, options_of
 from ropeexport.manifest import EngineRecord, Profile
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, markdown
@@ -59,9 +58,9 @@ def trial(court: Court, name: str, runtimes: tuple[str, ...] = ()):
     mutant = next(m for m in MUTANTS if m.name == name)
     dtype = mutant.dtypes[0]
     options = Options(lengths=mutant.lengths, count=mutant.count, runtimes=runtimes)
-    report = court._check(mutant.kind, dtype, mutant.edit, options)
+    report = court.check(mutant.kind, dtype, mutant.edit, options)
     return report, locate(
-        Artifact.read(court._place / "broken"), report, f"{_FACTORIES}:{mutant.kind}_{dtype}"
+        Artifact.read(court.place / "broken"), report, f"{FACTORIES}:{mutant.kind}_{dtype}"
     )
 
 
@@ -177,7 +176,7 @@ def test_an_engine_is_built_as_it_was() -> None:
 def test_a_failing_engine_is_built_with_its_inner_tensors(exported, monkeypatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     from ropeexport import manifest
-    from ropeexport.locate import engine as engines
+    from ropeexport.locate import locate as engines
     from ropeexport.parity.records import CaseRecord, Comparison, Numbers
     from ropeexport.trt.build import BuildOptions, build
 

@@ -13,8 +13,7 @@ from torch import nn
 import ropeexport as package
 from ropeexport.manifest import Axis
 from ropeexport.models.axes import default_axes, longest_of, with_given
-from ropeexport.parity.cases import select
-from ropeexport.parity.space import scores_of, space_of
+from ropeexport.parity.cases import scores_of, select, space_of
 
 BATCH = Axis(min=1, opt=1, max=8, chosen_by="default")
 LENGTH = Axis(min=1, opt=512, max=4096, chosen_by="default")

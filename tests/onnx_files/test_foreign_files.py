@@ -14,13 +14,13 @@ from ropeexport.axes import same
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.foreign import infer_shapes, name_dimensions
 from ropeexport.exporting.fuse_file import fuse_file
-from ropeexport.locate import tapped_file
+from ropeexport.locate import taps
 from ropeexport.manifest import RopeCount
+from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, load
-from ropeexport.onnx_files.specs import input_specs, output_specs
 from ropeexport.onnx_files.variants import whole_message
-from ropeexport.parity.bare import manifest_of
-from ropeexport.parity.check_files import check_files
+from ropeexport.parity.check import check_files
+from ropeexport.parity.onnx_reference import manifest_of
 from ropeexport.parity.options import Options
 from ropeexport.runners.ort import OrtRunner
 
@@ -77,7 +77,7 @@ def test_a_tensor_in_an_attribute_or_a_branch_goes_with_the_graph(tmp_path, in_b
     expected = WEIGHT + 1
     np.testing.assert_array_equal(summed(whole_message(file.whole).SerializeToString()), expected)
     (tmp_path / "tapped").mkdir()
-    tapped_file.write(file, manifest_of(file), ["w"], tmp_path / "tapped")
+    taps.write(file, manifest_of(file), ["w"], tmp_path / "tapped")
     np.testing.assert_array_equal(summed(tmp_path / "tapped" / "model.onnx"), expected)
 
 

@@ -12,9 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.onnx_file import load
-from ropeexport.onnx_files.retype import float32_twin, float64_twin
-from ropeexport.onnx_files.variants import inlined, whole_message
-from ropeexport.parity.check_files import check_files
+from ropeexport.onnx_files.variants import float32_twin, float64_twin, inlined, whole_message
+from ropeexport.parity.check import check_files
 from ropeexport.parity.options import Options
 
 # ReduceMax takes its axes as an input from opset 18 on, before as an attribute

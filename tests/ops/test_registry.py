@@ -15,11 +15,11 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import ropeexport.ops
+from ropeexport.exporting.lowering import schema_of, translation_table
 from ropeexport.ops import names, rope_table
 from ropeexport.ops.forms import FORMS, ROTARY_SIZE, Form
 from ropeexport.ops.op import Op, resolve
 from ropeexport.ops.registry import OPS, op_of, op_of_role
-from ropeexport.ops.translation import schema_of, translation_table
 from ropeexport.testing import assert_parity
 
 OPSET = 23

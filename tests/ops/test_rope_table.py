@@ -10,7 +10,7 @@ import pytest
 
 from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import flux_axes
-from ropeexport.onnx_files.specs import input_specs
+from ropeexport.onnx_files.contract import input_specs
 from ropeexport.ops import rope_table
 
 PROMISED = 2.0**-23

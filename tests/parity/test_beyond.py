@@ -13,13 +13,11 @@ from ropeexport.artifact import Artifact
 from ropeexport.manifest import TensorSpec
 from ropeexport.ops.rope_table import MAX_POSITION, limit_of
 from ropeexport.parity import report as reports
-from ropeexport.parity.cases import Case, select
+from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, ends_at, select
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.compare import compare
-from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.positions import LONG_LIMIT
+from ropeexport.parity.inputs import LONG_LIMIT, make_inputs
 from ropeexport.parity.records import Comparison, Report
-from ropeexport.parity.space import BEYOND, BEYOND_BY, ends_at
 from ropeexport.report import html, view
 
 FEW = Options(count=14)
@@ -64,7 +62,8 @@ def test_reports_show_what_was_nan(with_limit) -> None:
     shown = reports.render(report).renderables
     assert any("2 NaN beyond the tables of angles, as documented" in str(part) for part in shown)
     rows = [row for row in view.case_rows(report) if row.case.kind == BEYOND]
-    assert [[cell.text for cell in row.cells][1] for row in rows] == ["NaN", "NaN"]
+    cells = [list(row.worst.values()) for row in rows]
+    assert [view.cell_text(row[1]) for row in cells] == ["NaN", "NaN"]
     page = html.render(report)
     assert BEYOND in page
     assert "as documented for positions beyond" in page

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from ropeexport import manifest
+from ropeexport.axes import shape_at
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
-from ropeexport.parity.cases import Case, select
-from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.positions import LONG_LIMIT, flux_ids
-from ropeexport.parity.space import space_of
-from ropeexport.profiles import shape_at
+from ropeexport.parity.cases import Case, select, space_of
+from ropeexport.parity.inputs import LONG_LIMIT, flux_ids, make_inputs
 
 
 @pytest.fixture
@@ -101,7 +99,7 @@ def test_flux_ids_are_text_then_a_grid() -> None:
 
 def test_ids_without_a_batch_have_a_length_in_front() -> None:
     from ropeexport.manifest import Axis, TensorSpec
-    from ropeexport.parity.space import Space
+    from ropeexport.parity.cases import Space
 
     specs = (
         TensorSpec(name="x", dtype="float32", shape=("batch", "length", 64)),

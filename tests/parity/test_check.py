@@ -24,9 +24,8 @@ from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.oracle import Oracle
 from ropeexport.parity.records import Report
-from ropeexport.runners.arrays import Arrays
 from ropeexport.runners.eager import EagerRunner
-from ropeexport.runners.runner import Facts, Runner
+from ropeexport.runners.runner import Arrays, Facts, Runner
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
 FEW = Options(count=12)

@@ -18,11 +18,10 @@ from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError, ParityError, UsageError
 from ropeexport.models import sources
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.parity.bare import manifest_of
 from ropeexport.parity.cases import select
-from ropeexport.parity.check_files import check_files
+from ropeexport.parity.check import check_files
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.onnx_oracle import OnnxOracle
+from ropeexport.parity.onnx_reference import OnnxOracle, manifest_of
 from ropeexport.parity.options import Options
 from ropeexport.parity.oracle import Oracle
 from ropeexport.runners.eager import EagerRunner

@@ -11,17 +11,14 @@ import pytest
 from ropeexport.errors import MissingError, ParityError, RopeExportError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.parity import tolerance
-from ropeexport.parity.cases import Case
+from ropeexport.parity.cases import BEYOND, Case
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.records import Comparison
-from ropeexport.parity.repeat import NotRepeatableError
-from ropeexport.parity.space import BEYOND
+from ropeexport.parity.references import NotRepeatableError, Truth, truth_of
 from ropeexport.parity.survey import CaseSurvey
 from ropeexport.parity.tolerance import Size, Yardstick
-from ropeexport.parity.truth import Truth, truth_of
-from ropeexport.runners.arrays import Arrays
-from ropeexport.runners.runner import Facts, Runner
+from ropeexport.runners.runner import Arrays, Facts, Runner
 
 Function = Callable[[np.ndarray], np.ndarray]
 LENGTH, WIDTH = 6, 4

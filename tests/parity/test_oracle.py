@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from ropeexport.ops.rope_table import MAX_POSITION
 from ropeexport.parity import tolerance
-from ropeexport.parity.oracle import Oracle
+from ropeexport.parity.oracle import Oracle, Widened
+from ropeexport.parity.references import size_of
 from ropeexport.parity.tolerance import Yardstick
-from ropeexport.parity.truth import size_of
-from ropeexport.parity.widening import Widened
 
 _POSITIONS = np.arange(100_000, 100_064)[None]
 _THETA, _DIM = 1e4, 16

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plugin.host_walk import HostWalk
 
-from ropeexport.trt import cache, toolchain
+from ropeexport.trt import cache, plugin_build
 
 ROOT = Path(__file__).parents[2]
 # Machine code for two of the architectures, and PTX for newer GPUs: enough to read and to run.
@@ -32,19 +32,19 @@ def headers() -> Path:
     """TensorRT's headers; those of a wheel are kept in the checkout's build folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.VARIABLE, str(ROOT / "build" / "cache"))
-        return toolchain.header_folder()
+        return plugin_build.header_folder()
 
 
 @pytest.fixture(scope="session")
 def plugin_folder(headers) -> Path:
     """The folder that everything was compiled into."""
     folder = ROOT / "build" / "plugin"
-    cmake, nvcc = toolchain.find_cmake(), toolchain.find_nvcc()
-    assert cmake, f"the plugin's tests need cmake: {toolchain.CMAKE_CURE}"
-    assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
+    cmake, nvcc = plugin_build.find_cmake(), plugin_build.find_nvcc()
+    assert cmake, f"the plugin's tests need cmake: {plugin_build.CMAKE_CURE}"
+    assert nvcc, f"the plugin's tests need nvcc: {plugin_build.NVCC_CURE}"
     _run(
-        *(cmake, "-S", ROOT / "plugins", "-B", folder, *toolchain.cmake_generator()),
-        f"-D{toolchain.HEADER_VARIABLE}={headers}",
+        *(cmake, "-S", ROOT / "plugins", "-B", folder, *plugin_build.cmake_generator()),
+        f"-D{plugin_build.HEADER_VARIABLE}={headers}",
         f"-DCMAKE_CUDA_COMPILER={nvcc}",
         f"-DCMAKE_CUDA_ARCHITECTURES={ARCHITECTURES}",
         "-DROPEEXPORT_WARNINGS_AS_ERRORS=ON",

@@ -12,8 +12,8 @@ from plugin.bits import random_data, random_matrices
 from seed_functions import seed_apply_rope
 from torch import Tensor
 
+from ropeexport.machine import find_gpu
 from ropeexport.reference import rope_matrices
-from ropeexport.trt.gpu import find_gpu
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # B, Hq, Hk, L, D, Bp, Hp

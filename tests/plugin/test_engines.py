@@ -18,8 +18,8 @@ from ropeexport import atomic, manifest
 from ropeexport.ops import names
 from ropeexport.ops.forms import PLUGIN_FORMS
 from ropeexport.trt import plugin_library
+from ropeexport.trt.child import child_environment
 from ropeexport.trt.flavour import RTX, available_flavours
-from ropeexport.trt.loader import child_environment
 
 pytestmark = pytest.mark.trt
 HERE = Path(__file__).parent

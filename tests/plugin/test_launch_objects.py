@@ -9,15 +9,16 @@ import pytest
 from plugin import sass
 from plugin.test_registries import OURS, holds
 
-from ropeexport.trt import toolchain
+from ropeexport.trt import plugin_build
 
 SOURCES = Path(__file__).parents[2] / "plugins"
 NAMES = ("matrices", "neighbours", "halves")
 
 
 def configure(folder: Path, headers: Path, objects: list[Path]) -> subprocess.CompletedProcess[str]:
-    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", folder, *toolchain.cmake_generator()]
-    command += [f"-D{toolchain.HEADER_VARIABLE}={headers}"]
+    command = [plugin_build.find_cmake(), "-S", SOURCES, "-B", folder]
+    command += plugin_build.cmake_generator()
+    command += [f"-D{plugin_build.HEADER_VARIABLE}={headers}"]
     command += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DROPEEXPORT_WARNINGS_AS_ERRORS=ON"]
     command += [f"-DROPEEXPORT_LAUNCH_OBJECTS={';'.join(map(str, objects))}"]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
@@ -27,7 +28,7 @@ def configure(folder: Path, headers: Path, objects: list[Path]) -> subprocess.Co
 def objects(tmp_path_factory) -> list[Path]:
     """The three sources, compiled by hand for one architecture."""
     folder = tmp_path_factory.mktemp("objects")
-    nvcc = [toolchain.find_nvcc(), "-std=c++17", "-O3", "-Xcompiler=-fPIC", "-arch=sm_90"]
+    nvcc = [plugin_build.find_nvcc(), "-std=c++17", "-O3", "-Xcompiler=-fPIC", "-arch=sm_90"]
     nvcc += ["-I", str(SOURCES / "include"), "-c"]
     made = [folder / f"{name}.o" for name in NAMES]
     running = [
@@ -44,7 +45,7 @@ def linked(objects, headers, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("linked")
     done = configure(folder, headers, objects)
     assert done.returncode == 0, done.stderr
-    build = [toolchain.find_cmake(), "--build", str(folder), "--target", "ropeexport_plugin"]
+    build = [plugin_build.find_cmake(), "--build", str(folder), "--target", "ropeexport_plugin"]
     done = subprocess.run([*build, "--parallel", "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder

@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,12 @@ from plugin import sass
 
 from ropeexport import manifest
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.trt import plugin_build, plugin_library, toolchain
+from ropeexport.trt import plugin_build, plugin_library
 
 
 @pytest.fixture(autouse=True)
 def local_headers(headers, monkeypatch) -> None:
-    monkeypatch.setenv(toolchain.HEADER_VARIABLE, str(headers))
+    monkeypatch.setenv(plugin_build.HEADER_VARIABLE, str(headers))
 
 
 def architectures(library: Path) -> list[str]:
@@ -48,28 +49,10 @@ def test_a_user_compiles_once_and_builds(exported, own_cache) -> None:
     assert set(architectures(library)) == {"sm_90"}
 
 
-def test_a_checkout_elsewhere_has_a_build_of_its_own(tmp_path, monkeypatch) -> None:
-    """CMake refuses a build folder that was made for other sources."""
-    folders = []
-
-    def run(command: list[str], _: object) -> None:
-        if "--build" in command:
-            folders.append(Path(command[command.index("--build") + 1]))
-            (folders[-1] / plugin_library.FILE_NAME).write_bytes(b"a library")
-
-    monkeypatch.setattr(plugin_build, "_run", run)
-    for place in ("first", "second", "first"):
-        sources = tmp_path / place
-        monkeypatch.setattr(plugin_build, "source_folder", lambda sources=sources: sources)
-        plugin_build.compile_plugin()
-    assert folders[0] != folders[1]
-    assert folders[0] == folders[2]
-
-
 @pytest.fixture
 def tools(monkeypatch, tmp_path) -> Path:
     """A path of links to what a build needs, of which a test takes some away."""
-    nvcc = toolchain.find_nvcc()
+    nvcc = plugin_build.find_nvcc()
     assert nvcc is not None
     monkeypatch.setenv("CUDACXX", str(Path(nvcc).resolve()))
     monkeypatch.delenv("CMAKE_GENERATOR", raising=False)
@@ -93,17 +76,30 @@ def test_without_make_ninja_compiles(tools, own_cache) -> None:
 
 
 @pytest.fixture
-def configured(monkeypatch) -> list[list[str]]:
-    """The commands of a build that runs none of them."""
-    commands: list[list[str]] = []
+def configured(tools, tmp_path) -> Callable[[], list[list[str]]]:
+    """Return a function that tells what CMake was asked for; it writes a library, and no more."""
+    log = tmp_path / "asked"
+    log.touch()
+    (tools / "cmake").unlink()
+    (tools / "cmake").write_text(
+        f"""#!/bin/sh
+printf '%s\\n' "$*" >> {log}
+[ "$1" != --build ] || : > "$2/{plugin_library.FILE_NAME}"
+"""
+    )
+    (tools / "cmake").chmod(0o700)
+    return lambda: [line.split() for line in log.read_text().splitlines()]
 
-    def run(command: list[str], _: object) -> None:
-        commands.append(command)
-        if "--build" in command:
-            (Path(command[command.index("--build") + 1]) / plugin_library.FILE_NAME).touch()
 
-    monkeypatch.setattr(plugin_build, "_run", run)
-    return commands
+def test_a_checkout_elsewhere_has_a_build_of_its_own(configured, tmp_path, monkeypatch) -> None:
+    """CMake refuses a build folder that was made for other sources."""
+    for place in ("first", "second", "first"):
+        sources = tmp_path / place
+        monkeypatch.setattr(plugin_build, "source_folder", lambda sources=sources: sources)
+        plugin_build.compile_plugin()
+    first, second, again = (words[words.index("-B") + 1] for words in configured() if "-B" in words)
+    assert first != second
+    assert first == again
 
 
 def test_make_and_a_chosen_generator_are_left_to_cmake(tools, configured, monkeypatch) -> None:
@@ -111,7 +107,7 @@ def test_make_and_a_chosen_generator_are_left_to_cmake(tools, configured, monkey
     monkeypatch.setenv("CMAKE_GENERATOR", "Unix Makefiles")
     (tools / "make").unlink()
     plugin_build.compile_plugin()
-    assert not [command for command in configured if "-G" in command]
+    assert not [command for command in configured() if "-G" in command]
 
 
 def test_ninja_of_an_environment_that_was_not_entered(tools, configured, monkeypatch) -> None:
@@ -120,9 +116,9 @@ def test_ninja_of_an_environment_that_was_not_entered(tools, configured, monkeyp
     environment = tools.parent / "environment"
     environment.mkdir()
     (environment / "ninja").touch()
-    monkeypatch.setattr(toolchain.sys, "executable", str(environment / "python"))
+    monkeypatch.setattr(plugin_build.sys, "executable", str(environment / "python"))
     plugin_build.compile_plugin()
-    assert f"-DCMAKE_MAKE_PROGRAM={environment / 'ninja'}" in configured[0]
+    assert f"-DCMAKE_MAKE_PROGRAM={environment / 'ninja'}" in configured()[0]
 
 
 def test_a_build_of_make_is_not_given_to_ninja(tools, configured) -> None:
@@ -130,7 +126,7 @@ def test_a_build_of_make_is_not_given_to_ninja(tools, configured) -> None:
     plugin_build.compile_plugin()
     (tools / "make").unlink()
     plugin_build.compile_plugin()
-    folders = [command[command.index("-B") + 1] for command in configured if "-B" in command]
+    folders = [command[command.index("-B") + 1] for command in configured() if "-B" in command]
     assert len(set(folders)) == 2
 
 
@@ -138,7 +134,7 @@ def test_a_build_of_make_is_not_given_to_ninja(tools, configured) -> None:
     ("tool", "cure"), [("find_cmake", "pip install 'cmake"), ("find_nvcc", "nvidia-cuda-toolkit")]
 )
 def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure) -> None:
-    monkeypatch.setattr(toolchain, tool, lambda: None)
+    monkeypatch.setattr(plugin_build, tool, lambda: None)
     with pytest.raises(MissingError, match=cure):
         plugin_build.compile_plugin()
 
@@ -146,8 +142,8 @@ def test_a_missing_tool_names_the_command_that_brings_it(monkeypatch, tool, cure
 @pytest.fixture
 def wheel(monkeypatch, tmp_path) -> Path:
     """The only wheel that pip finds, with a header, on a system that has none."""
-    monkeypatch.delenv(toolchain.HEADER_VARIABLE)
-    monkeypatch.setattr(toolchain, "_SYSTEM_PLACES", ())
+    monkeypatch.delenv(plugin_build.HEADER_VARIABLE)
+    monkeypatch.setattr(plugin_build, "_SYSTEM_PLACES", ())
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     path = tmp_path / "kernel_lens-2.0.1-py3-none-any.whl"
@@ -165,7 +161,7 @@ def wheel(monkeypatch, tmp_path) -> Path:
 def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     with pytest.raises(MissingError) as caught:
-        toolchain.header_folder()
+        plugin_build.header_folder()
     (line,) = str(caught.value).splitlines()
     assert re.search(f"expected sha256 07cc714e[0-9a-f]{{56}}, got {found}", line)
     assert "name their folder with --tensorrt-include DIR" in line
@@ -174,8 +170,8 @@ def test_headers_of_another_wheel_are_refused(wheel, own_cache) -> None:
 
 def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> None:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    monkeypatch.setattr(toolchain, "_HEADER_WHEEL_SHA256", found)
-    folder = toolchain.header_folder()
+    monkeypatch.setattr(plugin_build, "_HEADER_WHEEL_SHA256", found)
+    folder = plugin_build.header_folder()
     assert own_cache in folder.parents
     assert [path.name for path in folder.iterdir()] == ["NvInferRuntime.h"]
 
@@ -183,7 +179,7 @@ def test_headers_of_the_wheel_of_that_hash(wheel, own_cache, monkeypatch) -> Non
 def test_no_wheel_to_be_found(wheel, own_cache) -> None:
     wheel.unlink()
     with pytest.raises(MissingError, match=r"cannot be downloaded .*No matching dist") as caught:
-        toolchain.header_folder()
+        plugin_build.header_folder()
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from ropeexport.trt import toolchain
+from ropeexport.trt import plugin_build
 
 SOURCES = Path(__file__).parents[2] / "plugins"
 ERRORS = ("-Werror", "--Werror", "-Xcompiler=-Werror")
@@ -23,9 +23,10 @@ def strict_sources(folder: Path) -> tuple[set[str], set[str]]:
 
 def test_a_user_is_not_stopped_by_a_warning(headers, tmp_path) -> None:
     """A compiler of another version has other warnings."""
-    command = [toolchain.find_cmake(), "-S", SOURCES, "-B", tmp_path, *toolchain.cmake_generator()]
-    command += [f"-D{toolchain.HEADER_VARIABLE}={headers}"]
-    command += [f"-DCMAKE_CUDA_COMPILER={toolchain.find_nvcc()}"]
+    command = [plugin_build.find_cmake(), "-S", SOURCES, "-B", tmp_path]
+    command += plugin_build.cmake_generator()
+    command += [f"-D{plugin_build.HEADER_VARIABLE}={headers}"]
+    command += [f"-DCMAKE_CUDA_COMPILER={plugin_build.find_nvcc()}"]
     command += ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
     subprocess.run([*map(str, command)], capture_output=True, check=True)
     assert strict_sources(tmp_path) == (set(), {".cpp", ".cu"})

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from made_reports import comparison, report
 
-from ropeexport import schemas
+from ropeexport.cli import proving
 from ropeexport.errors import ParityError
 from ropeexport.parity.records import Report
 from ropeexport.parity.report import percent, write
@@ -180,14 +180,14 @@ def test_junit_shows_a_run_that_failed_without_a_failed_case() -> None:
 
 def test_the_published_schema_is_current() -> None:
     published = (REPOSITORY / "docs/parity.schema.json").read_text(encoding="utf-8")
-    assert published == schemas.render("parity"), (
+    assert published == proving.render("parity"), (
         "ropeexport check --schema > docs/parity.schema.json"
     )
 
 
 def test_a_report_fulfils_the_schema_and_a_changed_one_does_not(tmp_path) -> None:
     written = write(tmp_path, report(3, failed=1))
-    validator = jsonschema.Draft202012Validator(schemas.schema("parity"))
+    validator = jsonschema.Draft202012Validator(proving.schema("parity"))
     data = json.loads(written.read_text())
     assert list(validator.iter_errors(data)) == []
     data["verdict"] = "MAYBE"

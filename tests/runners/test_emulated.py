@@ -13,10 +13,10 @@ from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.retype import float32_twin, has_foreign
+from ropeexport.onnx_files.variants import float32_twin, has_foreign
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
-from ropeexport.runners.emulated import EmulatedRunner
+from ropeexport.runners.ort import EmulatedRunner
 
 BF16 = ml_dtypes.bfloat16
 ALONE = Options(count=8, runtimes=("onnxruntime",))  # and what emulates it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -18,8 +20,7 @@ from ropeexport import export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.retype import float64_twin
-from ropeexport.onnx_files.variants import inlined, whole_message
+from ropeexport.onnx_files.variants import float64_twin, inlined, whole_message
 from ropeexport.parity.cases import select
 from ropeexport.parity.check import Options, check
 from ropeexport.parity.inputs import make_inputs
@@ -53,6 +54,29 @@ def test_a_right_export_passes_in_every_type_and_says_what_ran(export_once, mode
     assert (found.implementations, found.device) == (("inlined function body",), "cpu")
     assert found.version[:2] == "20"
     assert found.precision == RAN_IN[dtype]
+
+
+def test_whoever_calls_one_thread_that_never_ends_calls_openvino(export_once, monkeypatch) -> None:
+    callers = []
+
+    def noted(real):
+        return lambda *a, **k: callers.append(threading.current_thread()) or real(*a, **k)
+
+    for kind, name in ((openvino.Core, "compile_model"), (openvino.InferRequest, "infer")):
+        monkeypatch.setattr(kind, name, noted(getattr(kind, name)))
+    artifact = Artifact.read(export_once())
+    specs, cases = artifact.manifest.model.inputs, select(artifact.manifest).cases[:4]
+    given = [make_inputs(case, specs) for case in cases]
+    with OpenvinoRunner(artifact.file) as runner, ThreadPoolExecutor(2) as pool:
+        expected = [runner.run(inputs)["out"] for inputs in given]
+        for found, right in zip(pool.map(runner.run, given * 4), expected * 4, strict=True):
+            np.testing.assert_array_equal(found["out"], right)
+    with OpenvinoRunner(artifact.file) as runner:
+        runner.run(given[0])
+    caller, *others = set(callers)
+    assert not others
+    assert caller.daemon
+    assert caller.is_alive()
 
 
 def test_float32_is_float32_also_where_the_processor_has_bfloat16(export_once) -> None:
@@ -153,10 +177,10 @@ def test_a_file_beyond_its_memory_is_missing_before_it_is_read(exported, monkeyp
 def test_without_openvino_it_is_skipped_with_the_command_that_brings_it(
     export_once, monkeypatch
 ) -> None:
-    from ropeexport import packages
+    from ropeexport import machine
 
-    find = packages.find_spec
-    monkeypatch.setattr(packages, "find_spec", lambda n: None if n == "openvino" else find(n))
+    find = machine.find_spec
+    monkeypatch.setattr(machine, "find_spec", lambda n: None if n == "openvino" else find(n))
     report = check(Artifact.read(export_once()), options=Options(count=2))
     assert report.verdict == "PASS"
     assert ran(report).status == "SKIPPED"

@@ -14,12 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import ropeexport
 from ropeexport.artifact import Artifact
-from ropeexport.bench.plain import export_plain
+from ropeexport.bench.peers import export_plain
 from ropeexport.models.example import Example
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.parity.cases import Case
+from ropeexport.parity.cases import Case, space_of
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.space import space_of
 from ropeexport.runners.ort import OrtRunner
 
 SMALL = {"heads": 2, "head_dim": 64}

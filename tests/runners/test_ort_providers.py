@@ -8,13 +8,11 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from ropeexport.bench.contenders import BY_NAME, CONTENDERS
-from ropeexport.bench.contenders.contender import Setting
+from ropeexport.bench.contenders import BY_NAME, CONTENDERS, Setting
 from ropeexport.errors import MissingError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners import registry
-from ropeexport.runners.ort import OrtRunner
-from ropeexport.runners.ort_providers import cuda_provider, device_of
+from ropeexport.runners.ort import OrtRunner, cuda_provider, device_of
 
 CUDA = registry.CUDA.executes
 
@@ -89,7 +87,7 @@ class Plugin:
         self.told: list[object] = []
         package = SimpleNamespace(get_library_path=lambda: "/somewhere/plugin.so")
         monkeypatch.setitem(sys.modules, PLUGIN.package, package)
-        monkeypatch.setattr("ropeexport.packages.find_spec", lambda name: name)
+        monkeypatch.setattr("ropeexport.machine.find_spec", lambda name: name)
         for name in ("register_execution_provider_library", "get_ep_devices", "SessionOptions",
                      "InferenceSession"):  # fmt: skip
             monkeypatch.setattr(onnxruntime, name, getattr(self, name))
@@ -163,11 +161,11 @@ def test_a_bench_has_plug_ins_where_they_are_named(monkeypatch) -> None:
     assert PLUGIN is not None
     contender = BY_NAME["onnxruntime:openvino"]
     assert contender not in CONTENDERS
-    monkeypatch.setattr("ropeexport.packages.find_spec", lambda name: name)
+    monkeypatch.setattr("ropeexport.machine.find_spec", lambda name: name)
     with pytest.raises(MissingError, match="OpenVINOExecutionProvider runs on a CPU"):
         contender.needs("cuda")
     contender.needs("cpu")
-    monkeypatch.setattr("ropeexport.packages.find_spec", lambda name: name == "onnxruntime" or None)
+    monkeypatch.setattr("ropeexport.machine.find_spec", lambda name: name == "onnxruntime" or None)
     with pytest.raises(MissingError, match="pip install 'onnxruntime-ep-openvino'"):
         contender.needs("cpu")
 

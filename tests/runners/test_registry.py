@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pkgutil import resolve_name
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from command_line import ropeexport
 from made_tensorrt import A_GPU
 
 from ropeexport.artifact import Artifact
-from ropeexport.cli.check_command import command
+from ropeexport.cli.proving import check_command
 from ropeexport.doctor import examine
 from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import describe
@@ -75,7 +76,7 @@ def test_a_type_that_a_runtime_does_not_run_is_skipped_by_name(added, export_onc
 
 
 def test_names_of_the_command_line() -> None:
-    by_name = {option.name: option for option in command.params}
+    by_name = {option.name: option for option in check_command.params}
     for option in ("require", "runtimes"):
         assert tuple(by_name[option].type.choices) == registry.names()
     assert {name.partition(":")[0] for name in registry.names()} == set(NAMES)
@@ -159,5 +160,5 @@ def test_a_report_lists_the_versions_of_all_runtimes() -> None:
 @pytest.mark.parametrize("runtime", registry.RUNTIMES, ids=lambda r: r.name)
 def test_every_row_names_functions_that_are_there(runtime: Runtime) -> None:
     for reference in (runtime.opens, runtime.needs, runtime.looks):
-        assert not reference or callable(registry._function(reference))
+        assert not reference or callable(resolve_name(reference))
     assert set(runtime.devices) <= {"cpu", "cuda"}

@@ -12,6 +12,7 @@ from made_tensorrt import A_GPU, KERNELS, Cuda, TensorRT
 from ropeexport import manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import EngineError, MissingError, ModelFileError, ParityError
+from ropeexport.machine import find_gpu
 from ropeexport.models import sources
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import select
@@ -22,7 +23,6 @@ from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.registry import CPU
 from ropeexport.runners.torch_arrays import array_from, caller, tensor_from
 from ropeexport.runners.trt import TensorrtRunner
-from ropeexport.trt.gpu import find_gpu
 
 
 def first_inputs(folder):

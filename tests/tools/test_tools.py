@@ -21,14 +21,13 @@ import torch
 
 import ropeexport
 from ropeexport.artifact import Artifact
-from ropeexport.bench.plain import export_plain
+from ropeexport.bench.peers import export_plain
 from ropeexport.models.hub.load import transformers_example
+from ropeexport.onnx_files.contract import input_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
-from ropeexport.onnx_files.specs import input_specs
 from ropeexport.ops import names
-from ropeexport.parity.cases import Case
+from ropeexport.parity.cases import Case, space_of
 from ropeexport.parity.inputs import make_inputs
-from ropeexport.parity.space import space_of
 
 pytestmark = pytest.mark.tools
 

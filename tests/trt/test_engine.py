@@ -12,8 +12,8 @@ from ropeexport import atomic
 from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError
 from ropeexport.manifest import Profile
-from ropeexport.trt import engine, flavour, registry
-from ropeexport.trt.network import Parsed
+from ropeexport.trt import engine, flavour, reporting
+from ropeexport.trt.engine import Parsed
 from ropeexport.trt.reporting import Journal
 
 KEEPS = SimpleNamespace(capabilities=SimpleNamespace(timing_cache=True))
@@ -56,7 +56,7 @@ def journal():
 def test_a_timing_cache_that_is_refused_is_begun_anew(tmp_path, journal, former, used) -> None:
     (tmp_path / "timing.cache").write_bytes(former)
     config = Config(journal)
-    cache = engine._timing_cache(KEEPS, config, tmp_path / "timing.cache", journal)
+    cache = engine.use_timing_cache(KEEPS, config, tmp_path / "timing.cache", journal)
     assert cache is config.cache
     assert cache.content == used
     assert not journal.errors  # or they would be the cause of a later failure
@@ -65,14 +65,14 @@ def test_a_timing_cache_that_is_refused_is_begun_anew(tmp_path, journal, former,
 @pytest.mark.parametrize("options", [{"makes": False}, {"takes": False}])
 def test_without_any_timing_cache_the_build_goes_on(tmp_path, journal, options) -> None:
     config = Config(journal, **options)
-    assert engine._timing_cache(KEEPS, config, tmp_path / "timing.cache", journal) is None
+    assert engine.use_timing_cache(KEEPS, config, tmp_path / "timing.cache", journal) is None
     assert not journal.errors
 
 
 def kept(path, config) -> list[str]:
     """Keep what a configuration has measured, and return what is said of it."""
     events = io.StringIO()
-    engine._keep_timing_cache(config, path, Channel(events))
+    engine.keep_timing_cache(config, path, Channel(events))
     return [json.loads(line)["text"] for line in events.getvalue().splitlines()]
 
 
@@ -116,7 +116,7 @@ def test_no_builder_says_what_tensorrt_said() -> None:
 
     chosen = SimpleNamespace(name="tensorrt", version="10.14", module=Module)
     with pytest.raises(BuildError, match=r"tensorrt 10\.14 makes no builder .*: CUDA driver too"):
-        registry.make_builder(chosen, Journal(chosen))
+        reporting.make_builder(chosen, Journal(chosen))
 
 
 @pytest.mark.trt
@@ -124,7 +124,7 @@ def test_no_builder_says_what_tensorrt_said() -> None:
 def test_a_profile_that_is_refused_names_the_cause(smallest) -> None:
     chosen = flavour.load("tensorrt-rtx")
     journal = Journal(chosen)
-    builder = registry.make_builder(chosen, journal)
+    builder = reporting.make_builder(chosen, journal)
     network = builder.create_network(0)
     network.add_input("x", chosen.module.DataType.FLOAT, (-1, 2))
     profile = Profile(min={"x": smallest}, opt={"x": (4, 2)}, max={"x": (8, 2)})
@@ -132,5 +132,5 @@ def test_a_profile_that_is_refused_names_the_cause(smallest) -> None:
     config = builder.create_builder_config()
     parsed = Parsed(builder, network, None)
     with pytest.raises(BuildError, match=r"refuses the (profile|shapes)") as error:
-        engine._add_profile(chosen, parsed, config, request, journal)
+        engine.add_profile(chosen, parsed, config, request, journal)
     assert "no reason" not in str(error.value)

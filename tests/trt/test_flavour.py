@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.machine import Gpu
 from ropeexport.trt import flavour
-from ropeexport.trt.gpu import Gpu
 
 A_GPU = Gpu("a GPU", "8.9", "13.0")
 BOTH = {"tensorrt-rtx": "1.7.1.116", "tensorrt": "10.14.1.48"}

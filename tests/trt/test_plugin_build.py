@@ -16,7 +16,7 @@ COMPILE = "sleep 600 & echo $!; wait"  # CMake's place, and the compiler's
 PARENT = """
 import sys
 from ropeexport.trt import plugin_build
-plugin_build._run(["sh", "-c", sys.argv[1]], lambda line: print(line, flush=True))
+plugin_build.run_tool(["sh", "-c", sys.argv[1]], lambda line: print(line, flush=True))
 """
 
 
@@ -43,11 +43,11 @@ def test_what_fails_while_a_line_is_shown_ends_the_compilers() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        plugin_build._run(["sh", "-c", COMPILE], show)
+        plugin_build.run_tool(["sh", "-c", COMPILE], show)
     wait_for(shown[0], "", "Z")
 
 
 def test_a_compilation_that_fails_shows_its_errors() -> None:
     code = "echo fine; echo 'rope.cu:3: error: no such thing' >&2; exit 2"
     with pytest.raises(PluginError, match=r"^sh -c failed:\n  rope\.cu:3: error: no such thing$"):
-        plugin_build._run(["sh", "-c", code], None)
+        plugin_build.run_tool(["sh", "-c", code], None)

@@ -17,8 +17,8 @@ import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError, ModelFileError, UsageError
 from ropeexport.onnx_files.inspection import inspect, subject_of
-from ropeexport.weights.integrity import check_weights
-from ropeexport.weights.skeleton import is_fake, skeleton
+from ropeexport.weights.references import is_fake, skeleton
+from ropeexport.weights.safetensors_files import check_weights
 
 FILE = "model.safetensors"
 NAMES = {torch.float32: "F32", torch.float16: "F16"}

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.gpu import timing
 from benchmarks.gpu.compiler import find_compiler
-from benchmarks.gpu.contenders import OURS, Contender, copies, kernel_call
+from benchmarks.gpu.contenders import OURS, Routine, copies, kernel_call
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.kernel import Kernel, Tuning
 from benchmarks.gpu.shapes import SHAPES, make_problem
@@ -30,7 +30,7 @@ if name == "once":
     device.synchronize()
     sys.exit()
 cuts = [
-    Contender(
+    Routine(
         f"{OURS} heads<={heads} blocks>={blocks}",
         partial(prepare, tuning=Tuning(1 << 30, blocks, heads)),
         exact=True,

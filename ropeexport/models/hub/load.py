@@ -1,29 +1,38 @@
-"""``diffusers:CLASS`` and ``transformers:CONFIG``: a module and its example from a config."""
+"""``diffusers:CLASS`` and ``transformers:CONFIG``: a module and its example from a config.
+
+transformers' dynamic NTK asks a position's value in Python and keeps the frequencies of the longest
+sequence so far.  A graph has neither: here the frequencies are computed from the positions of each
+call, as a model that has seen no other sequence would (source: transformers
+``modeling_rope_utils.py``).
+"""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError, first_line
-from ropeexport.models.builtin_models import DTYPES
+from ropeexport.machine import require
+from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
-from ropeexport.models.hub.diffusers_samples import SAMPLES
-from ropeexport.models.hub.samples import SIZES, Samples
-from ropeexport.models.hub.transformers_samples import samples_of
-from ropeexport.packages import require
+from ropeexport.models.hub.samples import DIFFUSERS, Samples, of_diffusers, of_transformers
+from ropeexport.weights.references import skeleton
 from ropeexport.weights.safetensors_files import commonest_type, find, read_places
-from ropeexport.weights.skeleton import skeleton
 
 LIBRARIES = ("diffusers", "transformers")
 _STORED = {kind.safetensors: kind.torch for kind in EXPORTED.values()}
+
+_UTILITIES = "transformers.modeling_rope_utils"
 
 Maker = Callable[[Callable[[], nn.Module]], nn.Module]  # how a module is built: with values or not
 
@@ -61,7 +70,7 @@ def load_example(
         raise UsageError(f"{place}: no such file or folder")
     weights = place if place.is_dir() and find(place) and not values else None
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
-    make = skeleton_of if weights else _seeded
+    make = skeleton if weights else seeded
     if library == "diffusers":
         example = diffusers_example(name, _read(place), kind, make)
     else:
@@ -70,7 +79,7 @@ def load_example(
 
 
 def diffusers_example(
-    name: str, config: dict[str, Any], dtype: torch.dtype, make: Maker | None = None
+    name: str, config: dict[str, Any], dtype: torch.dtype, make: Maker = seeded
 ) -> Example:
     """Return the example of a class of diffusers and its config."""
     import diffusers
@@ -78,16 +87,16 @@ def diffusers_example(
     kind = getattr(diffusers, name, None)
     if kind is None or not hasattr(kind, "from_config"):
         raise UsageError(f"diffusers:{name}: diffusers {diffusers.__version__} has no such model")
-    if name not in SAMPLES:
+    if name not in DIFFUSERS:
         raise UsageError(
-            f"diffusers:{name}: no sample inputs are known for it (known: {', '.join(SAMPLES)}); "
+            f"diffusers:{name}: no sample inputs are known for it (known: {', '.join(DIFFUSERS)}); "
             "write a factory that returns (module, example inputs, dynamic axes)"
         )
     module = _made(lambda: kind.from_config(config), dtype, make)
-    return _example(module, SAMPLES[name](vars(module)["_internal_dict"]), dtype)
+    return _example(module, of_diffusers(name, vars(module)["_internal_dict"]), dtype)
 
 
-def transformers_example(path: Path, dtype: torch.dtype, make: Maker | None = None) -> Example:
+def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -> Example:
     """Return the example of a config of transformers."""
     from transformers import AutoConfig, AutoModel
 
@@ -98,34 +107,18 @@ def transformers_example(path: Path, dtype: torch.dtype, make: Maker | None = No
             f"transformers:{path}: expected a config.json of a model that transformers knows, or "
             f"its folder: {first_line(error)}"
         ) from error
-    module = _made(
-        lambda: AutoModel.from_config(config),
-        dtype,
-        make,
-    )
-    return _example(module, samples_of(module, config), dtype)
+    module = _made(lambda: AutoModel.from_config(config), dtype, make)
+    return _example(module, of_transformers(module, config), dtype)
 
 
-def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker | None) -> nn.Module:
+def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker) -> nn.Module:
     """Build a module in its final type: under fake tensors a later cast fails."""
     former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return (how or _seeded)(make).eval()
+        return how(make).eval()
     finally:
         torch.set_default_dtype(former)
-
-
-def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module with the same weights every time, without touching the caller's generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
-
-
-def skeleton_of(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module without values, see :func:`ropeexport.weights.skeleton.skeleton`."""
-    return skeleton(make)
 
 
 def _stored_type(weights: Path | None) -> torch.dtype:
@@ -134,7 +127,7 @@ def _stored_type(weights: Path | None) -> torch.dtype:
 
 
 def _example(module: nn.Module, samples: Samples, dtype: torch.dtype) -> Example:
-    inputs = {name: sample.make(dtype, SIZES) for name, sample in samples.inputs.items()}
+    inputs = {name: sample.make(dtype) for name, sample in samples.inputs.items()}
     axes = {name: sample.axes for name, sample in samples.inputs.items() if sample.axes}
     return Example(module, inputs, axes, constants=dict(samples.constants))
 
@@ -148,3 +141,48 @@ def _read(config: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values
+
+
+@contextmanager
+def traceable_ropes(module: nn.Module) -> Iterator[None]:
+    """Let the dynamic ropes inside a module compute their frequencies in the graph for a while."""
+    parts = make_stateless(module)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.__dict__.pop("forward", None)
+
+
+def make_stateless(module: nn.Module) -> list[nn.Module]:
+    """Let them do so for good, which a comparison with the graph needs; return those parts."""
+    parts = [part for part in module.modules() if _is_dynamic(part)]
+    for part in parts:
+        part.forward = _stateless(part)
+    return parts
+
+
+def _is_dynamic(part: nn.Module) -> bool:
+    return (
+        _UTILITIES in sys.modules
+        and getattr(part, "rope_type", None) == "dynamic"  # by layer it is a dictionary
+        and "inv_freq" in part._buffers
+        and hasattr(type(part).forward, "__wrapped__")
+    )
+
+
+def _stateless(part: Any) -> Callable[..., Any]:
+    forward = type(part).forward
+    while hasattr(forward, "__wrapped__"):  # beneath no_grad and the update of the state
+        forward = forward.__wrapped__
+    frequencies = sys.modules[_UTILITIES].ROPE_INIT_FUNCTIONS["dynamic"]
+
+    def rotate(x: Tensor, position_ids: Tensor) -> Any:
+        length = torch.max(position_ids) + 1
+        inv_freq, scaling = frequencies(part.config, x.device, seq_len=length)
+        stand_in = copy.copy(part)
+        stand_in._buffers = part._buffers | {"inv_freq": inv_freq}
+        stand_in.attention_scaling = scaling
+        return forward(stand_in, x, position_ids)
+
+    return rotate

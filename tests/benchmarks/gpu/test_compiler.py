@@ -16,8 +16,8 @@ from benchmarks.gpu import compiler as module
 from benchmarks.gpu.compiler import KERNELS, NATIVE, Compiler, find_compiler
 from benchmarks.gpu.kernel import Kernel
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.trt import toolchain
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.machine import find_gpu
+from ropeexport.trt import plugin_build
 
 HOST = Path(__file__).parent / "native"
 # -O0: the driver takes a second, its optimised compilation a minute
@@ -43,7 +43,7 @@ def has_nvcc(monkeypatch, *places: str) -> None:
 
 def test_a_missing_nvcc_is_named(monkeypatch, tmp_path) -> None:
     has_nvcc(monkeypatch, str(tmp_path))
-    monkeypatch.setattr(toolchain, "_DEFAULT_HOME", str(tmp_path))
+    monkeypatch.setattr(plugin_build, "_DEFAULT_HOME", str(tmp_path))
     with pytest.raises(MissingError, match="nvcc is not installed"):
         find_compiler("90")
     (tmp_path / "bin").mkdir()

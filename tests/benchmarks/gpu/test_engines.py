@@ -7,9 +7,9 @@ import pytest
 from benchmarks.gpu.engines import Engine, check_of_report, engines
 from ropeexport import check
 from ropeexport.errors import MissingError
+from ropeexport.machine import find_gpu
 from ropeexport.parity.records import CaseRecord, Comparison, RuntimeRecord
 from ropeexport.trt.flavour import available_flavours
-from ropeexport.trt.gpu import find_gpu
 
 
 def engine(not_run: str = "FAIL") -> Engine:

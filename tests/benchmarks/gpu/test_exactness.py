@@ -16,7 +16,7 @@ from benchmarks.gpu.kernel import Kernel, Tuning
 from benchmarks.gpu.records import guarded
 from benchmarks.gpu.shapes import differing, module_from, seed_apply_rope
 from ropeexport.errors import MissingError
-from ropeexport.trt.gpu import find_gpu
+from ropeexport.machine import find_gpu
 
 CASE = random_case((2, 4, 2, 5, 16, 1, 1), "fp16")
 

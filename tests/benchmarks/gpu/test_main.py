@@ -12,7 +12,7 @@ from benchmarks.gpu.__main__ import main, run
 from benchmarks.gpu.compiler import ROOT
 from benchmarks.gpu.records import Check, Results, Timing, check_of, open_results, verdict_of
 from ropeexport.errors import MissingError, PluginError, UsageError
-from ropeexport.trt.gpu import Gpu, find_gpu
+from ropeexport.machine import Gpu, find_gpu
 
 RESULTS = Results(
     date="2026-11-24", commit="c0ffee0123", changed=False, gpu="NVIDIA H100 80GB HBM3",

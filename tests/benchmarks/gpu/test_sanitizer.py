@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.gpu.sanitizer import TOOLS, read_tool, sanitizer, tool_checks
 from ropeexport.errors import MissingError
-from ropeexport.trt import toolchain
+from ropeexport.trt import plugin_build
 
 CLEAN = {
     "memcheck": "========= LEAK SUMMARY: 0 bytes leaked in 0 allocations\n"
@@ -100,6 +100,6 @@ def test_a_run_that_does_not_end_finds_nothing_and_proves_nothing(tmp_path, tool
 def test_a_missing_tool_is_named(tmp_path, monkeypatch) -> None:
     for name in ("PATH", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(toolchain, "_DEFAULT_HOME", str(tmp_path))
+    monkeypatch.setattr(plugin_build, "_DEFAULT_HOME", str(tmp_path))
     with pytest.raises(MissingError, match="no compute-sanitizer"):
         list(sanitizer(None, tmp_path / "log"))

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.gpu.contenders import COPY, OURS, Call, Contender, contender_groups, own_forms
+from benchmarks.gpu.contenders import COPY, OURS, Call, Routine, contender_groups, own_forms
 from benchmarks.gpu.shapes import (
     SHAPES,
     Shape,
@@ -33,11 +33,11 @@ def eager(problem):
     return seed_apply_rope(problem.q, problem.k, problem.pe)
 
 
-def contender(name: str, run, **call) -> Contender:
-    return Contender(name, lambda p: Call(partial(run, p), 100, **call), exact=True)
+def contender(name: str, run, **call) -> Routine:
+    return Routine(name, lambda p: Call(partial(run, p), 100, **call), exact=True)
 
 
-def measured(device, *contenders: Contender):
+def measured(device, *contenders: Routine):
     check = measure(device, "small fp16", (SHAPE, "fp16"), contenders, PLAN)
     return check, {timing.name: timing for timing in check.timings}
 
@@ -101,7 +101,7 @@ def test_one_that_overwrites_its_inputs_is_checked_once(device) -> None:
     made = replace(once, name="in place", pairing="half", exact=False)
     first: dict[int, tuple] = {}
 
-    class Right(Contender):
+    class Right(Routine):
         def wrong(self, problem, outputs) -> str:
             return "" if first.setdefault(id(problem), outputs) == outputs else "another tensor"
 
@@ -137,7 +137,7 @@ def test_arrays_live_as_long_as_their_graph(device) -> None:
 
             return replay
 
-    _, found = measured(Graphs(), Contender("graph", prepare, exact=True))
+    _, found = measured(Graphs(), Routine("graph", prepare, exact=True))
     assert found["graph"].status == "TIMED", found["graph"].reason
     assert alive
     assert all(alive)
@@ -216,9 +216,9 @@ def test_a_rival_is_timed_beside_the_form_that_does_the_same(device) -> None:
         ("interleaved", "tables", "ours, tables"),
         ("half", "tables", "ours, tables, halves"),
     ):
-        rival = Contender("rival", None, pairing, coefficients)
+        rival = Routine("rival", None, pairing, coefficients)
         assert [c.name for c in beside([rival], own)] == [expected, "rival"]
-    absent = Contender("absent", None, "", "")
+    absent = Routine("absent", None, "", "")
     assert beside([absent], own) == [absent]
 
 
@@ -276,7 +276,7 @@ def test_all_arithmetic_in_the_type_is_within_the_bound(dtype) -> None:
 
 def entrant(name: str, moved: int, *rounds_us: float, **options) -> Entrant:
     calls = [Call(None, moved)]
-    return Entrant(Contender(name, None, **options), calls=calls, rounds_us=rounds_us)
+    return Entrant(Routine(name, None, **options), calls=calls, rounds_us=rounds_us)
 
 
 def test_records_have_shares_and_ratios() -> None:

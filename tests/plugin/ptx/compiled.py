@@ -21,7 +21,7 @@ from plugin.ptx.interpreter import Kernel
 from plugin.ptx.launches import Form, Recorder
 from plugin.ptx.parse import parse
 
-from ropeexport.trt import toolchain
+from ropeexport.trt import plugin_build
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "plugins"
@@ -144,8 +144,8 @@ def _reads(source: str, file: str) -> bool:
 @cache
 def _nvcc() -> tuple[Path, str]:
     """Return the compiler and its version."""
-    nvcc = toolchain.find_nvcc()
-    assert nvcc, f"the plugin's tests need nvcc: {toolchain.NVCC_CURE}"
+    nvcc = plugin_build.find_nvcc()
+    assert nvcc, f"the plugin's tests need nvcc: {plugin_build.NVCC_CURE}"
     done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
     return nvcc, done.stdout
 

@@ -1,1 +1,0 @@
-"""What a parity run costs, and whether a correct export passes ten thousand random cases."""

@@ -1,0 +1,330 @@
+"""``export``, ``fuse``, ``build`` and ``plugin``: the verbs that write, and what they print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ropeexport.dtypes import EXPORTED
+from ropeexport.trt.flavour import NAMES
+
+if TYPE_CHECKING:
+    from ropeexport import manifest as records
+
+_flag = partial(click.option, is_flag=True)
+_shown = partial(click.option, show_default=True)
+_PATH = click.Path(path_type=Path)
+_AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+):(?P<opt>\d+):(?P<max>\d+)")
+_SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
+_SHOWN = 5
+# why a range nobody gave is what it is
+_REASONS = {"config": ", what its config allows", "module": ", all that the module takes"}
+
+_output = click.option("-o", "--output", type=_PATH, required=True, help="Output folder.")
+_require_rope = click.option(
+    "--require-rope", type=int, help="Fail unless so many rotary applications are found."
+)
+_max_position = _shown(
+    "--max-position",
+    type=int,
+    default=1_049_599,
+    help="Largest position that tables of exact angles hold; angles are NaN beyond.",
+)
+_attention = _shown(
+    "--attention",
+    type=click.Choice(["standard", "blocks"]),
+    default="standard",
+    help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of its "
+    "own.",
+)
+_verbose = _flag("-v", "--verbose", help="Print each pass over the graph, and what it did.")
+
+
+def _axes(
+    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, tuple[int, int, int]] | None:
+    """Return ``length=1:512:4096`` as numbers."""
+    axes = {}
+    for text in texts:
+        match = _AXIS.fullmatch(text)
+        if match is None:
+            raise click.BadParameter(f"expected NAME=MIN:OPT:MAX, got {text!r}")
+        axes[match["name"]] = (int(match["min"]), int(match["opt"]), int(match["max"]))
+    return axes or None
+
+
+_axis = click.option(
+    "--axis",
+    "axes",
+    metavar="NAME=MIN:OPT:MAX",
+    multiple=True,
+    callback=_axes,
+    help="Sizes that a dynamic axis is meant for; repeatable.  [default: printed by the export]",
+)
+
+
+@click.command(name="export")
+@click.argument("model")
+@_output
+@click.option("--batch", type=int, help="Batch size to tune for.  [default: 1]")
+@click.option("--heads", type=int, help="Number of heads.  [default: 24]")
+@click.option("--head-dim", type=int, help="Head size, even.  [default: 128]")
+@click.option("--length", type=int, help="Sequence length to tune for.  [default: 1024]")
+@click.option(
+    "--dtype", type=click.Choice(list(EXPORTED)), help="Type of the data.  [default: fp32]"
+)
+@click.option("--config", type=_PATH, help="Config of diffusers:CLASS: a file or folder.")
+@_flag("--copy-weights", help="Copy safetensors files instead of writing beside them.")
+@_require_rope
+@_axis
+@_max_position
+@_attention
+@_shown("--opset", type=int, default=23, help="ONNX opset, 23 or later.")
+@_flag("--force", help="Overwrite an existing export.")
+@_flag("--json", "as_json", help="Print the manifest as JSON.")
+@_verbose
+def export_command(model: str, output: Path, as_json: bool, verbose: bool, **given: Any) -> None:
+    """Trace MODEL to ONNX with the custom rotary op.
+
+    MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS with its
+    --config, or transformers:CONFIG; or a factory, path/to/file.py:factory or
+    package.module:factory, that returns (module, example inputs, dynamic axes).  Sizes are for the
+    built-in models; batch and length stay dynamic.
+
+    Safetensors files in the folder of a config are its weights: they stay as they are, and the
+    ONNX file is written beside them (-o that folder), or they are copied (--copy-weights).
+    """
+    import ropeexport
+
+    say = _say_pass if verbose else None
+    manifest = ropeexport.export(model, out=output, say=say, **given).manifest
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=2))
+        return
+    from rich.filesize import decimal
+
+    made, file = manifest.model, output / manifest.model.file
+    size = decimal(file.stat().st_size)
+    click.echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
+    _say_written(manifest, output, *map(spec_line, made.inputs))
+
+
+def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
+    for line in (*rope_lines(manifest.model), *_axes_line(manifest), *more):
+        click.echo(f"  {line}")
+    click.echo(f"next: ropeexport build {output}")
+
+
+@click.command(name="fuse")
+@click.argument("path", type=_PATH)
+@_output
+@_require_rope
+@_axis
+@_max_position
+@_attention
+@_flag("--force", help="Overwrite an existing export.")
+@_verbose
+def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> None:
+    """Replace the rotary applications of an ONNX file by the custom op.
+
+    PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
+    position embedding is left as it is, and nothing is written.
+    """
+    import ropeexport
+
+    made = ropeexport.fuse(path, output, say=_say_pass if verbose else None, **choices)
+    if made.manifest is None:
+        click.echo(f"- fuse     {path}: nothing to replace, nothing written")
+        for line in _count_lines(made.count):
+            click.echo(f"  {line}")
+        return
+    model = made.manifest.model
+    click.echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
+    _say_written(made.manifest, output)
+
+
+@click.command(name="build")
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.option("--min-shapes", help=_SHAPES + "the smallest.  [default: the export's]")
+@click.option("--opt-shapes", help=_SHAPES + "tuned for.  [default: the export's]")
+@click.option("--max-shapes", help=_SHAPES + "the largest.  [default: the export's]")
+@_shown(
+    "--impl",
+    type=click.Choice(["auto", "plugin", "native", "decomposed"]),
+    default="auto",
+    help="What computes the rope. auto: the plugin if there is one, else plain layers. "
+    "native: TensorRT's rotary layer, right for rotations only.",
+)
+@click.option("--plugins", type=_PATH, help="The plugin library, in place of the cached.")
+@_shown(
+    "--embed-plugin/--no-embed-plugin", default=True, help="Put the plugin library into the engine."
+)
+@click.option("--flavour", type=click.Choice(NAMES), help="Which TensorRT.")
+@_flag("--force", help="Overwrite an existing engine.")
+@_flag("--json", "as_json", help="Print the engine's record as JSON.")
+def build_command(folder: Path, as_json: bool, **given: Any) -> None:
+    """Compile the exported model in DIR into a TensorRT engine."""
+    import ropeexport
+
+    with _bar() as on_progress:
+        engine = ropeexport.build(
+            folder,
+            on_progress=on_progress,
+            on_note=lambda text: click.echo(f"  attention: {text}", err=True),
+            **given,
+        )
+    click.echo(engine.model_dump_json(indent=2) if as_json else "\n".join(_lines(folder, engine)))
+
+
+def _lines(folder: Path, engine: records.EngineRecord) -> Iterator[str]:
+    from rich.filesize import decimal
+
+    path = folder / engine.file
+    ropes = ", ".join(f"{name} {kind}" for name, kind in engine.ropes.items()) or "no rope"
+    yield (f"✓ build    {path}: {engine.flavour} {engine.version}, {decimal(path.stat().st_size)}")
+    yield f"  rope: {ropes}; attention: {engine.attention}"
+    if engine.plugin is not None:
+        where = "embedded" if engine.plugin.embedded else "beside the engine"
+        yield f"  plugin: {engine.plugin.file}, {where}"
+    yield f"next: ropeexport check {folder}"
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    """Show TensorRT's own progress on standard error, and take it away at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("  {task.description:32}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    hidden = not console.is_terminal  # a log file is no place for a bar
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("starting", total=1.0)
+        yield lambda phase, fraction: progress.update(task, description=phase, completed=fraction)
+
+
+@click.group(name="plugin")
+def plugin_command() -> None:
+    """Compile the TensorRT plugin for the rotary op."""
+
+
+@plugin_command.command(name="build")
+@click.option(
+    "--arch",
+    "architectures",
+    multiple=True,
+    help="CUDA architecture as CMake writes it, 89 or 90-real; may be repeated.",
+)
+@click.option(
+    "--tensorrt-include",
+    type=_PATH,
+    help="Folder of TensorRT's headers.  [default: TENSORRT_INCLUDE_DIR, the system's, a wheel's]",
+)
+@_flag("-v", "--verbose", help="Show what CMake and nvcc print.")
+def plugin_build_command(
+    architectures: tuple[str, ...], tensorrt_include: Path | None, verbose: bool
+) -> None:
+    """Compile the plugin with nvcc and put it where 'ropeexport build' finds it."""
+    from rich.filesize import decimal
+
+    from ropeexport.trt.plugin_build import compile_plugin
+
+    show = partial(click.echo, err=True) if verbose else None
+    click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
+    path = compile_plugin(architectures, tensorrt_include, show)
+    click.echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
+    click.echo("next: ropeexport build DIR --impl plugin")
+
+
+def _proven(path: Path) -> str:
+    """Load the library where a flavour of TensorRT is installed, and say what it registers."""
+    from ropeexport.trt.flavour import available_flavours, pick_flavour
+    from ropeexport.trt.plugin_library import validate
+
+    if not available_flavours():
+        return ""
+    flavour = pick_flavour()
+    found = validate(path, flavour).record
+    return f", {found.namespace}::{found.name} version {found.version} in {flavour}"
+
+
+def _say_pass(name: str, did: str) -> None:
+    """Print what a pass did; to the error output, which ``--json`` leaves free."""
+    click.echo(f"  {name:17} {did}", err=True)
+
+
+def spec_line(spec: records.TensorSpec) -> str:
+    """Return what an input or output is."""
+    return f"{spec.name:8} {spec.dtype:9} ({', '.join(map(str, spec.shape))})"
+
+
+def _axes_line(manifest: records.Manifest) -> Iterator[str]:
+    """Yield the sizes that the dynamic axes are meant for, in one line."""
+    texts = []
+    for name, axis in manifest.axes.items():
+        if axis.broadcasts_to is not None:
+            texts.append(f"{name} 1 or {axis.broadcasts_to}")
+            continue
+        reason = _REASONS.get(axis.chosen_by, "")
+        texts.append(f"{name} {axis.min}..{axis.max} (best at {axis.opt}{reason})")
+    if texts:
+        yield f"axes: {', '.join(texts)}"
+
+
+def rope_lines(model: records.ModelRecord) -> Iterator[str]:
+    """Yield the count of applications, the first refusals, and where the weights lie."""
+    yield from _count_lines(model.recognition)
+    if model.table_limit is not None:
+        limit, made = model.max_position, ""
+        if limit is None:
+            limit, made = model.table_limit, ", as the model makes them of its inputs"
+        yield (
+            f"positions: exact angles up to {limit:,}{made}; NaN beyond (--max-position raises it)"
+        )
+    if model.comparison is not None:
+        yield from _comparison_lines(model.comparison)
+    if model.weights is not None:
+        weights, gigabytes = model.weights, model.weights.referenced_bytes / 1e9
+        yield (
+            f"weights: {weights.referenced_tensors} tensors, {gigabytes:.2f} GB "
+            f"in {', '.join(file.file for file in weights.files)}; {len(weights.copied)} copied"
+        )
+
+
+def _comparison_lines(comparison: records.Comparison) -> Iterator[str]:
+    """Yield what of the rewritten graph was compared with the graph as it was."""
+    for refusal in comparison.left[:_SHOWN]:
+        yield f"  angles of {refusal.node} left in float32: {refusal.reason}"
+    whole = "the whole graph"
+    if comparison.worst_whole is None:
+        whole = f"not the whole graph: {comparison.without_whole}"
+    if comparison.regions:
+        plural = "s" if comparison.regions > 1 else ""
+        whole = (
+            f"{comparison.regions} rewritten rope{plural} at {len(comparison.shapes)} shapes and "
+            f"positions up to {comparison.max_position:,}; {whole}"
+        )
+    yield f"compared with the graph as it was, in float64: {whole}"
+
+
+def _count_lines(count: records.RopeCount) -> Iterator[str]:
+    """Yield the count of applications and the first refusals."""
+    yield (
+        f"rotary applications: {count.found} found, {count.replaced} replaced, "
+        f"{len(count.refused)} refused"
+    )
+    for refusal in count.refused[:_SHOWN]:
+        yield f"  refused {refusal.node}: {refusal.reason}"
+    if len(count.refused) > _SHOWN:
+        yield f"  and {len(count.refused) - _SHOWN} more"

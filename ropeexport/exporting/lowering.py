@@ -1,0 +1,386 @@
+"""What torch's ONNX exporter is given: a program of real numbers of explicit types, and our ops.
+
+Eager promotes mixed types in every operator that takes several tensors; ONNX in none.  The exporter
+inserts the casts of elementwise operators by a table of names.  What is not in it (an operator's
+other name, a power, a join of many tensors, einsum, a norm with wider scales) would be an invalid
+file, or one of another type.  An einsum that sums over nothing is a product, and is written as one:
+rotary angles are such (``"...n,d->...nd"``), and are recognised as products.
+
+Complex numbers, for which ONNX has no operators, are rewritten as pairs of real ones.
+
+The nodes of our ops are emitted by name.  Handing the exporter an onnxscript function instead would
+inline it, and the custom node would be lost; the bodies are attached to the finished model.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxscript
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from ropeexport.errors import ExportError
+from ropeexport.ops import names
+from ropeexport.ops.op import Op, resolve
+from ropeexport.ops.registry import OPS
+
+_aten = torch.ops.aten
+
+# further names of operators that torch.onnx promotes by their first one
+_OTHER_NAMES = {
+    _aten.concat: _aten.cat, _aten.concatenate: _aten.cat, _aten.divide: _aten.div,
+    _aten.greater: _aten.gt, _aten.greater_equal: _aten.ge, _aten.less: _aten.lt,
+    _aten.less_equal: _aten.le, _aten.multiply: _aten.mul, _aten.not_equal: _aten.ne,
+    _aten.subtract: _aten.sub,
+}  # fmt: skip
+
+# operators that compute in the type of their result, or write into what has it
+_IN_THE_RESULTS_TYPE = {
+    _aten.column_stack, _aten.cumprod, _aten.cumsum, _aten.dstack, _aten.einsum, _aten.hstack,
+    _aten.index_fill, _aten.index_fill_, _aten.index_put, _aten.index_put_, _aten.ldexp,
+    _aten.log_softmax, _aten.mean, _aten.nansum, _aten.pow, _aten.prod, _aten.row_stack, _aten.rsub,
+    _aten.select_scatter, _aten.slice_scatter, _aten.softmax, _aten.stack, _aten.sum, _aten.vstack,
+}  # fmt: skip
+_PLACES = {"index", "indices"}  # arguments that say where, not what
+
+# operators that compute in the widest type of their tensors, and return the first one's
+_IN_THE_WIDEST_TYPE = {
+    _aten.group_norm, _aten.instance_norm, _aten.layer_norm, _aten.rms_norm,
+}  # fmt: skip
+
+_ORIGIN = ("stack_trace", "nn_module_stack", "torch_fn")  # where in the module a node comes from
+
+_REAL_TYPES = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+# operators that do to a complex number what they do to each of its parts
+_BY_PART = {
+    _aten.alias, _aten.cat, _aten.chunk, _aten.clone, _aten.contiguous, _aten.detach,
+    _aten.detach_, _aten.expand, _aten.flatten, _aten.gather, _aten.index, _aten.index_select,
+    _aten.lift_fresh_copy, _aten.mean, _aten.neg, _aten.permute, _aten.repeat, _aten.reshape,
+    _aten.select, _aten.slice, _aten.split, _aten.split_with_sizes, _aten.squeeze, _aten.stack,
+    _aten.sum, _aten.to, _aten._to_copy, _aten.transpose, _aten.unbind, _aten.unflatten,
+    _aten.unsqueeze, _aten.view, _aten._unsafe_view, operator.getitem,
+}  # fmt: skip
+
+
+def with_explicit_types(program: ExportedProgram) -> ExportedProgram:
+    """Return the program, changed in place, with a cast wherever eager promotes by itself."""
+    with program.graph_module._set_replace_hook(program.graph_signature.get_replace_hook()):
+        for module in program.graph_module.modules():  # a region under autocast is one of its own
+            if isinstance(module, fx.GraphModule):
+                for node in list(module.graph.nodes):
+                    _rewrite(node)
+                module.recompile()
+    return program
+
+
+def _rewrite(node: fx.Node) -> None:
+    target: Any = node.target
+    packet = getattr(target, "overloadpacket", None)
+    if packet in _OTHER_NAMES:
+        node.target = getattr(_OTHER_NAMES[packet], target._overloadname)
+    elif packet in _IN_THE_RESULTS_TYPE:
+        _cast_arguments(node, node.meta["val"].dtype)
+    elif packet in _IN_THE_WIDEST_TYPE:
+        types = [x.meta["val"].dtype for x in node.all_input_nodes if _is_tensor(x)]
+        _compute_in(reduce(torch.promote_types, types), node)
+    product = _product(node) if packet is _aten.einsum else None
+    if product is not None:
+        node.replace_all_uses_with(product)
+        node.graph.erase_node(node)
+
+
+def _cast_arguments(node: fx.Node, dtype: torch.dtype) -> None:
+    def cast(x: fx.Node) -> fx.Node:
+        is_other = _is_tensor(x) and x.meta["val"].dtype is not dtype
+        return _add_node(node, _aten.to.dtype, x, dtype) if is_other else x
+
+    target: Any = node.target
+    named = zip(target._schema.arguments, node.args, strict=False)  # what is left out has a default
+    node.args = tuple(x if a.name in _PLACES else fx.map_arg(x, cast) for a, x in named)
+
+
+def _compute_in(dtype: torch.dtype, node: fx.Node) -> None:
+    """Let a node compute in another type, and cast what comes out to the type that it has."""
+    value = node.meta["val"]
+    _cast_arguments(node, dtype)
+    if dtype is value.dtype:
+        return
+    node.meta = node.meta | {"val": value.to(dtype)}  # a region's result may share the former one
+    narrow = _add_node(node.next, _aten.to.dtype, node, value.dtype)
+    node.replace_all_uses_with(narrow, delete_user_cb=lambda user: user is not narrow)
+
+
+def _product(node: fx.Node) -> fx.Node | None:
+    """Return an einsum as its factors, each with the axes of the result, multiplied."""
+    arguments: Any = node.args
+    equation, operands = arguments[:2]
+    axes = axes_of_product(equation, [x.meta["val"].ndim for x in operands])
+    if axes is None:
+        return None
+    *given, wanted = axes
+    factors = [_arranged(node, x, names, wanted) for x, names in zip(operands, given, strict=True)]
+    return reduce(lambda a, b: _add_node(node, _aten.mul.Tensor, a, b), factors)
+
+
+def axes_of_product(equation: str, ranks: list[int]) -> list[list[str]] | None:
+    """Name the axes of each operand and of the result; None for an einsum that is no product.
+
+    That is one which sums over an axis, or takes a diagonal.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    dots = [rank - len(t.replace("...", "")) for rank, t in zip(ranks, terms, strict=True)]
+    if not arrow:  # by torch: "..." first, then in order the letters that appear once
+        letters = left.replace("...", "").replace(",", "")
+        once = sorted(letter for letter in letters if letters.count(letter) == 1)
+        right = "".join(["..."] * ("..." in left) + once)
+    given = [_axes(term, count) for term, count in zip(terms, dots, strict=True)]
+    wanted = _axes(right, max(dots))
+    is_sum = not set().union(*given) <= set(wanted)
+    has_diagonal = any(len(set(names)) < len(names) for names in given)
+    return None if is_sum or has_diagonal else [*given, wanted]
+
+
+def _axes(term: str, dots: int) -> list[str]:
+    """Name the axes of a term; those that "..." stands for are counted from the right."""
+    before, ellipsis, after = term.partition("...")
+    return [*before, *(f".{i}" for i in range(dots if ellipsis else 0, 0, -1)), *after]
+
+
+def _arranged(node: fx.Node, x: fx.Node, given: list[str], wanted: list[str]) -> fx.Node:
+    """Bring an operand's axes into the order of the result, of size 1 where it has none."""
+    order = sorted(range(len(given)), key=lambda axis: wanted.index(given[axis]))
+    if order != sorted(order):
+        x = _add_node(node, _aten.permute.default, x, order)
+    for axis, name in enumerate(wanted):
+        if name not in given:
+            x = _add_node(node, _aten.unsqueeze.default, x, axis)
+    return x
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)
+
+
+def _add_node(before: fx.Node, target: Any, *args: Any) -> fx.Node:
+    """Insert a node, of the same line of the module's code, and compute what it yields."""
+    with before.graph.inserting_before(before):
+        node: fx.Node = before.graph.call_function(target, args)
+    node.meta = {key: before.meta[key] for key in _ORIGIN if key in before.meta}
+    node.meta["val"] = target(*fx.map_arg(args, lambda x: x.meta["val"]))
+    return node
+
+
+class Parts(NamedTuple):
+    """Nodes of the real and of the imaginary part, or two lists of nodes."""
+
+    real: Any
+    imag: Any
+
+
+def without_complex(program: ExportedProgram) -> ExportedProgram:
+    """Return the program, changed in place to compute the same in real numbers.
+
+    Original Llama, Lumina and Qwen-Image write RoPE as a complex product.  One pass over the graph
+    makes two nodes of a complex value, its real and its imaginary part.
+
+    Raises
+    ------
+    ExportError
+        For a complex input or output, and for an operator without a rule, by name.
+    """
+    if any(_is_complex(node) for node in program.graph.nodes):
+        _Rewriter(program).run()
+    return program
+
+
+def _is_complex(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(x, Tensor) and x.is_complex() for x in values)
+
+
+class _Rewriter:
+    """One pass over a graph; ``parts`` grows with every complex node that it meets."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
+        self.graph = program.graph
+        self.parts: dict[fx.Node, Parts] = {}
+        self.replaced: list[fx.Node] = []
+
+    def run(self) -> None:
+        """Rewrite every node that is complex or reads what was."""
+        for node in list(self.graph.nodes):
+            if node.op == "placeholder" and _is_complex(node):
+                self._constant(node)
+            elif node.op == "output" and any(x in self.parts for x in node.all_input_nodes):
+                raise ExportError("a complex output: return torch.view_as_real of it")
+            elif getattr(node.target, "overloadpacket", None) is _aten._assert_tensor_metadata:
+                self.replaced.append(node)  # it asserts what the pass is about to change
+            elif _is_complex(node) or any(x in self.parts for x in node.all_input_nodes):
+                self._rewrite(node)
+        for node in reversed(self.replaced):
+            self.graph.erase_node(node)
+        self.program.graph_module.recompile()
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """Insert a node and compute what it yields from what its inputs yield."""
+        node: fx.Node = self.graph.call_function(target, args, kwargs)
+        values = fx.map_arg((args, kwargs), lambda x: x.meta["val"])
+        node.meta["val"] = target(*values[0], **values[1])
+        return node
+
+    def _rewrite(self, node: fx.Node) -> None:
+        with self.graph.inserting_before(node):
+            made = self._rule(node)(self, *node.args, **node.kwargs)
+        if isinstance(made, Parts):
+            self.parts[node] = made
+        else:
+            node.replace_all_uses_with(made)
+        self.replaced.append(node)
+
+    def _rule(self, node: fx.Node) -> Callable[..., Any]:
+        packet = getattr(node.target, "overloadpacket", node.target)
+        if packet in _BY_PART:
+            return lambda _, *args, **kwargs: self._by_part(node.target, args, kwargs)
+        if packet not in _RULES:
+            raise ExportError(
+                f"{node.target}: no rule to write it without complex numbers, for which ONNX has "
+                "no operators; use real numbers there"
+            )
+        return _RULES[packet]
+
+    def _by_part(self, target: Any, args: Any, kwargs: Any) -> Parts:
+        def one(index: int) -> Any:
+            chosen = fx.map_arg((args, kwargs), lambda x: self.parts.get(x, (x, x))[index])
+            real = fx.node.map_aggregate(chosen, _real_type)
+            return self.call(target, *real[0], **real[1])
+
+        return Parts(one(0), one(1))
+
+    def _constant(self, node: fx.Node) -> None:
+        """Store a complex buffer or constant with a last axis of two real numbers."""
+        specs = self.program.graph_signature.input_specs
+        spec = next(s for s in specs if s.arg.name == node.name)
+        if spec.kind is InputKind.USER_INPUT or spec.target is None:
+            raise ExportError(f"{node.name}: a complex input: give it as real numbers")
+        for store in (self.program.state_dict, self.program.constants):
+            value = store.get(spec.target)
+            if isinstance(value, Tensor) and value.is_complex():
+                store[spec.target] = torch.view_as_real(value.resolve_conj()).clone()
+        node.meta["val"] = torch.view_as_real(node.meta["val"])
+        following = next(n for n in self.graph.nodes if n.op != "placeholder")
+        with self.graph.inserting_before(following):
+            self.parts[node] = _view_as_complex(self, node)
+
+
+def _real_type(value: Any) -> Any:
+    return _REAL_TYPES.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+def _view_as_complex(to: _Rewriter, x: fx.Node) -> Parts:
+    return Parts(*(to.call(_aten.select.int, x, -1, part) for part in (0, 1)))
+
+
+def _polar(to: _Rewriter, size: fx.Node, angle: fx.Node) -> Parts:
+    waves = (to.call(wave, angle) for wave in (_aten.cos.default, _aten.sin.default))
+    return Parts(*(to.call(_aten.mul.Tensor, size, wave) for wave in waves))
+
+
+def _multiply(to: _Rewriter, a: Any, b: Any) -> Parts:
+    if a not in to.parts or b not in to.parts:  # a real factor
+        (real, imag), factor = (to.parts[a], b) if a in to.parts else (to.parts[b], a)
+        return Parts(*(to.call(_aten.mul.Tensor, part, factor) for part in (real, imag)))
+    (ar, ai), (br, bi) = to.parts[a], to.parts[b]
+    rr, ii, ri, ir = (
+        to.call(_aten.mul.Tensor, *factors) for factors in ((ar, br), (ai, bi), (ar, bi), (ai, br))
+    )
+    return Parts(to.call(_aten.sub.Tensor, rr, ii), to.call(_aten.add.Tensor, ri, ir))
+
+
+def _conjugate(to: _Rewriter, x: fx.Node) -> Parts:
+    real, imag = to.parts[x]
+    return Parts(real, to.call(_aten.neg.default, imag))
+
+
+_RULES: dict[Any, Callable[..., Any]] = {
+    _aten.view_as_complex: _view_as_complex,
+    _aten.view_as_real: lambda to, x: to.call(_aten.stack.default, list(to.parts[x]), -1),
+    _aten.polar: _polar,
+    _aten.complex: lambda to, real, imag: Parts(real, imag),
+    _aten.mul: _multiply,
+    _aten.conj: _conjugate,
+    _aten._conj: _conjugate,
+    _aten.conj_physical: _conjugate,
+    _aten.real: lambda to, x: to.parts[x].real,
+    _aten.imag: lambda to, x: to.parts[x].imag,
+}
+
+
+def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
+    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops and two more.
+
+    ``max_position`` is the largest that tables of angles must hold.
+    """
+    table: dict[Any, Callable[..., Any]] = {
+        torch.ops.aten.einsum.default: _einsum,
+        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+    }
+    for op in OPS:
+        for torch_op in op.torch_ops:
+            translation = resolve(torch_op.translation)
+            table[torch_op.overload] = translation(_node(op), max_position)
+    return table
+
+
+def _node(op: Op) -> Callable[..., Any]:
+    """Return what emits a node of an op, with the attributes that every one has."""
+    opset = onnxscript.values.Opset(names.DOMAIN, names.DOMAIN_VERSION)
+    return partial(onnxscript.values.Op(opset, op.op_type, schema_of(op)), **op.attributes)
+
+
+def schema_of(op: Op) -> onnx.defs.OpSchema:
+    """Return an op's ONNX schema."""
+    schema = onnx.defs.OpSchema
+    options = dict.fromkeys(op.attributes, "string") | dict(op.options)
+    return schema(
+        op.op_type,
+        names.DOMAIN,
+        names.DOMAIN_VERSION,
+        doc=op.contract,
+        inputs=[schema.FormalParameter(*item) for item in op.inputs.items()],
+        outputs=[schema.FormalParameter(*item) for item in op.outputs.items()],
+        type_constraints=[(letter, list(types), "") for letter, types in op.types.items()],
+        attributes=[
+            schema.Attribute(name, getattr(schema.AttrType, kind.upper()), required=False)
+            for name, kind in options.items()
+        ],
+    )
+
+
+def _scalar_tensor(s: float, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
+    """Write a number of Python's in its own type; torch.onnx makes float32 of it on the way."""
+    if isinstance(s, bool | int | float):
+        array = np.array(s, dtype=ir.DataType(dtype).numpy())
+        return onnxscript.opset23.Constant(value=ir.tensor(array))
+    return onnxscript.opset23.Cast(s, to=dtype)
+
+
+def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = None) -> Any:
+    """Write an Einsum; ONNX's takes no bfloat16, whose sums eager has in float32 as well."""
+    op, types = onnxscript.opset23, {x.dtype for x in tensors}
+    if types != {ir.DataType.BFLOAT16}:
+        return op.Einsum(*tensors, equation=equation)
+    wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
+    return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)

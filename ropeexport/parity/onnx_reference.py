@@ -1,0 +1,214 @@
+"""An ONNX file as the reference: its manifest, its graph in float64, and its own run as yardstick.
+
+The oracle is onnx's own reference evaluator: no torch and no runtime is needed for it.  What the
+graph rounds on purpose (a cast to half, a table in float32) is part of a tensor's type and is exact
+there.  The yardstick is the file in its own types, in the runtime that the candidate runs in too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport import __version__, atomic, manifest
+from ropeexport.artifact import Artifact
+from ropeexport.axes import names_of, sum_of
+from ropeexport.dtypes import short_name
+from ropeexport.errors import MissingError, ParityError
+from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
+from ropeexport.onnx_files import contract, onnx_file
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.variants import float64_twin, whole_message
+from ropeexport.operators import is_standard
+from ropeexport.parity.contenders import Contender, emulations_of, open_runner
+from ropeexport.parity.references import Truth, floats_in_float64, truth_of
+from ropeexport.runners.registry import Opening, Runtime, find
+from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
+
+_RANDOM = frozenset(
+    f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
+) | {"Bernoulli", "Multinomial", "Dropout"}
+
+REFERENCE = "reference"  # what reports call it
+_RUNTIME = find("onnxruntime")  # that runs both files
+_BATCH = Axis(min=1, opt=1, max=2)
+_LENGTH = Axis(min=1, opt=64, max=128)
+
+
+class OnnxOracle:
+    """Computes exact outputs with the float64 twin of an ONNX file.
+
+    Parameters
+    ----------
+    file : OnnxFile
+        The ONNX file.
+    """
+
+    def __init__(self, file: OnnxFile) -> None:
+        model = file.whole
+        self._names = [str(value.name) for value in model.graph.outputs]
+        self._file = file
+        sizes = (tuple(x.shape or ()) for x in model.graph.initializers.values())
+        self.widest = max((max(shape, default=1) for shape in sizes), default=1)
+        with self._explained():
+            self._evaluator = ReferenceEvaluator(whole_message(float64_twin(model)))
+
+    def truth(self, inputs: Arrays, seed: int) -> Truth:
+        """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
+        return truth_of(self._run, inputs, seed)
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
+        """Return the exact outputs of some inputs, one after the other."""
+        return [self._run({**inputs, **floats_in_float64(inputs)}) for inputs in calls]
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return _cause_in_graph(self._file)
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Float64s]:
+        with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
+            outputs = self._evaluator.run(None, dict(inputs))
+        named = zip(self._names, outputs, strict=True)
+        return {name: np.asarray(x, dtype=np.float64) for name, x in named}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # an operator of onnx's reference may raise anything
+            raise ParityError(
+                f"{self._file.path}: onnx's reference evaluator cannot run its graph in float64: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _cause_in_graph(file: OnnxFile) -> str:
+    """Say why an ONNX file gives another result when it is run again."""
+    model = file.graph
+    parts = (model.graph, *model.functions.values())
+    nodes = (node for part in parts for node in part.all_nodes())
+    drawing = [node for node in nodes if is_standard(node, *_RANDOM)]
+    if not drawing:
+        return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
+    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
+    return f"its graph draws random numbers ({shown}): make them an input"
+
+
+def manifest_of(file: OnnxFile) -> Manifest:
+    """Return the manifest beside an ONNX file if it is that file's, else one made of its graph."""
+    path = file.path
+    if (path.parent / manifest.FILE_NAME).is_file():
+        found = manifest.read(path.parent)
+        if found.model.file == path.name:
+            return found.changed(engine=None)
+    model = file.graph
+    inputs = contract.input_specs(model)
+    data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)
+    return Manifest(
+        ropeexport=__version__,
+        source=Source(kind="factory", name=path.name),
+        model=ModelRecord(
+            file=path.name,
+            sha256=atomic.sha256_of(path),
+            opset=onnx_file.opset(model),
+            dtype=short_name(data.dtype) if data else "none",
+            inputs=inputs,
+            outputs=contract.output_specs(model),
+            ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
+        ),
+        axes=_axes(inputs, data),
+    )
+
+
+def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, Axis]:
+    """Guess what each dynamic axis is for: a front axis is a batch, another one a length.
+
+    Axes of matrices that no other input has broadcast: the first to the data's batch, the second
+    to its heads.
+    """
+    axes: dict[str, Axis] = {}
+    for spec in sorted(inputs, key=lambda spec: spec.role == "matrices"):
+        for place, dim in enumerate(spec.shape):
+            if isinstance(dim, str) and sum_of(dim).names == (dim,) and dim not in axes:
+                axes[dim] = _LENGTH if place else _BATCH
+                if spec.role == "matrices" and data is not None and place < min(2, len(data.shape)):
+                    to = data.shape[place]
+                    most = to if isinstance(to, int) else axes[to].max
+                    axes[dim] = Axis(min=1, opt=1, max=most, broadcasts_to=to)
+    # what is in sums alone
+    return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _LENGTH) | axes
+
+
+def onnx_of(reference: Path) -> OnnxFile:
+    """Return an ONNX file, or the one of an output folder."""
+    return Artifact.read(reference).file if reference.is_dir() else OnnxFile(reference)
+
+
+@dataclass
+class FileReference:
+    """An ONNX file in eager's place: what runs it, again where it is asked to.
+
+    Parameters
+    ----------
+    runner : Runner
+        Of the file, entered.
+    file : OnnxFile
+        The file.
+    """
+
+    runner: Runner
+    file: OnnxFile
+    name: str = REFERENCE
+
+    @property
+    def facts(self) -> Facts:
+        """Those of what runs it."""
+        return self.runner.facts
+
+    def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Array]]:
+        """Run the file once for each of some inputs."""
+        return [self.runner.run(inputs) for inputs in calls]
+
+    def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
+        """Say why the result on ``inputs`` is another one after the calls ``before``."""
+        return _cause_in_graph(self.file)
+
+
+def open_yardstick(
+    file: OnnxFile, record: Manifest, stack: ExitStack
+) -> tuple[FileReference, Runtime]:
+    """Enter the reference, and return the runtime that the candidate is to run in as well."""
+    runtime = _RUNTIME
+    try:
+        runner = stack.enter_context(_runner_of(file, runtime))
+    except MissingError:
+        able = emulations_of(runtime, record)
+        if not able:
+            raise
+        runtime = able[0]
+        runner = stack.enter_context(_runner_of(file, runtime))
+    return FileReference(_named(runner, runtime), file), runtime
+
+
+def open_file(name: str, file: OnnxFile, runtime: Runtime, stack: ExitStack) -> Contender:
+    """Enter a file in a runtime, or keep the reason why it cannot be."""
+    opened = open_runner(name, runtime, lambda: _runner_of(file, runtime), stack)
+    if opened.runner is not None:
+        _named(opened.runner, runtime)
+    return opened
+
+
+def _runner_of(file: OnnxFile, runtime: Runtime) -> Runner:
+    return runtime.open(Opening(file, as_written=True))
+
+
+def _named(runner: Runner, runtime: Runtime) -> Runner:
+    """Let a runner say what runs the file: what is in the file is anybody's."""
+    if not runner.facts.emulated:
+        runner.facts = replace(runner.facts, implementation=(runtime.name,))
+    return runner
