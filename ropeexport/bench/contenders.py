@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.artifact import Artifact
+from ropeexport.bench.records import BARE, OURS
 from ropeexport.errors import BuildError, EngineError, MissingError, RopeExportError
 from ropeexport.machine import find_gpu
 from ropeexport.manifest import ENGINE_NAME
@@ -265,8 +266,8 @@ _floor = _ours(_ORT, "without-rope", "without any rope, onnxruntime", WITHOUT_RO
 
 CONTENDERS: tuple[Recipe, ...] = (
     Recipe("eager", "eager torch", _in_torch),
-    _ours(_ORT, "ropeexport", "ropeexport, onnxruntime"),
-    _in(_ORT, "ropeexport-bare", "ropeexport's file, bare onnxruntime"),
+    _ours(_ORT, OURS, "ropeexport, onnxruntime"),
+    _in(_ORT, BARE, "ropeexport's file, bare onnxruntime"),
     _in(_ORT, "plain", "plain torch.onnx.export, onnxruntime", PLAIN),
     _in(_ORT, "ort-optimizer", "plain, onnxruntime's transformer optimiser", PLAIN, OPTIMISED),
     _in(_ORT, "optimum", "optimum-onnx, onnxruntime", OPTIMUM),

@@ -13,6 +13,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 CHART_NAME = "bench.png"
 OURS = "ropeexport"  # the contender that the others are compared with
+BARE = "ropeexport-bare"  # its file, as it is written
 _LAUNCH_BOUND = 0.8  # of the time of a call
 
 # WRONG: outside its parity bound, so it is not timed
