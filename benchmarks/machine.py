@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ropeexport import atomic, machine
-from ropeexport.machine import versions_of
-from ropeexport.trt.plugin_build import output_of
+from ropeexport.machine import output_of, versions_of
+from ropeexport.parity import records
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ def measured(*folders: str, root: Path = ROOT) -> dict[str, Any]:
 def describe(*packages: str) -> dict[str, Any]:
     """Return the machine's processor, cores, system and versions, those of more packages too."""
     found = {"processor": machine.processor(), "cores": os.cpu_count()}
-    found |= machine.describe().model_dump()
+    found |= records.describe().model_dump()
     found["packages"] |= versions_of(packages)
     return found
 

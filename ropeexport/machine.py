@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,11 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ropeexport
 from ropeexport.errors import MissingError
 
 if TYPE_CHECKING:
-    from ropeexport.parity.records import Environment
     from ropeexport.runners.registry import Device
 
 
@@ -37,7 +36,6 @@ _BROUGHT_BY = {name: f"ropeexport[{set_}]" for set_, names in _SETS.items() for 
     "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
     "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",
 }
-_DESCRIBED = ("numpy", "ml_dtypes", "onnx", "onnxscript", "torch")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _NAME_BYTES = 256
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -110,18 +108,13 @@ def driver_version(text: str | None = None) -> str:
     return match[1] if match else ""
 
 
-def describe() -> Environment:
-    """Return the environment of this process."""
-    from ropeexport.parity.records import Environment
-    from ropeexport.runners.registry import distributions
-
-    return Environment(
-        ropeexport=ropeexport.__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        machine=platform.machine(),
-        packages=versions_of((*_DESCRIBED, *distributions())),
-    )
+def output_of(*command: str) -> str:
+    """Return what a command prints; nothing where it fails, takes too long or is not here."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def processor(device: Device = "cpu") -> str:

@@ -1,7 +1,8 @@
 """The command line as a user meets it: a process of its own, its exit code and its lines.
 
 What every command imports takes longer than most commands do, so the processes are forked from one
-that has imported it and done nothing else.
+that has imported it and done nothing else.  Variables that a library reads while it is imported are
+those of that process.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.gpu import records
 from benchmarks.gpu.compiler import find_compiler
-from benchmarks.gpu.contenders import contender_groups
+from benchmarks.gpu.contenders import routine_groups
 from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.engines import engines
 from benchmarks.gpu.exactness import exactness
@@ -81,7 +81,7 @@ def main(
 
         def timed() -> Iterator[Check]:
             kernel = Kernel(compiler.kernel())
-            groups = contender_groups(device, kernel, compiler, flash_attention, flashinfer)
+            groups = routine_groups(device, kernel, compiler, flash_attention, flashinfer)
             yield from bench(device, groups, cases, Plan())
 
         parts: dict[str, Part] = {

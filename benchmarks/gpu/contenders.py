@@ -108,7 +108,7 @@ def kernel_call(
     return Call(lambda: (enqueue(device.stream()), out)[1], moved)
 
 
-def contender_groups(
+def routine_groups(
     device: CudaDevice,
     kernel: Kernel,
     compiler: Compiler,

@@ -14,9 +14,8 @@ from benchmarks import machine
 from benchmarks.gpu.compiler import CARRIED, ROOT
 from ropeexport import atomic
 from ropeexport.errors import MissingError, UsageError, first_line
-from ropeexport.machine import Gpu
+from ropeexport.machine import Gpu, output_of
 from ropeexport.manifest import Record
-from ropeexport.trt.plugin_build import output_of
 
 NOTE = CARRIED.with_name("commit.json")  # the commit, for a machine without git
 SOURCES = ("benchmarks/gpu", "plugins", "tests/seed_functions.py")  # besides the package

@@ -43,7 +43,7 @@ class Entrant:
     does not own them, and memory that is free goes to the next contender.
     """
 
-    contender: Routine
+    routine: Routine
     status: str = "TIMED"
     reason: str = ""
     calls: Sequence[Call] = ()
@@ -73,7 +73,7 @@ def bench(
     after it alone.  The first group has the forms of the kernel, which every later group is timed
     beside, as far as they do the same.
     """
-    own = [contender for contender in next(iter(groups.values()))() if contender.is_ours]
+    own = [routine for routine in next(iter(groups.values()))() if routine.is_ours]
 
     def timed(name: str, case: tuple[Shape, str], make: Callable[[], list[Routine]]) -> Check:
         return measure(device, name, case, beside(make(), own), plan)
@@ -86,17 +86,17 @@ def bench(
             device.release()
 
 
-def beside(contenders: Sequence[Routine], own: Sequence[Routine]) -> list[Routine]:
+def beside(routines: Sequence[Routine], own: Sequence[Routine]) -> list[Routine]:
     """Return contenders behind those forms of the kernel that they are compared with."""
-    kinds, names = {c.kind for c in contenders}, {c.name for c in contenders}
-    return [*(c for c in own if c.kind in kinds and c.name not in names), *contenders]
+    kinds, names = {c.kind for c in routines}, {c.name for c in routines}
+    return [*(c for c in own if c.kind in kinds and c.name not in names), *routines]
 
 
 def measure(
     device: CudaDevice,
     name: str,
     case: tuple[Shape, str],
-    contenders: Sequence[Routine],
+    routines: Sequence[Routine],
     plan: Plan,
 ) -> Check:
     """Return the check of one shape, type and group of contenders, with their times.
@@ -115,7 +115,7 @@ def measure(
     if need > free:
         raise MissingError(f"needs {need / 1e9:.0f} GB of the GPU's memory, {free / 1e9:.0f} free")
     problems = [make_problem(shape, dtype, device.torch, seed) for seed in range(sets)]
-    entrants = [Entrant(contender) for contender in contenders]
+    entrants = [Entrant(routine) for routine in routines]
     for entrant in entrants:
         _set_up(device, entrant, problems, plan)
     _time(device, [entrant for entrant in entrants if entrant.status == "TIMED"], plan)
@@ -123,7 +123,7 @@ def measure(
     return Check(
         name=name,
         verdict=verdict,
-        reason="; ".join(f"{e.contender.name}: {e.reason}" for e in culprits),
+        reason="; ".join(f"{e.routine.name}: {e.reason}" for e in culprits),
         cases=sum(entrant.status == "TIMED" for entrant in entrants),
         sizes=asdict(shape) | {"dtype": dtype, "sets": sets, "moved_bytes": moved},
         timings=timings(entrants),
@@ -131,8 +131,8 @@ def measure(
 
 
 def _verdict(entrants: Sequence[Entrant]) -> tuple[str, Sequence[Entrant]]:
-    faults = [e for e in entrants if e.status in ("WRONG", "FAILED") and e.contender.is_ours]
-    others = [e for e in entrants if not e.contender.is_ours]
+    faults = [e for e in entrants if e.status in ("WRONG", "FAILED") and e.routine.is_ours]
+    others = [e for e in entrants if not e.routine.is_ours]
     if not faults and others and all(e.status == "SKIPPED" for e in others):
         return "SKIPPED", others
     if not any(e.status == "TIMED" for e in entrants):
@@ -157,11 +157,11 @@ def _set_up(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan:
 def _prepare(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan: Plan) -> str:
     """Make an entrant ready to be timed, and say what is wrong with its outputs."""
     sets = len(problems)
-    entrant.calls = [entrant.contender.prepare(problem) for problem in problems]
+    entrant.calls = [entrant.routine.prepare(problem) for problem in problems]
 
     def wrong() -> str:
         device.synchronize()
-        said = [entrant.contender.wrong(problems[i], entrant.last[i]) for i in (0, sets - 1)]
+        said = [entrant.routine.wrong(problems[i], entrant.last[i]) for i in (0, sets - 1)]
         return said[0] or said[1]
 
     def one_pass() -> None:
@@ -178,7 +178,7 @@ def _prepare(device: CudaDevice, entrant: Entrant, problems: list[Problem], plan
         for _ in range(passes):
             one_pass()
 
-    entrant.run = device.capture(all_passes) if entrant.contender.captured else all_passes
+    entrant.run = device.capture(all_passes) if entrant.routine.captured else all_passes
     entrant.run()
     entrant.count = passes * sets
     entrant.repeats = math.ceil(plan.batch_us / max(device.elapsed_us(entrant.run, 1), 1e-3))
@@ -211,13 +211,13 @@ def timings(entrants: Sequence[Entrant]) -> tuple[Timing, ...]:
     Like is compared with like: with the form of the kernel of the same pairs and coefficients.
     """
     timed = [e for e in entrants if e.rounds_us]
-    copies = [e.bandwidth for e in timed if e.contender.name.startswith(COPY)]
-    ours = {e.contender.kind: e for e in timed if e.contender.is_ours}
-    return tuple(_timing(e, ours.get(e.contender.kind), copies) for e in entrants)
+    copies = [e.bandwidth for e in timed if e.routine.name.startswith(COPY)]
+    ours = {e.routine.kind: e for e in timed if e.routine.is_ours}
+    return tuple(_timing(e, ours.get(e.routine.kind), copies) for e in entrants)
 
 
 def _timing(entrant: Entrant, ours: Entrant | None, copies: Sequence[float]) -> Timing:
-    found = Timing(name=entrant.contender.name, status=entrant.status, reason=entrant.reason)
+    found = Timing(name=entrant.routine.name, status=entrant.status, reason=entrant.reason)
     if not entrant.rounds_us:
         return found
     found = found.changed(
@@ -230,7 +230,7 @@ def _timing(entrant: Entrant, ours: Entrant | None, copies: Sequence[float]) -> 
     if ours is None:
         return found
     return found.changed(
-        beside=ours.contender.name,
+        beside=ours.routine.name,
         ratio=entrant.time_us / ours.time_us,
         equal_bytes=ours.bandwidth / entrant.bandwidth,
     )

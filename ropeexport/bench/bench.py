@@ -23,13 +23,14 @@ from ropeexport.bench.entrants import Checker, Entrant, Say, Setup
 from ropeexport.bench.processes import ContenderError, Turn
 from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.errors import UsageError
-from ropeexport.machine import describe, processor
+from ropeexport.machine import processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import bound
 from ropeexport.models.held import handed_over
 from ropeexport.parity.cases import Sizes, space_of
 from ropeexport.parity.options import again
+from ropeexport.parity.records import describe
 from ropeexport.runners.registry import Device
 
 ALWAYS = ("eager", "ropeexport")  # the reference of the check, and what is measured

@@ -213,11 +213,12 @@ class _Hearing:
         )
 
     def _survey(self, spec: TensorSpec, bound: Bound) -> CaseSurvey | None:
+        if self.judge.surveyed is None or self.is_beyond:  # NaN is no error, no share of a bound
+            return None
         record = self.judge.manifest
         shape, lengths = self.truth.outputs[spec.name].shape, space_of(record).lengths
         layout = layout_of(spec, shape, lengths)
-        # NaN is no error, and no share of a bound
-        if self.judge.surveyed is None or self.is_beyond or layout is None:
+        if layout is None:
             return None
         positions = token_positions(self.inputs, record.model.inputs, layout)
         return CaseSurvey(layout, positions, bound.max_abs, bound.rtol)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
+import ropeexport
+from ropeexport.machine import versions_of
 from ropeexport.manifest import Record
 from ropeexport.parity.compare import Difference
 from ropeexport.parity.survey import Survey, first_of_bin
 from ropeexport.parity.tolerance import share_of
+from ropeexport.runners.registry import distributions
 
 SCHEMA_VERSION = 1
+_DESCRIBED = ("numpy", "ml_dtypes", "onnx", "onnxscript", "torch")  # and what runtimes bring
 FILE_NAME = "parity.json"
 
 # EMULATED: within its bounds, in a stand-in for a runtime that this machine lacks
@@ -184,6 +189,17 @@ class Environment(Record):
         """What reports show of it, by name."""
         shown = {name: getattr(self, name) for name in ("ropeexport", "python", "platform")}
         return shown | self.packages
+
+
+def describe() -> Environment:
+    """Return the environment of this process."""
+    return Environment(
+        ropeexport=ropeexport.__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        machine=platform.machine(),
+        packages=versions_of((*_DESCRIBED, *distributions())),
+    )
 
 
 class Report(Record):

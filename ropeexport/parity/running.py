@@ -16,13 +16,20 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Protocol
 
-from ropeexport.machine import describe
 from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case, Selection, space_of, work_of
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.judge import Judge, comparison_of
 from ropeexport.parity.options import Options
-from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status, Verdict, survey_of
+from ropeexport.parity.records import (
+    Comparison,
+    Report,
+    RuntimeRecord,
+    Status,
+    Verdict,
+    describe,
+    survey_of,
+)
 from ropeexport.parity.references import NotRepeatableError
 from ropeexport.parity.survey import CaseSurvey, Survey
 from ropeexport.runners.registry import EAGER

@@ -67,7 +67,10 @@ def opened(opening: Opening) -> OpenvinoRunner:
 
 
 class _Caller(Thread):
-    """Calls what it is given, one after the other; it never ends, not even at exit."""
+    """Calls what it is given, one after the other; it never ends, not even at exit.
+
+    A process that is forked has no such thread: fork before the first call.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="openvino", daemon=True)
@@ -83,15 +86,18 @@ class _Caller(Thread):
         if current_thread() is self:
             return function()
         future: Future[T] = Future()
+        self._calls.put(partial(_settle, future, function))
+        try:
+            return future.result()
+        finally:
+            del future  # an error's traceback has this frame, and would keep the arrays
 
-        def call() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
 
-        self._calls.put(call)
-        return future.result()
+def _settle(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 @cache

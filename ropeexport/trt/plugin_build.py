@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ropeexport import atomic
 from ropeexport.errors import MissingError, PluginError
+from ropeexport.machine import output_of
 from ropeexport.trt.cache import make_cache_folder
 from ropeexport.trt.plugin_library import FILE_NAME, cached_library
 
@@ -174,15 +175,6 @@ def release_of(tool: str | Path) -> str:
     """Return the release that nvcc or CMake says it is, ``13.0``; empty where it does not say."""
     match = re.search(r"(?:release|version) ([\d.]+)", output_of(str(tool), "--version"))
     return match[1] if match else ""
-
-
-def output_of(*command: str) -> str:
-    """Return what a command prints; nothing where it fails, takes too long or is not here."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def header_folder(include: Path | None = None) -> Path:

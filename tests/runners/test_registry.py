@@ -15,9 +15,9 @@ from ropeexport.artifact import Artifact
 from ropeexport.cli.proving import check_command
 from ropeexport.doctor import examine
 from ropeexport.errors import MissingError, UsageError
-from ropeexport.machine import describe
 from ropeexport.manifest import Implementation
 from ropeexport.parity.check import Options, check
+from ropeexport.parity.records import describe
 from ropeexport.runners import registry, trt
 from ropeexport.runners.registry import CPU, CUDA, Opening, Runtime
 from ropeexport.runners.runner import ROTATIONS_ONLY, Facts, Runner

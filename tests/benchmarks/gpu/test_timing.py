@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.gpu.contenders import COPY, OURS, Call, Routine, contender_groups, own_forms
+from benchmarks.gpu.contenders import COPY, OURS, Call, Routine, own_forms, routine_groups
 from benchmarks.gpu.shapes import (
     SHAPES,
     Shape,
@@ -45,7 +45,7 @@ def measured(device, *contenders: Routine):
 @pytest.mark.plugin
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_own_contenders_are_right_and_timed(device, host_kernel, dtype) -> None:
-    groups = {"kernel": contender_groups(device, host_kernel, None)["kernel"]}
+    groups = {"kernel": routine_groups(device, host_kernel, None)["kernel"]}
     (check,) = bench(device, groups, [(SHAPE, dtype)], PLAN)
     assert (check.verdict, check.cases, check.reason) == ("PASS", 8, "")
     for timing in check.timings:
@@ -311,7 +311,7 @@ def test_like_is_compared_with_like() -> None:
         entrant("another", 118_000, 44.0, pairing="half"),
     ]
     found = {timing.name: timing for timing in timings(entrants)}
-    assert [found[e.contender.name].beside for e in entrants] == [
+    assert [found[e.routine.name].beside for e in entrants] == [
         *(OURS, "ours, tables", "ours, tables, halves", "ours, tables", "ours, tables, halves"),
         *("ours, tables, halves", OURS, ""),
     ]
