@@ -52,6 +52,10 @@ def test_what_is_equal_uses_nothing_of_what_is_allowed() -> None:
     assert share(graph("y = Neg(x)"), graph("y = Neg(x)")) == 0.0
 
 
+def test_zeros_that_are_equal_use_nothing_of_what_is_allowed() -> None:
+    assert share(constant([0.0, 0.0]), constant([0.0, 0.0])) == 0.0
+
+
 def test_thirty_two_roundings_of_the_largest_value_are_allowed() -> None:
     ones = constant([1.0, -4.0])
     assert share(ones, constant([1.0, -4.0], [31 * 4 * UNIT, 0.0])) == pytest.approx(31 / 32)
@@ -181,3 +185,14 @@ def test_a_graph_with_half_types_is_compared_from_where_its_constants_are_folded
     for source in (plain, None):
         with pytest.raises(ExportError):
             with_whole(none, source, plain, other)
+
+
+def test_a_graph_of_large_weights_is_compared_region_by_region() -> None:
+    size = 256 * 10**6 // 4
+    large = ir.Value(name="w", const_value=ir.tensor(np.zeros(1, np.float32)))
+    graph = ir.Graph([], [], nodes=[], initializers=[large], opset_imports={"": 23})
+    model = ir.Model(graph, ir_version=10)
+    large.const_value = ir.LazyTensor(
+        lambda: pytest.fail("a weight was read"), dtype=ir.DataType.FLOAT, shape=ir.Shape([size])
+    )
+    assert compare_whole(model, model) == (None, "its weights take 256 MB, 256 or more")

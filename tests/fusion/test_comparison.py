@@ -180,17 +180,6 @@ def test_the_manifest_says_what_was_compared(tmp_path: Path) -> None:
     assert manifest.read(tmp_path).model.comparison == compared
 
 
-def test_a_graph_of_large_weights_is_compared_region_by_region() -> None:
-    size = 256 * 10**6 // 4
-    large = ir.Value(name="w", const_value=ir.tensor(np.zeros(1, np.float32)))
-    graph = ir.Graph([], [], nodes=[], initializers=[large], opset_imports={"": 23})
-    model = ir.Model(graph, ir_version=10)
-    large.const_value = ir.LazyTensor(
-        lambda: pytest.fail("a weight was read"), dtype=ir.DataType.FLOAT, shape=ir.Shape([size])
-    )
-    assert compare_whole(model, model) == (None, "its weights take 256 MB, 256 or more")
-
-
 def of_text(nodes: str, kind: str = "float") -> ir.Model:
     return ir.from_onnx_text(
         f"""<ir_version: 10, opset_import: ["" : 23]>

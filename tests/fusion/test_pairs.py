@@ -22,6 +22,20 @@ def test_two_that_share_their_tables_are_one_op() -> None:
     assert_same(fused)
 
 
+def test_each_attention_has_an_op_of_its_own_for_its_two() -> None:
+    third = again(again(ROPE, "x"), "x_2")
+    fourth = again(third, "x_2_2")
+    inputs = ", ".join(
+        (X, X_2, "float[batch, 2, length, 8] x_2_2", "float[batch, 3, length, 8] x_2_2_2")
+    )
+    outputs = ", ".join(
+        (OUTPUTS, "float[batch, 2, length, 8] y_2_2", "float[batch, 3, length, 8] y_2_2_2")
+    )
+    fused = fuse(graph(BOTH + third + fourth, f"{inputs}, {TABLES}", outputs))
+    assert ops(fused) == ["ApplyRopeHalf", "ApplyRopeHalf"]
+    assert_same(fused)
+
+
 def test_tables_that_are_computed_twice_are_one_op() -> None:
     nodes = ANGLES + ROPE + again(ANGLES + ROPE, "x")
     fused = fuse(graph(nodes, f"{X}, {X_2}, float[length] pos", OUTPUTS, FREQUENCIES))
