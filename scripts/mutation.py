@@ -55,8 +55,8 @@ PAGE_TEXT = """\
 <!-- made by `make mutation`; what is said of a survivor is in scripts/mutation.toml -->
 
 What must notice a fault is broken itself, place by place, and its tests must notice that: fusion
-and its guards, the comparison of arrays, the bounds. `make mutation`, part of `make long`, does it
-on a copy of the project, with [cosmic-ray](https://cosmic-ray.readthedocs.io).
+and its guards, the comparison of arrays and of whole graphs, the bounds. `make mutation`, part of
+`make long`, does it on a copy of the project, with [cosmic-ray](https://cosmic-ray.readthedocs.io).
 
 - **Guards**: every condition before an early exit (`return`, `raise`, `continue`, `break`) is
   switched off. All are tried.

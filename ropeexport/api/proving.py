@@ -299,8 +299,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     Raises
     ------
     RopeExportError
-        Where no run can be set up: no manifest, a module that cannot be rebuilt, or one that does
-        not pickle.
+        Where no run can be set up: no manifest, a module that cannot be rebuilt or does not pickle,
+        a length that the export is not for.
 
     Examples
     --------

@@ -69,7 +69,8 @@ def opened(opening: Opening) -> OpenvinoRunner:
 class _Caller(Thread):
     """Calls what it is given, one after the other; it never ends, not even at exit.
 
-    A process that is forked has no such thread: fork before the first call.
+    A pool of one thread would be joined at exit, and so end there.  A process that is forked has no
+    such thread: fork before the first call.
     """
 
     def __init__(self) -> None:

@@ -7,11 +7,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from ropeexport.dtypes import SINGLE
 from ropeexport.errors import ExportError
 from ropeexport.exporting.whole_graph import compare_whole, with_whole
 from ropeexport.manifest import Comparison
 
-UNIT = 2.0**-24  # what rounding to float32 loses of a number, at most
+UNIT = SINGLE.unit_roundoff  # what rounding to float32 loses of a number, at most
 X = "float[batch, length, 4] x"
 
 
@@ -71,7 +72,7 @@ def test_eight_times_the_error_of_the_graph_as_it_was_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e38])
-def test_a_value_that_is_not_finite_is_equal_to_itself_alone(wrong: float) -> None:
+def test_a_mask_and_what_is_not_finite_are_equal_to_themselves_alone(wrong: float) -> None:
     right = constant([1.0, wrong])
     assert share(right, constant([1.0, wrong])) == 0.0
     assert "output 'y'" in refused(constant([1.0, 2.0]), right)
@@ -196,3 +197,31 @@ def test_a_graph_of_large_weights_is_compared_region_by_region() -> None:
         lambda: pytest.fail("a weight was read"), dtype=ir.DataType.FLOAT, shape=ir.Shape([size])
     )
     assert compare_whole(model, model) == (None, "its weights take 256 MB, 256 or more")
+
+
+def of_text(nodes: str, kind: str = "float") -> ir.Model:
+    return ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["" : 23]>
+        g ({kind}[n] x) => ({kind}[n] y)
+        <float low = {{-3e38}}, float zero = {{0.0}}, float much = {{1.01}}, float one = {{1.0}}>
+        {{ {nodes} }}"""
+    )
+
+
+@pytest.mark.parametrize("kind", ["float", "float16", "bfloat16"])
+def test_a_small_difference_of_a_whole_graph_is_found_in_every_type(kind: str) -> None:
+    one, much = (
+        of_text(f"factor = CastLike({factor}, x) y = Mul(x, factor)", kind)
+        for factor in ("one", "much")
+    )
+    assert compare_whole(one, one) == (0.0, "")
+    with pytest.raises(ExportError, match="departs"):
+        compare_whole(one, much)
+
+
+def test_what_a_mask_hides_no_difference_behind() -> None:
+    nodes = "negative = Less(x, zero) scaled = Mul(x, {}) y = Where(negative, low, scaled)"
+    one, much = (of_text(nodes.format(factor)) for factor in ("one", "much"))
+    assert compare_whole(one, one) == (0.0, "")
+    with pytest.raises(ExportError, match="departs"):
+        compare_whole(one, much)

@@ -16,7 +16,6 @@ import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError
 from ropeexport.exporting import passes
-from ropeexport.exporting.whole_graph import compare_whole
 from ropeexport.fusion import angles, rewrite
 from ropeexport.fusion.rewrite import Tables
 from ropeexport.models.example import Example
@@ -178,31 +177,3 @@ def test_the_manifest_says_what_was_compared(tmp_path: Path) -> None:
     assert 0.0 <= compared.worst_whole <= 1.0
     assert (compared.left, compared.without_whole) == ((), "")
     assert manifest.read(tmp_path).model.comparison == compared
-
-
-def of_text(nodes: str, kind: str = "float") -> ir.Model:
-    return ir.from_onnx_text(
-        f"""<ir_version: 10, opset_import: ["" : 23]>
-        g ({kind}[n] x) => ({kind}[n] y)
-        <float low = {{-3e38}}, float zero = {{0.0}}, float much = {{1.01}}, float one = {{1.0}}>
-        {{ {nodes} }}"""
-    )
-
-
-@pytest.mark.parametrize("kind", ["float", "float16", "bfloat16"])
-def test_a_small_difference_of_a_whole_graph_is_found_in_every_type(kind: str) -> None:
-    one, much = (
-        of_text(f"factor = CastLike({factor}, x) y = Mul(x, factor)", kind)
-        for factor in ("one", "much")
-    )
-    assert compare_whole(one, one) == (0.0, "")
-    with pytest.raises(ExportError, match="departs"):
-        compare_whole(one, much)
-
-
-def test_what_a_mask_hides_no_difference_behind() -> None:
-    nodes = "negative = Less(x, zero) scaled = Mul(x, {}) y = Where(negative, low, scaled)"
-    one, much = (of_text(nodes.format(factor)) for factor in ("one", "much"))
-    assert compare_whole(one, one) == (0.0, "")
-    with pytest.raises(ExportError, match="departs"):
-        compare_whole(one, much)
