@@ -25,9 +25,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from queue import SimpleQueue
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -76,6 +76,7 @@ class _Caller(Thread):
     def __init__(self) -> None:
         super().__init__(name="openvino", daemon=True)
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._starting = Lock()
 
     def run(self) -> None:
         """Call whatever comes."""
@@ -86,6 +87,9 @@ class _Caller(Thread):
         """Return what a function returns here, or raise what it raises."""
         if current_thread() is self:
             return function()
+        with self._starting:
+            if not self.is_alive():
+                self.start()
         future: Future[T] = Future()
         self._calls.put(partial(_settle, future, function))
         try:
@@ -99,19 +103,16 @@ def _settle(future: Future[T], function: Callable[[], T]) -> None:
         future.set_result(function())
     except BaseException as error:
         future.set_exception(error)
+        del future, function  # as above
 
 
-@cache
-def _caller() -> _Caller:
-    caller = _Caller()
-    caller.start()
-    return caller
+_CALLER = _Caller()
 
 
 def _in_one_thread(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def moved(*args: P.args, **kwargs: P.kwargs) -> T:
-        return _caller().result(partial(method, *args, **kwargs))
+        return _CALLER.result(partial(method, *args, **kwargs))
 
     return moved
 
