@@ -28,6 +28,7 @@ from ropeexport.fusion.evaluation import (
     Trial,
     UnevaluableError,
     evaluate,
+    has_meaning,
     static_shape,
 )
 from ropeexport.fusion.movement import closure, inputs_of
@@ -124,9 +125,8 @@ class _Sides:
         node = value.producer()
         if node is None or value.name in self._cut:
             return True
-        known = is_standard(node) or op_of(node.domain, node.op_type) is not None
         holds_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        return not known or holds_graph or is_standard(node, *_RANDOM)
+        return not has_meaning(node) or holds_graph or is_standard(node, *_RANDOM)
 
 
 def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:

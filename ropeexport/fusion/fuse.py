@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ropeexport.fusion.angles import make_exact
-from ropeexport.fusion.applications import find, find_native, pair_up, refusal
+from ropeexport.fusion.applications import find, pair_up
 from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.movement import Movement, Twins
+from ropeexport.fusion.native import find_native
 from ropeexport.fusion.rewrite import Region, Tables, region_of, swap_in
+from ropeexport.fusion.suspects import refusal
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
@@ -98,18 +100,22 @@ def _replaced(model: ir.Model, leave: Mapping[str, str]) -> tuple[RopeCount, lis
     regions = [region_of(node) for node in graph if form_of(node.domain, node.op_type)]
     trial, movement = Trial(graph, model.opset_imports[""]), Movement()
     twins, tables = Twins(movement), Tables()
-    found, refused = find(graph, trial, movement, twins)
-    native, without_op = find_native(graph, twins)
-    refused += without_op
-    for group in [*pair_up(found, graph), *pair_up(native, graph)]:
+    found, native = find(graph, trial, movement, twins), find_native(graph, twins)
+    refused = [*found.refused, *native.refused]
+    for group in [*pair_up(found.applications, graph), *pair_up(native.applications, graph)]:
         reason = leave.get(str(group[0].root.name))
         made = reason or swap_in(group, tables, trial, movement)
         if isinstance(made, Region):
             regions.append(made)
         else:
-            refused.append(refusal(group[0].root, made))
+            producer = group[0].root.producer()
+            assert producer is not None  # a root is computed
+            refused.append(refusal(producer, made))
     graph.sort()
     count = RopeCount(
-        found=len(regions) + len(refused), replaced=len(regions), refused=tuple(refused)
+        found=len(regions) + len(refused),
+        replaced=len(regions),
+        refused=tuple(refused),
+        not_judged=tuple(found.not_judged),
     )
     return count, regions

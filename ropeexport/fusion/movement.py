@@ -14,14 +14,14 @@ from ropeexport.operators import MOVERS, Mover, is_standard
 
 # beside what moves elements: what rounds or negates each
 _LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}
-_FOLLOWED = MOVERS | _LINEAR
+FOLLOWED = MOVERS | _LINEAR
 # what the arithmetic of shapes is made of
 _SHAPE_OPS = MOVERS.keys() | {
     "Add", "Cast", "Ceil", "Constant", "ConstantOfShape", "Div", "Equal", "Floor", "Max", "Min",
     "Mod", "Mul", "Neg", "Range", "Shape", "Size", "Sub",
 }  # fmt: skip
 # operators beyond movement through which equal table entries stay equal
-_ELEMENTWISE = {"Cos", "Sin", "Neg", "Mul", "Add", "Sub", "Div", "Cast"}
+ELEMENTWISE = {"Cos", "Sin", "Neg", "Mul", "Add", "Sub", "Div", "Cast"}
 _COMPARED_BYTES = 1 << 12  # constants up to this size are compared by value
 
 T = TypeVar("T", bound=Hashable)
@@ -80,9 +80,9 @@ class Movement:
             return None
         if node.op_type in ("Mul", "Div"):
             return self._scaled(node)
-        if node.op_type not in _FOLLOWED:
+        if node.op_type not in FOLLOWED:
             return None
-        chosen = _FOLLOWED[node.op_type].data
+        chosen = FOLLOWED[node.op_type].data
         data = [x for i, x in enumerate(node.inputs) if x and (chosen is None or i in chosen)]
         others = [x for x in node.inputs if x is not None and x not in data]
         moves = all(map(self.is_computable, others)) and all(map(is_float, data))
@@ -99,7 +99,7 @@ class Movement:
     def deep_sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
         """Return what a table is made from; None where its values are to be taken as they are."""
         sources, node = self.sources(value), value.producer()
-        if sources is not None or node is None or not is_standard(node, *_ELEMENTWISE):
+        if sources is not None or node is None or not is_standard(node, *ELEMENTWISE):
             return sources
         inputs = inputs_of(value)
         known = all(is_float(x) and x.shape is not None for x in inputs)

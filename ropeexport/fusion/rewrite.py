@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ropeexport.fusion.applications import Application, Layout, tables_of
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.regions import Entry, deep_values
+from ropeexport.fusion.regions import Entry, Rows, deep_values
 from ropeexport.ops import names
 from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
@@ -54,6 +54,8 @@ class Nodes:
     def to_op(self, x: ir.Value, layout: Layout, dtype: ir.DataType | None) -> ir.Value:
         """Bring data into the op's (B, H, L, D) and into the type that its result has."""
         x = x if dtype is None else self.cast(x, dtype)
+        if layout.head_size is not None:
+            x = self.add("Reshape", x, ints([0, 0, -1, layout.head_size]))
         if not layout.keeps_order:
             x = self.add("Transpose", x, perm=layout.order)
         return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x
@@ -62,7 +64,9 @@ class Nodes:
         """Bring the op's result into the layout that the model goes on with."""
         if layout.inserted:
             y = self.add("Squeeze", y, ints(layout.inserted))
-        return y if layout.keeps_order else self.add("Transpose", y, perm=layout.inverse_order)
+        if not layout.keeps_order:
+            y = self.add("Transpose", y, perm=layout.inverse_order)
+        return y if layout.head_size is None else self.add("Reshape", y, ints([0, 0, -1]))
 
 
 def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
@@ -75,6 +79,7 @@ class Tables:
     """The ops' table inputs, made from the tables that a model has; ops may share one."""
 
     nodes: Nodes = field(default_factory=Nodes)
+    _positions: dict[Rows, ir.Value] = field(default_factory=dict)
     _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
     _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
 
@@ -108,6 +113,9 @@ class Tables:
     def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
         assert entry.table.shape is not None  # it was evaluated at its shape
         rank = len(entry.table.shape) - (entry.selection.kind == "index")
+        if entry.rows is not None:
+            assert entry.rows.ids.shape is not None  # asked when it was found
+            rank += len(entry.rows.ids.shape) - 1 if entry.rows.begins is None else 0
         value = self._selected(entry)
         missing = layout.rank - rank  # broadcasting aligns the last axes
         if layout.head_axis is not None and layout.head_axis >= missing:
@@ -117,13 +125,30 @@ class Tables:
         return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
 
     def _selected(self, entry: Entry) -> ir.Value:
-        chosen = entry.selection
+        chosen, table = entry.selection, entry.table
+        if entry.rows is not None:
+            table = self.nodes.add("Gather", table, self._ids(entry.rows), axis=0)
         if chosen.kind == "index":
-            return self.nodes.add("Gather", entry.table, ir.tensor(np.int64(chosen.start)), axis=-1)
+            return self.nodes.add("Gather", table, ir.tensor(np.int64(chosen.start)), axis=-1)
         if chosen.kind == "slice":
             bounds = (ints([n]) for n in (chosen.start, chosen.end, -1, chosen.step))
-            return self.nodes.add("Slice", entry.table, *bounds)
-        return entry.table
+            return self.nodes.add("Slice", table, *bounds)
+        return table
+
+    def _ids(self, rows: Rows) -> ir.Value:
+        """Return the positions of rows, counted on from the first where they are not listed."""
+        if rows not in self._positions:
+            made = rows.ids
+            if rows.begins is not None:
+                data, axis = rows.begins
+                length = self.nodes.add("Shape", data, start=axis, end=axis + 1)
+                length.dtype = ir.DataType.INT64
+                ends = ir.tensor(np.int64(0)), self.nodes.add("Squeeze", length)
+                counted = self.nodes.add("Range", *ends, ir.tensor(np.int64(1)))
+                counted.dtype = ir.DataType.INT64
+                made = self.nodes.add("Add", counted, self.nodes.cast(rows.ids, counted.dtype))
+            self._positions[rows] = made
+        return self._positions[rows]
 
     def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
         """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
@@ -217,6 +242,10 @@ def _describe(op: ir.Node, group: Group) -> None:
     for output, application in zip(op.outputs, group, strict=True):
         shape, layout = application.x.shape, application.layout
         assert shape is not None  # it was evaluated at its shape
+        if layout.head_size is not None:
+            hidden = shape[-1]
+            assert isinstance(hidden, int)  # asked when the layout was found
+            shape = ir.Shape([*shape[:-1], hidden // layout.head_size, layout.head_size])
         dims = [shape[axis] for axis in layout.order]
         for axis in layout.inserted:
             dims.insert(axis, 1)
@@ -230,6 +259,12 @@ def _difference(
     given = deep_values((e.table for a in group for e in a.rotary.entries), trial, movement)
     rng = np.random.default_rng(2)
     given |= {a.x: rng.standard_normal(trial.shape(a.x)) for a in group}
+    given |= {
+        e.rows.ids: _positions(e.table, e.rows, trial)
+        for a in group
+        for e in a.rotary.entries
+        if e.rows is not None
+    }
     for application, result in zip(group, results, strict=True):
         try:
             old = evaluate(application.root, given, trial, {})
@@ -242,6 +277,15 @@ def _difference(
         if not worst <= _ROUNDING * np.abs(old).max(initial=1.0):
             return f"the op would differ by {worst:.3g}"
     return None
+
+
+def _positions(table: ir.Value, rows: Rows, trial: Trial) -> Any:
+    """Return random positions whose rows a table has."""
+    last = trial.shape(table)[0]
+    if rows.begins is not None:
+        data, axis = rows.begins
+        last -= trial.shape(data)[axis]
+    return np.random.default_rng(4).integers(0, max(last, 1), trial.shape(rows.ids))
 
 
 def _replace(group: Group, results: list[ir.Value], nodes: list[ir.Node]) -> None:
