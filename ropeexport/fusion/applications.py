@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
-from ropeexport.fusion.movement import Movement, Twins, closure, inputs_of
+from ropeexport.fusion.movement import Movement, Twins, closure, is_read_inside, needs_of
 from ropeexport.fusion.regions import (
     NotRotaryError,
     Regions,
@@ -31,15 +31,15 @@ class Layout:
     """How ``x`` becomes (B, H, L, D): axes in another order, then axes of size 1 inserted.
 
     With a ``head_size`` the last axis of ``x`` holds heads of that size, and is cut into two first.
-    ``head_axis`` is the axis along which the tables, aligned with ``x``, have size 1; None where
-    they have no such axis.  With ``per_head`` the tables differ from head to head, which only the
+    ``single`` are the axes along which the tables, aligned with ``x``, have size 1 and which the
+    op's do not have.  With ``per_head`` the tables differ from head to head, which only the
     matrices of ``ApplyRope`` can say.
     """
 
     rank: int
     order: tuple[int, ...]
     inserted: tuple[int, ...]
-    head_axis: int | None
+    single: tuple[int, ...] = ()
     per_head: bool = False
     head_size: int | None = None
 
@@ -48,6 +48,12 @@ class Layout:
         """The axis of ``x`` that becomes H, or None where one is inserted."""
         place = 1 - sum(axis < 1 for axis in self.inserted)
         return None if 1 in self.inserted else self.order[place]
+
+    @property
+    def length(self) -> int | None:
+        """The axis of ``x`` that becomes L, or None where one is inserted."""
+        place = 2 - sum(axis < 2 for axis in self.inserted)
+        return None if 2 in self.inserted else self.order[place]
 
     @property
     def keeps_order(self) -> bool:
@@ -60,12 +66,13 @@ class Layout:
         return tuple(int(axis) for axis in np.argsort(self.order))
 
 
-_BHLD = Layout(4, (0, 1, 2, 3), (), 1)
-_PER_HEAD = Layout(4, (0, 1, 2, 3), (), None, per_head=True)
-_BLHD = Layout(4, (0, 2, 1, 3), (), 2)
-_BLD = Layout(3, (0, 1, 2), (1,), None)
-_LHD = Layout(3, (1, 0, 2), (0,), 1)
-_LD = Layout(2, (0, 1), (0, 1), None)
+_BHLD = Layout(4, (0, 1, 2, 3), (), (1,))
+_PER_HEAD = Layout(4, (0, 1, 2, 3), (), per_head=True)
+_BLHD = Layout(4, (0, 2, 1, 3), (), (2,))
+_LBHD = Layout(4, (1, 2, 0, 3), (), (1, 2))
+_BLD = Layout(3, (0, 1, 2), (1,))
+_LHD = Layout(3, (1, 0, 2), (0,), (1,))
+_LD = Layout(2, (0, 1), (0, 1))
 
 
 def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> Layout:
@@ -87,6 +94,8 @@ def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> 
         return _BHLD
     if rank == 4 and known[2] == 1 and known[1] == x_shape[1]:
         return _BLHD
+    if rank == 4 and known[1] == known[2] == 1 and known[0] == x_shape[0]:
+        return _LBHD
     if rank == 4 and 1 not in known[1:3]:
         return _PER_HEAD
     raise NotRotaryError(f"its layout is none that the op knows: data {x_shape}, tables {known}")
@@ -196,7 +205,7 @@ def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
     narrow = x
     if before is not None and is_standard(before, "Cast") and x.dtype == root.dtype:
         narrow = before.inputs[0] or x
-    if narrow.dtype not in _FLOATS or root.is_graph_output():
+    if narrow.dtype not in _FLOATS or root.is_graph_output() or is_read_inside(root):
         return x, root
     casts_back = [
         is_standard(node, "Cast") and node.outputs[0].dtype == narrow.dtype for node in after
@@ -211,7 +220,7 @@ def _with_rest(application: Application, trial: Trial) -> Application:
     if cut is None or not is_standard(cut, "Slice", "Split") or root.is_graph_output():
         return application
     whole = cut.inputs[0]
-    if whole is None or len(joint) != 1 or not _appends(joint[0], root):
+    if whole is None or len(joint) != 1 or is_read_inside(root) or not _appends(joint[0], root):
         return application
     rest, size = joint[0].inputs[1], trial.shape(x)[-1]
     assert rest is not None  # a Concat has no empty inputs
@@ -239,7 +248,7 @@ def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application
 
     They share tables, pairing and layout.
     """
-    places = {node: place for place, node in enumerate(graph)}
+    places: dict[ir.Node | None, int] = {node: place for place, node in enumerate(graph)}
     groups: list[tuple[Application, ...]] = []
     for k in found:
         q = groups[-1][0] if groups and len(groups[-1]) == 1 else None
@@ -260,13 +269,12 @@ def _likeness(a: Application) -> tuple[object, ...]:
     return rotation, a.rotary_size, a.layout, a.x.dtype, rest
 
 
-def _needs(value: ir.Value, other: ir.Value, places: dict[ir.Node, int]) -> bool:
+def _needs(value: ir.Value, other: ir.Value, places: dict[ir.Node | None, int]) -> bool:
     """Say whether a value is computed from another; nodes before the other's are not walked."""
     start = other.producer()
     assert start is not None  # a root is computed
 
     def needed_for(x: ir.Value) -> list[ir.Value]:
-        node = x.producer()
-        return inputs_of(x) if node is not None and places[node] > places[start] else []
+        return needs_of(x) if places.get(x.producer(), -1) > places[start] else []
 
     return any(x.producer() is start for x in closure([value], needed_for))

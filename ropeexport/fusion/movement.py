@@ -44,6 +44,36 @@ def inputs_of(value: ir.Value) -> list[ir.Value]:
     return [] if node is None else [x for x in node.inputs if x is not None]
 
 
+def readers_of(value: ir.Value, graph: ir.Graph | ir.Function | None) -> list[ir.Node]:
+    """Return the nodes of a graph that read a value, but for those in a graph inside it."""
+    return [node for node in value.consumers() if node.graph is graph]
+
+
+def is_read_inside(value: ir.Value) -> bool:
+    """Say whether a node in a graph inside a value's own reads it, a branch or a loop's body."""
+    node = value.producer()
+    graph = node.graph if node is not None else value.graph
+    return len(readers_of(value, graph)) < len(value.consumers())
+
+
+def needs_of(value: ir.Value) -> list[ir.Value]:
+    """Return the values that a value's node reads, those that are read in its branches too."""
+    node = value.producer()
+    graphs = [] if node is None else graphs_of(node).values()
+    return inputs_of(value) + [x for graph in graphs for x in _read_in(graph)]
+
+
+def graphs_of(node: ir.Node) -> dict[str, ir.Graph]:
+    """Return the graphs that a node holds, branches and the body of a loop, by attribute."""
+    attributes = node.attributes.items()
+    return {name: a.as_graph() for name, a in attributes if a.type == ir.AttributeType.GRAPH}
+
+
+def _read_in(graph: ir.Graph) -> list[ir.Value]:
+    read = [x for node in graph.all_nodes() for x in node.inputs]
+    return [x for x in (*read, *graph.outputs) if x is not None]
+
+
 class Movement:
     """Answers about one graph, remembered."""
 
@@ -125,6 +155,19 @@ def is_scalar(value: ir.Value) -> bool:
     """Say whether a value is one constant number."""
     tensor = value.const_value
     return tensor is not None and tensor.size == 1
+
+
+def merge_twins(graph: ir.Graph) -> None:
+    """Let data that is moved twice in the same way be moved once, in place.
+
+    The nodes that nothing reads any more stay.
+    """
+    movement = Movement()
+    twins = Twins(movement)
+    for output in (output for node in graph for output in node.outputs):
+        first = twins.first_of(output) if movement.sources(output) else output
+        if first is not output:
+            ir.convenience.replace_all_uses_with(output, first)
 
 
 class Twins:

@@ -19,7 +19,7 @@ from ropeexport.operators import is_standard
 from ropeexport.ops.forms import ROTARY_SIZE, pairing_of_rotary
 
 # tables of RotaryEmbedding are (B, L, P) and know no heads, as the op's
-_BHLD = Layout(4, (0, 1, 2, 3), (), None)
+_BHLD = Layout(4, (0, 1, 2, 3), ())
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _layout(node: ir.Node, x: ir.Value, cos: ir.Value, size: int) -> Layout | st
     whole = hidden // heads if heads else 2 * int(str(pairs))
     if hidden % whole or not (size or not heads or pairs == whole // 2):
         return f"of {heads} heads in {hidden} elements with tables for {pairs} pairs"
-    return Layout(3, (0, 2, 1, 3), (), None, head_size=whole)
+    return Layout(3, (0, 2, 1, 3), (), head_size=whole)
 
 
 def _rows(operands: _Operands, twins: Twins) -> Rows | None:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.fusion.evaluation import Array, Given, Trial, UnevaluableError, evaluate
-from ropeexport.fusion.movement import Movement, closure, inputs_of, is_float
+from ropeexport.fusion.movement import Movement, closure, inputs_of, is_float, readers_of
 from ropeexport.fusion.suspects import SUMS
 from ropeexport.operators import is_standard
 from ropeexport.ops.apply_rope import rotate
@@ -80,7 +80,7 @@ class Regions:
         seen = {seed.outputs[0]}
         for value, steps in reached:
             yield value
-            for node in value.consumers() if steps < _MOST_STEPS else ():
+            for node in readers_of(value, seed.graph) if steps < _MOST_STEPS else ():
                 for output in node.outputs:
                     moved = value in (self._movement.sources(output) or ())
                     if moved and output not in seen and len(seen) < _MOST_ROOTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +76,12 @@ def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
 
 @dataclass
 class Tables:
-    """The ops' table inputs, made from the tables that a model has; ops may share one."""
+    """The ops' table inputs, made from the tables that a model has; ops may share one.
 
+    Of axes that are ``joined``, data and tables may have one element where the other has more.
+    """
+
+    joined: Container[str] = ()
     nodes: Nodes = field(default_factory=Nodes)
     _positions: dict[Rows, ir.Value] = field(default_factory=dict)
     _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
@@ -88,7 +92,7 @@ class Tables:
         rotary, layout, tables = application.rotary, application.layout, tables_of(application)
         inputs = []
         for places in tables.inputs.values():
-            entries = tuple(self._entry(rotary.entries[place], layout) for place in places)
+            entries = tuple(self._entry(rotary.entries[place], application) for place in places)
             inputs.append(self._input(entries, tables.by_head and not layout.per_head))
         return tuple(inputs)
 
@@ -101,14 +105,26 @@ class Tables:
             self._inputs[entries, lacks_heads] = made
         return self._inputs[entries, lacks_heads]
 
-    def _entry(self, entry: Entry, layout: Layout) -> ir.Value:
+    def _entry(self, entry: Entry, application: Application) -> ir.Value:
         """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
+        layout = application.layout
         if (entry, layout) not in self._entries:
             value = self.nodes.cast(self._without_heads(entry, layout), _FLOAT)
             if entry.factor != 1.0:
                 value = self.nodes.add("Mul", value, ir.tensor(np.float32(entry.factor)))
-            self._entries[entry, layout] = value
+            self._entries[entry, layout] = self._expanded(value, application)
         return self._entries[entry, layout]
+
+    def _expanded(self, value: ir.Value, application: Application) -> ir.Value:
+        """Let a table of one row be one of the data's length, where it may have so few."""
+        x, layout = application.x, application.layout
+        assert x.shape is not None  # it was evaluated at its shape
+        if layout.length is None or str(x.shape[layout.length]) not in self.joined:
+            return value
+        length = self.nodes.add("Shape", x, start=layout.length, end=layout.length + 1)
+        length.dtype = ir.DataType.INT64
+        shape = self.nodes.add("Concat", ints([1]), length, ints([1]), axis=0)
+        return self.nodes.add("Expand", value, shape)
 
     def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
         assert entry.table.shape is not None  # it was evaluated at its shape
@@ -118,9 +134,10 @@ class Tables:
             rank += len(entry.rows.ids.shape) - 1 if entry.rows.begins is None else 0
         value = self._selected(entry)
         missing = layout.rank - rank  # broadcasting aligns the last axes
-        if layout.head_axis is not None and layout.head_axis >= missing:
-            value = self.nodes.add("Squeeze", value, ints([layout.head_axis - missing]))
-            rank -= 1
+        single = [axis - missing for axis in layout.single if axis >= missing]
+        if single:
+            value = self.nodes.add("Squeeze", value, ints(single))
+            rank -= len(single)
         axes = range((4 if layout.per_head else 3) - rank)
         return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
 

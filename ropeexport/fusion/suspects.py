@@ -13,7 +13,14 @@ from itertools import combinations, product
 
 import onnx_ir as ir
 
-from ropeexport.fusion.movement import ELEMENTWISE, FOLLOWED, closure, inputs_of, is_scalar
+from ropeexport.fusion.movement import (
+    ELEMENTWISE,
+    FOLLOWED,
+    closure,
+    graphs_of,
+    inputs_of,
+    is_scalar,
+)
 from ropeexport.manifest import Refusal
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
@@ -21,7 +28,6 @@ from ropeexport.ops import names
 SUMS = ("Add", "Sub", "Sum")
 _PARTS = ("Slice", "Split", "Gather")
 _MOST_PRODUCTS = 8
-_ROTARY = "RotaryEmbedding"
 
 Pair = tuple[ir.Node, ir.Node]
 Data = frozenset[ir.Value]
@@ -33,38 +39,32 @@ def refusal(node: ir.Node, reason: str) -> Refusal:
 
 
 def not_judged(
-    graph: ir.Graph, judged: Container[ir.Node], reasons: Mapping[ir.Node, str]
+    nodes: Iterable[ir.Node], judged: Container[ir.Node], reasons: Mapping[ir.Node, str]
 ) -> list[Refusal]:
     """Return what looks like a rotation and was not judged, and why.
 
     Parameters
     ----------
-    graph : ir.Graph
-        What lies in a graph inside it, a branch or the body of a loop, is never judged.
+    nodes : iterable of Node
+        Of one graph.
     judged : container of Node
         Products that were.
     reasons : dict
         Why other sums were not.
     """
-    found = [
+    return [
         refusal(node, _unknown(node) or reasons.get(node, "a type is not known"))
-        for node, products in suspects(graph).items()
+        for node, products in suspects(nodes).items()
         if not any(x in judged for x in products)
     ]
-    return found + [refusal(node, place) for node, place in _inside(graph)]
 
 
-def _inside(graph: ir.Graph) -> Iterator[tuple[ir.Node, str]]:
-    """Yield what looks like a rotation in the graphs that nodes hold, and where it lies."""
+def graphs_inside(graph: ir.Graph) -> Iterator[tuple[ir.Graph, str]]:
+    """Yield the graphs that nodes hold, branches and bodies of loops, and where each lies."""
     for node in graph:
-        for attribute in node.attributes.values():
-            is_one = attribute.type == ir.AttributeType.GRAPH
-            bodies = [attribute.as_graph()] if is_one else []
-            for body in bodies:
-                place = f"inside the {attribute.name} of {node.op_type} {node.name!r}"
-                ops = [x for x in body if x.op_type == _ROTARY or fused_rotation(x)]
-                yield from ((x, place) for x in (*suspects(body), *ops))
-                yield from _inside(body)
+        for name, body in graphs_of(node).items():
+            yield body, f"inside the {name} of {node.op_type} {node.name!r}"
+            yield from graphs_inside(body)
 
 
 def fused_rotation(node: ir.Node) -> str | None:
@@ -79,14 +79,15 @@ def fused_rotation(node: ir.Node) -> str | None:
 
 def _unknown(node: ir.Node) -> str | None:
     """Return the first value near a sum whose type or shape is not known."""
-    near = closure([node.outputs[0]], lambda x: [] if _is_product(x) else inputs_of(x))
+    near = closure([node.outputs[0]], lambda x: [] if is_product(x) else inputs_of(x))
     for value in (y for x in reversed(near) for y in [*inputs_of(x), x]):
         if value.const_value is None and (value.dtype is None or value.shape is None):
             return f"unknown shapes at {value.name}"
     return None
 
 
-def _is_product(value: ir.Value) -> bool:
+def is_product(value: ir.Value) -> bool:
+    """Say whether a value is a product of tensors, or computed by nothing."""
     node = value.producer()
     return node is None or (is_standard(node, "Mul") and not moved_from(value))
 
@@ -130,7 +131,7 @@ def _products(
     if is_standard(node, *SUMS):
         parts = [known.get(x, frozenset()) for x in inputs_of(output)]
         return frozenset().union(*parts) if all(parts) else frozenset()
-    if is_standard(node, "Mul") and _is_product(output):
+    if is_standard(node, "Mul") and is_product(output):
         return frozenset([node])
     return frozenset().union(*(known.get(x, frozenset()) for x in moved_from(output)))
 

@@ -1,4 +1,4 @@
-"""Rotary operators that a file has already, ONNX's and onnxruntime's: their kernels are the judge."""
+"""Rotary operators that a file has already, ONNX's and onnxruntime's: their kernels judge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BHLD, BLF = [B, H, L, D], [B, L, H * D]
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
-def model_of(  # noqa: PLR0913  (a node's parts, each by keyword)
+def model_of(
     *,
     contrib: bool,
     x: list,
