@@ -209,9 +209,7 @@ def _is_part(value: ir.Value) -> bool:
 
 def _has_waves(pair: Pair) -> bool:
     """Say whether parts of the same data meet tables that are made of a cosine and a sine."""
-    return any(
-        _operators([c, d]) >= _WAVES and _shared([f, g]) for f, g, c, d in _factors(pair)
-    )
+    return any(_operators([c, d]) >= _WAVES and _shared([f, g]) for f, g, c, d in _factors(pair))
 
 
 def _operators(values: Iterable[ir.Value]) -> set[str]:
