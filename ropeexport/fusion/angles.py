@@ -54,9 +54,33 @@ class Angle:
     scale: float = 1.0
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One of two angles: of the same positions, by frequencies that a condition chooses among."""
+
+    condition: ir.Value
+    angles: tuple[Angle, Angle]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What became of the cosines and sines of a model's rotary ops.
+
+    Parameters
+    ----------
+    rewritten : dict
+        For each op, the names of those that were rewritten for it.
+    left : dict
+        Others, by name, in float32 or a half type as they are written, and why.
+    """
+
+    rewritten: dict[ir.Node, frozenset[str]]
+    left: dict[str, str]
+
+
 def make_exact(
     model: ir.Model, *, max_position: int = MAX_POSITION, leave: Container[str] = ()
-) -> dict[ir.Node, frozenset[str]]:
+) -> Exact:
     """Give the ops' tables exact angles, in place.
 
     Parameters
@@ -67,22 +91,21 @@ def make_exact(
         The largest position that the tables must hold.
     leave : container of str
         Names of cosines and sines that stay as they are written.
-
-    Returns
-    -------
-    dict
-        For each rotary op, the names of the cosines and sines that were rewritten for it.
     """
     graph, movement = model.graph, Movement()
     builder = _Builder(movement, max_position)
     forms = {node: form_of(node.domain, node.op_type) for node in graph}
     waves = {op: _waves(op, form, movement) for op, form in forms.items() if form}
     rewritten: set[str] = set()
+    left: dict[str, str] = {}
     for node in dict.fromkeys(wave for found in waves.values() for wave in found):
         old, angle = node.outputs[0], node.inputs[0]
         assert angle is not None  # a cosine has an input
         made = None if old.name in leave else builder.wave(angle, node.op_type)
-        if made is not None:
+        if made is None:
+            reason = None if old.name in leave else _why_not(angle, movement)
+            left |= {str(old.name): reason} if reason else {}
+        else:
             rewritten.add(str(old.name))
             made.shape = old.shape
             for reader, index in list(old.uses()):  # an output of the graph stays as it is
@@ -92,7 +115,7 @@ def make_exact(
     if builder.nodes.made:
         graph.sort()
     names_of = {op: {str(wave.outputs[0].name) for wave in found} for op, found in waves.items()}
-    return {op: frozenset(found & rewritten) for op, found in names_of.items()}
+    return Exact({op: frozenset(found & rewritten) for op, found in names_of.items()}, left)
 
 
 def _waves(op: ir.Node, form: Form, movement: Movement) -> dict[ir.Node, None]:
@@ -124,10 +147,20 @@ class _Builder:
         """Return the exact cosine or sine of an angle; None where it is another's."""
         key = (value, wave)
         if key not in self._moved:
-            angle = angle_of(value, self.movement)
-            moved = self._moved_wave(value, wave) if angle is None else None
-            self._moved[key] = moved if angle is None else self._table(angle)[wave == "Sin"]
+            angle, choice = angle_of(value, self.movement), choice_of(value, self.movement)
+            if angle is not None:
+                self._moved[key] = self._table(angle)[wave == "Sin"]
+            elif choice is not None:
+                tables = (self._table(angle)[wave == "Sin"] for angle in choice.angles)
+                self._moved[key] = self._chosen(choice.condition, *tables)
+            else:
+                self._moved[key] = self._moved_wave(value, wave)
         return self._moved[key]
+
+    def _chosen(self, condition: ir.Value, one: ir.Value, other: ir.Value) -> ir.Value:
+        made = self.nodes.add("Where", condition, one, other)
+        made.dtype = one.dtype
+        return made
 
     def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
         """Move the wave of what a value is moved from, as the value is."""
@@ -232,9 +265,37 @@ class _Builder:
 def angle_of(value: ir.Value, movement: Movement) -> Angle | None:
     """Return a value as positions times frequencies; None where tables cannot hold its angles."""
     product = _product_of(value)
-    if product is None:
+    return _angle(*product, movement) if product is not None else None
+
+
+def choice_of(value: ir.Value, movement: Movement) -> Choice | None:
+    """Return a value as positions times one of two rows of frequencies; None where it is not.
+
+    So models with other frequencies for long sequences (longrope) are written.
+    """
+    node = value.producer()
+    if node is None or not is_standard(node, "Mul") or value.shape is None:
         return None
-    positions, frequencies = product
+    for positions, factor in (node.inputs, node.inputs[::-1]):
+        chosen = factor.producer() if factor is not None else None
+        if positions is None or chosen is None or not is_standard(chosen, "Where"):
+            continue
+        condition, *rows = chosen.inputs
+        products = [_with_frequencies(value, positions, row) for row in rows]
+        if condition is None or not _is_single(condition) or None in products:
+            continue
+        angles = [_angle(*product, movement) for product in products if product is not None]
+        one, other = angles
+        return Choice(condition, (one, other)) if one is not None and other is not None else None
+    return None
+
+
+def _is_single(value: ir.Value) -> bool:
+    """Say whether a value is known to be one element, of no more axes than frequencies have."""
+    return value.shape is not None and list(value.shape) in ([], [1])
+
+
+def _angle(positions: ir.Value, frequencies: ir.Value, movement: Movement) -> Angle | None:
     angles = (
         Angle(positions, frequencies, *unscaled(positions, movement)),
         Angle(positions, frequencies, positions),
@@ -247,15 +308,45 @@ def _product_of(value: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     is_product = node is not None and is_standard(node, "Mul")
     if node is None or not is_product or value.shape is None or value.dtype not in _WIDE:
         return None
-    pairs = value.shape[-1]
     for positions, factor in (node.inputs, node.inputs[::-1]):
-        frequencies = _constant_of(factor)
-        if positions is None or frequencies is None or frequencies.const_value is None:
-            continue
-        one_each = frequencies.const_value.size == pairs and pairs != 1
-        if one_each and positions.shape is not None and len(positions.shape) == len(value.shape):
-            return (positions, frequencies) if positions.shape[-1] == 1 else None
+        found = _with_frequencies(value, positions, factor)
+        if found is not None:
+            return found
     return None
+
+
+def _with_frequencies(
+    value: ir.Value, positions: ir.Value | None, factor: ir.Value | None
+) -> tuple[ir.Value, ir.Value] | None:
+    """Return positions and the constant that a factor is, where it has one number for each pair."""
+    frequencies = _constant_of(factor)
+    if positions is None or frequencies is None or frequencies.const_value is None:
+        return None
+    if value.shape is None or positions.shape is None or value.dtype not in _WIDE:
+        return None
+    pairs = value.shape[-1]
+    one_each = frequencies.const_value.size == pairs and pairs != 1
+    is_column = len(positions.shape) == len(value.shape) and positions.shape[-1] == 1
+    return (positions, frequencies) if one_each and is_column else None
+
+
+def _why_not(angle: ir.Value, movement: Movement) -> str | None:
+    """Return why no table holds an angle; None where it is float64, which is as exact."""
+    moved = movement.ancestors(angle)
+    if {x.dtype for x in moved} <= {_DOUBLE}:
+        return None
+    half = next((x for x in moved if x.dtype not in _WIDE), None)
+    if half is not None:
+        return f"{half.name} is {half.dtype}"
+    for end in (x for x in moved if movement.sources(x) is None):
+        node = end.producer()
+        if node is None or not is_standard(node, "Mul"):
+            return f"{end.name} is no product of positions and frequencies"
+        if _product_of(end) is None:
+            return f"the frequencies in {end.name} are computed, not constants"
+        if angle_of(end, movement) is None:
+            return f"positions in {end.name} may have fractions, and a frequency is above 1"
+    return "they are scaled or negated behind the product"
 
 
 def _constant_of(value: ir.Value | None) -> ir.Value | None:
