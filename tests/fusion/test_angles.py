@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ropeexport.exporting.exporter import onnx_model
-from ropeexport.fusion.angles import exact_frequencies
+from ropeexport.fusion.products import exact_frequencies
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
 from ropeexport.trt.preflight import float64_places
