@@ -8,6 +8,7 @@ was written.  Whole positions that are multiplied by a number before they meet t
 (position interpolation) stay whole: the number goes to the frequencies.  Positions that are not
 known to be whole are split: the whole part goes through the table, the fraction is rotated on top;
 with frequencies above 1 its angle is not small, and such angles are left as they were written.
+What stays float32 is named, with the reason.
 """
 
 from __future__ import annotations
