@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from fusion.graphs import ANGLES, FREQUENCIES, ROPE, SUMMED, TURNED, X, Y, again, graph
 from fusion.writings import WRITINGS
+from onnx.backend.test.case.node import collect_testcases
 from torch import nn
 
 from ropeexport.exporting.exporter import onnx_model, work_of
@@ -126,6 +128,20 @@ def test_an_ordinary_network_has_no_suspects() -> None:
     made = onnx_model(Example(Ordinary().eval(), {"x": x}, {"x": {0: "batch"}}), SOURCE)
     assert made.count.not_judged == ()
     assert made.count.found == 0
+
+
+def test_of_onnx_own_examples_the_rotations_alone_are_suspects() -> None:
+    """Of its examples of every operator, a rotary embedding written out, and nothing else."""
+    with np.errstate(all="ignore"):
+        cases = collect_testcases(None)
+    assert len(cases) > 1500
+    graphs = {
+        case.name: [model.graph, *model.functions.values()]
+        for case in cases
+        for model in [ir.from_proto(case.model)]
+    }
+    found = {name for name, parts in graphs.items() if any(suspects(part) for part in parts)}
+    assert found == {name for name in graphs if "rotary" in name and "expanded" in name}
 
 
 BRANCH = f"""
