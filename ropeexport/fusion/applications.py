@@ -164,7 +164,7 @@ def _at(
     what was evaluated rotates nothing.
     """
     outcome: str | UnevaluableError | None = UnevaluableError(
-        "no data of its result's shape is among its factors"
+        "no data of its result's shape is a factor of all its products"
     )
     for region in (region for root in regions.roots(seed) for region in regions.around(root)):
         try:

@@ -175,7 +175,14 @@ def _factors(pair: Pair) -> Iterator[tuple[ir.Value, ir.Value, ir.Value, ir.Valu
 
 
 def _ancestors(value: ir.Value) -> set[ir.Value]:
-    return set(closure([value], moved_from))
+    """Return what a value is moved from, and multiplied: a product may have three factors."""
+
+    def made_of(value: ir.Value) -> Sequence[ir.Value]:
+        node = value.producer()
+        is_mul = node is not None and is_standard(node, "Mul")
+        return inputs_of(value) if is_mul else moved_from(value)
+
+    return set(closure([value], made_of))
 
 
 def _shared(values: Iterable[ir.Value]) -> set[ir.Value]:

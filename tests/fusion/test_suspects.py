@@ -50,6 +50,9 @@ SUSPECTS = {
     "halves": ROPE,
     "the sign is in the table": UNSIGNED + SUMMED,
     "halves, each with a row": CHUNKS,
+    "three factors": TURNED
+    + "l = Mul(x, cos) left = Mul(l, sin) r = Mul(turned, sin) right = Mul(r, sin) "
+    "y = Add(left, right)",
 }
 
 
@@ -71,7 +74,7 @@ def test_what_one_table_is_broadcast_by_is_not_judged() -> None:
     inputs = "float[batch, 1, length, 8] x, float[2, length, 8] cos, float[2, length, 8] sin"
     (refusal,) = fuse(graph(ROPE, inputs, Y)).count.not_judged
     assert refusal.node == "y"
-    assert refusal.reason == "no data of its result's shape is among its factors"
+    assert refusal.reason == "no data of its result's shape is a factor of all its products"
 
 
 NONE = {
