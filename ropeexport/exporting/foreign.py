@@ -7,7 +7,7 @@ output's dimensions anew, which are then taken for others.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from itertools import chain, count
 
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
+from ropeexport.onnx_files.shapes import Dims, symbolic_shapes
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
@@ -121,11 +122,31 @@ def infer_shapes(model: ir.Model) -> None:
             if _is_invented(value):
                 value.shape = None
         passes.ShapeInferencePass()(model)
+        _adopt(symbolic_shapes(model), model)
         if _shapes(model) == before:
             break
     for value, shape in declared.items():
         if value.shape is None or _is_invented(value):
             value.shape = shape
+
+
+def _adopt(found: Mapping[str, Dims], model: ir.Model) -> None:
+    """Let the sizes that are not known yet be those that were found, in place."""
+    for value in (value for node in model.graph for value in node.outputs):
+        dims = found.get(str(value.name))
+        if dims is None or (value.shape is not None and len(value.shape) != len(dims)):
+            continue
+        old = value.shape or [None] * len(dims)
+        value.shape = ir.Shape(
+            dim if new is None or _is_known(dim) else new
+            for dim, new in zip(old, dims, strict=True)
+        )
+
+
+def _is_known(dim: int | ir.SymbolicDim | None) -> bool:
+    if isinstance(dim, ir.SymbolicDim):
+        return dim.value is not None and _INVENTED not in dim.value
+    return dim is not None
 
 
 def _shapes(model: ir.Model) -> dict[str | None, str]:

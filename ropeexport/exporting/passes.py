@@ -14,6 +14,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport.dtypes import short_name
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
+from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
@@ -112,6 +113,10 @@ def _ropes(work: Work) -> str:
     return f"{count.replaced} of {count.found} rotary applications replaced"
 
 
+def _products(work: Work) -> str:
+    return _counted(write_products(work.model), "outer products as products")
+
+
 def _portable(work: Work) -> str:
     count = make_portable(work.model)
     return _counted(count, "written in the way that onnxruntime has kernels for")
@@ -159,6 +164,7 @@ def _dynamic(work: Work) -> str:
 OPSET = Pass("opset", _opset)
 SHAPES = Pass("shapes", _shapes)
 SIMPLIFY = Pass("simplify", lambda work: simplify(work.model, work.parameters))
+PRODUCTS = Pass("outer products", _products)
 ROPES = Pass("ropes", _ropes)
 FINISH = (
     Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
@@ -169,8 +175,8 @@ FINISH = (
     Pass("names", _names),
     Pass("dynamic axes", _dynamic),
 )
-EXPORT = (SIMPLIFY, ROPES, *FINISH)
-FUSE = (OPSET, SHAPES, ROPES, *FINISH)
+EXPORT = (SIMPLIFY, PRODUCTS, ROPES, *FINISH)
+FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, *FINISH)
 
 
 def _counted(count: int, what: str) -> str:

@@ -2,7 +2,7 @@
 
 An axis that stands first in every input that has it, and is not named as a length, is a batch: 1
 to 8.  Every other one is a length: 1 to what the module's config allows (:data:`LIMITS`), else to
-4096, which lengths beside each other in one input share.  A range holds the example's size twice,
+4096, which lengths on several axes of one input share.  A range holds the example's size twice,
 unless a config allows less, and is cut where the module itself takes no more.
 """
 
@@ -54,7 +54,7 @@ def default_axes(
     """
     names = names_of(dim for shape in shapes.values() for dim in shape)
     batches = {name for name in names if _is_batch(name, shapes)}
-    lengths = [set(names_of(shape)) - batches for shape in shapes.values()]
+    lengths = [[set(names_of([dim])) - batches for dim in shape] for shape in shapes.values()]
     found = {}
     for name in names:
         size = sizes.get(name, 1)
@@ -62,7 +62,7 @@ def default_axes(
             most = max(_BATCH, 2 * size)
             found[name] = Axis(min=1, opt=max(1, size), max=most, chosen_by="default")
         else:
-            beside = max(len(others) for others in lengths if name in others)
+            beside = max(sum(map(bool, dims)) for dims in lengths if any(name in d for d in dims))
             found[name] = _length(size, beside, longest)
     return found
 
