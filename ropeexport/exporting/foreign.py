@@ -6,10 +6,15 @@ output's dimensions anew, which are then taken for others.
 
 from __future__ import annotations
 
+import logging
+import math
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, count
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxscript.version_converter
 from onnx_ir.passes import common as passes
@@ -18,30 +23,78 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import is_float
-from ropeexport.onnx_files.shapes import Dims, symbolic_shapes
+from ropeexport.onnx_files.shapes import Dims, silent, symbolic_shapes
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
-OLDEST_OPSET = 17
+OLDEST_OPSET = 11
+_ONNXSCRIPT_FROM = 18
+_HIDDEN = "ropeexport.hidden"
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16
 
 
 def bring_to_opset(model: ir.Model, file: str) -> None:
-    """Bring a model to the first opset with the operators that the ops' bodies need, in place."""
+    """Bring a model to the first opset with the operators that the ops' bodies need, in place.
+
+    Functions of the file's own are put where they are called.
+
+    Raises
+    ------
+    ModelFileError
+        Where it is too old, or an operator has no later form.
+    """
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
         )
-    if opset < names.MIN_OPSET:
-        onnxscript.version_converter.convert_version(model, target_version=names.MIN_OPSET)
-    reached = model.opset_imports.get("", 0)
-    if reached < names.MIN_OPSET:
+    passes.InlinePass()(model)
+    if opset >= names.MIN_OPSET:
+        return
+    with _foreign_hidden(model, opset), silent(logging.getLogger("onnxscript")):
+        # onnxscript's converter begins with 18; to there onnx's own is called by it
+        for target in (_ONNXSCRIPT_FROM, names.MIN_OPSET):
+            if model.opset_imports.get("", 0) < target:
+                onnxscript.version_converter.convert_version(model, target, fallback=True)
+    if model.opset_imports.get("", 0) < names.MIN_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
             "the ops need; export it with opset 23"
         )
+    _check_converted(model, file, opset)
+
+
+@contextmanager
+def _foreign_hidden(model: ir.Model, opset: int) -> Iterator[None]:
+    """Take what stands in ONNX's domain without being ONNX's (onnxruntime's own) out of it."""
+    nodes = (node for node in model.graph.all_nodes() if is_standard(node))
+    foreign = [node for node in nodes if not onnx.defs.has(node.op_type, opset)]
+    for node in foreign:
+        node.domain = _HIDDEN
+    if foreign:
+        model.opset_imports[_HIDDEN] = 1
+    try:
+        yield
+    finally:
+        for node in model.graph.all_nodes():  # a converter may have made them anew
+            if node.domain == _HIDDEN:
+                node.domain = ""
+        model.opset_imports.pop(_HIDDEN, None)
+
+
+def _check_converted(model: ir.Model, file: str, opset: int) -> None:
+    """Raise :class:`ModelFileError` where an operator is not written as its new opset has it."""
+    for node in model.graph.all_nodes():
+        if not is_standard(node) or not onnx.defs.has(node.op_type, names.MIN_OPSET):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, names.MIN_OPSET)
+        unknown = [name for name in node.attributes if name not in schema.attributes]
+        if unknown or not schema.min_input <= len(node.inputs) <= schema.max_input:
+            raise ModelFileError(
+                f"{file}: {node.op_type} {node.name!r}: opset {opset} could not be brought to "
+                f"{names.MIN_OPSET}; export it with opset 23"
+            )
 
 
 def name_dimensions(model: ir.Model) -> None:
@@ -116,6 +169,7 @@ def infer_shapes(model: ir.Model) -> None:
         value.shape = None
     for _ in range(_MOST_ROUNDS):  # a shape that is known lets the next be folded
         before = _shapes(model)
+        _reshape_flattened(model)
         _fold_sizes(model)
         simplify(model, weights)
         for value in (value for node in model.graph for value in node.outputs):
@@ -128,6 +182,22 @@ def infer_shapes(model: ir.Model) -> None:
     for value, shape in declared.items():
         if value.shape is None or _is_invented(value):
             value.shape = shape
+
+
+def _reshape_flattened(model: ir.Model) -> None:
+    """Write each Flatten to a row of known size as a Reshape, which inference follows, in place."""
+    for node in model.graph:
+        shape = node.inputs[0].shape if is_standard(node, "Flatten") and node.inputs[0] else None
+        row = None if shape is None else shape[node.attributes.get_int("axis", 1) :]
+        if row and all(isinstance(dim, int) and dim for dim in row):
+            sizes = ir.tensor(np.array([-1, math.prod(map(int, row))], dtype=np.int64))
+            constant = ir.node("Constant", [], {"value": sizes})
+            model.graph.insert_before(node, constant)
+            reshape = ir.node("Reshape", [node.inputs[0], constant.outputs[0]])
+            model.graph.insert_before(node, reshape)
+            made = reshape.outputs[0]
+            made.dtype = node.outputs[0].dtype
+            ir.convenience.replace_all_uses_with(node.outputs[0], made, replace_graph_outputs=True)
 
 
 def _adopt(found: Mapping[str, Dims], model: ir.Model) -> None:

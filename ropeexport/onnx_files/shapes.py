@@ -42,7 +42,7 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
     inference = symbolic_shape_infer.SymbolicShapeInference(
         _UNBOUNDED, auto_merge=True, guess_output_rank=False, verbose=0
     )
-    with _silent(symbolic_shape_infer.logger):
+    with silent(symbolic_shape_infer.logger):
         try:
             inference._preprocess(_light(model))
             while inference.run_:
@@ -54,8 +54,8 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
 
 
 @contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    """Keep to itself what the inference says of nodes that it does not know."""
+def silent(logger: logging.Logger) -> Iterator[None]:
+    """Keep a library's notes to its own developers from the terminal."""
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
