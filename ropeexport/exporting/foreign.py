@@ -22,13 +22,15 @@ from onnx_ir.passes import common as passes
 from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
-from ropeexport.fusion.movement import is_float
+from ropeexport.fusion.movement import closure, is_float
 from ropeexport.onnx_files.shapes import Dims, silent, symbolic_shapes
+from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
 OLDEST_OPSET = 11
 _ONNXSCRIPT_FROM = 18
+_JOINS = ("Add", "Concat", "Sub", "Sum")  # of the two products of a rotation
 _HIDDEN = "ropeexport.hidden"
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16
@@ -37,7 +39,7 @@ _MOST_ROUNDS = 16
 def bring_to_opset(model: ir.Model, file: str) -> None:
     """Bring a model to the first opset with the operators that the ops' bodies need, in place.
 
-    Functions of the file's own are put where they are called.
+    Functions of the file's own that may hold a rope are put where they are called.
 
     Raises
     ------
@@ -49,7 +51,9 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
         raise ModelFileError(
             f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
         )
-    passes.InlinePass()(model)
+    inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
+    inlined &= fitting(model)
+    passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
     if opset >= names.MIN_OPSET:
         return
     with _foreign_hidden(model, opset), silent(logging.getLogger("onnxscript")):
@@ -63,6 +67,18 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
             "the ops need; export it with opset 23"
         )
     _check_converted(model, file, opset)
+
+
+def _may_hold_rope(function: ir.Function, model: ir.Model) -> bool:
+    """Say whether a function, or one that it calls, has what a rotation takes."""
+    if function.domain == names.DOMAIN:
+        return False
+    called = closure([function], lambda f: (
+        model.functions[key] for node in f.all_nodes() if (key := node.op_identifier())
+        in model.functions
+    ))  # fmt: skip
+    used = {node.op_type for f in called for node in f.all_nodes()}
+    return "RotaryEmbedding" in used or ("Mul" in used and not used.isdisjoint(_JOINS))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ropeexport.dtypes import short_name
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
 from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
+from ropeexport.exporting.static import fix_axes, freeze_tables
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
@@ -49,6 +50,8 @@ class Work:
         The largest position that tables of angles must hold.
     requested : container of str
         Ops that are put into the model only where they are asked for.
+    fixed : dict of str to int or None
+        Axes that become sizes; with tables that follow from sizes as constants.  None: neither.
     fused : Fused or None
         What became of its rotary applications, once they were looked for.
     """
@@ -61,6 +64,7 @@ class Work:
     output_names: Sequence[str] = ()
     max_position: int = MAX_POSITION
     requested: Container[str] = ()
+    fixed: Mapping[str, int] | None = None
     fused: Fused | None = None
 
 
@@ -96,6 +100,8 @@ def _opset(work: Work) -> str:
 
 def _shapes(work: Work) -> None:
     name_dimensions(work.model)
+    if work.fixed is not None:
+        fix_axes(work.model, work.fixed)
     work.dynamic_axes = {
         str(value.name): {
             axis: str(dim) for axis, dim in enumerate(value.shape) if not isinstance(dim, int)
@@ -115,6 +121,11 @@ def _ropes(work: Work) -> str:
 
 def _products(work: Work) -> str:
     return _counted(write_products(work.model), "outer products as products")
+
+
+def _static(work: Work) -> str:
+    count = 0 if work.fixed is None else freeze_tables(work.model)
+    return _counted(count, "tables as constants")
 
 
 def _portable(work: Work) -> str:
@@ -166,6 +177,7 @@ SHAPES = Pass("shapes", _shapes)
 SIMPLIFY = Pass("simplify", lambda work: simplify(work.model, work.parameters))
 PRODUCTS = Pass("outer products", _products)
 ROPES = Pass("ropes", _ropes)
+STATIC = Pass("static", _static)
 FINISH = (
     Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
     Pass("portable", _portable),
@@ -176,7 +188,7 @@ FINISH = (
     Pass("dynamic axes", _dynamic),
 )
 EXPORT = (SIMPLIFY, PRODUCTS, ROPES, *FINISH)
-FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, *FINISH)
+FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, STATIC, *FINISH)
 
 
 def _counted(count: int, what: str) -> str:

@@ -44,8 +44,8 @@ def inlined(model: ir.Model) -> ir.Model:
     made = with_standard_attention(model)
     if made.functions:
         made = made.clone() if made is model else made
-        fitting = _fitting(made)
-        InlinePass(lambda function: function.identifier() in fitting)(made)
+        own = fitting(made)
+        InlinePass(lambda function: function.identifier() in own)(made)
         RemoveUnusedFunctionsPass()(made)
         order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
         for name in order.static_order():  # onnx's reference evaluator wants what is called first
@@ -54,7 +54,7 @@ def inlined(model: ir.Model) -> ir.Model:
     return made
 
 
-def _fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
+def fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
     """Return the functions that can take their calls' places: the versions that they import."""
     imports = _versions(model.opset_imports)
     kept: list[ir.OperatorIdentifier] = []
