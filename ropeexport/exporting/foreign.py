@@ -54,8 +54,12 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
     inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
     inlined &= fitting(model)
     passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
-    if opset >= names.MIN_OPSET:
-        return
+    if opset < names.MIN_OPSET:
+        _convert(model, file, opset)
+    _standardise_norms(model)
+
+
+def _convert(model: ir.Model, file: str, opset: int) -> None:
     with _foreign_hidden(model, opset), silent(logging.getLogger("onnxscript")):
         # onnxscript's converter begins with 18; to there onnx's own is called by it
         for target in (_ONNXSCRIPT_FROM, names.MIN_OPSET):
@@ -79,6 +83,19 @@ def _may_hold_rope(function: ir.Function, model: ir.Model) -> bool:
     ))  # fmt: skip
     used = {node.op_type for f in called for node in f.all_nodes()}
     return "RotaryEmbedding" in used or ("Mul" in used and not used.isdisjoint(_JOINS))
+
+
+def _standardise_norms(model: ir.Model) -> None:
+    """Give onnxruntime's norm the name that ONNX has for it since opset 23, in place.
+
+    It stands in ONNX's domain, and its schema is RMSNormalization's, but for a second result.
+    """
+    for node in model.graph.all_nodes():
+        if is_standard(node, "SimplifiedLayerNormalization") and not any(
+            value.uses() or value.is_graph_output() for value in node.outputs[1:]
+        ):
+            node.op_type = "RMSNormalization"
+            node.resize_outputs(1)
 
 
 @contextmanager
