@@ -83,6 +83,12 @@ def load(path: Path) -> ir.Model:
     return model
 
 
+def _is_no_size(dim: int | ir.SymbolicDim) -> bool:
+    if isinstance(dim, int):
+        return dim < 0
+    return dim.value is not None and dim.value.removeprefix("-").isdecimal()
+
+
 def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Return a tensor behind a link, as hub caches have them, as one of the file itself.
 
@@ -105,11 +111,11 @@ def _stays(tensor: ir.ExternalTensor) -> bool:
 
 
 def _forget_negative(graph: ir.Graph) -> None:
-    """Let a size below zero, which some exporters write of a dynamic axis, be an unknown one."""
+    """Let what some exporters write of a dynamic axis, -1 or a number as its name, be unknown."""
     made = (value for node in graph for value in node.outputs)
     for value in (*graph.inputs, *graph.outputs, *made):
         dims = tuple(value.shape or ())
-        known = [None if isinstance(dim, int) and dim < 0 else dim for dim in dims]
+        known = [None if _is_no_size(dim) else dim for dim in dims]
         if any(dim is None for dim in known):
             value.shape = ir.Shape(known)
 
