@@ -113,11 +113,15 @@ class Refusal(Record):
 
 
 class RopeCount(Record):
-    """How many rotary applications a graph has; one is a q/k pair, or one tensor rotated alone."""
+    """How many rotary applications a graph has; one is a q/k pair, or one tensor rotated alone.
+
+    What looks like one and could not be judged is not among those found.
+    """
 
     found: int = 0
     replaced: int = 0
     refused: tuple[Refusal, ...] = ()
+    not_judged: tuple[Refusal, ...] = ()
 
 
 class WeightFile(Record):

@@ -322,11 +322,13 @@ def _comparison_lines(comparison: records.Comparison) -> Iterator[str]:
 
 def _count_lines(count: records.RopeCount) -> Iterator[str]:
     """Yield the count of applications and the first refusals."""
-    yield (
-        f"rotary applications: {count.found} found, {count.replaced} replaced, "
-        f"{len(count.refused)} refused"
+    left = {"refused": count.refused, "not judged": count.not_judged}
+    counts = (f"{len(refusals)} {what}" for what, refusals in left.items())
+    yield ", ".join(
+        (f"rotary applications: {count.found} found", f"{count.replaced} replaced", *counts)
     )
-    for refusal in count.refused[:_SHOWN]:
-        yield f"  refused {refusal.node}: {refusal.reason}"
-    if len(count.refused) > _SHOWN:
-        yield f"  and {len(count.refused) - _SHOWN} more"
+    for what, refusals in left.items():
+        for refusal in refusals[:_SHOWN]:
+            yield f"  {what} {refusal.node}: {refusal.reason}"
+        if len(refusals) > _SHOWN:
+            yield f"  and {len(refusals) - _SHOWN} more {what}"

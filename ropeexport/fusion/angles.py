@@ -87,7 +87,7 @@ def make_exact(
             made.shape = old.shape
             for reader, index in list(old.uses()):  # an output of the graph stays as it is
                 reader.replace_input_with(index, made)
-            _lower(made, builder.nodes)
+            _lower(made, builder.nodes, graph)
     graph.extend(builder.nodes.made)
     if builder.nodes.made:
         graph.sort()
@@ -355,8 +355,11 @@ def _numbers(angle: Angle) -> NDArray[np.float64]:
     return numbers.reshape(-1)
 
 
-def _lower(value: ir.Value, nodes: Nodes) -> None:
-    """Let what is moved from a float32 value be float32; elsewhere it is cast to what was there."""
+def _lower(value: ir.Value, nodes: Nodes, graph: ir.Graph) -> None:
+    """Let what is moved from a float32 value be float32; elsewhere it is cast to what was there.
+
+    An output of the graph keeps its type, and so does what is inside a branch.
+    """
     movement = Movement()  # the graph is no longer what a former one remembers
     pending = [value]
     while pending:
@@ -365,7 +368,9 @@ def _lower(value: ir.Value, nodes: Nodes) -> None:
             output = node.outputs[0]
             if is_standard(node, "Cast") or output.dtype != _DOUBLE:
                 continue
-            if x in (movement.sources(output) or ()) and node.op_type not in ("Mul", "Div"):
+            types = {source.dtype for source in movement.sources(output) or ()}
+            is_own = node.graph is graph and not output.is_graph_output()
+            if is_own and types == {_FLOAT} and node.op_type not in ("Mul", "Div"):
                 output.dtype = _FLOAT
                 pending.append(output)
             else:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
-from ropeexport.fusion.movement import Movement, Twins, closure, inputs_of
+from ropeexport.fusion.movement import Movement, Twins, closure, is_read_inside, needs_of
 from ropeexport.fusion.regions import (
-    Entry,
     NotRotaryError,
-    Region,
     Regions,
     Rotary,
-    Selection,
     deep_values,
     probe,
 )
+from ropeexport.fusion.suspects import not_judged, refusal
 from ropeexport.manifest import Refusal
 from ropeexport.operators import is_standard
-from ropeexport.ops.forms import ROTARY_SIZE, Tables, pairing_of_rotary, tables_for
+from ropeexport.ops.forms import Tables, tables_for
 
 _FLOATS = tuple(kind.ir for kind in EXPORTED.values())
 
@@ -32,22 +30,30 @@ _FLOATS = tuple(kind.ir for kind in EXPORTED.values())
 class Layout:
     """How ``x`` becomes (B, H, L, D): axes in another order, then axes of size 1 inserted.
 
-    ``head_axis`` is the axis along which the tables, aligned with ``x``, have size 1; None where
-    they have no such axis.  With ``per_head`` the tables differ from head to head, which only the
+    With a ``head_size`` the last axis of ``x`` holds heads of that size, and is cut into two first.
+    ``single`` are the axes along which the tables, aligned with ``x``, have size 1 and which the
+    op's do not have.  With ``per_head`` the tables differ from head to head, which only the
     matrices of ``ApplyRope`` can say.
     """
 
     rank: int
     order: tuple[int, ...]
     inserted: tuple[int, ...]
-    head_axis: int | None
+    single: tuple[int, ...] = ()
     per_head: bool = False
+    head_size: int | None = None
 
     @property
     def heads(self) -> int | None:
         """The axis of ``x`` that becomes H, or None where one is inserted."""
         place = 1 - sum(axis < 1 for axis in self.inserted)
         return None if 1 in self.inserted else self.order[place]
+
+    @property
+    def length(self) -> int | None:
+        """The axis of ``x`` that becomes L, or None where one is inserted."""
+        place = 2 - sum(axis < 2 for axis in self.inserted)
+        return None if 2 in self.inserted else self.order[place]
 
     @property
     def keeps_order(self) -> bool:
@@ -60,14 +66,13 @@ class Layout:
         return tuple(int(axis) for axis in np.argsort(self.order))
 
 
-_BHLD = Layout(4, (0, 1, 2, 3), (), 1)
-_PER_HEAD = Layout(4, (0, 1, 2, 3), (), None, per_head=True)
-_BLHD = Layout(4, (0, 2, 1, 3), (), 2)
-_BLD = Layout(3, (0, 1, 2), (1,), None)
-_LHD = Layout(3, (1, 0, 2), (0,), 1)
-_LD = Layout(2, (0, 1), (0, 1), None)
-# tables of RotaryEmbedding are (B, L, P) and know no heads, as the op's
-_NATIVE = Layout(4, (0, 1, 2, 3), (), None)
+_BHLD = Layout(4, (0, 1, 2, 3), (), (1,))
+_PER_HEAD = Layout(4, (0, 1, 2, 3), (), per_head=True)
+_BLHD = Layout(4, (0, 2, 1, 3), (), (2,))
+_LBHD = Layout(4, (1, 2, 0, 3), (), (1, 2))
+_BLD = Layout(3, (0, 1, 2), (1,))
+_LHD = Layout(3, (1, 0, 2), (0,), (1,))
+_LD = Layout(2, (0, 1), (0, 1))
 
 
 def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> Layout:
@@ -89,6 +94,8 @@ def layout_of(x_shape: Sequence[int], table_shapes: Sequence[Sequence[int]]) -> 
         return _BHLD
     if rank == 4 and known[2] == 1 and known[1] == x_shape[1]:
         return _BLHD
+    if rank == 4 and known[1] == known[2] == 1 and known[0] == x_shape[0]:
+        return _LBHD
     if rank == 4 and 1 not in known[1:3]:
         return _PER_HEAD
     raise NotRotaryError(f"its layout is none that the op knows: data {x_shape}, tables {known}")
@@ -108,32 +115,38 @@ class Application:
     rotary_size: int | None = None
 
 
-def find(
-    graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins
-) -> tuple[list[Application], list[Refusal]]:
-    """Return the applications in the graph's order, and what was refused."""
-    regions = Regions(graph, movement)
-    found: list[Application] = []
-    refused: list[Refusal] = []
+@dataclass
+class Found:
+    """The applications of a graph, in its order; what was refused; and what could not be judged."""
+
+    applications: list[Application] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    not_judged: list[Refusal] = field(default_factory=list)
+
+
+def find(graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins) -> Found:
+    """Return what a graph has; what nothing could be said of only where it looks like a rope."""
+    regions, found = Regions(graph, movement), Found()
     done: set[ir.Node] = set()
+    judged: set[ir.Node] = set()
+    reasons: dict[ir.Node, str] = {}  # why others were not
     for seed in regions.seeds:
         products = regions.products(seed.outputs[0])
         if products & done:
             continue
         made = _at(seed, regions, trial, movement)
         if isinstance(made, Application):
-            found.append(_with_shared_tables(made, twins))
+            found.applications.append(_with_shared_tables(made, twins))
             done |= regions.products(made.rotary.region.root)
-        elif made is not None:
-            refused.append(refusal(seed.outputs[0], made))
+        elif isinstance(made, str):
+            found.refused.append(refusal(seed, made))
             done |= products
-    return found, refused
-
-
-def refusal(value: ir.Value, reason: str) -> Refusal:
-    """Return why a value is left as it is written, by the name of the node that computes it."""
-    node = value.producer()
-    return Refusal(node=str((node.name if node is not None else None) or value.name), reason=reason)
+        elif made is None:
+            judged |= products
+        else:
+            reasons[seed] = str(made)
+    found.not_judged = not_judged(graph, done | judged, reasons)
+    return found
 
 
 def _with_shared_tables(application: Application, twins: Twins) -> Application:
@@ -144,19 +157,26 @@ def _with_shared_tables(application: Application, twins: Twins) -> Application:
 
 def _at(
     seed: ir.Node, regions: Regions, trial: Trial, movement: Movement
-) -> Application | str | None:
-    """Try the roots of a seed; of the reasons to refuse, the last is that of the widest region."""
-    reason = None
+) -> Application | str | UnevaluableError | None:
+    """Try the roots of a seed; of the reasons to refuse, the last is that of the widest region.
+
+    An error says that nothing could be evaluated, or that there was nothing to try; None that
+    what was evaluated rotates nothing.
+    """
+    outcome: str | UnevaluableError | None = UnevaluableError(
+        "no data of its result's shape is among its factors"
+    )
     for region in (region for root in regions.roots(seed) for region in regions.around(root)):
         try:
             rotary = probe(region, trial, movement)
             if rotary is not None:
                 return _application(rotary, trial, movement)
+            outcome = None if isinstance(outcome, UnevaluableError) else outcome
         except NotRotaryError as error:
-            reason = str(error)
-        except UnevaluableError:
-            continue  # not a reason: nothing says that it is a rope
-    return reason
+            outcome = str(error)
+        except UnevaluableError as error:
+            outcome = error if isinstance(outcome, UnevaluableError) else outcome
+    return outcome
 
 
 def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Application:
@@ -185,7 +205,7 @@ def _without_casts(x: ir.Value, root: ir.Value) -> tuple[ir.Value, ir.Value]:
     narrow = x
     if before is not None and is_standard(before, "Cast") and x.dtype == root.dtype:
         narrow = before.inputs[0] or x
-    if narrow.dtype not in _FLOATS or root.is_graph_output():
+    if narrow.dtype not in _FLOATS or root.is_graph_output() or is_read_inside(root):
         return x, root
     casts_back = [
         is_standard(node, "Cast") and node.outputs[0].dtype == narrow.dtype for node in after
@@ -200,7 +220,7 @@ def _with_rest(application: Application, trial: Trial) -> Application:
     if cut is None or not is_standard(cut, "Slice", "Split") or root.is_graph_output():
         return application
     whole = cut.inputs[0]
-    if whole is None or len(joint) != 1 or not _appends(joint[0], root):
+    if whole is None or len(joint) != 1 or is_read_inside(root) or not _appends(joint[0], root):
         return application
     rest, size = joint[0].inputs[1], trial.shape(x)[-1]
     assert rest is not None  # a Concat has no empty inputs
@@ -223,42 +243,12 @@ def _appends(node: ir.Node, first: ir.Value) -> bool:
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
 
-def find_native(graph: ir.Graph, twins: Twins) -> tuple[list[Application], list[Refusal]]:
-    """Return what a file has as ONNX's own ``RotaryEmbedding`` already, and what has no op."""
-    found, refused = [], []
-    for node in graph:
-        if is_standard(node, "RotaryEmbedding"):
-            made = _of_native(node, twins)
-            if isinstance(made, Application):
-                found.append(made)
-            else:
-                refused.append(refusal(node.outputs[0], f"RotaryEmbedding {made}"))
-    return found, refused
-
-
-def _of_native(node: ir.Node, twins: Twins) -> Application | str:
-    """Return a ``RotaryEmbedding`` as an application, or why no op can stand for it."""
-    x, cos, sin = node.inputs[:3]
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        return "with position ids, which index its tables"
-    if x is None or x.shape is None or len(x.shape) != 4:
-        return "on data that is not known to be (B, H, L, D)"
-    if cos is None or sin is None or cos.shape is None or sin.shape is None:
-        return "with tables of unknown shape"
-    places = ((cos, 1.0), (sin, -1.0), (sin, 1.0), (cos, 1.0))
-    entries = tuple(Entry(twins.first_of(x), Selection("all"), factor) for x, factor in places)
-    root, size = node.outputs[0], node.attributes.get_int(ROTARY_SIZE, 0)
-    pairing = pairing_of_rotary(node.attributes.get_int("interleaved", 0))
-    rotary = Rotary(Region(root, x, (cos, sin)), pairing, entries, True)
-    return Application(rotary, _NATIVE, x, root, size if size not in (0, x.shape[3]) else None)
-
-
 def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application, ...]]:
     """Group q and k of one attention, for one op: neighbours of which neither needs the other.
 
     They share tables, pairing and layout.
     """
-    places = {node: place for place, node in enumerate(graph)}
+    places: dict[ir.Node | None, int] = {node: place for place, node in enumerate(graph)}
     groups: list[tuple[Application, ...]] = []
     for k in found:
         q = groups[-1][0] if groups and len(groups[-1]) == 1 else None
@@ -279,13 +269,12 @@ def _likeness(a: Application) -> tuple[object, ...]:
     return rotation, a.rotary_size, a.layout, a.x.dtype, rest
 
 
-def _needs(value: ir.Value, other: ir.Value, places: dict[ir.Node, int]) -> bool:
+def _needs(value: ir.Value, other: ir.Value, places: dict[ir.Node | None, int]) -> bool:
     """Say whether a value is computed from another; nodes before the other's are not walked."""
     start = other.producer()
     assert start is not None  # a root is computed
 
     def needed_for(x: ir.Value) -> list[ir.Value]:
-        node = x.producer()
-        return inputs_of(x) if node is not None and places[node] > places[start] else []
+        return needs_of(x) if places.get(x.producer(), -1) > places[start] else []
 
     return any(x.producer() is start for x in closure([value], needed_for))

@@ -28,9 +28,10 @@ from ropeexport.fusion.evaluation import (
     Trial,
     UnevaluableError,
     evaluate,
+    has_meaning,
     static_shape,
 )
-from ropeexport.fusion.movement import closure, inputs_of
+from ropeexport.fusion.movement import closure, graphs_of, inputs_of
 from ropeexport.fusion.rewrite import Region
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
@@ -110,23 +111,22 @@ class _Sides:
         self.opset = before.opset_imports[""]
         self.old = _by_name(self.before)
         self.new = _by_name(self.after)
-        self._cut: set[str] = set()
+        self.cuts: set[str] = set()
         self.angles = _leading_to_angles(self.before) | _leading_to_angles(self.after)
 
     def cut(self, values: Iterable[ir.Value | None]) -> bool:
         """Begin at values that could not be computed; say whether any of them is a new one."""
-        found = {str(v.name) for v in values if v is not None and v.name in self.old} - self._cut
-        self._cut |= found
+        found = {str(v.name) for v in values if v is not None and v.name in self.old} - self.cuts
+        self.cuts |= found
         return bool(found)
 
     def is_cut(self, value: ir.Value) -> bool:
         """Say whether random numbers stand for a value: of an input, or what no node can give."""
         node = value.producer()
-        if node is None or value.name in self._cut:
+        if node is None or value.name in self.cuts:
             return True
-        known = is_standard(node) or op_of(node.domain, node.op_type) is not None
-        holds_graph = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        return not known or holds_graph or is_standard(node, *_RANDOM)
+        is_plain = has_meaning(node) and not graphs_of(node)
+        return not is_plain or is_standard(node, *_RANDOM)
 
 
 def _leading_to_angles(graph: ir.Graph) -> set[ir.Value]:
@@ -223,7 +223,8 @@ class _Draw:
         """Return the values, besides ``data``, that ``results`` are computed from."""
 
         def is_given(value: ir.Value) -> bool:
-            return value.name in data or value.const_value is not None
+            is_cut = value.name in self.sides.cuts  # a constant that is too large
+            return value.name in data or (value.const_value is not None and not is_cut)
 
         def made_of(value: ir.Value) -> Sequence[ir.Value]:
             node = value.producer()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
+from ropeexport.fusion import contrib
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
@@ -159,10 +160,19 @@ def _rounded(value: ir.Value, x: Array, trial: Trial) -> Array:
     return rounded
 
 
+def has_meaning(node: ir.Node) -> bool:
+    """Say whether it is known what a node's operator computes."""
+    is_ours = op_of(node.domain, node.op_type) is not None
+    return is_standard(node) or is_ours or contrib.is_rotary(node)
+
+
 def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
     op = op_of(node.domain, node.op_type)
     if op is not None:
         return op.evaluate({name: a.value for name, a in node.attributes.items()}, inputs)
+    if contrib.is_rotary(node):
+        attributes = {name: a.value for name, a in node.attributes.items()}
+        return (contrib.evaluate_rotary(attributes, *inputs),)
     if not is_standard(node):
         raise UnevaluableError(f"no meaning is known of {node.domain}::{node.op_type}")
     if node.op_type in ("Cast", "CastLike", "Identity"):

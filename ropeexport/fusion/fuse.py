@@ -6,17 +6,21 @@ the graph that came in; a rewrite that departs from it is taken back, and named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ropeexport.fusion.angles import make_exact
-from ropeexport.fusion.applications import find, find_native, pair_up, refusal
+from ropeexport.fusion.applications import Found, find, pair_up
 from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.evaluation import Trial
-from ropeexport.fusion.movement import Movement, Twins
-from ropeexport.fusion.rewrite import Region, Tables, region_of, swap_in
+from ropeexport.fusion.interface import keep_interface
+from ropeexport.fusion.movement import Movement, Twins, merge_twins
+from ropeexport.fusion.native import find_native
+from ropeexport.fusion.rewrite import Group, Region, Tables, region_of, swap_in
+from ropeexport.fusion.suspects import graphs_inside, refusal
+from ropeexport.fusion.unify import unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
@@ -53,32 +57,26 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     """
     ropes: dict[str, str] = {}  # what stays as it is written, and why, by name
     waves: dict[str, str] = {}  # of them, cosines and sines
+    source = model.clone()
+    joined = unify(source)
     while True:
-        made = model.clone()
-        count, regions = _replaced(made, ropes)
+        made = source.clone()
+        merge_twins(made.graph)
+        count, regions = _replaced(made, ropes, joined)
         angles = make_exact(made, max_position=max_position, leave=waves)
         changed = [r for r in regions if r.replaces or angles[r.op]]
-        outcomes = compare_regions(model, made, changed)
+        outcomes = compare_regions(source, made, changed)
         wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
+        if not regions:
+            made = model.clone()
         if not wrong:
-            _keep_output_names(model, made)
+            keep_interface(model, made)
             return Fused(made, model, count, _comparison(outcomes, waves))
         for region, reason in wrong.items():
             if angles[region.op]:  # what was done last is taken back
                 waves |= dict.fromkeys(angles[region.op], reason)
             else:
                 ropes[region.name] = reason
-
-
-def _keep_output_names(before: ir.Model, after: ir.Model) -> None:
-    """Give each output its former name, where the op's own result has taken its place."""
-    named = {value.name: value for node in after.graph for value in node.outputs}
-    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
-        if new.name != old.name:
-            replaced = named.get(old.name)
-            if replaced is not None:  # nothing reads it
-                replaced.name = f"{old.name}_replaced"
-            new.name = old.name
 
 
 def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:
@@ -92,24 +90,53 @@ def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Com
     )
 
 
-def _replaced(model: ir.Model, leave: Mapping[str, str]) -> tuple[RopeCount, list[Region]]:
-    """Put ops in the place of applications, in place, but for those to leave."""
+def _replaced(
+    model: ir.Model, leave: Mapping[str, str], joined: Container[str]
+) -> tuple[RopeCount, list[Region]]:
+    """Put ops in the place of applications, in place, but for those to leave.
+
+    ``joined`` are the axes that stand for several, see :func:`unify`.
+    """
     graph = model.graph
     regions = [region_of(node) for node in graph if form_of(node.domain, node.op_type)]
     trial, movement = Trial(graph, model.opset_imports[""]), Movement()
-    twins, tables = Twins(movement), Tables()
-    found, refused = find(graph, trial, movement, twins)
-    native, without_op = find_native(graph, twins)
-    refused += without_op
-    for group in [*pair_up(found, graph), *pair_up(native, graph)]:
+    twins, tables = Twins(movement), Tables(joined)
+    found, native = find(graph, trial, movement, twins), find_native(graph, twins)
+    refused, not_judged = [*found.refused, *native.refused], [*found.not_judged]
+    for body, place in graphs_inside(graph):
+        inside = _inside(body, place, find(body, trial, movement, twins), find_native(body, twins))
+        refused += inside.refused
+        not_judged += inside.not_judged
+    for group in [*pair_up(found.applications, graph), *pair_up(native.applications, graph)]:
         reason = leave.get(str(group[0].root.name))
         made = reason or swap_in(group, tables, trial, movement)
         if isinstance(made, Region):
             regions.append(made)
         else:
-            refused.append(refusal(group[0].root, made))
+            refused.append(_refused(group, made))
     graph.sort()
     count = RopeCount(
-        found=len(regions) + len(refused), replaced=len(regions), refused=tuple(refused)
+        found=len(regions) + len(refused),
+        replaced=len(regions),
+        refused=tuple(refused),
+        not_judged=tuple(not_judged),
     )
     return count, regions
+
+
+def _inside(body: ir.Graph, place: str, *found: Found) -> Found:
+    """Return what was found in a graph inside the model's, where no op is put."""
+    groups = [group for part in found for group in pair_up(part.applications, body)]
+    refused = [refusal for part in found for refusal in part.refused]
+    unjudged = [refusal for part in found for refusal in part.not_judged]
+    return Found(
+        refused=[_refused(group, f"{place}, where no op is put") for group in groups]
+        + [x.changed(reason=f"{place}: {x.reason}") for x in refused],
+        not_judged=[x.changed(reason=f"{place}: {x.reason}") for x in unjudged],
+    )
+
+
+def _refused(group: Group, reason: str) -> Refusal:
+    producer = group[0].root.producer()
+    assert producer is not None  # a root is computed
+    return refusal(producer, reason)

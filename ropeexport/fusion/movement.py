@@ -14,14 +14,14 @@ from ropeexport.operators import MOVERS, Mover, is_standard
 
 # beside what moves elements: what rounds or negates each
 _LINEAR = {"Cast": Mover("order"), "Neg": Mover("order")}
-_FOLLOWED = MOVERS | _LINEAR
+FOLLOWED = MOVERS | _LINEAR
 # what the arithmetic of shapes is made of
 _SHAPE_OPS = MOVERS.keys() | {
     "Add", "Cast", "Ceil", "Constant", "ConstantOfShape", "Div", "Equal", "Floor", "Max", "Min",
     "Mod", "Mul", "Neg", "Range", "Shape", "Size", "Sub",
 }  # fmt: skip
 # operators beyond movement through which equal table entries stay equal
-_ELEMENTWISE = {"Cos", "Sin", "Neg", "Mul", "Add", "Sub", "Div", "Cast"}
+ELEMENTWISE = {"Cos", "Sin", "Neg", "Mul", "Add", "Sub", "Div", "Cast"}
 _COMPARED_BYTES = 1 << 12  # constants up to this size are compared by value
 
 T = TypeVar("T", bound=Hashable)
@@ -42,6 +42,36 @@ def inputs_of(value: ir.Value) -> list[ir.Value]:
     """Return the values that a value's node reads; none where nothing computes it."""
     node = value.producer()
     return [] if node is None else [x for x in node.inputs if x is not None]
+
+
+def readers_of(value: ir.Value, graph: ir.Graph | ir.Function | None) -> list[ir.Node]:
+    """Return the nodes of a graph that read a value, but for those in a graph inside it."""
+    return [node for node in value.consumers() if node.graph is graph]
+
+
+def is_read_inside(value: ir.Value) -> bool:
+    """Say whether a node in a graph inside a value's own reads it, a branch or a loop's body."""
+    node = value.producer()
+    graph = node.graph if node is not None else value.graph
+    return len(readers_of(value, graph)) < len(value.consumers())
+
+
+def needs_of(value: ir.Value) -> list[ir.Value]:
+    """Return the values that a value's node reads, those that are read in its branches too."""
+    node = value.producer()
+    graphs = [] if node is None else graphs_of(node).values()
+    return inputs_of(value) + [x for graph in graphs for x in _read_in(graph)]
+
+
+def graphs_of(node: ir.Node) -> dict[str, ir.Graph]:
+    """Return the graphs that a node holds, branches and the body of a loop, by attribute."""
+    attributes = node.attributes.items()
+    return {name: a.as_graph() for name, a in attributes if a.type == ir.AttributeType.GRAPH}
+
+
+def _read_in(graph: ir.Graph) -> list[ir.Value]:
+    read = [x for node in graph.all_nodes() for x in node.inputs]
+    return [x for x in (*read, *graph.outputs) if x is not None]
 
 
 class Movement:
@@ -80,9 +110,9 @@ class Movement:
             return None
         if node.op_type in ("Mul", "Div"):
             return self._scaled(node)
-        if node.op_type not in _FOLLOWED:
+        if node.op_type not in FOLLOWED:
             return None
-        chosen = _FOLLOWED[node.op_type].data
+        chosen = FOLLOWED[node.op_type].data
         data = [x for i, x in enumerate(node.inputs) if x and (chosen is None or i in chosen)]
         others = [x for x in node.inputs if x is not None and x not in data]
         moves = all(map(self.is_computable, others)) and all(map(is_float, data))
@@ -99,7 +129,7 @@ class Movement:
     def deep_sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
         """Return what a table is made from; None where its values are to be taken as they are."""
         sources, node = self.sources(value), value.producer()
-        if sources is not None or node is None or not is_standard(node, *_ELEMENTWISE):
+        if sources is not None or node is None or not is_standard(node, *ELEMENTWISE):
             return sources
         inputs = inputs_of(value)
         known = all(is_float(x) and x.shape is not None for x in inputs)
@@ -125,6 +155,19 @@ def is_scalar(value: ir.Value) -> bool:
     """Say whether a value is one constant number."""
     tensor = value.const_value
     return tensor is not None and tensor.size == 1
+
+
+def merge_twins(graph: ir.Graph) -> None:
+    """Let data that is moved twice in the same way be moved once, in place.
+
+    The nodes that nothing reads any more stay.
+    """
+    movement = Movement()
+    twins = Twins(movement)
+    for output in (output for node in graph for output in node.outputs):
+        first = twins.first_of(output) if movement.sources(output) else output
+        if first is not output:
+            ir.convenience.replace_all_uses_with(output, first)
 
 
 class Twins:

@@ -10,20 +10,20 @@ is asked by numbers, not by its nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from ropeexport.fusion.evaluation import Array, Given, Trial, UnevaluableError, evaluate
-from ropeexport.fusion.movement import Movement, closure, inputs_of, is_float
+from ropeexport.fusion.movement import Movement, closure, inputs_of, is_float, readers_of
+from ropeexport.fusion.suspects import SUMS
 from ropeexport.operators import is_standard
 from ropeexport.ops.apply_rope import rotate
 from ropeexport.ops.forms import PAIRINGS
 
 Run = Callable[[Array], Array]
 
-_SUMS = ("Add", "Sub", "Sum")
 _MOST_PRODUCTS = 8
 _MOST_STEPS = 12
 _MOST_ROOTS = 32
@@ -53,7 +53,7 @@ class Regions:
                 products = self._products_of(node, output)
                 if products and len(products) <= _MOST_PRODUCTS:
                     self._products[output] = products
-            if is_standard(node, *_SUMS) and node.outputs[0] in self._products:
+            if is_standard(node, *SUMS) and node.outputs[0] in self._products:
                 self.seeds.append(node)
 
     def _products_of(self, node: ir.Node, output: ir.Value) -> frozenset[ir.Node]:
@@ -66,7 +66,7 @@ class Regions:
     def _parts(self, value: ir.Value) -> Sequence[ir.Value]:
         """Return what a value is moved or added from."""
         sources, node = self._movement.sources(value), value.producer()
-        if sources is None and node is not None and is_standard(node, *_SUMS):
+        if sources is None and node is not None and is_standard(node, *SUMS):
             return inputs_of(value)
         return sources or ()
 
@@ -80,7 +80,7 @@ class Regions:
         seen = {seed.outputs[0]}
         for value, steps in reached:
             yield value
-            for node in value.consumers() if steps < _MOST_STEPS else ():
+            for node in readers_of(value, seed.graph) if steps < _MOST_STEPS else ():
                 for output in node.outputs:
                     moved = value in (self._movement.sources(output) or ())
                     if moved and output not in seen and len(seen) < _MOST_ROOTS:
@@ -141,12 +141,24 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which rows of a table its entries are: those of ``ids``.
+
+    With ``begins``, data and its axis of the length, ``ids`` is one number, where the rows begin.
+    """
+
+    ids: ir.Value
+    begins: tuple[ir.Value, int] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class Entry:
-    """Where an entry of the matrices lies: ``factor * selection(table)``."""
+    """Where an entry of the matrices lies: ``factor * selection(table)``, or rows of that."""
 
     table: ir.Value
     selection: Selection
     factor: float
+    rows: Rows | None = None
 
     def of(self, table: Array) -> Array:
         """Compute the entry."""

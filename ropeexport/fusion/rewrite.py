@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ropeexport.fusion.applications import Application, Layout, tables_of
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.regions import Entry, deep_values
+from ropeexport.fusion.regions import Entry, Rows, deep_values
 from ropeexport.ops import names
 from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
@@ -54,6 +54,8 @@ class Nodes:
     def to_op(self, x: ir.Value, layout: Layout, dtype: ir.DataType | None) -> ir.Value:
         """Bring data into the op's (B, H, L, D) and into the type that its result has."""
         x = x if dtype is None else self.cast(x, dtype)
+        if layout.head_size is not None:
+            x = self.add("Reshape", x, ints([0, 0, -1, layout.head_size]))
         if not layout.keeps_order:
             x = self.add("Transpose", x, perm=layout.order)
         return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x
@@ -62,7 +64,9 @@ class Nodes:
         """Bring the op's result into the layout that the model goes on with."""
         if layout.inserted:
             y = self.add("Squeeze", y, ints(layout.inserted))
-        return y if layout.keeps_order else self.add("Transpose", y, perm=layout.inverse_order)
+        if not layout.keeps_order:
+            y = self.add("Transpose", y, perm=layout.inverse_order)
+        return y if layout.head_size is None else self.add("Reshape", y, ints([0, 0, -1]))
 
 
 def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
@@ -72,9 +76,14 @@ def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
 
 @dataclass
 class Tables:
-    """The ops' table inputs, made from the tables that a model has; ops may share one."""
+    """The ops' table inputs, made from the tables that a model has; ops may share one.
 
+    Of axes that are ``joined``, data and tables may have one element where the other has more.
+    """
+
+    joined: Container[str] = ()
     nodes: Nodes = field(default_factory=Nodes)
+    _positions: dict[Rows, ir.Value] = field(default_factory=dict)
     _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
     _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
 
@@ -83,7 +92,7 @@ class Tables:
         rotary, layout, tables = application.rotary, application.layout, tables_of(application)
         inputs = []
         for places in tables.inputs.values():
-            entries = tuple(self._entry(rotary.entries[place], layout) for place in places)
+            entries = tuple(self._entry(rotary.entries[place], application) for place in places)
             inputs.append(self._input(entries, tables.by_head and not layout.per_head))
         return tuple(inputs)
 
@@ -96,34 +105,67 @@ class Tables:
             self._inputs[entries, lacks_heads] = made
         return self._inputs[entries, lacks_heads]
 
-    def _entry(self, entry: Entry, layout: Layout) -> ir.Value:
+    def _entry(self, entry: Entry, application: Application) -> ir.Value:
         """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
+        layout = application.layout
         if (entry, layout) not in self._entries:
             value = self.nodes.cast(self._without_heads(entry, layout), _FLOAT)
             if entry.factor != 1.0:
                 value = self.nodes.add("Mul", value, ir.tensor(np.float32(entry.factor)))
-            self._entries[entry, layout] = value
+            self._entries[entry, layout] = self._expanded(value, application)
         return self._entries[entry, layout]
+
+    def _expanded(self, value: ir.Value, application: Application) -> ir.Value:
+        """Let a table of one row be one of the data's length, where it may have so few."""
+        x, layout = application.x, application.layout
+        assert x.shape is not None  # it was evaluated at its shape
+        if layout.length is None or str(x.shape[layout.length]) not in self.joined:
+            return value
+        length = self.nodes.add("Shape", x, start=layout.length, end=layout.length + 1)
+        length.dtype = ir.DataType.INT64
+        shape = self.nodes.add("Concat", ints([1]), length, ints([1]), axis=0)
+        return self.nodes.add("Expand", value, shape)
 
     def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
         assert entry.table.shape is not None  # it was evaluated at its shape
         rank = len(entry.table.shape) - (entry.selection.kind == "index")
+        if entry.rows is not None:
+            assert entry.rows.ids.shape is not None  # asked when it was found
+            rank += len(entry.rows.ids.shape) - 1 if entry.rows.begins is None else 0
         value = self._selected(entry)
         missing = layout.rank - rank  # broadcasting aligns the last axes
-        if layout.head_axis is not None and layout.head_axis >= missing:
-            value = self.nodes.add("Squeeze", value, ints([layout.head_axis - missing]))
-            rank -= 1
+        single = [axis - missing for axis in layout.single if axis >= missing]
+        if single:
+            value = self.nodes.add("Squeeze", value, ints(single))
+            rank -= len(single)
         axes = range((4 if layout.per_head else 3) - rank)
         return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
 
     def _selected(self, entry: Entry) -> ir.Value:
-        chosen = entry.selection
+        chosen, table = entry.selection, entry.table
+        if entry.rows is not None:
+            table = self.nodes.add("Gather", table, self._ids(entry.rows), axis=0)
         if chosen.kind == "index":
-            return self.nodes.add("Gather", entry.table, ir.tensor(np.int64(chosen.start)), axis=-1)
+            return self.nodes.add("Gather", table, ir.tensor(np.int64(chosen.start)), axis=-1)
         if chosen.kind == "slice":
             bounds = (ints([n]) for n in (chosen.start, chosen.end, -1, chosen.step))
-            return self.nodes.add("Slice", entry.table, *bounds)
-        return entry.table
+            return self.nodes.add("Slice", table, *bounds)
+        return table
+
+    def _ids(self, rows: Rows) -> ir.Value:
+        """Return the positions of rows, counted on from the first where they are not listed."""
+        if rows not in self._positions:
+            made = rows.ids
+            if rows.begins is not None:
+                data, axis = rows.begins
+                length = self.nodes.add("Shape", data, start=axis, end=axis + 1)
+                length.dtype = ir.DataType.INT64
+                ends = ir.tensor(np.int64(0)), self.nodes.add("Squeeze", length)
+                counted = self.nodes.add("Range", *ends, ir.tensor(np.int64(1)))
+                counted.dtype = ir.DataType.INT64
+                made = self.nodes.add("Add", counted, self.nodes.cast(rows.ids, counted.dtype))
+            self._positions[rows] = made
+        return self._positions[rows]
 
     def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
         """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
@@ -217,6 +259,10 @@ def _describe(op: ir.Node, group: Group) -> None:
     for output, application in zip(op.outputs, group, strict=True):
         shape, layout = application.x.shape, application.layout
         assert shape is not None  # it was evaluated at its shape
+        if layout.head_size is not None:
+            hidden = shape[-1]
+            assert isinstance(hidden, int)  # asked when the layout was found
+            shape = ir.Shape([*shape[:-1], hidden // layout.head_size, layout.head_size])
         dims = [shape[axis] for axis in layout.order]
         for axis in layout.inserted:
             dims.insert(axis, 1)
@@ -230,6 +276,12 @@ def _difference(
     given = deep_values((e.table for a in group for e in a.rotary.entries), trial, movement)
     rng = np.random.default_rng(2)
     given |= {a.x: rng.standard_normal(trial.shape(a.x)) for a in group}
+    given |= {
+        e.rows.ids: _positions(e.table, e.rows, trial)
+        for a in group
+        for e in a.rotary.entries
+        if e.rows is not None
+    }
     for application, result in zip(group, results, strict=True):
         try:
             old = evaluate(application.root, given, trial, {})
@@ -242,6 +294,15 @@ def _difference(
         if not worst <= _ROUNDING * np.abs(old).max(initial=1.0):
             return f"the op would differ by {worst:.3g}"
     return None
+
+
+def _positions(table: ir.Value, rows: Rows, trial: Trial) -> Any:
+    """Return random positions whose rows a table has."""
+    last = trial.shape(table)[0]
+    if rows.begins is not None:
+        data, axis = rows.begins
+        last -= trial.shape(data)[axis]
+    return np.random.default_rng(4).integers(0, max(last, 1), trial.shape(rows.ids))
 
 
 def _replace(group: Group, results: list[ir.Value], nodes: list[ir.Node]) -> None:

@@ -92,7 +92,7 @@ def test_an_op_of_another_shape_is_not_put_in() -> None:
 def test_an_op_that_cannot_be_evaluated_is_not_put_in() -> None:
     model = graph(ROPE)
     before = ir.to_proto(model).SerializeToString()
-    blhd = Layout(4, (0, 2, 1, 3), (), 2)
+    blhd = Layout(4, (0, 2, 1, 3), (), (2,))
     reason = swapped(model, lambda found: replace(found, layout=blhd))
     assert isinstance(reason, str)
     assert reason.startswith("cannot be compared with the op: ")
