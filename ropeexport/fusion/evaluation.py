@@ -24,6 +24,7 @@ Given = Mapping[ir.Value, Array]
 
 # distinct, so that no two axes are confused, and none of them 1, which would broadcast
 _TRIAL_SIZES = (2, 6, 4, 10, 8, 12, 14, 16)
+_MOST_DOUBLINGS = 8
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
 
@@ -68,6 +69,19 @@ class Trial:
                 if isinstance(dim, ir.SymbolicDim):
                     for symbol in sorted(dim.free_symbols()):
                         self.symbols.setdefault(symbol, sizes[len(self.symbols) % len(sizes)])
+        self._enlarge(graph)
+
+    def _enlarge(self, graph: ir.Graph) -> None:
+        """Double sizes of which the graph takes a part (patches of an image) until each is two."""
+        dims = (dim for node in graph for value in node.outputs for dim in value.shape or ())
+        parts = {str(dim): dim for dim in dims if isinstance(dim, ir.SymbolicDim)}
+        for dim in (dim for text, dim in parts.items() if "/" in text):
+            for _ in range(_MOST_DOUBLINGS):
+                size = dim.evaluate(self.symbols)
+                if not isinstance(size, int) or size > 1:
+                    break
+                for symbol in dim.free_symbols() & self.symbols.keys():
+                    self.symbols[symbol] *= 2
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, or raise where it is not known."""
