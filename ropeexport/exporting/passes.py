@@ -177,8 +177,8 @@ SHAPES = Pass("shapes", _shapes)
 SIMPLIFY = Pass("simplify", lambda work: simplify(work.model, work.parameters))
 PRODUCTS = Pass("outer products", _products)
 ROPES = Pass("ropes", _ropes)
-STATIC = Pass("static", _static)
 FINISH = (
+    Pass("static", _static),
     Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
     Pass("portable", _portable),
     Pass("clean", lambda work: clean(work.model)),
@@ -188,7 +188,7 @@ FINISH = (
     Pass("dynamic axes", _dynamic),
 )
 EXPORT = (SIMPLIFY, PRODUCTS, ROPES, *FINISH)
-FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, STATIC, *FINISH)
+FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, *FINISH)
 
 
 def _counted(count: int, what: str) -> str:
