@@ -156,7 +156,9 @@ class Comparison(Record):
     worst_region: float | None = None
     worst_whole: float | None = None  # of the whole graph's outputs
     without_whole: str = ""  # why the whole graph was not compared
-    left: tuple[Refusal, ...] = ()  # angles that were rewritten, departed, and are as they were
+    # cosines and sines of angles that are float32 as they were written: nothing else can be said
+    # for them, or they were rewritten and departed
+    left: tuple[Refusal, ...] = ()
 
 
 class ModelRecord(Record):

@@ -421,6 +421,11 @@ class Export:
         """Those that are left as they were, each with its reason."""
         return self.manifest.model.recognition.refused
 
+    @property
+    def not_judged(self) -> tuple[Refusal, ...]:
+        """What looks like one and could not be judged, each with its reason."""
+        return self.manifest.model.recognition.not_judged
+
     def build(self, **options: Any) -> EngineRecord:
         """Build the engine, see :func:`ropeexport.build`."""
         return build(self.folder, **options)
@@ -446,7 +451,7 @@ class Fusion:
     artifact : Artifact or None
         The output folder as one object; None: nothing was replaced, and nothing written.
     count : RopeCount
-        Rotary applications that were found, replaced and refused.
+        Rotary applications that were found, replaced, refused and not judged.
     """
 
     folder: Path
@@ -472,6 +477,11 @@ class Fusion:
     def refused(self) -> tuple[Refusal, ...]:
         """Those that are left as they were, each with its reason."""
         return self.count.refused
+
+    @property
+    def not_judged(self) -> tuple[Refusal, ...]:
+        """What looks like one and could not be judged, each with its reason."""
+        return self.count.not_judged
 
     def build(self, **options: Any) -> EngineRecord:
         """Build the engine, see :func:`ropeexport.build`."""

@@ -306,8 +306,12 @@ def rope_lines(model: records.ModelRecord) -> Iterator[str]:
 
 def _comparison_lines(comparison: records.Comparison) -> Iterator[str]:
     """Yield what of the rewritten graph was compared with the graph as it was."""
+    if comparison.left:
+        yield "  angles that stay as they are written, off by up to 2^-24 of a position in float32:"
     for refusal in comparison.left[:_SHOWN]:
-        yield f"  angles of {refusal.node} left in float32: {refusal.reason}"
+        yield f"    {refusal.node}: {refusal.reason}"
+    if len(comparison.left) > _SHOWN:
+        yield f"    and {len(comparison.left) - _SHOWN} more"
     whole = "the whole graph"
     if comparison.worst_whole is None:
         whole = f"not the whole graph: {comparison.without_whole}"

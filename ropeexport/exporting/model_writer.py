@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.exporting.passes import Work
 from ropeexport.exporting.whole_graph import with_whole
+from ropeexport.fusion.interface import is_unknown
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Axis, Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import contract, onnx_file
@@ -50,6 +52,7 @@ def finished(
     """Compare what the passes made with what they were given, see :func:`with_whole`."""
     fused = work.fused
     assert fused is not None  # what the passes did
+    check_interface(fused.before, work.model, work.output_names)
     attach_functions(fused.before)
     comparison = with_whole(fused.comparison, before, fused.before, work.model, single)
     return Finished(work.model, fused.count, comparison, limits_of(work.model), weights)
@@ -151,10 +154,48 @@ def _record_of(made: Finished, path: Path, beside: Weights | None) -> ModelRecor
     )
 
 
+def check_interface(before: ir.Model, after: ir.Model, output_names: Sequence[str] = ()) -> None:
+    """Raise where an input or output is not what it was before ropes were looked for.
+
+    ``output_names`` are those that the outputs get in the end; empty: those that they had.
+    Dimensions are compared where both are known.
+    """
+    names = output_names or [str(value.name) for value in before.graph.outputs]
+    sides = {
+        "input": (before.graph.inputs, after.graph.inputs, [x.name for x in before.graph.inputs]),
+        "output": (before.graph.outputs, after.graph.outputs, names),
+    }
+    for kind, (old, new, expected) in sides.items():
+        if [value.name for value in new] != list(expected):
+            raise _other_interface(f"{kind}s", ", ".join(map(str, expected)), new)
+        for was, value in zip(old, new, strict=True):
+            if was.dtype != value.dtype or not _agree(was.shape, value.shape):
+                text = f"{was.dtype} {was.shape}"
+                raise _other_interface(f"{kind} {value.name!r}", text, [value])
+
+
+def _agree(one: ir.Shape | None, other: ir.Shape | None) -> bool:
+    """Say whether two shapes may be of one tensor, an unknown dimension being any."""
+    if one is None or other is None:
+        return True
+    texts = ([None if is_unknown(dim) else str(dim) for dim in shape] for shape in (one, other))
+    pairs = list(zip_longest(*texts, fillvalue="none"))
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _other_interface(what: str, expected: str, found: Sequence[ir.Value]) -> ExportError:
+    names = ", ".join(f"{value.name} {value.dtype} {value.shape}" for value in found)
+    return ExportError(
+        f"{what}: expected {expected}, the rewritten graph has {names}; this is a fault of "
+        "ropeexport, and nothing was written: report it with the model"
+    )
+
+
 def check_count(count: RopeCount, required: int | None) -> None:
     """Raise :class:`ExportError` unless as many applications were replaced as required."""
     if required is not None and count.replaced != required:
-        reasons = "".join(f"; {r.node}: {r.reason}" for r in count.refused)
+        left = [*count.refused, *count.not_judged]
+        reasons = "".join(f"; {r.node}: {r.reason}" for r in left)
         raise ExportError(
             f"--require-rope: expected {required} rotary applications, replaced {count.replaced} "
             f"of {count.found} found{reasons}"

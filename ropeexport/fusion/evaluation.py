@@ -5,8 +5,9 @@ Each operator is onnx's own reference implementation, so a region means here wha
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ Given = Mapping[ir.Value, Array]
 
 # distinct, so that no two axes are confused, and none of them 1, which would broadcast
 _TRIAL_SIZES = (2, 6, 4, 10, 8, 12, 14, 16)
-_MOST_DOUBLINGS = 8
+_SMALLEST = 2  # an axis of 1 would broadcast, one of 0 says nothing
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
 
@@ -49,7 +50,8 @@ class Trial:
     opset : int
         Of ONNX's own operators.
     sizes : sequence of int
-        For one symbol after the other, from the front again where there are more.
+        For one symbol after the other, from the front again where there are more.  Where the graph
+        makes an axis of fewer than two elements of them, all are doubled, as far as that helps.
     rounded : set of Value
         Values that are rounded to their half type; whatever else is floating stays in float64.
     """
@@ -63,25 +65,15 @@ class Trial:
     ) -> None:
         self.opset = opset
         self.rounded = rounded
-        self.symbols: dict[str, int] = {}
-        for value in graph.inputs:
-            for dim in value.shape or ():
-                if isinstance(dim, ir.SymbolicDim):
-                    for symbol in sorted(dim.free_symbols()):
-                        self.symbols.setdefault(symbol, sizes[len(self.symbols) % len(sizes)])
-        self._enlarge(graph)
-
-    def _enlarge(self, graph: ir.Graph) -> None:
-        """Double sizes of which the graph takes a part (patches of an image) until each is two."""
-        dims = (dim for node in graph for value in node.outputs for dim in value.shape or ())
-        parts = {str(dim): dim for dim in dims if isinstance(dim, ir.SymbolicDim)}
-        for dim in (dim for text, dim in parts.items() if "/" in text):
-            for _ in range(_MOST_DOUBLINGS):
-                size = dim.evaluate(self.symbols)
-                if not isinstance(size, int) or size > 1:
-                    break
-                for symbol in dim.free_symbols() & self.symbols.keys():
-                    self.symbols[symbol] *= 2
+        symbols = {
+            symbol: None
+            for dim in _symbolic(graph.inputs)
+            for symbol in sorted(ir.SymbolicDim(dim).free_symbols())
+        }
+        given = dict(zip(symbols, cycle(sizes), strict=False))
+        made = _symbolic(value for node in graph for value in node.outputs)
+        larger = ({name: size << more for name, size in given.items()} for more in range(4))
+        self.symbols = next((s for s in larger if _smallest(made, s) >= _SMALLEST), given)
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, or raise where it is not known."""
@@ -96,6 +88,18 @@ class Trial:
         if not isinstance(size, int):
             raise UnevaluableError(f"a dimension of {value.name} is not known", value)
         return size
+
+
+def _symbolic(values: Iterable[ir.Value]) -> dict[str, None]:
+    """Return the dimensions of values that are no sizes, each once."""
+    dims = (dim for value in values for dim in value.shape or ())
+    return {d.value: None for d in dims if isinstance(d, ir.SymbolicDim) and d.value is not None}
+
+
+def _smallest(dims: Iterable[str], symbols: Mapping[str, int]) -> int:
+    """Return the smallest of the dimensions that are known at sizes."""
+    sizes = (ir.SymbolicDim(dim).evaluate(symbols) for dim in dims)
+    return min((size for size in sizes if isinstance(size, int)), default=_SMALLEST)
 
 
 def evaluate(value: ir.Value, given: Given, trial: Trial, memo: dict[ir.Value, Array]) -> Array:

@@ -64,17 +64,18 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         merge_twins(made.graph)
         count, regions = _replaced(made, ropes, joined)
         angles = make_exact(made, max_position=max_position, leave=waves)
-        changed = [r for r in regions if r.replaces or angles[r.op]]
+        rewritten = angles.rewritten
+        changed = [r for r in regions if r.replaces or rewritten[r.op]]
         outcomes = compare_regions(source, made, changed)
         wrong = {r: reason for r in changed if (reason := outcomes[r.name].reason)}
         if not regions:
             made = model.clone()
         if not wrong:
             keep_interface(model, made)
-            return Fused(made, model, count, _comparison(outcomes, waves))
+            return Fused(made, model, count, _comparison(outcomes, waves | angles.left))
         for region, reason in wrong.items():
-            if angles[region.op]:  # what was done last is taken back
-                waves |= dict.fromkeys(angles[region.op], reason)
+            if rewritten[region.op]:  # what was done last is taken back
+                waves |= dict.fromkeys(rewritten[region.op], reason)
             else:
                 ropes[region.name] = reason
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
+
 
 def keep_interface(before: ir.Model, after: ir.Model) -> None:
     """Give inputs and outputs the names and shapes that they had, in place.
@@ -22,9 +24,10 @@ def keep_interface(before: ir.Model, after: ir.Model) -> None:
         (before.graph.outputs, after.graph.outputs),
     ):
         for old, new in zip(*sides, strict=True):
-            if old.shape is not None and all(_is_known(dim) for dim in old.shape):
+            if old.shape is not None and not any(map(is_unknown, old.shape)):
                 new.shape = old.shape
 
 
-def _is_known(dim: int | ir.SymbolicDim) -> bool:
-    return isinstance(dim, int) or dim.value is not None
+def is_unknown(dim: int | ir.SymbolicDim) -> bool:
+    """Say whether nothing is known of a dimension, not even a name, or one that onnx made up."""
+    return not isinstance(dim, int) and (dim.value is None or INVENTED in dim.value)

@@ -27,6 +27,7 @@ from ropeexport.ops import names
 
 SUMS = ("Add", "Sub", "Sum")
 _PARTS = ("Slice", "Split", "Gather")
+_WAVES = {"Cos", "Sin"}
 _MOST_PRODUCTS = 8
 
 Pair = tuple[ir.Node, ir.Node]
@@ -78,12 +79,20 @@ def fused_rotation(node: ir.Node) -> str | None:
 
 
 def _unknown(node: ir.Node) -> str | None:
-    """Return the first value near a sum whose type or shape is not known."""
-    near = closure([node.outputs[0]], lambda x: [] if is_product(x) else inputs_of(x))
-    for value in (y for x in reversed(near) for y in [*inputs_of(x), x]):
-        if value.const_value is None and (value.dtype is None or value.shape is None):
+    """Return the first value on the way to a sum whose type or shape is not known."""
+
+    def before(value: ir.Value) -> Sequence[ir.Value]:
+        is_near = not is_product(value) and not _lacks_shape(value)
+        return [x for x in inputs_of(value) if is_near or _lacks_shape(x)]
+
+    for value in closure([node.outputs[0]], before):
+        if _lacks_shape(value) and not any(map(_lacks_shape, inputs_of(value))):
             return f"unknown shapes at {value.name}"
     return None
+
+
+def _lacks_shape(value: ir.Value) -> bool:
+    return value.const_value is None and (value.dtype is None or value.shape is None)
 
 
 def is_product(value: ir.Value) -> bool:
@@ -200,9 +209,7 @@ def _is_part(value: ir.Value) -> bool:
 
 def _has_waves(pair: Pair) -> bool:
     """Say whether parts of the same data meet tables that are made of a cosine and a sine."""
-    return any(
-        {"Cos", "Sin"} <= _operators([c, d]) and _shared([f, g]) for f, g, c, d in _factors(pair)
-    )
+    return any(_operators([c, d]) >= _WAVES and _shared([f, g]) for f, g, c, d in _factors(pair))
 
 
 def _operators(values: Iterable[ir.Value]) -> set[str]:
@@ -220,6 +227,7 @@ def _operators(values: Iterable[ir.Value]) -> set[str]:
 def _parts_of(pair: Pair) -> Iterator[Data]:
     """Yield two parts of the same data that a row may be made of."""
     for f, g, c, d in _factors(pair):
-        parts = _shared([f, g]) and _is_part(f) and _is_part(g)
-        if parts or {"Cos", "Sin"} <= _operators([c, d]):
+        are_parts = _shared([f, g]) and _is_part(f) and _is_part(g)
+        is_data = are_parts and not _WAVES & _operators([f, g])
+        if is_data or _operators([c, d]) >= _WAVES:
             yield frozenset([f, g])

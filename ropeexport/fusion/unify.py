@@ -18,13 +18,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ropeexport.fusion import contrib
+from ropeexport.fusion.interface import INVENTED, is_unknown
 from ropeexport.fusion.movement import closure, inputs_of
 from ropeexport.fusion.suspects import is_product, suspects
 from ropeexport.operators import is_standard
 
 Dim: TypeAlias = int | ir.SymbolicDim
 _MOST_ROUNDS = 4
-_INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -103,14 +103,13 @@ def _join(one: Dim, other: Dim, same: dict[str, Dim]) -> None:
 
 def _is_name(dim: Dim) -> bool:
     name = None if isinstance(dim, int) else dim.value
-    return bool(name and _NAME.fullmatch(name) and not name.startswith(_INVENTED))
+    return bool(name and _NAME.fullmatch(name) and not name.startswith(INVENTED))
 
 
 def _forget_invented(model: ir.Model) -> None:
     """Drop shapes with a dimension that nothing is known of, for what is known now to follow."""
     for value in (value for node in model.graph for value in node.outputs):
-        dims = (dim for dim in value.shape or () if not isinstance(dim, int))
-        if any(dim.value is None or _INVENTED in dim.value for dim in dims):
+        if any(map(is_unknown, value.shape or ())):
             value.shape = None
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ropeexport.exporting.exporter import onnx_model
 from ropeexport.exporting.fuse_file import fuse_file
 from ropeexport.exporting.model_writer import Finished
-from ropeexport.fusion.angles import is_whole, unscaled
 from ropeexport.fusion.limits import Limits
 from ropeexport.fusion.movement import Movement
+from ropeexport.fusion.products import is_whole, unscaled
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
 from ropeexport.ops.rope_table import MAX_POSITION

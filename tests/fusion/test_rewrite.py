@@ -19,8 +19,9 @@ from ropeexport.fusion.rewrite import Region, Tables, swap_in
 def swapped(model: ir.Model, *changes: Callable[[Application], Application]) -> Region | str:
     """Find the application of a graph, change what was found, and put the op in its place."""
     movement, trial = Movement(), Trial(model.graph, 23)
-    (application,), refused = find(model.graph, trial, movement, Twins(movement))
-    assert refused == []
+    found = find(model.graph, trial, movement, Twins(movement))
+    (application,) = found.applications
+    assert (found.refused, found.not_judged) == ([], [])
     for change in changes:
         application = change(application)
     return swap_in((application,), Tables(), trial, movement)
