@@ -50,6 +50,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         lambda e: onnx_model(
             e, source, opset=opset, max_position=max_position, requested=requested, say=say
         ),
+        say,
     )
     check_count(made.count, require_rope)
     check_smallest(made.model, all_axes(example))
