@@ -48,7 +48,7 @@ def check_fits(example: Example, guards: Sequence[Guard], traced: Mapping[str, i
     """
     several = [g for g in guards if len(g.axes) > 1 and not _may_broadcast(g, example)]
     _check_equations(example, several)
-    for guard in several:
+    for guard in sorted(several, key=lambda g: (len(g.axes), len(str(g)))):
         if not guard.is_unequal:
             _check_corners(example, guard, traced)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import onnx
@@ -22,7 +22,7 @@ from ropeexport.exporting.fitting import check_fits, explain, range_error
 from ropeexport.exporting.guards import listening
 from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
-from ropeexport.exporting.places import line_of_error
+from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.tables import bounds_of_tables
 from ropeexport.manifest import Axis
@@ -76,6 +76,7 @@ class Traced:
 
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
+    exported: torch.export.ExportedProgram | None = None
     with quiet() as heard, torch.no_grad(), traceable_ropes(example.module):
         try:
             exported = _exported(example)
@@ -96,9 +97,10 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         except (ExportError, UsageError):
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through
+            line = line_of_error(error) or _line_of_node(exported, error)
             raise ExportError(
-                f"{type(example.module).__name__}: {_cause(error)}; all that torch says is in "
-                f"{heard.saved(error)}"
+                f"{type(example.module).__name__}: cannot be traced: {_cause(error)}"
+                f"{f' ({line})' if line else ''}; all that torch says is in {heard.saved(error)}"
             ) from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
@@ -130,19 +132,28 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
     raise first
 
 
-def _exported_at(example: Example, sizes: Mapping[str, int]) -> torch.export.ExportedProgram:
-    """Return the program of an example at some sizes, if it holds for all that its axes may be."""
-    arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes)
+def _exported_at(
+    example: Example, sizes: Mapping[str, int], *, freely: bool = False
+) -> torch.export.ExportedProgram:
+    """Return the program of an example at some sizes, if it holds for all that its axes may be.
+
+    torch refuses guards that it cannot prove; where they hold at every size, the trace is made
+    again, ``freely``, of which torch demands no proof.
+    """
+    arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
     with listening() as guards:
         try:
             program = torch.export.export(
                 example.module, (), arguments, dynamic_shapes=shapes, strict=False
             )
         except Exception as error:
-            if _OF_SIZES.search(str(error)):
-                explain(example, guards.found(example), sizes, _suggestion(error))
-            raise
+            if freely or not _OF_SIZES.search(str(error)):
+                raise
+            explain(example, guards.found(example), sizes, _suggestion(error))
+            return _exported_at(example, sizes, freely=True)
     check_fits(example, guards.found(example), sizes)
+    if freely:
+        explain(example, guards.found(example), sizes, "")
     return program
 
 
@@ -207,16 +218,27 @@ def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) 
     )
 
 
-def dynamic_shapes(example: Example, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
+def dynamic_shapes(
+    example: Example, sizes: Mapping[str, int] | None = None, freely: bool = False
+) -> dict[str, Any]:
     """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds.
 
-    ``sizes`` are those of the trace, where they are not the first of
-    :func:`~ropeexport.models.example.traceable_sizes`.
+    Parameters
+    ----------
+    example : Example
+        With the ranges of its axes.
+    sizes : mapping of str to int
+        Of the axes in the trace, where they are not the first of
+        :func:`~ropeexport.models.example.traceable_sizes`.
+    freely : bool
+        Without names, so that torch proves nothing of them.
     """
     sizes = sizes if sizes is not None else next(traceable_sizes(example))
     labels = [label for axes in example.tensor_axes.values() for label in axes.values()]
-    bounds = {name: _dim(name, example.axes.get(name), sizes[name]) for name in names_of(labels)}
-    dims = {label: _sum(label, bounds) for label in labels}
+    bounds = {
+        name: _dim(name, example.axes.get(name), sizes[name], freely) for name in names_of(labels)
+    }
+    dims = {label: _sum(label, bounds, freely) for label in labels}
     shapes = iter(
         {axis: dims[label] for axis, label in example.tensor_axes.get(name or "", {}).items()}
         or None
@@ -226,21 +248,22 @@ def dynamic_shapes(example: Example, sizes: Mapping[str, int] | None = None) -> 
     return made | {name: shaped(value, lambda _: None) for name, value in example.constants.items()}
 
 
-def _dim(name: str, limit: Axis | None, size: int) -> Any:
+def _dim(name: str, limit: Axis | None, size: int, freely: bool) -> Any:
     """Return a dynamic axis; its largest size lets a table of so many rows be cut to it.
 
     torch takes every axis for 2 or longer, so a smallest size below 3 says nothing.
     """
+    make = torch.export.Dim.DYNAMIC if freely else partial(torch.export.Dim, name)
     if limit is None or limit.max < size:
-        return torch.export.Dim(name)
+        return make()
     smallest = limit.min if 2 < limit.min <= size else None
-    return torch.export.Dim(name, min=smallest, max=limit.max)
+    return make(min=smallest, max=limit.max)
 
 
-def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
+def _sum(label: str, bounds: Mapping[str, Any], freely: bool) -> Any:
     """Return the dynamic axis of a sum; torch has none of several and finds the relation."""
     total = sum_of(label)
-    if len(total.terms) != 1:
+    if len(total.terms) != 1 or (freely and label not in bounds):
         return torch.export.Dim.DYNAMIC
     ((name, factor),) = total.terms
     made = bounds[name] if factor == 1 else factor * bounds[name]
@@ -260,9 +283,23 @@ def _suggestion(error: Exception) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Return the first line of the error at the root, and the line of code that it is about."""
+    """Return the first line of the error at the root, which names what torch could not trace."""
     root = error
     while isinstance(root.__cause__, Exception):
         root = root.__cause__
-    line = line_of_error(error)
-    return f"cannot be traced: {first_line(root)}{_suggestion(error)}{f' ({line})' if line else ''}"
+    named = _NODE.search(str(error.__cause__))
+    operator = f"{named[2]}: " if named else ""
+    return f"{operator}{first_line(root)}{_suggestion(error)}"
+
+
+# how torch's exporter says what it could not write
+_NODE = re.compile(r"translating node %(\w+) .*?target=torch\.ops\.([\w.]+)\]")
+
+
+def _line_of_node(program: torch.export.ExportedProgram | None, error: Exception) -> str:
+    """Return the line of the module that made the node that torch's exporter could not write."""
+    named = _NODE.search(str(error.__cause__))
+    if program is None or named is None:
+        return ""
+    traces = (n.meta.get("stack_trace") for n in program.graph.nodes if n.name == named[1])
+    return next((line_in(trace) for trace in traces if trace), "")
