@@ -47,8 +47,9 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         safetensors_files.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
+    given = checked(example)
     example, made = within_bounds(
-        checked(example),
+        given,
         lambda e: onnx_model(
             e, source, opset=opset, max_position=max_position, requested=requested, say=say
         ),
@@ -64,10 +65,21 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             source=source,
             model=record.model_copy(update={"inputs": inputs}),
             axes=all_axes(example),
+            relations=_relations(given, example),
             arguments=recorded(example.inputs, example.constants),
         )
 
     return write(made, folder, describe, force=force, copied=copied)
+
+
+def _relations(given: Example, made: Example) -> dict[str, str]:
+    """Return the axes that were given another size than they had, and that size."""
+    labels = (
+        (label, made.tensor_axes[name][axis])
+        for name, axes in given.tensor_axes.items()
+        for axis, label in axes.items()
+    )
+    return {label: now for label, now in labels if now != label}
 
 
 def onnx_model(

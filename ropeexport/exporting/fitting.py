@@ -120,7 +120,7 @@ def _check_axis(
     holds = np.logical_and.reduce([*places, np.arange(most + 1) >= _LEAST])
     runs = (_run(holds, size, factor) for factor in _FACTORS)
     low, high, factor = max(runs, key=lambda run: (len(range(*run)), -run[2]))
-    if (low, high, factor) == (_LEAST, most, 1):
+    if low <= max(_LEAST, axis.min) and (high, factor) == (most, 1):
         return
     broken = [g for g, where in zip(guards, places, strict=True) if not where[_LEAST:].all()]
     reason = _at(next((g for g in broken if g.place), broken[0]))
@@ -189,16 +189,12 @@ def _check_corners(example: Example, guard: Guard, traced: Mapping[str, int]) ->
     if _holds(guard, full, traced):
         return
     free = [name for name in guard.axes if example.axes[name].chosen_by != "caller"]
-    start = {name: (traced[name],) * 2 if name in free else full[name] for name in full}
-    fitting = _largest(lambda box: _holds(guard, box, traced), start, full)
-    is_one = fitting is None or any(
-        low == high and full[name][0] < full[name][1] for name, (low, high) in fitting.items()
-    )
-    if fitting is None or is_one:
+    fitting = _fitting(guard, full, free, traced) or _fitting(guard, full, guard.axes, traced)
+    if fitting is None:
         raise ExportError(
             f"{_class(example)}: the module takes {', '.join(guard.axes)} only where {guard}"
-            f"{_at(guard) if guard.place else ''}, which not all sizes of their ranges are: give "
-            "smaller ranges (--axis), or leave one of them out of dynamic_axes, so that it is fixed"
+            f"{_at(guard) if guard.place else ''}, which no ranges of them say: leave one of them "
+            "out of dynamic_axes, so that it is fixed at the example's size"
         )
     bounds: Bounds = {
         name: (low if low > full[name][0] else None, high if high < full[name][1] else None)
@@ -206,6 +202,16 @@ def _check_corners(example: Example, guard: Guard, traced: Mapping[str, int]) ->
         if (low, high) != full[name]
     }
     raise range_error(example, bounds, f" together, for {guard}{_at(guard) if guard.place else ''}")
+
+
+def _fitting(guard: Guard, full: Box, free: Sequence[str], traced: Mapping[str, int]) -> Box | None:
+    """Return ranges within the full ones at whose corners a guard holds, all but the free as is."""
+    start = {name: (traced[name],) * 2 if name in free else full[name] for name in full}
+    found = _largest(lambda box: _holds(guard, box, traced), start, full)
+    is_one = found is not None and any(
+        low == high and full[name][0] < full[name][1] for name, (low, high) in found.items()
+    )
+    return None if is_one else found
 
 
 def _range(axis: Axis, size: int) -> tuple[int, int]:

@@ -80,7 +80,7 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
         return
     example = _example_that_is_held(artifact, module)
     with evaluated(example.module), traceable_ropes(example.module):
-        yield replace(example, axes=artifact.manifest.axes)
+        yield _as_exported(example, artifact.manifest)
 
 
 def rebuild_example(artifact: Artifact, module: Module | Held | None = None) -> Example:
@@ -98,7 +98,20 @@ def rebuild_example(artifact: Artifact, module: Module | Held | None = None) -> 
         _load_weights(example.module, artifact.file)
     example.module.eval()
     make_stateless(example.module)
-    return replace(example, axes=artifact.manifest.axes)
+    return _as_exported(example, artifact.manifest)
+
+
+def _as_exported(example: Example, manifest: Manifest) -> Example:
+    """Return an example with the axes that the export found its module to take."""
+    found = {name: axes for name, axes in _axes_in(manifest).items() if name in example.tensors}
+    return replace(example, axes=manifest.axes, dynamic_axes={**example.tensor_axes, **found})
+
+
+def _axes_in(manifest: Manifest) -> dict[str, dict[int, str]]:
+    return {
+        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in manifest.model.inputs
+    }
 
 
 def check_same_weights(artifact: Artifact, module: nn.Module | Example) -> None:
@@ -189,10 +202,7 @@ def _around(module: nn.Module, artifact: Artifact) -> Example:
     return Example(
         module,
         {name: restored(argument, tensors) for name, argument in arguments.items()},
-        {
-            spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-            for spec in specs
-        },
+        _axes_in(manifest),
         axes=manifest.axes,
         outputs=tuple(spec.name for spec in model.outputs),
     )
