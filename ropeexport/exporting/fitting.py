@@ -100,12 +100,10 @@ def _solved(factors: Mapping[str, int], axes: Mapping[str, Axis]) -> tuple[str, 
         own = -factors[name]
         terms = [(n, f // own) for n, f in factors.items() if n and n != name and f % own == 0]
         constant = factors.get("", 0)
-        if len(terms) < len(names) - 1 or constant % own or not terms:
-            continue
-        total = Sum(tuple(sorted(terms)), constant // own)
-        is_plain = all(factor > 0 for _, factor in terms)
-        order = (axes[name].chosen_by != "caller", is_plain, list(axes).index(name))
-        choices.append((order, name, total))
+        is_whole = terms and len(terms) == len(names) - 1 and constant % own == 0
+        if is_whole and constant // own >= 0 and all(factor > 0 for _, factor in terms):
+            order = (axes[name].chosen_by != "caller", list(axes).index(name))
+            choices.append((order, name, Sum(tuple(sorted(terms)), constant // own)))
     found = max(choices, default=None)
     return found[1:] if found is not None else None
 
@@ -115,12 +113,12 @@ def _check_axis(
 ) -> None:
     """Raise where guards do not let an axis have every size of its range."""
     axis, size = example.axes[name], traced[name]
-    most = max(axis.max, size)
+    most = max(axis.max, 4 * size)  # an example's size may be all that a range allows
     places = [guard.where(name, most, traced) for guard in guards]
     holds = np.logical_and.reduce([*places, np.arange(most + 1) >= _LEAST])
     runs = (_run(holds, size, factor) for factor in _FACTORS)
     low, high, factor = max(runs, key=lambda run: (len(range(*run)), -run[2]))
-    if low <= max(_LEAST, axis.min) and (high, factor) == (most, 1):
+    if low <= max(_LEAST, axis.min) and high >= axis.max and factor == 1:
         return
     broken = [g for g, where in zip(guards, places, strict=True) if not where[_LEAST:].all()]
     reason = _at(next((g for g in broken if g.place), broken[0]))

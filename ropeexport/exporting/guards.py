@@ -92,16 +92,16 @@ class Guard:
     def difference(self) -> dict[str, int] | None:
         """Return an equation of axes as factors that sum to 0, a constant's by no name.
 
-        None for what is no equation of sums, one of sums that were given as such, or holds anyway.
+        None for what is no equation of sums, or holds anyway.
         """
         if not isinstance(self.expression, sympy.Eq):
             return None
-        if not all(total.constant == 0 and _is_name(total) for total in self.sums.values()):
-            return None
-        names = {sympy.Symbol(symbol): total.names[0] for symbol, total in self.sums.items()}
+        sums = {
+            symbol: sum((f * sympy.Symbol(n) for n, f in x.terms), sympy.Integer(x.constant))
+            for symbol, x in self.sums.items()
+        }
         equation = sympy.sympify(self.expression.lhs - self.expression.rhs)
-        plain = equation.xreplace({s: sympy.Symbol(names[sympy.Symbol(s.name)])
-                                   for s in equation.free_symbols})  # fmt: skip
+        plain = equation.xreplace({s: sums[s.name] for s in equation.free_symbols})
         found = plain.expand().as_coefficients_dict()
         if not all(key == 1 or key.is_Symbol for key in found):
             return None

@@ -29,6 +29,7 @@ from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
 from ropeexport.models.hub.load import traceable_ropes
 from ropeexport.models.input_tree import shaped
+from ropeexport.models.wrappers import named_forward, ordinary_weights
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
 
@@ -77,7 +78,8 @@ class Traced:
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     exported: torch.export.ExportedProgram | None = None
-    with quiet() as heard, torch.no_grad(), traceable_ropes(example.module):
+    module = example.module
+    with quiet() as heard, torch.no_grad(), ordinary_weights(module), traceable_ropes(module):
         try:
             exported = _exported(example)
             inputs = example.tree.names_in(exported)
@@ -141,7 +143,7 @@ def _exported_at(
     again, ``freely``, of which torch demands no proof.
     """
     arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
-    with listening() as guards:
+    with listening() as guards, named_forward(example.module, arguments):
         try:
             program = torch.export.export(
                 example.module, (), arguments, dynamic_shapes=shapes, strict=False

@@ -18,6 +18,7 @@ from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis, InputRole, TensorSpec
 from ropeexport.models.axes import check_names, default_axes, longest_of, range_of, with_given
 from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
+from ropeexport.models.wrappers import check_named, unwrapped
 from ropeexport.runners.module_state import ModuleState
 
 _ROLES = ("data", "matrices", "positions")  # a caller's; an output is "rotated"
@@ -31,7 +32,8 @@ class Example:
     Parameters
     ----------
     module : nn.Module
-        In evaluation mode, in the type that it is exported in.
+        In evaluation mode, in the type that it is exported in; of ``torch.compile``,
+        ``DataParallel`` and ``DistributedDataParallel`` the module inside is taken.
     inputs : dict of str to Any
         By the names of ``forward``'s arguments, in order: tensors, or trees of them (lists, tuples,
         dicts, classes that torch knows).  A tensor in a tree is an input by the name of its path,
@@ -86,6 +88,7 @@ class Example:
 
     def __post_init__(self) -> None:
         _check_kinds(self)
+        object.__setattr__(self, "module", unwrapped(self.module))
         ranges = {name: range_of(name, given) for name, given in self.axes.items()}
         object.__setattr__(self, "axes", ranges)
 
@@ -148,6 +151,7 @@ def checked(example: Example) -> Example:
         For what cannot be exported as it is given.
     """
     _check_types(example)
+    check_named(example.module, [*example.inputs, *example.constants])
     for name, axes in example.tensor_axes.items():
         rank = example.tensors[name].ndim
         for axis, label in axes.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from ropeexport.models.hub.load import (
     traceable_ropes,
 )
 from ropeexport.models.input_tree import recorded, restored
+from ropeexport.models.wrappers import argument_names
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 from ropeexport.parity.cases import Case, space_of
 from ropeexport.parity.inputs import make_inputs
@@ -279,7 +279,7 @@ def _named_inputs(reference: str, module: nn.Module, inputs: Any) -> dict[str, A
             f"{reference}: example inputs: expected a dict by the names of forward's arguments, "
             f"or a tuple in their order, got {type(inputs).__name__}"
         )
-    parameters = list(inspect.signature(module.forward).parameters)
+    parameters = argument_names(module)
     if len(inputs) > len(parameters):
         raise UsageError(
             f"{reference}: forward takes {len(parameters)} inputs, the example has {len(inputs)}"

@@ -1,20 +1,11 @@
-"""Modules as people write them, whose sizes are not free: tables, halves, windows, sums, branches.
-
-A case is a module, its example, what is dynamic, inputs of other sizes on which the file has to equal
-the module, and what the export is to say.
-"""
+"""Modules as people write them, whose sizes are not free: tables, halves, windows, branches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-Inputs = dict[str, Tensor]
 
 
 class Function(nn.Module):
@@ -171,7 +162,7 @@ class Padded(nn.Module):
     def forward(self, x):
         length = x.shape[1]
         more = -length % 8
-        y = F.pad(x, (0, 0, 0, more)).unflatten(1, (-1, 8))
+        y = nn.functional.pad(x, (0, 0, 0, more)).unflatten(1, (-1, 8))
         return (y - y.mean(2, keepdim=True)).flatten(1, 2)[:, :length]
 
 
