@@ -94,6 +94,8 @@ def _rewrite(node: fx.Node) -> None:
     elif packet in _IN_THE_WIDEST_TYPE:
         types = [x.meta["val"].dtype for x in node.all_input_nodes if _is_tensor(x)]
         _compute_in(reduce(torch.promote_types, types), node)
+    elif packet is _aten.scaled_dot_product_attention and not node.kwargs.get("enable_gqa"):
+        _give_heads(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
         return
@@ -101,6 +103,22 @@ def _rewrite(node: fx.Node) -> None:
     if product is not None:
         node.replace_all_uses_with(product)
         node.graph.erase_node(node)
+
+
+def _give_heads(node: fx.Node) -> None:
+    """Repeat one key and value for all heads (Falcon): eager broadcasts, the exporter refuses."""
+    query, *rest = node.args
+    heads = query.meta["val"].shape[-3]  # type: ignore[union-attr]
+
+    def repeat(x: Any) -> Any:
+        sizes = x.meta["val"].shape
+        if isinstance(heads, int) and sizes[-3] == 1 != heads:
+            return _add_node(
+                node, _aten.expand.default, x, [*[-1] * (len(sizes) - 3), heads, -1, -1]
+            )
+        return x
+
+    node.args = (query, *map(repeat, rest[:2]), *rest[2:])
 
 
 def _has_symbol(x: Tensor) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -14,6 +15,7 @@ import onnxscript
 import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
+from torch import nn
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
@@ -27,7 +29,7 @@ from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.tables import bounds_of_tables
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
-from ropeexport.models.hub.load import traceable_ropes
+from ropeexport.models.hub.load import traceable_experts, traceable_ropes
 from ropeexport.models.input_tree import shaped
 from ropeexport.models.wrappers import named_forward, ordinary_weights
 from ropeexport.ops import names
@@ -79,7 +81,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     exported: torch.export.ExportedProgram | None = None
     module = example.module
-    with quiet() as heard, torch.no_grad(), ordinary_weights(module), traceable_ropes(module):
+    with quiet() as heard, torch.no_grad(), _traceable(module):
         try:
             exported = _exported(example)
             inputs = example.tree.names_in(exported)
@@ -118,6 +120,13 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
+
+
+@contextmanager
+def _traceable(module: nn.Module) -> Iterator[None]:
+    """Have a module as torch.export takes it for a while."""
+    with ordinary_weights(module), traceable_ropes(module), traceable_experts(module):
+        yield
 
 
 def _exported(example: Example) -> torch.export.ExportedProgram:

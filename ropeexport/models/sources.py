@@ -28,6 +28,7 @@ from ropeexport.models.hub.load import (
     is_library_model,
     load_example,
     make_stateless,
+    traceable_experts,
     traceable_ropes,
 )
 from ropeexport.models.input_tree import recorded, restored
@@ -76,10 +77,13 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
     It is not copied, its weights are its own, and it is left as it was.
     """
     if not isinstance(module, nn.Module | Example):
-        yield rebuild_example(artifact, module)
+        example = rebuild_example(artifact, module)
+        with traceable_experts(example.module):  # others know no float64
+            yield example
         return
     example = _example_that_is_held(artifact, module)
-    with evaluated(example.module), traceable_ropes(example.module):
+    inner = example.module
+    with evaluated(inner), traceable_ropes(inner), traceable_experts(inner):
         yield _as_exported(example, artifact.manifest)
 
 
