@@ -20,6 +20,7 @@ from torch import nn
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
 from ropeexport.exporting.chatter import quiet
+from ropeexport.exporting.constants import put_eager_constants
 from ropeexport.exporting.fitting import check_fits, explain, range_error
 from ropeexport.exporting.guards import listening
 from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
@@ -117,6 +118,8 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     check_function(program.exported_program, inputs)
     name_inputs(program.model, example, exported)
     name_outputs(program.model, output_names(program.model, example, exported))
+    with torch.no_grad():
+        put_eager_constants(program.model, program.exported_program)
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
