@@ -36,11 +36,19 @@ class AxisRangeError(ExportError):
     """A module does not take every size that a dynamic axis is meant for.
 
     ``bounds`` has the smallest and the largest that it takes, by the axis; None: no such bound.
+    ``relations`` has axes that are no axes of their own, and what each is: ``2*_length``, ``past +
+    length``, or another axis.
     """
 
-    def __init__(self, text: str, bounds: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def __init__(
+        self,
+        text: str,
+        bounds: Mapping[str, tuple[int | None, int | None]],
+        relations: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(text)
         self.bounds = bounds
+        self.relations = relations or {}
 
 
 class ModelFileError(RopeExportError):

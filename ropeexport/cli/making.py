@@ -282,6 +282,8 @@ def _axes_line(manifest: records.Manifest) -> Iterator[str]:
         texts.append(f"{name} {axis.min}..{axis.max} (best at {axis.opt}{reason})")
     if texts:
         yield f"axes: {', '.join(texts)}"
+    for label, total in manifest.relations.items():
+        yield f"axis {label} is {total}, the only way that the module takes it (-v says why)"
 
 
 def rope_lines(model: records.ModelRecord) -> Iterator[str]:
