@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.axes import axis_sizes
-from ropeexport.errors import ModelFileError, UsageError
+from ropeexport.errors import ModelFileError, NotComparableError, UsageError
 from ropeexport.manifest import Manifest
 from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.parity.cases import Case, Selection, select, space_of
@@ -23,6 +23,7 @@ from ropeexport.parity.contenders import Contender, SavedRunner, load_saved, ope
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_reference import (
     OnnxOracle,
+    draws,
     manifest_of,
     onnx_of,
     open_file,
@@ -30,7 +31,7 @@ from ropeexport.parity.onnx_reference import (
 )
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
-from ropeexport.parity.running import Listener, Silent, run_to_report
+from ropeexport.parity.running import Listener, Silent, proves, run_to_report
 from ropeexport.runners.registry import choices
 from ropeexport.runners.runner import Arrays
 
@@ -148,6 +149,8 @@ def check_files(
     """
     options, listener = options or Options(), listener or Silent()
     file = onnx_of(reference)
+    if random := draws(file):
+        raise NotComparableError(f"{file.path}: nothing to compare with: {random}")
     record = manifest_of(file)
     with ExitStack() as stack:
         oracle = OnnxOracle(file)
@@ -163,7 +166,7 @@ def check_files(
         else:
             expected, found = (
                 {f"{spec.name} ({spec.dtype})": None for spec in specs}
-                for specs in (model.inputs, input_specs(other.graph))
+                for specs in (model.inputs, input_specs(other.graph, any_type=True))
             )
             if found != expected:
                 raise UsageError(
@@ -172,10 +175,22 @@ def check_files(
             selection = select(record, options.seed, options.count, options.lengths)
             contender = open_file(CANDIDATE, other, runtime, stack)
         listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
-        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
+        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs, of_file=True)
         command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
-        return run_to_report(
+        report = run_to_report(
             judge, selection, [contender], listener, options, command=command, digest=digest
+        )
+    _refuse_without_numbers(file, report)
+    return report
+
+
+def _refuse_without_numbers(file: OnnxFile, report: Report) -> None:
+    """Raise where both files have the same, and no number was in it to compare."""
+    found = [each for each in report.comparisons if each.runtime == CANDIDATE]
+    if found and all(each.status == "PASS" and not proves(each) for each in found):
+        raise NotComparableError(
+            f"{file.path}: nothing to compare with: every output is empty or not finite at the "
+            f"inputs that were drawn; saved arrays ({ARRAYS}) bring others"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ _THETA = 10000.0
 _TEXT_SHARE = 8  # FLUX: 512 text tokens in front of 4096 image tokens
 # Multiply-adds.  Up to it a case costs a few hundredths of a second
 _LIGHT = 3e7
+_MOST_ALONE = 10
 _FIRST_POSITIONS = 16  # below which a single position is drawn
 _AXES_LIMIT = 4  # a last dimension of this size or less holds position axes, not a length
 
@@ -66,8 +67,43 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
     if spec.role == "matrices":
         return _matrices(case.kind, shape, rng).astype(numpy_type(spec.dtype))
     if spec.role == "positions":
-        return _positions(case, spec, max_position, rng).astype(numpy_type(spec.dtype))
+        made = _positions(case, spec, max_position, rng) % _whole_below(spec)
+        return made.astype(numpy_type(spec.dtype))
+    if spec.role in _SETTINGS:
+        return _SETTINGS[spec.role](shape, rng).astype(numpy_type(spec.dtype))
     return _data(shape, spec, rng)
+
+
+def _mask(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return ones, and zeros after them, as a batch of sequences is padded; each row has a one."""
+    ones = rng.integers(1, np.maximum(2, shape[-1] + 1), (*shape[:-1], 1))
+    return np.asarray(np.arange(shape[-1]) < ones, dtype=np.int64)
+
+
+def _axes(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
+    """Return the first axes: those that a tensor has, whatever its rank, each once."""
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def _sizes(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return sizes: ones, which fit beside any others, and a number alone of several."""
+    return np.asarray(rng.integers(2, _MOST_ALONE, ())) if not shape else np.ones(shape, np.int64)
+
+
+def _shape(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
+    """Return a shape for any number of elements: all in one axis."""
+    made = np.ones(shape, np.int64)
+    made[:1] = -1
+    return made
+
+
+# whole numbers that say how an operator works
+_SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] = {
+    "mask": _mask,
+    "axes": _axes,
+    "sizes": _sizes,
+    "shape": _shape,
+}
 
 
 def _data(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> Array:

@@ -50,6 +50,9 @@ class Judge:
     reference_roles : mapping, optional
         Of eager's outputs, where it is a file that the manifest's is made of: an op's rule is
         promised by the op, and that file may compute the same in other operators.
+    of_file : bool
+        Whether the reference is a file alone: what it has no numbers for (NaN, an empty output) is
+        its result, and what is compared with it has to have the same.
     """
 
     manifest: Manifest
@@ -60,6 +63,7 @@ class Judge:
     inputs: Arrays | None = None
     must_prove: bool = True
     reference_roles: Mapping[str, Role] | None = None
+    of_file: bool = False
 
     def check_references(self) -> None:
         """Raise :class:`NotRepeatableError` where eager or the oracle is no function of its inputs.
@@ -181,7 +185,10 @@ class _Hearing:
         bound = self.judge.override or derived
         survey = self._survey(spec, bound)
         expected = self.truth.outputs[spec.name]
-        difference = compare(got, expected, spec.dtype, bound.rtol, survey, allow_nan=allow_nan)
+        difference = compare(
+            got, expected, spec.dtype, bound.rtol, survey,
+            allow_nan=allow_nan, as_expected=self.judge.of_file,
+        )  # fmt: skip
         broken = bound.broken_by(difference)
         if self.judge.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
@@ -207,6 +214,8 @@ class _Hearing:
     def _documented(self, difference: Difference) -> str:
         if not difference.nans:
             return ""
+        if self.judge.of_file:
+            return f"not finite in {difference.nans} of {difference.elements} elements, as expected"
         return (
             f"NaN in {difference.nans} of {difference.elements} elements, as documented for "
             f"positions beyond {self.judge.manifest.model.max_position}"

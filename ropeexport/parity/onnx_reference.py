@@ -7,24 +7,28 @@ there.  The yardstick is the file in its own types, in the runtime that the cand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import walk_tb
 
 import numpy as np
+import onnx_ir as ir
+from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport import __version__, atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.axes import names_of, sum_of
-from ropeexport.dtypes import short_name
-from ropeexport.errors import MissingError, ParityError
+from ropeexport.dtypes import is_float, short_name
+from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
+from ropeexport.parity.kernel_ops import OPS
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
 from ropeexport.parity.references import Truth, floats_in_float64, truth_of
 from ropeexport.runners.registry import Opening, Runtime, find
@@ -33,6 +37,8 @@ from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
 _RANDOM = frozenset(
     f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
 ) | {"Bernoulli", "Multinomial", "Dropout"}
+
+_WHOLE = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)) | {"bool"}
 
 REFERENCE = "reference"  # what reports call it
 _RUNTIME = find("onnxruntime")  # that runs both files
@@ -56,7 +62,8 @@ class OnnxOracle:
         sizes = (tuple(x.shape or ()) for x in model.graph.initializers.values())
         self.widest = max((max(shape, default=1) for shape in sizes), default=1)
         with self._explained():
-            self._evaluator = ReferenceEvaluator(whole_message(float64_twin(model)))
+            message = whole_message(float64_twin(model))
+            self._evaluator = ReferenceEvaluator(message, new_ops=list(OPS))
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
@@ -80,23 +87,52 @@ class OnnxOracle:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except RopeExportError:  # the graph has no form in float64
+            raise
         except Exception as error:  # an operator of onnx's reference may raise anything
-            raise ParityError(
-                f"{self._file.path}: onnx's reference evaluator cannot run its graph in float64: "
-                f"{type(error).__name__}: {error}"
+            raise NotComparableError(
+                f"{self._file.path}: nothing to compare with: onnx's reference evaluator cannot "
+                f"run {_failed_in(error)} in float64"
             ) from error
+
+
+def _failed_in(error: Exception) -> str:
+    """Return the operator of the main graph that an error of the evaluator comes from."""
+    for frame, _ in walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        node = getattr(node, "onnx_node", node)
+        if isinstance(node, NodeProto):
+            domain = f"{node.domain}::" if node.domain else ""
+            return f"its {domain}{node.op_type} ({node.name or node.output[0]})"
+    return "its graph"
+
+
+def draws(file: OnnxFile) -> str:
+    """Return why an ONNX file gives no result twice: what in its graph draws random numbers."""
+    model = file.graph
+    parts = (model.graph, *model.functions.values())
+    nodes = (node for part in parts for node in part.all_nodes())
+    drawing = [node for node in nodes if is_standard(node, *_RANDOM) and not _is_at_rest(node)]
+    if not drawing:
+        return ""
+    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
+    return f"its graph draws random numbers ({shown}): make them an input"
+
+
+def _is_at_rest(node: ir.Node) -> bool:
+    """Say whether a node is a Dropout that leaves all as it is: it is told of no training."""
+    if node.op_type != "Dropout":
+        return False
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    known = ir.convenience.get_const_tensor(training) if training is not None else None
+    return training is None or (known is not None and not known.numpy().any())
 
 
 def _cause_in_graph(file: OnnxFile) -> str:
     """Say why an ONNX file gives another result when it is run again."""
-    model = file.graph
-    parts = (model.graph, *model.functions.values())
-    nodes = (node for part in parts for node in part.all_nodes())
-    drawing = [node for node in nodes if is_standard(node, *_RANDOM)]
-    if not drawing:
-        return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
-    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
-    return f"its graph draws random numbers ({shown}): make them an input"
+    return draws(file) or (
+        "no node of its graph draws random numbers, so the runtime adds in no fixed order"
+    )
 
 
 def manifest_of(file: OnnxFile) -> Manifest:
@@ -107,7 +143,7 @@ def manifest_of(file: OnnxFile) -> Manifest:
         if found.model.file == path.name:
             return found.changed(engine=None)
     model = file.graph
-    inputs = contract.input_specs(model)
+    inputs, outputs = _compared(file, contract.input_specs), _compared(file, contract.output_specs)
     data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)
     return Manifest(
         ropeexport=__version__,
@@ -118,11 +154,29 @@ def manifest_of(file: OnnxFile) -> Manifest:
             opset=onnx_file.opset(model),
             dtype=short_name(data.dtype) if data else "none",
             inputs=inputs,
-            outputs=contract.output_specs(model),
+            outputs=outputs,
             ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         ),
         axes=_axes(inputs, data),
     )
+
+
+def _compared(
+    file: OnnxFile, specs_of: Callable[..., tuple[TensorSpec, ...]]
+) -> tuple[TensorSpec, ...]:
+    """Return a file's inputs, or its outputs, of types that can be drawn and compared."""
+    specs = specs_of(file.graph, any_type=True)
+    other = next((spec for spec in specs if not _is_compared(spec.dtype)), None)
+    if other is not None:
+        raise NotComparableError(
+            f"{file.path}: {other.name}: expected numbers of 8 bits or more that NumPy has, or "
+            f"bfloat16, which alone are compared; got {other.dtype}"
+        )
+    return specs
+
+
+def _is_compared(dtype: str) -> bool:
+    return is_float(dtype) or dtype in _WHOLE
 
 
 def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, Axis]:
@@ -172,7 +226,13 @@ class FileReference:
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Array]]:
         """Run the file once for each of some inputs."""
-        return [self.runner.run(inputs) for inputs in calls]
+        try:
+            return [self.runner.run(inputs) for inputs in calls]
+        except ParityError as error:
+            raise NotComparableError(
+                f"{self.file.path}: nothing to compare with: the inputs that were drawn for it "
+                f"are refused: {error}"
+            ) from error
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""

@@ -56,7 +56,7 @@ class Numbers(Record):
     relative_l2: Number
     cosine: Number
     worst: WorstRecord | None
-    nans: int = 0  # elements that are NaN as documented, of which the other numbers are not
+    nans: int = 0  # elements that are not finite as documented: the other numbers leave them out
 
 
 class BoundRecord(Record):
