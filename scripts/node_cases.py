@@ -42,10 +42,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "node_cases.md"
 VERBS = ("fuse", "inspect", "lint", "check")
 RUNTIME = "onnxruntime"  # what is asked first: whether it runs the case at all
-OK, REFUSED, SKIPPED = "ok", "refused", "SKIPPED"
+OK, REFUSED, SKIPPED, RIGHTLY = "ok", "refused", "SKIPPED", "FAIL, rightly"
 TRACEBACK, FALSE, DIED = "traceback", "false verdict", "died"
-OUTCOMES = (OK, REFUSED, SKIPPED, TRACEBACK, FALSE, DIED)
-FAULTS = OUTCOMES[3:]
+FAULTS = (TRACEBACK, FALSE, DIED)
+OUTCOMES = (OK, REFUSED, SKIPPED, RIGHTLY, *FAULTS)
 SAMPLE, SEED = 100, 0
 _LIMIT_S = 60.0  # of one verb
 _MEMORY = 8 << 30  # of one worker
@@ -62,6 +62,7 @@ _REASONS = {
     "does not know what is in it|is not a registered": "onnxruntime does not know an operator",
     "expected a tensor of numbers": "an input or output that is no tensor of numbers",
     "expected 17 or later": "an opset before 17",
+    "comparisons failed": "onnxruntime departs from what the case says",
     "": "onnxruntime cannot load or run it for another reason",
 }
 _TEXT = """\
@@ -82,6 +83,8 @@ onnxruntime {onnxruntime}, onnx-ir {ir}, {date}.
 - **ok**: `inspect` and `lint` answer; `check` of the file with itself is PASS; `fuse` has nothing to
   replace, or what it wrote computes the case's own outputs in onnxruntime.
 - **refused**: one line says why. **SKIPPED**: the same, where there is nothing to compare with.
+- **FAIL, rightly**: onnxruntime computes something else than the case's own outputs, and `check` says
+  that the file in onnxruntime is not what its graph means.
 - **false verdict**: a file that differs from itself, a rope where there is none, or a fused file that
   computes something else. With a traceback and a death, it is a fault, and the command exits with 1.
 
@@ -148,19 +151,20 @@ def _verdict(case: Any, verb: str, trouble: str, path: Path) -> tuple[str, str]:
     if verb == "fuse":
         return _fused(case, trouble, path)
     if verb == "check":
-        return _checked(path)
+        return _checked(path, case)
     getattr(ropeexport, verb)(path)
     return OK, ""
 
 
-def _checked(path: Path) -> tuple[str, str]:
+def _checked(path: Path, case: Any) -> tuple[str, str]:
     report = ropeexport.check(path, path)
     if report.verdict == "PASS":
         return OK, ""
     failed = [each.reason for each in report.comparisons if each.status == "FAIL"]
     if not failed and any(each.status == "EMULATED" for each in report.runtimes):
         return SKIPPED, report.reason
-    return FALSE, "; ".join([report.reason, *failed[:1]])
+    departs = difference(path, case)  # of the runtime from what the case itself says
+    return RIGHTLY if departs else FALSE, "; ".join([report.reason, *failed[:1]])
 
 
 def _fused(case: Any, trouble: str, path: Path) -> tuple[str, str]:
@@ -302,7 +306,7 @@ def _by_command(case: Any, verb: str, done: subprocess.CompletedProcess[str]) ->
 def page(outcomes: Sequence[Outcome], faults: Sequence[Outcome], sample: int) -> str:
     """Return the text of the page."""
     counts = Counter((one.verb, one.outcome) for one in outcomes)
-    not_ok = [one for one in outcomes if one.outcome in (REFUSED, SKIPPED)]
+    not_ok = [one for one in outcomes if one.outcome in (REFUSED, SKIPPED, RIGHTLY)]
     reasons = Counter((one.verb, one.outcome, one.why) for one in not_ok)
     ordered = sorted(reasons.items(), key=lambda row: (VERBS.index(row[0][0]), -row[1]))
     lines = [f"- {one.case}, {one.verb}: {one.outcome}: {one.reason}" for one in faults]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ropeexport.errors import RopeExportError, first_line
+from ropeexport.errors import first_line
 from ropeexport.lint.graph_rules import GRAPH_RULES, Graph, is_rotary
 from ropeexport.lint.rule import Finding, Rule, Severity, rule
 from ropeexport.onnx_files.inspection import Inspection, Subject, inspect
@@ -114,7 +114,7 @@ def _sought(file: OnnxFile) -> list[Finding]:
     """Return where ropes are written out; where the recognition cannot run, why."""
     try:
         return _written_out.findings(file)
-    except (RopeExportError, ImportError, OSError) as error:
+    except Exception as error:  # the passes before it, of libraries, may raise anything of a graph
         return _not_sought.findings(first_line(error))
 
 

@@ -55,12 +55,13 @@ class Numbers:
 
 
 def numbers_of(model: ir.Model, value: ir.Value) -> Numbers:
-    """Return what the numbers of an input are for; of floating ones, sizes alone are told."""
+    """Return what the numbers of an input are for; of floating ones, where they must be whole."""
     if not isinstance(value.type, ir.TensorType) or value.dtype is None:
         return Numbers()
     found = list(_uses(model, value))
     if value.dtype.is_floating_point():
-        return next((one for one in found if one.role == "sizes"), Numbers())
+        whole = (one for one in found if one.role == "sizes" or one.below is not None)
+        return next((one for one in whole if one.role != "positions"), Numbers())
     rows = [one.below for one in found if one.below is not None]
     below = min(rows, default=None)
     if value.dtype in (ir.DataType.INT32, ir.DataType.INT64):

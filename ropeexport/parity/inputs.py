@@ -65,13 +65,15 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
     rng = np.random.default_rng([case.seed, zlib.crc32(spec.name.encode())])
     shape = shape_at(spec, case.sizes)
     if spec.role == "matrices":
-        return _matrices(case.kind, shape, rng).astype(numpy_type(spec.dtype))
-    if spec.role == "positions":
+        made: Array = _matrices(case.kind, shape, rng)
+    elif spec.role == "positions":
         made = _positions(case, spec, max_position, rng) % _whole_below(spec)
-        return made.astype(numpy_type(spec.dtype))
-    if spec.role in _SETTINGS:
-        return _SETTINGS[spec.role](shape, rng).astype(numpy_type(spec.dtype))
-    return _data(shape, spec, rng)
+    elif spec.role in _SETTINGS:
+        made = _SETTINGS[spec.role](shape, rng)
+    else:
+        made = _data(shape, spec, rng)
+    # without axes NumPy's generators, and its arithmetic, give a number and no array
+    return np.asarray(made).astype(numpy_type(spec.dtype), copy=False)
 
 
 def _mask(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -107,12 +109,10 @@ _SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] 
 
 
 def _data(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> Array:
-    dtype = spec.dtype
-    if not is_float(dtype):
-        return rng.integers(0, spec.below or 2, shape).astype(numpy_type(dtype))
-    if dtype == "float64":
-        return rng.standard_normal(shape)
-    return rng.standard_normal(shape, dtype=np.float32).astype(numpy_type(dtype), copy=False)
+    if spec.below is not None or not is_float(spec.dtype):
+        return np.asarray(rng.integers(0, spec.below or 2, shape))
+    wide = np.float64 if spec.dtype == "float64" else np.float32
+    return np.asarray(rng.standard_normal(shape, dtype=wide))
 
 
 def _matrices(kind: Kind, shape: Shape, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ there.  The yardstick is the file in its own types, in the runtime that the cand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from ropeexport.dtypes import is_float, short_name
 from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import contract, onnx_file
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
 from ropeexport.parity.kernel_ops import OPS
@@ -38,6 +39,13 @@ _RANDOM = frozenset(
     f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
 ) | {"Bernoulli", "Multinomial", "Dropout"}
 
+_SUMS = frozenset(
+    f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Mean", "Sum", "SumSquare")
+) | {
+    "Conv", "ConvTranspose", "Einsum", "GlobalAveragePool", "GlobalLpPool", "GroupNormalization",
+    "InstanceNormalization", "LayerNormalization", "MeanVarianceNormalization",
+    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
+}  # fmt: skip
 _WHOLE = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)) | {"bool"}
 
 REFERENCE = "reference"  # what reports call it
@@ -60,7 +68,8 @@ class OnnxOracle:
         self._names = [str(value.name) for value in model.graph.outputs]
         self._file = file
         sizes = (tuple(x.shape or ()) for x in model.graph.initializers.values())
-        self.widest = max((max(shape, default=1) for shape in sizes), default=1)
+        widest = max((max(shape, default=1) for shape in sizes), default=1)
+        self.widest = max(widest, _longest_sum(with_shapes(model)))
         with self._explained():
             message = whole_message(float64_twin(model))
             self._evaluator = ReferenceEvaluator(message, new_ops=list(OPS))
@@ -94,6 +103,14 @@ class OnnxOracle:
                 f"{self._file.path}: nothing to compare with: onnx's reference evaluator cannot "
                 f"run {_failed_in(error)} in float64"
             ) from error
+
+
+def _longest_sum(model: ir.Model) -> int:
+    """Return how many terms the longest sum over several axes has, as far as sizes are written."""
+    summing = (node for node in model.graph if is_standard(node, *_SUMS))
+    read = [x.shape for node in summing for x in node.inputs[:2] if x is not None and x.shape]
+    counts = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in read)
+    return max(counts, default=1)
 
 
 def _failed_in(error: Exception) -> str:
