@@ -80,13 +80,14 @@ onnxruntime {onnxruntime}, onnx-ir {ir}, {date}.
 | --- | {rules} |
 {rows}
 
-- **ok**: `inspect` and `lint` answer; `check` of the file with itself is PASS; `fuse` has nothing to
-  replace, or what it wrote computes the case's own outputs in onnxruntime.
+- **ok**: `inspect` and `lint` answer; `check` of the file with itself is PASS; `fuse` has nothing
+  to replace, or what it wrote computes the case's own outputs in onnxruntime.
 - **refused**: one line says why. **SKIPPED**: the same, where there is nothing to compare with.
-- **FAIL, rightly**: onnxruntime computes something else than the case's own outputs, and `check` says
-  that the file in onnxruntime is not what its graph means.
-- **false verdict**: a file that differs from itself, a rope where there is none, or a fused file that
-  computes something else. With a traceback and a death, it is a fault, and the command exits with 1.
+- **FAIL, rightly**: onnxruntime computes something else than the case's own outputs, and `check`
+  says that the file in onnxruntime is not what its graph means.
+- **false verdict**: a file that differs from itself, a rope where there is none, or a fused file
+  that computes something else. It is a fault, as a traceback and a death are: the command exits
+  with 1.
 
 ## Why not
 
@@ -335,7 +336,7 @@ def page(outcomes: Sequence[Outcome], faults: Sequence[Outcome], sample: int) ->
 @click.option("--workers", default=2, show_default=True, help="Processes.")
 @click.option("--verbose", is_flag=True, help="Print all that is not ok.")
 def main(names: str, sample: int, workers: int, verbose: bool) -> None:
-    """Run onnx's cases and write docs/node_cases.md; with NAMES, a pattern, only print the counts."""
+    """Run onnx's cases and write docs/node_cases.md; with NAMES, a pattern, print the counts."""
     cases = [case for case in all_cases() if re.search(names, case.name)]
     outcomes = run_all(cases, workers)
     commands = list(by_command(drawn(cases, min(sample, len(cases)))))

@@ -85,9 +85,7 @@ def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:
             continue
         elif op in _ROWS and place == _ROWS[op][0]:
             yield Numbers("data", _rows_of(node))
-        elif op == "OneHot" and place == 0:
-            yield Numbers("data", 1)
-        elif place in _FIRST.get(op, ()):
+        elif (op == "OneHot" and place == 0) or place in _FIRST.get(op, ()):
             yield Numbers("data", 1)
         elif op == "Reshape" and place == 1:
             yield Numbers("shape")

@@ -18,6 +18,7 @@ from ropeexport.axes import axis_sizes
 from ropeexport.errors import ModelFileError, NotComparableError, UsageError
 from ropeexport.manifest import Manifest
 from ropeexport.onnx_files.contract import input_specs, output_specs
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import Case, Selection, select, space_of
 from ropeexport.parity.contenders import Contender, SavedRunner, load_saved, open_contenders
 from ropeexport.parity.judge import Judge

@@ -159,10 +159,10 @@ class _Sums:
 
     def _allowed(self, got: Float64s, expected: Float64s) -> NDArray[np.bool_]:
         """Return where an element that is not finite is allowed."""
-        nan = np.isnan(got)
+        allowed: NDArray[np.bool_] = np.isnan(got)
         if self.as_expected:
-            return (nan & np.isnan(expected)) | (np.isinf(got) & (got == expected))
-        return nan
+            allowed = (allowed & np.isnan(expected)) | (np.isinf(got) & (got == expected))
+        return allowed
 
     def _add_largest(self, start: int, error: Float64s, size: Float64s) -> None:
         place = int(error.argmax())

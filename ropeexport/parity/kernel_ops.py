@@ -21,7 +21,7 @@ Ints = NDArray[np.integer[Any]]
 Maybe = NDArray[Any] | None
 
 
-class LpNormalization(OpRun):
+class LpNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
     """The standard's: the evaluator's own takes a sum of signed numbers for the first norm."""
 
     op_domain = ""
@@ -54,7 +54,7 @@ def _flat(x: Floats) -> Floats:
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
 
 
-class RotaryEmbedding(OpRun):
+class RotaryEmbedding(OpRun):  # type: ignore[misc]  # onnx has no types
     """onnxruntime's: positions of each token, or one from which a sequence counts on."""
 
     op_domain = KERNELS
@@ -71,21 +71,21 @@ class RotaryEmbedding(OpRun):
         return (made if x.ndim == 4 else _flat(made),)
 
 
-def _normalised(x: Floats, scale: Floats, epsilon: float | None) -> Floats:
-    mean = np.mean(x * x, axis=-1, keepdims=True)
-    return x / np.sqrt(mean + (1e-5 if epsilon is None else epsilon)) * scale
+def _normalised(x: Floats, scale: Floats, epsilon: float) -> Floats:
+    made: Floats = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * scale
+    return made
 
 
-class SimplifiedLayerNormalization(OpRun):
+class SimplifiedLayerNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
     """A division by the root mean square of the last axis, and a scale."""
 
     op_domain = ""
 
     def _run(self, x: Floats, scale: Floats, **given: Any) -> tuple[Floats, ...]:
-        return (_normalised(x, scale, given.get("epsilon")),)
+        return (_normalised(x, scale, given.get("epsilon", 1e-5)),)
 
 
-class SkipSimplifiedLayerNormalization(OpRun):
+class SkipSimplifiedLayerNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
     """The same of a sum, which is its fourth output."""
 
     op_domain = KERNELS
@@ -94,11 +94,12 @@ class SkipSimplifiedLayerNormalization(OpRun):
         self, x: Floats, skip: Floats, scale: Floats, bias: Maybe = None, **given: Any
     ) -> tuple[Any, ...]:
         total = x + skip if bias is None else x + skip + bias
-        made = _normalised(total, scale, given.get("epsilon"))
-        return (made, None, None, total)[: len(self.onnx_node.output)]
+        made = _normalised(total, scale, given.get("epsilon", 1e-12))
+        unused = np.empty(0, x.dtype)  # statistics, for training
+        return (made, unused, unused, total)[: len(self.onnx_node.output)]
 
 
-class GroupQueryAttention(OpRun):
+class GroupQueryAttention(OpRun):  # type: ignore[misc]  # onnx has no types
     """Causal attention over a cache, with rotation of q and k where it is asked for."""
 
     op_domain = KERNELS
@@ -121,13 +122,14 @@ class GroupQueryAttention(OpRun):
             at = starts[:, None] + np.arange(length) if positions is None else positions
             assert cos is not None and sin is not None  # it rotates by them  # noqa: PT018
             q, k = (rotated(x, cos[at], sin[at], given.get("rotary_interleaved")) for x in (q, k))
-        keys, values = (_kept(past, x, starts, int(total.item())) for past, x in ((past_k, k), (past_v, v)))
+        room = int(total.item())
+        keys, values = _kept(past_k, k, starts, room), _kept(past_v, v, starts, room)
         made = np.empty_like(q)
-        for b in range(q.shape[0]):
-            scores = _scores(q[b], keys[b], given)
+        for b, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            scores = _scores(q[b], keys[b, :, :end], given)
             if bias is not None:
-                scores = scores + bias[min(b, len(bias) - 1)][..., : scores.shape[-1]]
-            made[b] = _weighted(scores, values[b], starts[b], given.get("local_window_size"))
+                scores = scores + bias[min(b, len(bias) - 1)][..., :end]
+            made[b] = _weighted(scores, values[b, :, :end], start, given.get("local_window_size"))
         return (_flat(made), keys, values)[: len(self.onnx_node.output)]
 
 
@@ -157,8 +159,10 @@ def _weighted(scores: Floats, values: Floats, start: int, window: int | None) ->
     hidden = ages < 0
     if window is not None and window > 0:
         hidden |= ages >= window
-    weights = np.exp(np.where(hidden, -np.inf, scores) - np.where(hidden, -np.inf, scores).max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True) @ values
+    seen = np.where(hidden, -np.inf, scores)
+    weights = np.exp(seen - seen.max(axis=-1, keepdims=True))
+    made: Floats = weights / weights.sum(axis=-1, keepdims=True) @ values
+    return made
 
 
 OPS = (

@@ -29,8 +29,8 @@ from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
-from ropeexport.parity.kernel_ops import OPS
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
+from ropeexport.parity.kernel_ops import OPS
 from ropeexport.parity.references import Truth, floats_in_float64, truth_of
 from ropeexport.runners.registry import Opening, Runtime, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
@@ -211,6 +211,11 @@ def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, 
                     to = data.shape[place]
                     most = to if isinstance(to, int) else axes[to].max
                     axes[dim] = Axis(min=1, opt=1, max=most, broadcasts_to=to)
+    for spec in inputs:  # a sequence is no longer than the table that its positions index
+        length = spec.shape[-1] if spec.shape else None
+        if spec.role == "positions" and spec.below is not None and length in axes:
+            most = max(1, min(spec.below, _LENGTH.max))
+            axes[str(length)] = Axis(min=1, opt=min(most, _LENGTH.opt), max=most)
     # what is in sums alone
     return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _LENGTH) | axes
 

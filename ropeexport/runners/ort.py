@@ -238,8 +238,8 @@ class OrtRunner(Runner):
 
     def _missing(self, error: Exception) -> MissingError:
         return MissingError(
-            f"onnxruntime {self._version} has no kernel for an operator of this model here: "
-            f"{_cause(error)}"
+            f"onnxruntime {self._version} has no kernel for an operator or a type of this model "
+            f"here: {_cause(error)}"
         )
 
 
