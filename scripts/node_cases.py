@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -273,26 +273,24 @@ def run_all(cases: Sequence[Any], workers: int) -> list[Outcome]:
     return sorted(outcomes, key=lambda one: one.case)
 
 
-def by_command(cases: Iterable[Any]) -> Iterator[Outcome]:
-    """Run cases through the command line, and yield what no command may do."""
-    for case in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "case.onnx")
-            onnx.save(case.model, path)
-            verbs = {
-                "fuse": ["fuse", path, "-o", Path(folder, "fused")],
-                "inspect": ["inspect", path],
-                "lint": ["inspect", path, "--lint"],
-                "check": ["check", path, path],
-            }
-            for verb, words in verbs.items():
-                command = [sys.executable, "-m", "ropeexport", *map(str, words)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                yield _by_command(case, verb, done)
+def by_command(case: Any) -> list[Outcome]:
+    """Run a case through the command line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "case.onnx")
+        onnx.save(case.model, path)
+        verbs = {
+            "fuse": ["fuse", path, "-o", Path(folder, "fused")],
+            "inspect": ["inspect", path],
+            "lint": ["inspect", path, "--lint"],
+            "check": ["check", path, path],
+        }
+        return [_by_command(case, verb, words) for verb, words in verbs.items()]
 
 
-def _by_command(case: Any, verb: str, done: subprocess.CompletedProcess[str]) -> Outcome:
+def _by_command(case: Any, verb: str, words: Sequence[str | Path]) -> Outcome:
     """Return what a command came to; it refuses in one line of standard error."""
+    command = [sys.executable, "-m", "ropeexport", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stderr.strip().rpartition("\n")[2]
     if "Traceback" in done.stderr:
         return Outcome(case.name, verb, TRACEBACK, last)
@@ -339,7 +337,9 @@ def main(names: str, sample: int, workers: int, verbose: bool) -> None:
     """Run onnx's cases and write docs/node_cases.md; with NAMES, a pattern, print the counts."""
     cases = [case for case in all_cases() if re.search(names, case.name)]
     outcomes = run_all(cases, workers)
-    commands = list(by_command(drawn(cases, min(sample, len(cases)))))
+    with ThreadPoolExecutor(workers) as threads:
+        chosen = drawn(cases, min(sample, len(cases)))
+        commands = [one for each in threads.map(by_command, chosen) for one in each]
     faults = [one for one in (*outcomes, *commands) if one.outcome in FAULTS]
     shown = [one for one in outcomes if one.outcome != OK] if verbose else faults
     for one in shown:

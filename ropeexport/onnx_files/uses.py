@@ -70,7 +70,8 @@ def numbers_of(model: ir.Model, value: ir.Value) -> Numbers:
             return Numbers("positions", below)
     if rows:
         return Numbers("data", below)
-    return next((one for one in found if one.role != "data"), Numbers())
+    plain = Numbers("numbers") if value.dtype.is_integer() else Numbers()
+    return next((one for one in found if one.role != "data"), plain)
 
 
 def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:

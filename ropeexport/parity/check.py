@@ -181,18 +181,28 @@ def check_files(
         report = run_to_report(
             judge, selection, [contender], listener, options, command=command, digest=digest
         )
-    _refuse_without_numbers(file, report)
-    return report
+    return _with_what_was_skipped(file, report)
 
 
-def _refuse_without_numbers(file: OnnxFile, report: Report) -> None:
-    """Raise where both files have the same, and no number was in it to compare."""
-    found = [each for each in report.comparisons if each.runtime == CANDIDATE]
-    if found and all(each.status == "PASS" and not proves(each) for each in found):
-        raise NotComparableError(
+def _with_what_was_skipped(file: OnnxFile, report: Report) -> Report:
+    """Return a report with the cases that the reference has no result for among its notes.
+
+    Raises
+    ------
+    NotComparableError
+        Where nothing was compared, and no difference found.
+    """
+    found = [each for each in report.comparisons if each.runtime == CANDIDATE and each.case]
+    skipped = {c.case.name: c.reason for c in found if c.case and c.status == "SKIPPED"}
+    first = next(iter(skipped.values()), "")
+    if found and all(each.status in ("PASS", "SKIPPED") and not proves(each) for each in found):
+        empty = (
             f"{file.path}: nothing to compare with: every output is empty or not finite at the "
             f"inputs that were drawn; saved arrays ({ARRAYS}) bring others"
         )
+        raise NotComparableError(first or empty)
+    notes = [f"cases SKIPPED: {len(skipped)}, the first for: {first}"] if skipped else []
+    return report.changed(notes=(*report.notes, *notes))
 
 
 def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:

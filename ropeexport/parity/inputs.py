@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.axes import shape_at
+from ropeexport.axes import shape_at, sum_of
 from ropeexport.dtypes import float_type, is_float, numpy_type
 from ropeexport.manifest import ModelRecord, TensorSpec
 from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, Kind, ends_at, work_of
@@ -68,6 +68,8 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
         made: Array = _matrices(case.kind, shape, rng)
     elif spec.role == "positions":
         made = _positions(case, spec, max_position, rng) % _whole_below(spec)
+    elif spec.role == "mask" and len(sum_of(spec.shape[-1]).terms) > 1:
+        made = np.ones(shape)  # of a cache and what comes after it, all of which are seen
     elif spec.role in _SETTINGS:
         made = _SETTINGS[spec.role](shape, rng)
     else:
@@ -99,9 +101,15 @@ def _shape(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
     return made
 
 
-# whole numbers that say how an operator works
+def _numbers(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return numbers of which nothing is known: small ones, for what they may be multiplied by."""
+    return np.asarray(rng.integers(0, _MOST_ALONE, shape))
+
+
+# whole numbers that say how an operator works, or of which nothing is known
 _SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] = {
     "mask": _mask,
+    "numbers": _numbers,
     "axes": _axes,
     "sizes": _sizes,
     "shape": _shape,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from ropeexport.dtypes import float_type, is_float
-from ropeexport.errors import MissingError, ParityError, RopeExportError
+from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
 from ropeexport.manifest import Manifest, Role, TensorSpec
 from ropeexport.ops.registry import op_of_role
 from ropeexport.parity import tolerance
@@ -72,24 +73,43 @@ class Judge:
         """
         model, cases = self.manifest.model, select(self.manifest).cases
         probes = [self.inputs] if self.inputs else probes_of(cases, model)
+        if self.of_file:
+            probes = [inputs for inputs in probes if self._refusal(inputs) is None]
         if not probes:
             return
         run_in_two_orders(self.eager.name, self.eager, probes)
         run_in_two_orders("the float64 oracle", self.oracle, probes)
 
+    def _refusal(self, inputs: Arrays) -> NotComparableError | None:
+        """Return why the reference, a file, gives nothing for some inputs."""
+        try:
+            self.eager.in_a_row([inputs])
+            self.oracle.in_a_row([inputs])
+        except NotComparableError as error:
+            return error
+        return None
+
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
         model = self.manifest.model
         inputs = self.inputs or make_inputs(case, model.inputs, model.max_position)
+        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         try:
             eager = run_twice(self.eager.name, self.eager, inputs)
             truth = self.oracle.truth(inputs, case.seed)
+        except NotComparableError as error:
+            if not self.of_file:
+                raise
+            everyone: tuple[Reference | Contender, ...] = (self.eager, *contenders)
+            for each, spec in product(everyone, model.outputs):
+                who, why = (each.name, each.facts), str(error)
+                yield comparison_of(*who, spec.name, "SKIPPED", why, case=record)
+            return
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ParityError(
                 f"case {case.name!r}: {self.eager.name} itself failed: {error}; "
                 "--lengths chooses other lengths"
             ) from error
-        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         hearing = _Hearing(self, case, record, truth, inputs)
         bounds = {}
         for spec in model.outputs:

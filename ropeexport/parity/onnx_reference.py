@@ -50,6 +50,7 @@ _WHOLE = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 
 
 REFERENCE = "reference"  # what reports call it
 _RUNTIME = find("onnxruntime")  # that runs both files
+_TOTAL: dict[int | str, str] = {"total_sequence_length": "past_sequence_length + sequence_length"}
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)
 
@@ -160,7 +161,8 @@ def manifest_of(file: OnnxFile) -> Manifest:
         if found.model.file == path.name:
             return found.changed(engine=None)
     model = file.graph
-    inputs, outputs = _compared(file, contract.input_specs), _compared(file, contract.output_specs)
+    inputs = _joined(_compared(file, contract.input_specs))
+    outputs = _joined(_compared(file, contract.output_specs))
     data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)
     return Manifest(
         ropeexport=__version__,
@@ -190,6 +192,16 @@ def _compared(
             f"bfloat16, which alone are compared; got {other.dtype}"
         )
     return specs
+
+
+def _joined(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Let the length of a mask be that of the cache and what follows, where names say no more.
+
+    So onnxruntime's model builder names them, and means a sum.
+    """
+    return tuple(
+        spec.changed(shape=tuple(_TOTAL.get(dim, dim) for dim in spec.shape)) for spec in specs
+    )
 
 
 def _is_compared(dtype: str) -> bool:

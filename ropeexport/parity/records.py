@@ -236,7 +236,7 @@ class Report(Record):
     @property
     def cases(self) -> set[str]:
         """The names of the cases that were run."""
-        return {c.case.name for c in self.comparisons if c.case is not None}
+        return {c.case.name for c in self.comparisons if c.case and c.status != "SKIPPED"}
 
     @property
     def headline(self) -> str:
