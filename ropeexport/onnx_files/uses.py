@@ -35,12 +35,13 @@ _SIZES = {
     **dict.fromkeys(("GRU", "LSTM", "RNN"), (4,)),
     "Attention": (6,), "Range": (1, 2), "Resize": (2, 3), "Slice": (2, 4), "Upsample": (1,),
 }  # fmt: skip
-# an index, the table that it is of, and whether a row of the index is of several axes
+# operators whose input 1 indexes input 0, and along which axis where no attribute says it; the
+# rows of an index may be of several
 _ROWS = {
-    **dict.fromkeys(("Gather", "GatherElements"), (1, 0, False)),
-    **dict.fromkeys(("ScatterElements", "Scatter"), (1, 0, False)),
-    **dict.fromkeys(("GatherND", "ScatterND"), (1, 0, True)),
+    **dict.fromkeys(("Gather", "GatherElements", "ScatterElements", "Scatter"), 0),
+    **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), 1),
 }
+_SEVERAL = ("GatherND", "ScatterND")
 _FIRST = {"Range": (0,), "Slice": (1,), "TensorScatter": (2,)}  # what begins at 0 at the least
 # the positions of a rotary operator, and its table
 _ROTARY = {"": (3, 1), KERNELS: (1, 2)}
@@ -84,7 +85,7 @@ def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:
                 yield Numbers("positions", _rows(node.inputs[table], 0, several=1))
         elif not is_own:
             continue
-        elif op in _ROWS and place == _ROWS[op][0]:
+        elif place == 1 and op in (*_ROWS, *_SEVERAL):
             yield Numbers("data", _rows_of(node))
         elif (op == "OneHot" and place == 0) or place in _FIRST.get(op, ()):
             yield Numbers("data", 1)
@@ -138,13 +139,13 @@ def _readers(
 
 def _rows_of(node: ir.Node) -> int:
     """Return the rows of the table that a node reads by an index; 1 where they are not known."""
-    _, table, several = _ROWS[node.op_type]
-    if not several:
-        return _rows(node.inputs[table], node.attributes.get_int("axis", 0), several=1)
+    if node.op_type in _ROWS:
+        axis = node.attributes.get_int("axis", _ROWS[node.op_type])
+        return _rows(node.inputs[0], axis, several=1)
     index = node.inputs[1]
     depth = index.shape[-1] if index is not None and index.shape else None
     first = node.attributes.get_int("batch_dims", 0)
-    return _rows(node.inputs[table], first, several=depth if isinstance(depth, int) else 8)
+    return _rows(node.inputs[0], first, several=depth if isinstance(depth, int) else 8)
 
 
 def _rows(table: ir.Value | None, axis: int, several: int) -> int:

@@ -24,10 +24,17 @@ USES = {
     "rows of a table that is an input": (
         "float[4, 9] x, int32[n] i", "{ y = Gather<axis = -1>(x, i) }", "data", 9,
     ),
-    "rows of a table of unknown size": ("float[m] x, int64[n] i", "{ y = Gather(x, i) }", "data", 1),
-    "rows of several axes": ("float[5, 3, 9] x, int64[n, 2] i", "{ y = GatherND(x, i) }", "data", 3),
+    "rows of a table of unknown size": (
+        "float[m] x, int64[n] i", "{ y = Gather(x, i) }", "data", 1,
+    ),
+    "rows of several axes": (
+        "float[5, 3, 9] x, int64[n, 2] i", "{ y = GatherND(x, i) }", "data", 3,
+    ),
     "elements": (
         "float[5, 3] x, int64[5, 2] i", "{ y = GatherElements<axis = 1>(x, i) }", "data", 3,
+    ),
+    "classes": (
+        "float[5, 3] x, int64[5] i", "{ y = NegativeLogLikelihoodLoss(x, i) }", "data", 3,
     ),
     "positions of tables that are inputs": (
         ROTARY, "{ a = Identity(i) y = RotaryEmbedding(x, c, s, a) }", "positions", 50,
@@ -42,10 +49,12 @@ USES = {
         "int64[n] i, float[4] f", f"{LAST} {{ {ANGLES} y = Sin(d) }}", "positions", None,
     ),
     "a timestep": (
-        "int64 i, float[4] f", "{ a = Cast<to = 1>(i) b = Mul(a, f) y = Sin(b) }", "positions", None,
+        "int64 i, float[4] f", "{ a = Cast<to = 1>(i) b = Mul(a, f) y = Sin(b) }", "positions",
+        None,
     ),
     "a mask that is compared": (
-        "int64[b, n] i, int64 z, float[b, n] x", "{ a = Equal(i, z) y = Where(a, x, x) }", "mask", None,
+        "int64[b, n] i, int64 z, float[b, n] x", "{ a = Equal(i, z) y = Where(a, x, x) }", "mask",
+        None,
     ),
     "a mask that is turned around": (
         "int64[b, n] i, float z", "{ a = Cast<to = 1>(i) y = Sub(z, a) }", "mask", None,

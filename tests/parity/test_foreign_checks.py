@@ -105,7 +105,7 @@ def test_what_is_not_finite_is_said_and_no_number_is_of_it(tmp_path) -> None:
         ("(float[5] x, int64[n] i) => (float[n] y) <int64 far = {7}> "
          "{ j = Add(i, far) y = Gather(x, j) }",
          "the inputs that were drawn for it are refused: onnxruntime: "),
-        ("(float[n] x) => (int32[n] y) { y = BitCast<to = 6>(x) }", "no kernel for|run its BitCast"),
+        ("(float[n] x) => (int32[n] y) { y = BitCast<to = 6>(x) }", "no kernel|its BitCast"),
     ],
 )  # fmt: skip
 def test_what_has_nothing_to_compare_is_one_line_and_no_failure(tmp_path, text, words) -> None:
@@ -133,7 +133,7 @@ def test_cases_that_the_runtime_refuses_are_left_out_and_said(tmp_path) -> None:
       s = Shape<start = 1, end = 2>(x) last = Squeeze(s)
       i = Range(zero, last, step) t = Gather(w, i) y = Add(x, t) }"""
     weight = f"w = {{{','.join(map(str, range(40)))}}}"
-    report = checked(tmp_path, text.replace("w,", f"{weight},"), options=Options())
+    report = checked(tmp_path, text.replace("w,", f"{weight},", 1), options=Options())
     assert report.verdict == "PASS"
     (note,) = report.notes
     assert note.startswith("cases SKIPPED: ")
