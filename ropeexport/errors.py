@@ -75,6 +75,12 @@ class ParityError(RopeExportError):
     """A parity run could not be set up; a difference that it found is a verdict, not an error."""
 
 
+class NotComparableError(ParityError):
+    """There is nothing to compare with: no result of a reference, or no number in it."""
+
+    exit_code = EXIT_MISSING
+
+
 class ChangedInputError(ParityError):
     """A reference changes an input in place, so what it returns is not all that it does."""
 

@@ -51,7 +51,8 @@ class TensorSpec(Record):
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
     shape: tuple[int | str, ...]
-    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
+    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output;
+    # mask, axes, sizes, shape: whole numbers that say how an operator works; numbers: any others
     role: Role = "data"
     below: int | None = None  # integers that index a table: the rows that it has
     # where an input lies in forward's arguments; empty: it is the argument of its name, or unknown
