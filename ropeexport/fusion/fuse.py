@@ -58,10 +58,10 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     ropes: dict[str, str] = {}  # what stays as it is written, and why, by name
     waves: dict[str, str] = {}  # of them, cosines and sines
     source = model.clone()
+    merge_twins(source.graph)
     joined = unify(source)
     while True:
         made = source.clone()
-        merge_twins(made.graph)
         count, regions = _replaced(made, ropes, joined)
         angles = make_exact(made, max_position=max_position, leave=waves)
         rewritten = angles.rewritten

@@ -164,10 +164,11 @@ def merge_twins(graph: ir.Graph) -> None:
     """
     movement = Movement()
     twins = Twins(movement)
-    for output in (output for node in graph for output in node.outputs):
+    for output in [output for node in graph for output in node.outputs]:
         first = twins.first_of(output) if movement.sources(output) else output
-        if first is not output:
-            ir.convenience.replace_all_uses_with(output, first)
+        if first is not output:  # which may be an output of the graph, and stays one
+            for node, index in list(output.uses()):
+                node.replace_input_with(index, first)
 
 
 class Twins:

@@ -22,7 +22,7 @@ BRANCH = f"""
 """
 KINDS = {
     "1 found, 1 replaced, 0 refused, 0 not judged": (f"{X} x, {TABLES}", "y", ROPE),
-    "1 found, 0 replaced, 1 refused, 0 not judged\n    refused node_6: inside the then_branch of If": (
+    "1 found, 0 replaced, 1 refused, 0 not judged\n    refused node_6: inside the then_branch": (
         f"{X} x, {TABLES}, bool flag", "z", BRANCH,
     ),
     "0 found, 0 replaced, 0 refused, 1 not judged\n    not judged node_7: unknown shapes at x": (
