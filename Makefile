@@ -8,7 +8,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin test-tools gpu-test bench long mutation \
-  optimum clean
+  node-cases optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,9 +59,13 @@ bench: setup ## the CPU's side-by-side measurements, four runs, and docs/benchma
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.page
 
-long: setup ## what CI has no time for, half an hour each: the table of models, mutation; commit both
+long: setup ## what CI has no time for: the table of models, mutation, half an hour each; onnx's cases
 	$(BIN)/python -m benchmarks.models
 	$(MAKE) mutation
+	$(MAKE) node-cases
+
+node-cases: setup ## onnx's own cases through fuse, inspect, lint and check; docs/node_cases.md
+	$(BIN)/python scripts/node_cases.py
 
 mutation: setup ## break fusion's guards and the bounds, place by place: tests must notice; docs/mutation.md
 	$(BIN)/python scripts/mutation.py

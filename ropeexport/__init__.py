@@ -1,6 +1,7 @@
 """ropeexport: torch attention with rotary position embedding, to ONNX and TensorRT, with parity.
 
 The public names load on first use: ``import ropeexport`` brings in neither torch nor a runtime.
+With torch it registers its torch ops, so that ``torch.export.load`` knows those of a saved program.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from ropeexport.registration import register
 
 if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.api.making import Export as Export
@@ -98,3 +101,5 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+
+register()

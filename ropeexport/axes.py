@@ -34,6 +34,15 @@ class Sum:
         """The axes that it is made of."""
         return tuple(name for name, _ in self.terms)
 
+    def __str__(self) -> str:
+        parts = [
+            ("-" if factor < 0 else "+", name if abs(factor) == 1 else f"{abs(factor)}*{name}")
+            for name, factor in self.terms
+        ]
+        if self.constant or not parts:
+            parts.append(("-" if self.constant < 0 else "+", str(abs(self.constant))))
+        return " ".join(part for pair in parts for part in pair).removeprefix("+ ")
+
     def at(self, sizes: Mapping[str, int]) -> int:
         """Return the size where each axis has the given one."""
         return self.constant + sum(factor * sizes[name] for name, factor in self.terms)
@@ -71,6 +80,27 @@ def sum_of(dim: Dim) -> Sum:
 def names_of(dims: Iterable[Dim]) -> tuple[str, ...]:
     """Return the axes that dimensions are made of, in order of their first mention."""
     return tuple(dict.fromkeys(name for dim in dims for name in sum_of(dim).names))
+
+
+def substituted(dim: Dim, sums: Mapping[str, Sum]) -> Dim:
+    """Return a dimension with sums in the place of axes; one that has none of them as it is.
+
+    Examples
+    --------
+    >>> substituted("past + length", {"length": sum_of("2*half")})
+    '2*half + past'
+    """
+    total = sum_of(dim)
+    if not set(total.names) & sums.keys():
+        return dim
+    factors: dict[str, int] = {}
+    constant = total.constant
+    for name, factor in total.terms:
+        of = sums.get(name, Sum(((name, 1),)))
+        constant += factor * of.constant
+        for inner, each in of.terms:
+            factors[inner] = factors.get(inner, 0) + factor * each
+    return str(Sum(tuple(sorted((n, f) for n, f in factors.items() if f)), constant))
 
 
 def same(one: Dim, other: Dim) -> bool:

@@ -36,11 +36,19 @@ class AxisRangeError(ExportError):
     """A module does not take every size that a dynamic axis is meant for.
 
     ``bounds`` has the smallest and the largest that it takes, by the axis; None: no such bound.
+    ``relations`` has axes that are no axes of their own, and what each is: ``2*_length``, ``past +
+    length``, or another axis.
     """
 
-    def __init__(self, text: str, bounds: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def __init__(
+        self,
+        text: str,
+        bounds: Mapping[str, tuple[int | None, int | None]],
+        relations: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(text)
         self.bounds = bounds
+        self.relations = relations or {}
 
 
 class ModelFileError(RopeExportError):
@@ -65,6 +73,12 @@ class PluginError(RopeExportError):
 
 class ParityError(RopeExportError):
     """A parity run could not be set up; a difference that it found is a verdict, not an error."""
+
+
+class NotComparableError(ParityError):
+    """There is nothing to compare with: no result of a reference, or no number in it."""
+
+    exit_code = EXIT_MISSING
 
 
 class ChangedInputError(ParityError):

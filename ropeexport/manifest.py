@@ -51,7 +51,8 @@ class TensorSpec(Record):
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
     shape: tuple[int | str, ...]
-    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output
+    # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output;
+    # mask, axes, sizes, shape: whole numbers that say how an operator works; numbers: any others
     role: Role = "data"
     below: int | None = None  # integers that index a table: the rows that it has
     # where an input lies in forward's arguments; empty: it is the argument of its name, or unknown
@@ -225,6 +226,8 @@ class Manifest(Record):
     source: Source
     model: ModelRecord
     axes: dict[str, Axis]
+    # axes that the export was given and the module takes for others alone: `2*_length`
+    relations: dict[str, str] = {}
     engine: EngineRecord | None = None
     arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ropeexport.ops.apply_rope_torch import apply_rope
 from ropeexport.ops.rope_table_torch import rope
@@ -43,10 +44,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     >>> ropeexport.attention(q, k, v, pe).shape
     torch.Size([1, 8, 32])
     """
+    given = (q, k, v, pe)
+    if has_torch_function(given):  # torch.fx's own trace, say, which keeps the call as it is
+        attended: Tensor = handle_torch_function(attention, given, *given)
+        return attended
     q, k = apply_rope(q, k, pe)
     _check_values(q, k, v)
-    grouped = q.shape[1] != k.shape[1]
-    x = scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+    if q.shape[1] == k.shape[1]:  # asked, not passed on: numbers of heads may be symbols
+        x = scaled_dot_product_attention(q, k, v)
+    else:
+        x = scaled_dot_product_attention(q, k, v, enable_gqa=True)
     return x.transpose(1, 2).flatten(2)
 
 

@@ -83,4 +83,4 @@ def test_shapes_that_disagree_are_refused(found, said) -> None:
 
 def test_examples() -> None:
     found = doctest.testmod(axes)
-    assert (found.failed, found.attempted) == (0, 2)
+    assert (found.failed, found.attempted) == (0, 3)

@@ -196,7 +196,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     return Export(Artifact(folder, record), held)
 
 
-def fuse(
+def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     path: str | Path,
     out: str | Path,
     *,
@@ -205,6 +205,7 @@ def fuse(
     require_rope: int | None = None,
     max_position: int = 1_049_599,
     attention: AttentionForm = "standard",
+    static: bool = False,
     say: Say | None = None,
 ) -> Fusion:
     """Write an ONNX file again with its rotary applications replaced by ops.
@@ -212,11 +213,14 @@ def fuse(
     Parameters
     ----------
     path : path
-        An ONNX file of opset 17 or later, its external data beside it.
+        An ONNX file of opset 11 or later, its external data beside it.
     out : path
         The output folder.
     axes : dict
         Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.
+    static : bool
+        Write axes whose range is one size as that size, and tables that follow from sizes alone
+        (a grid of patches) as constants.
     force, require_rope, max_position, attention, say
         As for :func:`ropeexport.export`.
 
@@ -258,7 +262,7 @@ def fuse(
     folder = Path(out)
     record, count = fuse_file(
         Path(path), folder, axes=axes, force=force, require_rope=require_rope,
-        max_position=max_position, requested=_requested(attention), say=say,
+        max_position=max_position, requested=_requested(attention), static=static, say=say,
     )  # fmt: skip
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 

@@ -23,8 +23,9 @@ import torch
 from torch import nn
 
 from ropeexport.errors import ExportError, MissingError, first_line
+from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.naming import name_inputs
-from ropeexport.exporting.tracing import dynamic_shapes, quiet
+from ropeexport.exporting.tracing import dynamic_shapes
 from ropeexport.models.example import Example, all_axes, traceable_arguments
 from ropeexport.ops.op import resolve
 from ropeexport.ops.registry import OPS

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
 _PATH = click.Path(path_type=Path)
-_AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+):(?P<opt>\d+):(?P<max>\d+)")
+_AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+)(?::(?P<opt>\d+):(?P<max>\d+))?")
 _SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
 _SHOWN = 5
 # why a range nobody gave is what it is
@@ -49,13 +49,14 @@ _verbose = _flag("-v", "--verbose", help="Print each pass over the graph, and wh
 def _axes(
     _: click.Context, __: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, tuple[int, int, int]] | None:
-    """Return ``length=1:512:4096`` as numbers."""
+    """Return ``length=1:512:4096`` as numbers; ``height=224`` is a range of one size."""
     axes = {}
     for text in texts:
         match = _AXIS.fullmatch(text)
         if match is None:
-            raise click.BadParameter(f"expected NAME=MIN:OPT:MAX, got {text!r}")
-        axes[match["name"]] = (int(match["min"]), int(match["opt"]), int(match["max"]))
+            raise click.BadParameter(f"expected NAME=MIN:OPT:MAX or NAME=SIZE, got {text!r}")
+        least = int(match["min"])
+        axes[match["name"]] = (least, int(match["opt"] or least), int(match["max"] or least))
     return axes or None
 
 
@@ -128,12 +129,13 @@ def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
 @_axis
 @_max_position
 @_attention
+@_flag("--static", help="Axes of one size as that size, tables of fixed positions as constants.")
 @_flag("--force", help="Overwrite an existing export.")
 @_verbose
 def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> None:
     """Replace the rotary applications of an ONNX file by the custom op.
 
-    PATH is an ONNX file of opset 17 or later, its external data beside it.  A file without rotary
+    PATH is an ONNX file of opset 11 or later, its external data beside it.  A file without rotary
     position embedding is left as it is, and nothing is written.
     """
     import ropeexport
@@ -280,6 +282,8 @@ def _axes_line(manifest: records.Manifest) -> Iterator[str]:
         texts.append(f"{name} {axis.min}..{axis.max} (best at {axis.opt}{reason})")
     if texts:
         yield f"axes: {', '.join(texts)}"
+    for label, total in manifest.relations.items():
+        yield f"axis {label} is {total}, the only way that the module takes it (-v says why)"
 
 
 def rope_lines(model: records.ModelRecord) -> Iterator[str]:

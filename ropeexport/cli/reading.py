@@ -81,7 +81,8 @@ def _model_lines(model: Model) -> Iterator[str]:
         False: "NOT the file that was exported",
         None: "no manifest beside it",
     }[model.is_exported_file]
-    yield f"model: {model.file}, opset {model.opset}, {state}"
+    opset = f"opset {model.opset}" if model.opset else "no opset of ONNX's own operators"
+    yield f"model: {model.file}, {opset}, {state}"
     for label, specs in (("in", model.inputs), ("out", model.outputs)):
         yield from (f"  {label:3} {spec_line(spec)}" for spec in specs)
 

@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.errors import ExportError, RopeExportError, first_line
+from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import EXPORT, Say, Work, run
 from ropeexport.exporting.purity import check_repeats
@@ -45,11 +47,13 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         safetensors_files.check_free(copied, folder, force)
     elif example.weights is not None:
         references.check_reachable(example.weights, folder)
+    given = checked(example)
     example, made = within_bounds(
-        checked(example),
+        given,
         lambda e: onnx_model(
             e, source, opset=opset, max_position=max_position, requested=requested, say=say
         ),
+        say,
     )
     check_count(made.count, require_rope)
     check_smallest(made.model, all_axes(example))
@@ -61,10 +65,21 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             source=source,
             model=record.model_copy(update={"inputs": inputs}),
             axes=all_axes(example),
+            relations=_relations(given, example),
             arguments=recorded(example.inputs, example.constants),
         )
 
     return write(made, folder, describe, force=force, copied=copied)
+
+
+def _relations(given: Example, made: Example) -> dict[str, str]:
+    """Return the axes that were given another size than they had, and that size."""
+    labels = (
+        (label, made.tensor_axes[name][axis])
+        for name, axes in given.tensor_axes.items()
+        for axis, label in axes.items()
+    )
+    return {label: now for label, now in labels if now != label}
 
 
 def onnx_model(
@@ -85,11 +100,25 @@ def onnx_model(
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
     given = replace(work_of(model, example, source, max_position), requested=requested)
-    work = run(EXPORT, given, say)
+    work = _passed(given, say)
     if before is not None:
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     return finished(work, before, single, weights)
+
+
+def _passed(work: Work, say: Say | None) -> Work:
+    """Return what the passes make of a traced model; a fault of a library's becomes a line."""
+    with quiet(prints=False) as heard:
+        try:
+            return run(EXPORT, work, say)
+        except RopeExportError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"{work.module}: its graph cannot be simplified: {first_line(error)}; all that "
+                f"onnxscript says is in {heard.saved(error)}"
+            ) from error
 
 
 def work_of(

@@ -6,10 +6,15 @@ output's dimensions anew, which are then taken for others.
 
 from __future__ import annotations
 
+import logging
+import math
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, count
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxscript.version_converter
 from onnx_ir.passes import common as passes
@@ -17,30 +22,112 @@ from onnx_ir.passes import common as passes
 from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
-from ropeexport.fusion.movement import is_float
+from ropeexport.fusion.movement import closure, is_float
+from ropeexport.onnx_files.shapes import Dims, silent, symbolic_shapes
+from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
-OLDEST_OPSET = 17
+OLDEST_OPSET = 11
+_ONNXSCRIPT_FROM = 18
+_JOINS = ("Add", "Concat", "Sub", "Sum")  # of the two products of a rotation
+_HIDDEN = "ropeexport.hidden"
 _INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16
 
 
 def bring_to_opset(model: ir.Model, file: str) -> None:
-    """Bring a model to the first opset with the operators that the ops' bodies need, in place."""
+    """Bring a model to the first opset with the operators that the ops' bodies need, in place.
+
+    Functions of the file's own that may hold a rope are put where they are called.
+
+    Raises
+    ------
+    ModelFileError
+        Where it is too old, or an operator has no later form.
+    """
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
         )
+    inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
+    inlined &= fitting(model)
+    passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
     if opset < names.MIN_OPSET:
-        onnxscript.version_converter.convert_version(model, target_version=names.MIN_OPSET)
-    reached = model.opset_imports.get("", 0)
-    if reached < names.MIN_OPSET:
+        _convert(model, file, opset)
+    _standardise_norms(model)
+
+
+def _convert(model: ir.Model, file: str, opset: int) -> None:
+    with _foreign_hidden(model, opset), silent(logging.getLogger("onnxscript")):
+        # onnxscript's converter begins with 18; to there onnx's own is called by it
+        for target in (_ONNXSCRIPT_FROM, names.MIN_OPSET):
+            if model.opset_imports.get("", 0) < target:
+                onnxscript.version_converter.convert_version(model, target, fallback=True)
+    if model.opset_imports.get("", 0) < names.MIN_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
             "the ops need; export it with opset 23"
         )
+    _check_converted(model, file, opset)
+
+
+def _may_hold_rope(function: ir.Function, model: ir.Model) -> bool:
+    """Say whether a function, or one that it calls, has what a rotation takes."""
+    if function.domain == names.DOMAIN:
+        return False
+    called = closure([function], lambda f: (
+        model.functions[key] for node in f.all_nodes() if (key := node.op_identifier())
+        in model.functions
+    ))  # fmt: skip
+    used = {node.op_type for f in called for node in f.all_nodes()}
+    return "RotaryEmbedding" in used or ("Mul" in used and not used.isdisjoint(_JOINS))
+
+
+def _standardise_norms(model: ir.Model) -> None:
+    """Give onnxruntime's norm the name that ONNX has for it since opset 23, in place.
+
+    It stands in ONNX's domain, and its schema is RMSNormalization's, but for a second result.
+    """
+    for node in model.graph.all_nodes():
+        if is_standard(node, "SimplifiedLayerNormalization") and not any(
+            value.uses() or value.is_graph_output() for value in node.outputs[1:]
+        ):
+            node.op_type = "RMSNormalization"
+            node.resize_outputs(1)
+
+
+@contextmanager
+def _foreign_hidden(model: ir.Model, opset: int) -> Iterator[None]:
+    """Take what stands in ONNX's domain without being ONNX's (onnxruntime's own) out of it."""
+    nodes = (node for node in model.graph.all_nodes() if is_standard(node))
+    foreign = [node for node in nodes if not onnx.defs.has(node.op_type, opset)]
+    for node in foreign:
+        node.domain = _HIDDEN
+    if foreign:
+        model.opset_imports[_HIDDEN] = 1
+    try:
+        yield
+    finally:
+        for node in model.graph.all_nodes():  # a converter may have made them anew
+            if node.domain == _HIDDEN:
+                node.domain = ""
+        model.opset_imports.pop(_HIDDEN, None)
+
+
+def _check_converted(model: ir.Model, file: str, opset: int) -> None:
+    """Raise :class:`ModelFileError` where an operator is not written as its new opset has it."""
+    for node in model.graph.all_nodes():
+        if not is_standard(node) or not onnx.defs.has(node.op_type, names.MIN_OPSET):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, names.MIN_OPSET)
+        unknown = [name for name in node.attributes if name not in schema.attributes]
+        if unknown or not schema.min_input <= len(node.inputs) <= schema.max_input:
+            raise ModelFileError(
+                f"{file}: {node.op_type} {node.name!r}: opset {opset} could not be brought to "
+                f"{names.MIN_OPSET}; export it with opset 23"
+            )
 
 
 def name_dimensions(model: ir.Model) -> None:
@@ -115,17 +202,54 @@ def infer_shapes(model: ir.Model) -> None:
         value.shape = None
     for _ in range(_MOST_ROUNDS):  # a shape that is known lets the next be folded
         before = _shapes(model)
+        _reshape_flattened(model)
         _fold_sizes(model)
         simplify(model, weights)
         for value in (value for node in model.graph for value in node.outputs):
             if _is_invented(value):
                 value.shape = None
         passes.ShapeInferencePass()(model)
+        _adopt(symbolic_shapes(model), model)
         if _shapes(model) == before:
             break
     for value, shape in declared.items():
         if value.shape is None or _is_invented(value):
             value.shape = shape
+
+
+def _reshape_flattened(model: ir.Model) -> None:
+    """Write each Flatten to a row of known size as a Reshape, which inference follows, in place."""
+    for node in model.graph:
+        shape = node.inputs[0].shape if is_standard(node, "Flatten") and node.inputs[0] else None
+        row = None if shape is None else shape[node.attributes.get_int("axis", 1) :]
+        if row and all(isinstance(dim, int) and dim for dim in row):
+            sizes = ir.tensor(np.array([-1, math.prod(map(int, row))], dtype=np.int64))
+            constant = ir.node("Constant", [], {"value": sizes})
+            model.graph.insert_before(node, constant)
+            reshape = ir.node("Reshape", [node.inputs[0], constant.outputs[0]])
+            model.graph.insert_before(node, reshape)
+            made = reshape.outputs[0]
+            made.dtype = node.outputs[0].dtype
+            ir.convenience.replace_all_uses_with(node.outputs[0], made, replace_graph_outputs=True)
+
+
+def _adopt(found: Mapping[str, Dims], model: ir.Model) -> None:
+    """Let the sizes that are not known yet be those that were found, in place."""
+    for value in (value for node in model.graph for value in node.outputs):
+        dims = found.get(str(value.name))
+        if dims is None or (value.shape is not None and len(value.shape) != len(dims)):
+            continue
+        old = value.shape or [None] * len(dims)
+        value.shape = ir.Shape(
+            dim if new is None or _is_known(dim) else new
+            for dim, new in zip(old, dims, strict=True)
+        )
+
+
+def _is_known(dim: int | ir.SymbolicDim | None) -> bool:
+    if isinstance(dim, ir.SymbolicDim):
+        return dim.value is not None and _INVENTED not in dim.value
+    return dim is not None
 
 
 def _shapes(model: ir.Model) -> dict[str | None, str]:

@@ -14,13 +14,13 @@ from ropeexport.exporting.model_writer import check_count, check_smallest, finis
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, run
 from ropeexport.exporting.whole_graph import is_compared
 from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Source, source_of_file
-from ropeexport.models.axes import Given, axes_of_file, with_given
+from ropeexport.models.axes import Given, axes_of_file, range_of, with_given
 from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 
-def fuse_file(
+def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     path: Path,
     folder: Path,
     *,
@@ -29,6 +29,7 @@ def fuse_file(
     max_position: int = MAX_POSITION,
     requested: Container[str] = (),
     axes: Mapping[str, Given] | None = None,
+    static: bool = False,
     say: Say | None = None,
 ) -> tuple[Manifest | None, RopeCount]:
     """Write an ONNX file again with its rotary applications replaced by ops.
@@ -36,7 +37,7 @@ def fuse_file(
     Parameters
     ----------
     path : Path
-        An ONNX file of opset 17 or later; its external data lies beside it.
+        An ONNX file of opset 11 or later; its external data lies beside it.
     folder : Path
         The output folder.
     force : bool
@@ -49,6 +50,8 @@ def fuse_file(
         Ops that are put into the file only where they are asked for.
     axes : dict of str to (min, opt, max) or Axis
         Sizes that the dynamic axes are meant for, in place of the usual ones.
+    static : bool
+        Write axes of one size as that size, and tables that follow from sizes alone as constants.
     say : callable, optional
         Told the name of each pass, and what it did.
 
@@ -70,15 +73,19 @@ def fuse_file(
     _refuse_twice(path, model)
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
-    given = Work(model, source, path.stem, max_position=max_position, requested=requested)
+    fixed = _of_one_size(axes or {}) if static else None
+    given = Work(
+        model, source, path.stem, max_position=max_position, requested=requested, fixed=fixed
+    )
     work = run(FUSE, given, say)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
+    axes = {name: axis for name, axis in (axes or {}).items() if name not in (fixed or ())}
     ranges = with_given(axes_of_file(input_specs(work.model)), axes)
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
-    check_smallest(work.model, ranges, given=axes or ())
+    check_smallest(work.model, ranges, given=axes)
     output_specs(work.model)  # refuses what no manifest can say
 
     def describe(record: ModelRecord) -> Manifest:
@@ -86,6 +93,12 @@ def fuse_file(
         return Manifest(ropeexport=version, source=source, model=record, axes=ranges)
 
     return write(finished(work, before), folder, describe, force=force), count
+
+
+def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:
+    """Return the axes whose range is one size."""
+    ranges = {name: range_of(name, given) for name, given in axes.items()}
+    return {name: axis.min for name, axis in ranges.items() if axis.min == axis.max}
 
 
 def _refuse_twice(path: Path, model: ir.Model) -> None:

@@ -15,6 +15,7 @@ inline it, and the custom node would be lost; the bodies are attached to the fin
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -93,10 +94,70 @@ def _rewrite(node: fx.Node) -> None:
     elif packet in _IN_THE_WIDEST_TYPE:
         types = [x.meta["val"].dtype for x in node.all_input_nodes if _is_tensor(x)]
         _compute_in(reduce(torch.promote_types, types), node)
+    elif packet is _aten.scaled_dot_product_attention and not node.kwargs.get("enable_gqa"):
+        _give_heads(node)
+    elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
+        _slice(node)
+        return
     product = _product(node) if packet is _aten.einsum else None
     if product is not None:
         node.replace_all_uses_with(product)
         node.graph.erase_node(node)
+
+
+def _give_heads(node: fx.Node) -> None:
+    """Repeat one key and value for all heads (Falcon): eager broadcasts, the exporter refuses."""
+    query, *rest = node.args
+    heads = query.meta["val"].shape[-3]  # type: ignore[union-attr]
+
+    def repeat(x: Any) -> Any:
+        sizes = x.meta["val"].shape
+        if isinstance(heads, int) and sizes[-3] == 1 != heads:
+            return _add_node(
+                node, _aten.expand.default, x, [*[-1] * (len(sizes) - 3), heads, -1, -1]
+            )
+        return x
+
+    node.args = (query, *map(repeat, rest[:2]), *rest[2:])
+
+
+def _has_symbol(x: Tensor) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in x.shape)
+
+
+def _slice(node: fx.Node) -> None:
+    """Write parts as slices: onnxscript's optimiser fails on a split into sizes that move."""
+    target: Any = node.target
+    x, given, *axis = node.args
+    dim: Any = axis[0] if axis else node.kwargs.get("dim", 0)
+    parts = len(node.meta["val"])
+    ends: list[Any] = []
+    for size in _PARTS[target.overloadpacket](node, x, given, dim, parts)[:-1]:
+        ends.append(_add_node(node, operator.add, ends[-1], size) if ends else size)
+    for user in list(node.users):
+        index: Any = user.args[1]
+        start, end = [0, *ends][index], [*ends, sys.maxsize][index]
+        with node.graph.inserting_before(node):
+            part = node.graph.call_function(_aten.slice.Tensor, (x, dim, start, end))
+        part.meta = dict(user.meta)
+        user.replace_all_uses_with(part)
+        node.graph.erase_node(user)
+    node.graph.erase_node(node)
+
+
+def _sizes_of_chunks(node: fx.Node, x: Any, chunks: Any, dim: Any, parts: int) -> list[Any]:
+    length = _add_node(node, _aten.sym_size.int, x, dim)
+    size = _add_node(
+        node, operator.floordiv, _add_node(node, operator.add, length, chunks - 1), chunks
+    )
+    return [size] * parts
+
+
+_PARTS: dict[Any, Callable[..., list[Any]]] = {
+    _aten.chunk: _sizes_of_chunks,
+    _aten.split: lambda node, x, size, dim, parts: [size] * parts,
+    _aten.split_with_sizes: lambda node, x, sizes, dim, parts: sizes,
+}
 
 
 def _cast_arguments(node: fx.Node, dtype: torch.dtype) -> None:

@@ -14,7 +14,9 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport.dtypes import short_name
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
+from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
+from ropeexport.exporting.static import fix_axes, freeze_tables
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
@@ -48,6 +50,8 @@ class Work:
         The largest position that tables of angles must hold.
     requested : container of str
         Ops that are put into the model only where they are asked for.
+    fixed : dict of str to int or None
+        Axes that become sizes; with tables that follow from sizes as constants.  None: neither.
     fused : Fused or None
         What became of its rotary applications, once they were looked for.
     """
@@ -60,6 +64,7 @@ class Work:
     output_names: Sequence[str] = ()
     max_position: int = MAX_POSITION
     requested: Container[str] = ()
+    fixed: Mapping[str, int] | None = None
     fused: Fused | None = None
 
 
@@ -95,6 +100,8 @@ def _opset(work: Work) -> str:
 
 def _shapes(work: Work) -> None:
     name_dimensions(work.model)
+    if work.fixed is not None:
+        fix_axes(work.model, work.fixed)
     work.dynamic_axes = {
         str(value.name): {
             axis: str(dim) for axis, dim in enumerate(value.shape) if not isinstance(dim, int)
@@ -110,6 +117,15 @@ def _ropes(work: Work) -> str:
     work.model = work.fused.model
     count = work.fused.count
     return f"{count.replaced} of {count.found} rotary applications replaced"
+
+
+def _products(work: Work) -> str:
+    return _counted(write_products(work.model), "outer products as products")
+
+
+def _static(work: Work) -> str:
+    count = 0 if work.fixed is None else freeze_tables(work.model)
+    return _counted(count, "tables as constants")
 
 
 def _portable(work: Work) -> str:
@@ -159,8 +175,10 @@ def _dynamic(work: Work) -> str:
 OPSET = Pass("opset", _opset)
 SHAPES = Pass("shapes", _shapes)
 SIMPLIFY = Pass("simplify", lambda work: simplify(work.model, work.parameters))
+PRODUCTS = Pass("outer products", _products)
 ROPES = Pass("ropes", _ropes)
 FINISH = (
+    Pass("static", _static),
     Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
     Pass("portable", _portable),
     Pass("clean", lambda work: clean(work.model)),
@@ -169,8 +187,8 @@ FINISH = (
     Pass("names", _names),
     Pass("dynamic axes", _dynamic),
 )
-EXPORT = (SIMPLIFY, ROPES, *FINISH)
-FUSE = (OPSET, SHAPES, ROPES, *FINISH)
+EXPORT = (SIMPLIFY, PRODUCTS, ROPES, *FINISH)
+FUSE = (OPSET, SHAPES, PRODUCTS, ROPES, *FINISH)
 
 
 def _counted(count: int, what: str) -> str:

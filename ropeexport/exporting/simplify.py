@@ -5,8 +5,8 @@ Source of the folding rules: onnxscript's optimiser would fold a weight's Transp
 A norm written out is a cast, a square, a mean, a root and two products: a pass over the data for
 each in onnxruntime, and nothing that TensorRT would know as a normalisation.  And some of what is
 valid ONNX is written in the way that onnxruntime has kernels for: onnxruntime 1.32's Attention
-refuses a mask with one row for all queries, which the standard lets broadcast, and its Where has no
-booleans.
+refuses a mask with one row for all queries, which the standard lets broadcast, its Where has no
+booleans, and what it has no half kernels for it may leave unrounded.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 from onnxscript.rewriter.rules.fusion import _rms_normalization
 
-from ropeexport.operators import is_standard
+from ropeexport.fusion.movement import closure, inputs_of
+from ropeexport.operators import MOVERS, is_standard
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
 _MASK = 3  # Attention's input
 _ROWS = -2
+_FLOAT = ir.DataType.FLOAT
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_ARITHMETIC = ("Add", "Div", "Mul", "Neg", "Sub")
 
 
 def simplify(model: ir.Model, weights: Container[str]) -> None:
@@ -106,8 +110,8 @@ class _OneType(_rms_normalization.RmsNormFusion):  # type: ignore[misc]
 
 
 def make_portable(model: ir.Model) -> int:
-    """Rewrite, in place, what onnxruntime would refuse; return how many nodes."""
-    count = 0
+    """Rewrite, in place, what onnxruntime refuses or rounds otherwise; return how many."""
+    count = sum(map(_round_in_words, _half_angles(model.graph)))
     for node in list(model.graph):
         if is_standard(node, "Attention") and _has_one_row(node):
             _expand_mask(node)
@@ -117,6 +121,47 @@ def make_portable(model: ir.Model) -> int:
             continue
         count += 1
     return count
+
+
+def _half_angles(graph: ir.Graph) -> list[ir.Node]:
+    """Return the arithmetic in a half type on the way to a sine or a cosine."""
+    angles = [
+        x for node in graph if is_standard(node, "Cos", "Sin") for x in inputs_of(node.outputs[0])
+    ]
+    way = closure(angles, lambda x: inputs_of(x) if _is_on_the_way(x) else [])
+    nodes = dict.fromkeys(x.producer() for x in way if x.dtype in _HALVES)
+    return [node for node in nodes if node is not None and is_standard(node, *_ARITHMETIC)]
+
+
+def _is_on_the_way(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and is_standard(node, *_ARITHMETIC, *MOVERS, "Cast")
+
+
+def _round_in_words(node: ir.Node) -> int:
+    """Compute in float32 and cast, as eager does; onnxruntime would leave out the rounding.
+
+    It has no kernels of half types for these on a CPU, so it adds casts of its own, and drops a
+    pair of them where the result is cast to float32 anyway: 1000 times a timestep is then another
+    angle.  Casts that are written stay.
+    """
+    old = node.outputs[0]
+    casts = [_cast(x, _FLOAT) if x is not None and x.dtype in _HALVES else None
+             for x in node.inputs]  # fmt: skip
+    wide = [x if c is None else c.outputs[0] for x, c in zip(node.inputs, casts, strict=True)]
+    made = ir.node(node.op_type, wide, node.attributes)
+    made.outputs[0].dtype, made.outputs[0].shape = _FLOAT, old.shape
+    narrow = _cast(made.outputs[0], old.dtype)
+    narrow.outputs[0].name, old.name = old.name, f"{old.name}_half"
+    _insert_before(node, *(c for c in casts if c is not None), made, narrow)
+    ir.convenience.replace_all_uses_with(old, narrow.outputs[0], replace_graph_outputs=True)
+    return 1
+
+
+def _cast(x: ir.Value, to: ir.DataType) -> ir.Node:
+    node = ir.node("Cast", [x], {"to": to})
+    node.outputs[0].dtype, node.outputs[0].shape = to, x.shape
+    return node
 
 
 def _has_one_row(node: ir.Node) -> bool:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import onnx
@@ -18,32 +15,26 @@ import onnxscript
 import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
-from torch import fx
+from torch import nn
 
 from ropeexport.axes import names_of, sum_of
-from ropeexport.errors import AxisRangeError, ExportError, UsageError, first_line
+from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
+from ropeexport.exporting.chatter import quiet
+from ropeexport.exporting.constants import put_eager_constants
+from ropeexport.exporting.fitting import check_fits, explain, range_error
+from ropeexport.exporting.guards import listening
 from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
+from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
-from ropeexport.fusion.movement import closure
+from ropeexport.exporting.tables import bounds_of_tables
 from ropeexport.manifest import Axis
-from ropeexport.models.example import Example, example_sizes, traceable_arguments
-from ropeexport.models.hub.load import traceable_ropes
+from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
+from ropeexport.models.hub.load import traceable_experts, traceable_ropes
 from ropeexport.models.input_tree import shaped
+from ropeexport.models.wrappers import named_forward, ordinary_weights
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
-
-_SIZE = torch.ops.aten.sym_size.int
-# operators that look rows of a table up, by the axis of each and the node that says which
-_LOOKUPS: dict[Any, Callable[[Any], list[tuple[int, fx.Node]]]] = {
-    torch.ops.aten.embedding.default: lambda args: [(0, args[1])],
-    torch.ops.aten.index_select.default: lambda args: [(args[1], args[2])],
-    torch.ops.aten.index.Tensor: lambda args: [
-        (axis, rows) for axis, rows in enumerate(args[1]) if rows is not None
-    ],
-}
-# how many rows a table has, and the node that says which are asked for
-Lookup = tuple[int, fx.Node]
 
 
 def check_opset(opset: int) -> None:
@@ -89,19 +80,16 @@ class Traced:
 
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
-    arguments, shapes = traceable_arguments(example), dynamic_shapes(example)
-    with quiet(), torch.no_grad(), traceable_ropes(example.module):
+    exported: torch.export.ExportedProgram | None = None
+    module = example.module
+    with quiet() as heard, torch.no_grad(), _traceable(module):
         try:
-            exported = torch.export.export(
-                example.module, (), arguments, dynamic_shapes=shapes, strict=False
-            )
+            exported = _exported(example)
             inputs = example.tree.names_in(exported)
             rows = bounds_of_tables(exported, example, inputs)
             if rows:
-                raise AxisRangeError(
-                    f"{type(example.module).__name__}: a table has fewer rows than an axis may be "
-                    f"long {_allowed(rows)}",
-                    rows,
+                raise range_error(
+                    example, rows, ", as a table has fewer rows than an axis may be long"
                 )
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
@@ -114,11 +102,11 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         except (ExportError, UsageError):
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through
-            text = f"{type(example.module).__name__}: {_cause(error)}"
-            bounds = _bounds(error, example.axes)
-            if bounds:
-                raise AxisRangeError(f"{text} {_allowed(bounds)}", bounds) from error
-            raise ExportError(text) from error
+            line = line_of_error(error) or _line_of_node(exported, error)
+            raise ExportError(
+                f"{type(example.module).__name__}: cannot be traced: {_cause(error)}"
+                f"{f' ({line})' if line else ''}; all that torch says is in {heard.saved(error)}"
+            ) from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
     if written != opset:
@@ -130,9 +118,57 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     check_function(program.exported_program, inputs)
     name_inputs(program.model, example, exported)
     name_outputs(program.model, output_names(program.model, example, exported))
+    with torch.no_grad():
+        put_eager_constants(program.model, program.exported_program)
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
+
+
+@contextmanager
+def _traceable(module: nn.Module) -> Iterator[None]:
+    """Have a module as torch.export takes it for a while."""
+    with ordinary_weights(module), traceable_ropes(module), traceable_experts(module):
+        yield
+
+
+def _exported(example: Example) -> torch.export.ExportedProgram:
+    """Return the program of an example, at the first of the sizes that its module takes."""
+    first: Exception | None = None
+    for sizes in traceable_sizes(example):
+        try:
+            return _exported_at(example, sizes)
+        except RopeExportError:
+            raise
+        except Exception as error:  # of the module's own code, which may like others better
+            first = first or error
+    assert first is not None  # there is a size
+    raise first
+
+
+def _exported_at(
+    example: Example, sizes: Mapping[str, int], *, freely: bool = False
+) -> torch.export.ExportedProgram:
+    """Return the program of an example at some sizes, if it holds for all that its axes may be.
+
+    torch refuses guards that it cannot prove; where they hold at every size, the trace is made
+    again, ``freely``, of which torch demands no proof.
+    """
+    arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
+    with listening() as guards, named_forward(example.module, arguments):
+        try:
+            program = torch.export.export(
+                example.module, (), arguments, dynamic_shapes=shapes, strict=False
+            )
+        except Exception as error:
+            if freely or not _OF_SIZES.search(str(error)):
+                raise
+            explain(example, guards.found(example), sizes, _suggestion(error))
+            return _exported_at(example, sizes, freely=True)
+    check_fits(example, guards.found(example), sizes)
+    if freely:
+        explain(example, guards.found(example), sizes, "")
+    return program
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
@@ -196,11 +232,27 @@ def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) 
     )
 
 
-def dynamic_shapes(example: Example) -> dict[str, Any]:
-    """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds."""
+def dynamic_shapes(
+    example: Example, sizes: Mapping[str, int] | None = None, freely: bool = False
+) -> dict[str, Any]:
+    """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds.
+
+    Parameters
+    ----------
+    example : Example
+        With the ranges of its axes.
+    sizes : mapping of str to int
+        Of the axes in the trace, where they are not the first of
+        :func:`~ropeexport.models.example.traceable_sizes`.
+    freely : bool
+        Without names, so that torch proves nothing of them.
+    """
+    sizes = sizes if sizes is not None else next(traceable_sizes(example))
     labels = [label for axes in example.tensor_axes.values() for label in axes.values()]
-    bounds = {name: _dim(name, example) for name in names_of(labels)}
-    dims = {label: _sum(label, bounds) for label in labels}
+    bounds = {
+        name: _dim(name, example.axes.get(name), sizes[name], freely) for name in names_of(labels)
+    }
+    dims = {label: _sum(label, bounds, freely) for label in labels}
     shapes = iter(
         {axis: dims[label] for axis, label in example.tensor_axes.get(name or "", {}).items()}
         or None
@@ -210,153 +262,58 @@ def dynamic_shapes(example: Example) -> dict[str, Any]:
     return made | {name: shaped(value, lambda _: None) for name, value in example.constants.items()}
 
 
-def _dim(name: str, example: Example) -> Any:
+def _dim(name: str, limit: Axis | None, size: int, freely: bool) -> Any:
     """Return a dynamic axis; its largest size lets a table of so many rows be cut to it.
 
     torch takes every axis for 2 or longer, so a smallest size below 3 says nothing.
     """
-    limit, size = example.axes.get(name), max(2, example_sizes(example)[name])
+    make = torch.export.Dim.DYNAMIC if freely else partial(torch.export.Dim, name)
     if limit is None or limit.max < size:
-        return torch.export.Dim(name)
+        return make()
     smallest = limit.min if 2 < limit.min <= size else None
-    return torch.export.Dim(name, min=smallest, max=limit.max)
+    return make(min=smallest, max=limit.max)
 
 
-def _sum(label: str, bounds: Mapping[str, Any]) -> Any:
+def _sum(label: str, bounds: Mapping[str, Any], freely: bool) -> Any:
     """Return the dynamic axis of a sum; torch has none of several and finds the relation."""
     total = sum_of(label)
-    if len(total.terms) != 1:
+    if len(total.terms) != 1 or (freely and label not in bounds):
         return torch.export.Dim.DYNAMIC
     ((name, factor),) = total.terms
     made = bounds[name] if factor == 1 else factor * bounds[name]
     return made + total.constant if total.constant else made
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporter's notes to its own developers; its errors are raised, not logged."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = {logger: logger.level for logger in loggers}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in levels:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in levels.items():
-                logger.setLevel(level)
+# what torch's tracer raises where the sizes are why
+_OF_SIZES = re.compile(r"Constraints violated|Specializations unexpectedly|Cannot create Dim")
+_SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
 
 
-def bounds_of_tables(
-    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
-) -> dict[str, tuple[None, int]]:
-    """Return the largest size of each dynamic axis whose range is beyond what some table holds.
-
-    torch's tracer sees a table that is cut to a length, but not ``embedding(arange(length))``: the
-    rows that are asked for are values.  Where they follow from sizes alone, they are computed here.
-
-    Parameters
-    ----------
-    program : ExportedProgram
-        Of the example.
-    example : Example
-        With the ranges of its axes.
-    inputs : mapping of str to str
-        The program's name of each input, and the example's.
-    """
-    known = _known(program, example, inputs)
-    lookups = [(size, rows) for size, rows in _lookups(program) if rows in known]
-    sizes = {
-        label: example.tensors[name].shape[axis]
-        for name, named in example.tensor_axes.items()
-        for axis, label in named.items()
-    }
-    found: dict[str, tuple[None, int]] = {}
-    for label in sizes if lookups else ():
-        most = example.axes[label].max if label in example.axes else 1
-        if not _hold(lookups, known, {**sizes, label: most}):
-            longer = bisect_left(
-                range(2, most),
-                True,
-                key=lambda size: not _hold(lookups, known, {**sizes, label: size}),
-            )
-            found[label] = (None, 1 + longer)
-    return found
-
-
-def _known(
-    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
-) -> dict[fx.Node, str | None]:
-    """Return, in order, the nodes that follow from sizes alone; those of dynamic axes by name."""
-    known: dict[fx.Node, str | None] = {}
-    for node in program.graph.nodes:
-        label = None
-        if node.target is _SIZE and node.args[0].op == "placeholder":
-            axes = example.tensor_axes.get(inputs.get(node.args[0].target, ""), {})
-            label = axes.get(node.args[1])
-        made = node.op == "call_function" and all(x in known for x in node.all_input_nodes)
-        if label is not None or made:
-            known[node] = label
-    return known
-
-
-def _lookups(program: torch.export.ExportedProgram) -> Iterator[Lookup]:
-    for node in program.graph.nodes:
-        places = _LOOKUPS[node.target](node.args) if node.target in _LOOKUPS else []
-        for axis, rows in places:
-            size = node.args[0].meta["val"].shape[axis]
-            if isinstance(size, int) and rows.meta["val"].dtype is not torch.bool:
-                yield size, rows
-
-
-def _hold(
-    lookups: list[Lookup], known: Mapping[fx.Node, str | None], sizes: Mapping[str, int]
-) -> bool:
-    """Say whether each table has the rows that are asked for at some sizes."""
-    values: dict[fx.Node, Any] = {}
-    asked = [rows for _, rows in lookups]
-    wanted = set(closure(asked, lambda node: (x for x in node.all_input_nodes if x in known)))
-    for node, label in known.items():
-        if label is not None:
-            values[node] = sizes[label]
-        elif node in wanted:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            try:
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-            except (
-                Exception
-            ):  # other sizes than these must go with it: nothing is said of the table
-                return True
-    return all(
-        not rows.numel() or -size <= int(rows.min()) <= int(rows.max()) < size
-        for size, rows in ((size, values[rows]) for size, rows in lookups)
-    )
-
-
-# how torch says which sizes of an axis its trace holds for
-_FIX = re.compile(r"^\s*(\w+) = Dim\('\w+'(?:, min=(\d+))?(?:, max=(\d+))?\)\s*$", re.MULTILINE)
-
-
-def _bounds(error: Exception, axes: Mapping[str, Axis]) -> dict[str, tuple[int | None, int | None]]:
-    """Return the sizes that a trace holds for, where that is why torch refused it."""
-    return {
-        name: (int(low) if low else None, int(high) if high else None)
-        for name, low, high in _FIX.findall(str(error))
-        if name in axes and (low or high)
-    }
-
-
-def _allowed(bounds: Mapping[str, tuple[int | None, int | None]]) -> str:
-    texts = (
-        name + (f" from {low}" if low else "") + (f" to {high}" if high else "")
-        for name, (low, high) in bounds.items()
-    )
-    return f"(the module takes {', '.join(texts)})"
+def _suggestion(error: Exception) -> str:
+    """Return what torch suggests itself, for the middle of a message."""
+    match = _SUGGESTED.search(str(error))
+    fixes = "; ".join(" ".join(line.split()) for line in match[1].splitlines()) if match else ""
+    return f" (torch: {fixes})" if fixes else ""
 
 
 def _cause(error: Exception) -> str:
     """Return the first line of the error at the root, which names what torch could not trace."""
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return f"cannot be traced: {first_line(error)}"
+    root = error
+    while isinstance(root.__cause__, Exception):
+        root = root.__cause__
+    named = _NODE.search(str(error.__cause__))
+    operator = f"{named[2]}: " if named else ""
+    return f"{operator}{first_line(root)}{_suggestion(error)}"
+
+
+# how torch's exporter says what it could not write
+_NODE = re.compile(r"translating node %(\w+) .*?target=torch\.ops\.([\w.]+)\]")
+
+
+def _line_of_node(program: torch.export.ExportedProgram | None, error: Exception) -> str:
+    """Return the line of the module that made the node that torch's exporter could not write."""
+    named = _NODE.search(str(error.__cause__))
+    if program is None or named is None:
+        return ""
+    traces = (n.meta.get("stack_trace") for n in program.graph.nodes if n.name == named[1])
+    return next((line_in(trace) for trace in traces if trace), "")

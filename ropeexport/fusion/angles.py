@@ -13,7 +13,7 @@ What stays float32 is named, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +77,7 @@ def make_exact(
     waves = {op: _waves(op, form, movement) for op, form in forms.items() if form}
     rewritten: set[str] = set()
     left: dict[str, str] = {}
+    exact: list[ir.Value] = []
     for node in dict.fromkeys(wave for found in waves.values() for wave in found):
         if graphs_of(node):
             left[str(node.outputs[0].name)] = f"the angles lie inside of {node.op_type}"
@@ -92,7 +93,8 @@ def make_exact(
             made.shape = old.shape
             for reader, index in list(old.uses()):  # an output of the graph stays as it is
                 reader.replace_input_with(index, made)
-            _lower(made, builder.nodes, graph)
+            exact.append(made)
+    _lower(exact, builder.nodes, graph)
     graph.extend(builder.nodes.made)
     if builder.nodes.made:
         graph.sort()
@@ -250,24 +252,23 @@ class _Builder:
         return self._constants[key]
 
 
-def _lower(value: ir.Value, nodes: Nodes, graph: ir.Graph) -> None:
-    """Let what is moved from a float32 value be float32; elsewhere it is cast to what was there.
+def _lower(values: Sequence[ir.Value], nodes: Nodes, graph: ir.Graph) -> None:
+    """Let what is moved from float32 values alone be float32; else they are cast to what was there.
 
     An output of the graph keeps its type, and so does what is inside a branch.
     """
     movement = Movement()  # the graph is no longer what a former one remembers
-    pending = [value]
-    while pending:
-        x = pending.pop()
-        for node, index in list(x.uses()):
+    low = list(dict.fromkeys(values))
+    for x in low:  # what joins several is met with each, and follows the last
+        for node in x.consumers():
             output = node.outputs[0]
-            if is_standard(node, "Cast") or output.dtype != _DOUBLE:
-                continue
-            types = {source.dtype for source in movement.sources(output) or ()}
             is_own = node.graph is graph and not output.is_graph_output()
-            if is_own and types == {_FLOAT} and node.op_type not in ("Mul", "Div"):
+            types = {source.dtype for source in movement.sources(output) or ()}
+            is_moved = types == {_FLOAT} and not is_standard(node, "Cast", "Div", "Mul")
+            if is_own and is_moved and output.dtype == _DOUBLE:
                 output.dtype = _FLOAT
-                pending.append(output)
-            else:
-                wide = nodes.add("Cast", x, to=_DOUBLE)
-                node.replace_input_with(index, wide)
+                low.append(output)
+    for x in low:
+        for node, index in list(x.uses()):
+            if not is_standard(node, "Cast") and node.outputs[0].dtype == _DOUBLE:
+                node.replace_input_with(index, nodes.add("Cast", x, to=_DOUBLE))

@@ -29,6 +29,7 @@ SUMS = ("Add", "Sub", "Sum")
 _PARTS = ("Slice", "Split", "Gather")
 _WAVES = {"Cos", "Sin"}
 _MOST_PRODUCTS = 8
+_OTHERWISE = "it is no sum of data, moved, times tables, or a type is not known"
 
 Pair = tuple[ir.Node, ir.Node]
 Data = frozenset[ir.Value]
@@ -54,7 +55,7 @@ def not_judged(
         Why other sums were not.
     """
     return [
-        refusal(node, _unknown(node) or reasons.get(node, "a type is not known"))
+        refusal(node, _unknown(node) or reasons.get(node, _OTHERWISE))
         for node, products in suspects(nodes).items()
         if not any(x in judged for x in products)
     ]
@@ -168,21 +169,26 @@ def _pairs(node: ir.Node, products: Mapping[ir.Value, frozenset[ir.Node]]) -> li
 
 def _factors(pair: Pair) -> Iterator[tuple[ir.Value, ir.Value, ir.Value, ir.Value]]:
     """Yield which factor of each product may be data, and the other of each, its table."""
-    sides = [[(x, y), (y, x)] for node in pair for x, y in [node.inputs] if x and y]
-    for (f, c), (g, d) in product(*sides) if len(sides) == 2 else ():
+    for (f, c), (g, d) in product(*map(_split, pair)):
         if f is not g and c is not f and d is not g:
             yield f, g, c, d
 
 
+def _split(node: ir.Node, steps: int = 2) -> list[tuple[ir.Value, ir.Value]]:
+    """Return each factor of a product with its other one, and those of factors that are products.
+
+    Of a rotation that is scaled by a further tensor (xPos), the inner product holds the data.
+    """
+    left, right = node.inputs
+    if left is None or right is None:
+        return []
+    inner = [x.producer() for x in (left, right) if steps and is_product(x)]
+    parts = [part for n in inner if n is not None for part in _split(n, steps - 1)]
+    return [(left, right), (right, left), *parts]
+
+
 def _ancestors(value: ir.Value) -> set[ir.Value]:
-    """Return what a value is moved from, and multiplied: a product may have three factors."""
-
-    def made_of(value: ir.Value) -> Sequence[ir.Value]:
-        node = value.producer()
-        is_mul = node is not None and is_standard(node, "Mul")
-        return inputs_of(value) if is_mul else moved_from(value)
-
-    return set(closure([value], made_of))
+    return set(closure([value], moved_from))
 
 
 def _shared(values: Iterable[ir.Value]) -> set[ir.Value]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ropeexport.errors import ModelFileError
+from ropeexport.errors import first_line
 from ropeexport.lint.graph_rules import GRAPH_RULES, Graph, is_rotary
 from ropeexport.lint.rule import Finding, Rule, Severity, rule
 from ropeexport.onnx_files.inspection import Inspection, Subject, inspect
@@ -105,7 +105,20 @@ def _written_out(file: OnnxFile) -> Iterator[str]:
             yield str(made)
 
 
-RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, _written_out, *FILE_RULES)
+@rule("ropes-not-sought", "note", "rotary applications that are written out cannot be sought")
+def _not_sought(reason: str) -> Iterator[str]:
+    yield reason
+
+
+def _sought(file: OnnxFile) -> list[Finding]:
+    """Return where ropes are written out; where the recognition cannot run, why."""
+    try:
+        return _written_out.findings(file)
+    except Exception as error:  # the passes before it, of libraries, may raise anything of a graph
+        return _not_sought.findings(first_line(error))
+
+
+RULES: tuple[Rule[Any], ...] = (*GRAPH_RULES, _written_out, _not_sought, *FILE_RULES)
 
 
 @dataclass(frozen=True)
@@ -133,11 +146,6 @@ def lint(subject: Subject) -> Lint:
     graph = Graph(file.graph)
     findings = [f for each in GRAPH_RULES for f in each.findings(graph)]
     if found.model.record is None:  # an export of ours has been through the recognition
-        try:
-            findings += _written_out.findings(file)
-        except (ImportError, OSError) as error:
-            raise ModelFileError(
-                f"{file.path}: its rotary applications cannot be sought: {error}"
-            ) from error
+        findings += _sought(file)
     findings += [f for each in FILE_RULES for f in each.findings(found)]
     return Lint(found, tuple(sorted(findings, key=lambda f: _ORDER.index(f.severity))))

@@ -2,7 +2,7 @@
 
 An axis that stands first in every input that has it, and is not named as a length, is a batch: 1
 to 8.  Every other one is a length: 1 to what the module's config allows (:data:`LIMITS`), else to
-4096, which lengths beside each other in one input share.  A range holds the example's size twice,
+4096, which lengths on several axes of one input share.  A range holds the example's size twice,
 unless a config allows less, and is cut where the module itself takes no more.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ropeexport.axes import names_of
+from ropeexport.axes import Sum, names_of, substituted, sum_of
 from ropeexport.errors import AxisRangeError, UsageError
 from ropeexport.manifest import Axis, TensorSpec
 
@@ -31,7 +31,7 @@ _LENGTH_WORDS = ("length", "seq", "token")
 _BATCH = 8
 _LENGTH = 4096
 _BEST_LENGTH = 512  # an example is often shorter, for it is there to be traced
-_MOST_CUTS = 4
+_MOST_CHANGES = 12
 
 Shape = Sequence[int | str]
 Given = Axis | tuple[int, int, int]
@@ -54,7 +54,7 @@ def default_axes(
     """
     names = names_of(dim for shape in shapes.values() for dim in shape)
     batches = {name for name in names if _is_batch(name, shapes)}
-    lengths = [set(names_of(shape)) - batches for shape in shapes.values()]
+    lengths = [[set(names_of([dim])) - batches for dim in shape] for shape in shapes.values()]
     found = {}
     for name in names:
         size = sizes.get(name, 1)
@@ -62,7 +62,7 @@ def default_axes(
             most = max(_BATCH, 2 * size)
             found[name] = Axis(min=1, opt=max(1, size), max=most, chosen_by="default")
         else:
-            beside = max(len(others) for others in lengths if name in others)
+            beside = max(sum(map(bool, dims)) for dims in lengths if any(name in d for d in dims))
             found[name] = _length(size, beside, longest)
     return found
 
@@ -180,29 +180,93 @@ def check_names(what: str, given: object, expected: str) -> None:
         raise UsageError(f"{what}: expected {expected}, got the name {other!r}")
 
 
-def within_bounds(example: Example, make: Callable[[Example], Made]) -> tuple[Example, Made]:
-    """Make something of an example, ranges that nobody gave cut to what its module takes.
+def within_bounds(
+    example: Example,
+    make: Callable[[Example], Made],
+    say: Callable[[str, str], None] | None = None,
+) -> tuple[Example, Made]:
+    """Make something of an example, its axes and their ranges changed to what its module takes.
+
+    Parameters
+    ----------
+    example : Example
+        With a range for each axis.
+    make : callable
+        Makes it, or raises :class:`AxisRangeError`.
+    say : callable
+        Called with ``axes`` and the reason of each change.
 
     Raises
     ------
     AxisRangeError
         Where a range that was given does not hold.
     """
-    for _ in range(_MOST_CUTS):
+    for _ in range(_MOST_CHANGES):
         try:
             return example, make(example)
         except AxisRangeError as error:
-            example = replace(example, axes=_cut(example, error))
+            example = _changed(example, error)
+            if say is not None:
+                say("axes", str(error))
     return example, make(example)
 
 
-def _cut(example: Example, error: AxisRangeError) -> dict[str, Axis]:
-    axes = dict(example.axes)
+def _changed(example: Example, error: AxisRangeError) -> Example:
+    sums = {name: sum_of(text) for name, text in error.relations.items()}
+    if sums:
+        axes = _related(example.axes, sums, error)
+        dynamic_axes = {
+            name: {axis: str(substituted(label, sums)) for axis, label in labels.items()}
+            for name, labels in example.tensor_axes.items()
+        }
+        example = replace(example, axes=axes, dynamic_axes=dynamic_axes)
+    return replace(example, axes=_cut(example.axes, error))
+
+
+def _related(
+    axes: Mapping[str, Axis], sums: Mapping[str, Sum], error: AxisRangeError
+) -> dict[str, Axis]:
+    """Return the ranges of the axes that are left, one that was given as the sum's own.
+
+    Raises
+    ------
+    AxisRangeError
+        Where it is none of the sum's, or two were given of one axis.
+    """
+    found = {name: axis for name, axis in axes.items() if name not in sums}
+    for name, total in sums.items():
+        own = axes[name]
+        others = [axes[other] for other in total.names if other in axes]
+        is_given = own.chosen_by == "caller"
+        if len(total.terms) == 1 and (is_given or not others):
+            inner = _inside(own, total)
+            fits = inner is not None and all(x.chosen_by != "caller" or x == inner for x in others)
+            if inner is None or not fits:
+                raise error
+            found[total.names[0]] = inner
+        elif is_given:
+            raise error
+    return found
+
+
+def _inside(axis: Axis, total: Sum) -> Axis | None:
+    """Return the range of an axis, of which another is a multiple, within that one's range."""
+    ((_, factor),) = total.terms
+    least, most = -(-(axis.min - total.constant) // factor), (axis.max - total.constant) // factor
+    least = max(least, 0 if axis.min == 0 else 1)
+    if least > most:
+        return None
+    best = min(max((axis.opt - total.constant) // factor, least), most)
+    return axis.changed(min=least, opt=best, max=most)
+
+
+def _cut(axes: Mapping[str, Axis], error: AxisRangeError) -> dict[str, Axis]:
+    found = dict(axes)
     for name, (least, most) in error.bounds.items():
-        axis = axes[name]
+        axis = found[name]
         low, high = max(axis.min, least or 1), min(axis.max, most or axis.max)
         if axis.chosen_by == "caller" or low > high or (low, high) == (axis.min, axis.max):
             raise error
         best = min(max(axis.opt, low), high)
-        axes[name] = Axis(min=low, opt=best, max=high, chosen_by="module")
-    return axes
+        found[name] = Axis(min=low, opt=best, max=high, chosen_by="module")
+    return found

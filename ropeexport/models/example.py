@@ -18,6 +18,7 @@ from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis, InputRole, TensorSpec
 from ropeexport.models.axes import check_names, default_axes, longest_of, range_of, with_given
 from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
+from ropeexport.models.wrappers import check_named, unwrapped
 from ropeexport.runners.module_state import ModuleState
 
 _ROLES = ("data", "matrices", "positions")  # a caller's; an output is "rotated"
@@ -31,7 +32,8 @@ class Example:
     Parameters
     ----------
     module : nn.Module
-        In evaluation mode, in the type that it is exported in.
+        In evaluation mode, in the type that it is exported in; of ``torch.compile``,
+        ``DataParallel`` and ``DistributedDataParallel`` the module inside is taken.
     inputs : dict of str to Any
         By the names of ``forward``'s arguments, in order: tensors, or trees of them (lists, tuples,
         dicts, classes that torch knows).  A tensor in a tree is an input by the name of its path,
@@ -86,6 +88,7 @@ class Example:
 
     def __post_init__(self) -> None:
         _check_kinds(self)
+        object.__setattr__(self, "module", unwrapped(self.module))
         ranges = {name: range_of(name, given) for name, given in self.axes.items()}
         object.__setattr__(self, "axes", ranges)
 
@@ -148,6 +151,7 @@ def checked(example: Example) -> Example:
         For what cannot be exported as it is given.
     """
     _check_types(example)
+    check_named(example.module, [*example.inputs, *example.constants])
     for name, axes in example.tensor_axes.items():
         rank = example.tensors[name].ndim
         for axis, label in axes.items():
@@ -223,13 +227,32 @@ def all_axes(example: Example) -> dict[str, Axis]:
     return with_given(defaults, example.axes)
 
 
-def traceable_arguments(example: Example) -> dict[str, Any]:
-    """Return forward's arguments with each dynamic axis at least 2 long, each a tensor of its own.
+def traceable_sizes(example: Example) -> Iterator[dict[str, int]]:
+    """Yield sizes of the dynamic axes, each at least 2, of which a module may take the first.
 
-    torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis; and it
-    takes one tensor in two places for one input, whatever the two are given later.
+    torch.export takes an example size of 0 or 1 for a constant, and would freeze the axis.  An axis
+    that follows from one of those by the module's own arithmetic has to grow with it: all are
+    doubled, which keeps multiples and sums, or what is 0 adds to another.
     """
-    sizes = {name: max(2, size) for name, size in example_sizes(example).items()}
+    sizes = example_sizes(example)
+    least = {name: max(2, size) for name, size in sizes.items()}
+    yield least
+    if least == sizes:
+        return
+    if 0 not in sizes.values():
+        yield {name: 2 * size for name, size in sizes.items()}
+    for name, size in sizes.items():
+        if size > 1:
+            yield least | {name: size + sum(least[other] - sizes[other] for other in sizes)}
+
+
+def traceable_arguments(example: Example, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Return forward's arguments at sizes of its axes that torch can trace.
+
+    Each is a tensor of its own: torch takes one in two places for one input, whatever the two are
+    given later.
+    """
+    sizes = sizes if sizes is not None else next(traceable_sizes(example))
     made: dict[str, Tensor] = {}
     for name, x in example.tensors.items():
         resized = _resized(x, example.tensor_axes.get(name, {}), sizes)
@@ -239,7 +262,7 @@ def traceable_arguments(example: Example) -> dict[str, Any]:
     return example.arguments(made) | own
 
 
-def _resized(x: Tensor, axes: dict[int, str], sizes: dict[str, int]) -> Tensor:
+def _resized(x: Tensor, axes: Mapping[int, str], sizes: Mapping[str, int]) -> Tensor:
     """Repeat what there is along an axis until it has its size; nothing becomes zeros."""
     for axis, label in axes.items():
         size, wanted = x.shape[axis], sum_of(label).at(sizes)

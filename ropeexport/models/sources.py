@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -29,9 +28,11 @@ from ropeexport.models.hub.load import (
     is_library_model,
     load_example,
     make_stateless,
+    traceable_experts,
     traceable_ropes,
 )
 from ropeexport.models.input_tree import recorded, restored
+from ropeexport.models.wrappers import argument_names
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 from ropeexport.parity.cases import Case, space_of
 from ropeexport.parity.inputs import make_inputs
@@ -76,11 +77,14 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
     It is not copied, its weights are its own, and it is left as it was.
     """
     if not isinstance(module, nn.Module | Example):
-        yield rebuild_example(artifact, module)
+        example = rebuild_example(artifact, module)
+        with traceable_experts(example.module):  # others know no float64
+            yield example
         return
     example = _example_that_is_held(artifact, module)
-    with evaluated(example.module), traceable_ropes(example.module):
-        yield replace(example, axes=artifact.manifest.axes)
+    inner = example.module
+    with evaluated(inner), traceable_ropes(inner), traceable_experts(inner):
+        yield _as_exported(example, artifact.manifest)
 
 
 def rebuild_example(artifact: Artifact, module: Module | Held | None = None) -> Example:
@@ -98,7 +102,20 @@ def rebuild_example(artifact: Artifact, module: Module | Held | None = None) -> 
         _load_weights(example.module, artifact.file)
     example.module.eval()
     make_stateless(example.module)
-    return replace(example, axes=artifact.manifest.axes)
+    return _as_exported(example, artifact.manifest)
+
+
+def _as_exported(example: Example, manifest: Manifest) -> Example:
+    """Return an example with the axes that the export found its module to take."""
+    found = {name: axes for name, axes in _axes_in(manifest).items() if name in example.tensors}
+    return replace(example, axes=manifest.axes, dynamic_axes={**example.tensor_axes, **found})
+
+
+def _axes_in(manifest: Manifest) -> dict[str, dict[int, str]]:
+    return {
+        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in manifest.model.inputs
+    }
 
 
 def check_same_weights(artifact: Artifact, module: nn.Module | Example) -> None:
@@ -189,10 +206,7 @@ def _around(module: nn.Module, artifact: Artifact) -> Example:
     return Example(
         module,
         {name: restored(argument, tensors) for name, argument in arguments.items()},
-        {
-            spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-            for spec in specs
-        },
+        _axes_in(manifest),
         axes=manifest.axes,
         outputs=tuple(spec.name for spec in model.outputs),
     )
@@ -269,7 +283,7 @@ def _named_inputs(reference: str, module: nn.Module, inputs: Any) -> dict[str, A
             f"{reference}: example inputs: expected a dict by the names of forward's arguments, "
             f"or a tuple in their order, got {type(inputs).__name__}"
         )
-    parameters = list(inspect.signature(module.forward).parameters)
+    parameters = argument_names(module)
     if len(inputs) > len(parameters):
         raise UsageError(
             f"{reference}: forward takes {len(parameters)} inputs, the example has {len(inputs)}"

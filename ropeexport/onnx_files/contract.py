@@ -17,11 +17,10 @@ import ropeexport
 from ropeexport.axes import same
 from ropeexport.errors import ExportError, ModelFileError
 from ropeexport.manifest import Role, TensorSpec
-from ropeexport.operators import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, is_standard, that_keep
+from ropeexport.onnx_files.uses import numbers_of
+from ropeexport.operators import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, is_standard
 from ropeexport.ops.registry import op_of
 
-_REPEATS = that_keep("copies") | {"Identity"}
-_TO_INDEX = _REPEATS | KEEP_ORDER | {"Cast"}
 # what an op's input may be made by of the model's, for that to have its role; the later one counts
 _THROUGH: tuple[tuple[Role, frozenset[str]], ...] = (
     ("positions", frozenset({*MOVERS, "Cast", "Floor"})),
@@ -93,67 +92,64 @@ def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]
                 )
 
 
-def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """Return the inputs that a caller feeds, with the role that the graph gives each."""
-    roles: dict[ir.Value, Role] = {
-        value: "positions" if value.dtype is not None and value.dtype.is_integer() else "data"
-        for value in model.graph.inputs
-        if not value.is_initializer()
-    }
-    fed = list(roles)
+def input_specs(model: ir.Model, *, any_type: bool = False) -> tuple[TensorSpec, ...]:
+    """Return the inputs that a caller feeds, with the role that the graph gives each.
+
+    ``any_type``: an input that is no tensor of numbers is described, and not refused.
+    """
+    fed = [value for value in model.graph.inputs if not value.is_initializer()]
+    roles: dict[ir.Value, Role] = {}
     for role, through in _THROUGH:
         roles |= dict.fromkeys(_inputs_of(model, role, through), role)
-    rows = _indices(model)  # token ids, no positions
-    roles |= dict.fromkeys(rows, "data")
-    return tuple(spec_of(value, roles[value], rows.get(value)) for value in fed)
+    return tuple(_input_spec(model, value, roles.get(value), any_type=any_type) for value in fed)
 
 
-def output_specs(model: ir.Model) -> tuple[TensorSpec, ...]:
-    """Return the outputs, with the role that the graph gives each."""
+def _input_spec(
+    model: ir.Model, value: ir.Value, role: Role | None, *, any_type: bool
+) -> TensorSpec:
+    spec = spec_of(value, role or "data", any_type=any_type)
+    found = numbers_of(model, value)
+    if role is None or found.below is not None:  # what indexes a table ends where that does
+        spec = spec.changed(role=found.role, below=found.below)
+    return spec
+
+
+def output_specs(model: ir.Model, *, any_type: bool = False) -> tuple[TensorSpec, ...]:
+    """Return the outputs, with the role that the graph gives each; see :func:`input_specs`."""
     roles = _results(model)
-    return tuple(spec_of(value, roles.get(value, "data")) for value in model.graph.outputs)
+    return tuple(
+        spec_of(value, roles.get(value, "data"), any_type=any_type) for value in model.graph.outputs
+    )
 
 
-def spec_of(value: ir.Value, role: Role, below: int | None = None) -> TensorSpec:
+def spec_of(value: ir.Value, role: Role, *, any_type: bool = False) -> TensorSpec:
     """Return the name, type and shape of a tensor; a dimension without a name gets one."""
     dtype = value.dtype if isinstance(value.type, ir.TensorType) else None
     if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
-        raise ModelFileError(
-            f"{value.name}: expected a tensor of numbers, got {value.type or 'no type'}"
-        )
+        if not any_type:
+            raise ModelFileError(
+                f"{value.name}: expected a tensor of numbers, got {value.type or 'no type'}"
+            )
+        named = type_text(value.type)
+    else:
+        named = str(dtype.numpy())
     shape = tuple(
         dim if isinstance(dim, int) else dim.value or f"{value.name}_{axis}"
         for axis, dim in enumerate(value.shape or ())
     )
-    return TensorSpec(
-        name=str(value.name), dtype=str(dtype.numpy()), shape=shape, role=role, below=below
-    )
+    return TensorSpec(name=str(value.name), dtype=named, shape=shape, role=role)
 
 
-def _source(value: ir.Value | None, through: frozenset[str]) -> ir.Value | None:
-    """Return what a value is moved from, looking through operators of one input."""
-    while value is not None:
-        node = value.producer()
-        if node is None or not is_standard(node, *through):
-            return value
-        value = node.inputs[0]
-    return None
-
-
-def _indices(model: ir.Model) -> dict[ir.Value, int]:
-    """Return the inputs that look rows up in a weight, and how many rows it has."""
-    found: dict[ir.Value, int] = {}
-    for node in model.graph:
-        if not is_standard(node, "Gather", "GatherND", "GatherElements"):
-            continue
-        table, index = _source(node.inputs[0], _REPEATS), _source(node.inputs[1], _TO_INDEX)
-        dims = table.const_value.shape if table is not None and table.const_value else ()
-        axis = node.attributes.get_int("axis", 0)
-        if index is not None and index.is_graph_input() and -len(dims) <= axis < len(dims):
-            rows = dims[axis]
-            assert isinstance(rows, int)  # a weight's sizes are known
-            found[index] = min(found.get(index, rows), rows)
-    return found
+def type_text(kind: ir.TypeProtocol | None) -> str:
+    """Return what people call a type: ``string``, ``sequence of float32``, ``optional ...``."""
+    if isinstance(kind, ir.TensorType | ir.SparseTensorType):
+        is_text = kind.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED)
+        named = kind.dtype.name.lower() if is_text else str(kind.dtype.numpy())
+        return named if isinstance(kind, ir.TensorType) else f"sparse {named}"
+    if isinstance(kind, ir.SequenceType | ir.OptionalType):
+        outer = "sequence of" if isinstance(kind, ir.SequenceType) else "optional"
+        return f"{outer} {type_text(kind.elem_type)}"
+    return "unknown"
 
 
 def _inputs_of(model: ir.Model, role: Role, through: Container[str]) -> set[ir.Value]:

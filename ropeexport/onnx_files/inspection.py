@@ -137,8 +137,10 @@ def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
         sha256=sha256,
         is_exported_file=None if record is None else own is not None,
         opset=onnx_file.opset(file.graph),
-        inputs=own.inputs if own is not None else contract.input_specs(file.graph),
-        outputs=own.outputs if own is not None else contract.output_specs(file.graph),
+        inputs=own.inputs if own is not None else contract.input_specs(file.graph, any_type=True),
+        outputs=own.outputs
+        if own is not None
+        else contract.output_specs(file.graph, any_type=True),
         metadata=dict(file.graph.metadata_props),
         record=own,
     )

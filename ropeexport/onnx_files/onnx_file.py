@@ -76,15 +76,46 @@ def load(path: Path) -> ir.Model:
     except _UnsoundError as fault:
         raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again") from None
     _forget_negative(model.graph)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _followed(value.const_value)
     return model
 
 
+def _is_no_size(dim: int | ir.SymbolicDim) -> bool:
+    if isinstance(dim, int):
+        return dim < 0
+    return dim.value is not None and dim.value.removeprefix("-").isdecimal()
+
+
+def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor behind a link, as hub caches have them, as one of the file itself.
+
+    onnx and onnx_ir read nothing behind a link; a path that leaves the folder stays as it is.
+    """
+    if not isinstance(tensor, ir.ExternalTensor) or not _stays(tensor):
+        return tensor
+    path, real = os.path.abspath(tensor.path), os.path.realpath(tensor.path)
+    if os.path.dirname(real) == os.path.realpath(os.path.dirname(path)):
+        return tensor
+    return ir.ExternalTensor(
+        os.path.basename(real), tensor.offset, tensor.length, tensor.dtype,
+        shape=tensor.shape, name=str(tensor.name), base_dir=os.path.dirname(real),
+    )  # fmt: skip
+
+
+def _stays(tensor: ir.ExternalTensor) -> bool:
+    """Say whether a tensor's path, as it is written, stays in the folder that it is of."""
+    return Path(os.path.abspath(tensor.path)).is_relative_to(os.path.abspath(tensor.base_dir))
+
+
 def _forget_negative(graph: ir.Graph) -> None:
-    """Let a size below zero, which some exporters write of a dynamic axis, be an unknown one."""
+    """Let what some exporters write of a dynamic axis, -1 or a number as its name, be unknown."""
     made = (value for node in graph for value in node.outputs)
     for value in (*graph.inputs, *graph.outputs, *made):
         dims = tuple(value.shape or ())
-        known = [None if isinstance(dim, int) and dim < 0 else dim for dim in dims]
+        known = [None if _is_no_size(dim) else dim for dim in dims]
         if any(dim is None for dim in known):
             value.shape = ir.Shape(known)
 
@@ -100,9 +131,9 @@ def is_rope(node: ir.Node) -> bool:
 
 
 def opset(model: ir.Model) -> int:
-    """Return the version of ONNX's own operators that the model imports."""
+    """Return the version of ONNX's own operators that the model imports; 0 if it has none."""
     imports = model.opset_imports
-    return int(next(imports[domain] for domain in STANDARD if domain in imports))
+    return int(next((imports[domain] for domain in STANDARD if domain in imports), 0))
 
 
 def with_shapes(model: ir.Model) -> ir.Model:
@@ -161,7 +192,7 @@ def _read_inner(model: ir.Model) -> None:
     for node, attribute, tensors in _inner(model):
         if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
             continue
-        read = [ir.tensor(x.numpy().copy(), x.dtype, name=x.name) for x in tensors]
+        read = [ir.tensor(_followed(x).numpy().copy(), x.dtype, name=x.name) for x in tensors]
         value = read[0] if attribute.type == ir.AttributeType.TENSOR else read
         node.attributes[attribute.name] = ir.Attr(attribute.name, attribute.type, value)
 
@@ -183,8 +214,8 @@ def check_weights(path: Path, model: ir.Model) -> None:
 
 def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
     """Raise unless a file in the model's folder holds a tensor."""
-    data = path.parent / tensor.location
-    if not Path(os.path.abspath(data)).is_relative_to(os.path.abspath(path.parent)):
+    data = Path(tensor.path)
+    if not _stays(tensor):
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
             f"{tensor.location}, which onnx refuses; move it there, or export again"
@@ -203,10 +234,6 @@ class _UnsoundError(Exception):
 
 
 def _check_sound(model: ir.Model) -> None:
-    if not any(domain in model.opset_imports for domain in STANDARD):
-        raise _UnsoundError(
-            "expected an opset of ONNX's own operators, got those of other domains alone"
-        )
     if not model.graph.outputs:
         raise _UnsoundError("expected an output, got none")
     _check_graph(model.graph, model.opset_imports, set())

@@ -31,6 +31,12 @@ from ropeexport.ops.op import Op
 from ropeexport.ops.registry import used_by
 
 _FOREIGN = tuple(kind.ir for kind in FOREIGN.values())
+# attributes that say a type, and operators that have float32 where they say none
+_TYPES = ("dtype", "output_datatype", "output_dtype", "softmax_precision", "to")
+_SINGLE_UNSAID = {
+    **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow"), "output_datatype"),
+    **dict.fromkeys(("RandomNormal", "RandomUniform", "SequenceEmpty"), "dtype"),
+}
 # they move elements, or hand on a branch's: what they return is rounded already
 _ROUNDED = MOVERS.keys() | {"If", "Loop"}
 
@@ -44,8 +50,8 @@ def inlined(model: ir.Model) -> ir.Model:
     made = with_standard_attention(model)
     if made.functions:
         made = made.clone() if made is model else made
-        fitting = _fitting(made)
-        InlinePass(lambda function: function.identifier() in fitting)(made)
+        own = fitting(made)
+        InlinePass(lambda function: function.identifier() in own)(made)
         RemoveUnusedFunctionsPass()(made)
         order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
         for name in order.static_order():  # onnx's reference evaluator wants what is called first
@@ -54,7 +60,7 @@ def inlined(model: ir.Model) -> ir.Model:
     return made
 
 
-def _fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
+def fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
     """Return the functions that can take their calls' places: the versions that they import."""
     imports = _versions(model.opset_imports)
     kept: list[ir.OperatorIdentifier] = []
@@ -207,6 +213,7 @@ class _Retype:
             if value.const_value is not None:
                 value.const_value = self._tensor(value.const_value)
         for node in list(graph):
+            self._say_type(node)
             for attribute in list(node.attributes.values()):
                 self._attribute(node, attribute)
             if self.rounds and not is_standard(node, *_ROUNDED):
@@ -234,11 +241,20 @@ class _Retype:
             bits.replace_input_with(0, value)
             graph.insert_after(node, [bits, back])
 
+    def _say_type(self, node: ir.Node) -> None:
+        """Write the type out that an operator has where its attribute is left out."""
+        name = _SINGLE_UNSAID.get(node.op_type)
+        if name is not None and is_standard(node) and name not in node.attributes:
+            node.attributes[name] = ir.AttrInt64(name, SINGLE.ir)
+        if is_standard(node, "ConstantOfShape") and "value" not in node.attributes:
+            zero = ir.tensor(np.zeros(1, np.float32))
+            node.attributes["value"] = ir.AttrTensor("value", zero)
+
     def _attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         name = attribute.name
         if attribute.is_ref():
             _refuse_given(node, attribute)
-        elif name in ("to", "dtype") and attribute.value in self.into:
+        elif name in _TYPES and attribute.value in self.into:
             node.attributes[name] = ir.AttrInt64(name, self.into[ir.DataType(attribute.value)])
         elif attribute.type == ir.AttributeType.TENSOR:
             node.attributes[name] = ir.AttrTensor(name, self._tensor(attribute.as_tensor()))
@@ -258,7 +274,7 @@ class _Retype:
 
 def _refuse_given(node: ir.Node, attribute: ir.Attr) -> None:
     """Raise for an attribute that says a type and is left to the callers of a function."""
-    if attribute.name in ("to", "dtype", "value_float", "value_floats"):
+    if attribute.name in (*_TYPES, "value_float", "value_floats"):
         raise ModelFileError(
             f"{node.op_type} {str(node.name)!r}: its attribute {attribute.name!r} is given by each "
             "call of its function, whose operators are of another version than the model's, so it "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo  # torch.compiler.disable loads torch._dynamo at once
 from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ropeexport.dtypes import DOUBLE, EXPORTED
 from ropeexport.reference import rotate, rotate_backward_data, rotate_backward_pe
@@ -139,6 +140,10 @@ def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tenso
     >>> torch.allclose(rotated.norm(dim=-1), q.norm(dim=-1))  # and a rotation keeps the length
     True
     """
+    given = (xq, xk, freqs_cis)
+    if has_torch_function(given):  # torch.fx's own trace, say, which keeps the call as it is
+        kept: tuple[Tensor, Tensor] = handle_torch_function(apply_rope, given, *given)
+        return kept
     _check_traceable(xq, xk, freqs_cis)
     pe = freqs_cis.unsqueeze(1) if freqs_cis.ndim == 5 else freqs_cis
     rotated: tuple[Tensor, Tensor] = apply_rope_op(xq, xk, pe)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ropeexport.reference import frequencies, rope_matrices
 
@@ -74,6 +75,9 @@ def rope(pos: Tensor, dim: int, theta: float) -> Tensor:
     >>> bool((pe[0] == torch.eye(2)).all())  # position 0 turns nothing
     True
     """
+    if has_torch_function((pos,)):  # torch.fx's own trace, say, which keeps the call as it is
+        kept: Tensor = handle_torch_function(rope, (pos,), pos, dim, theta)
+        return kept
     _check_arguments(pos, dim, theta)
     if pos.dtype.is_floating_point:
         return rope_matrices(pos, dim, theta)

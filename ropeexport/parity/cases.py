@@ -123,7 +123,7 @@ def space_of(manifest: Manifest) -> Space:
     engine = manifest.engine
     axes = manifest.axes if engine is None else profile_axes(manifest, engine.profile)
     specs = manifest.model.inputs
-    roles = {spec.role for spec in specs} - {"data"} or {"data"}
+    roles = {spec.role for spec in specs} & {"matrices", "positions"} or {"data"}
     kinds = dict.fromkeys(kind for role in sorted(roles) for kind in _KINDS[role])
     limit = manifest.model.max_position
     beyond = limit is not None and any(ends_at(spec, limit) for spec in specs)

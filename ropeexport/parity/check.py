@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.axes import axis_sizes
-from ropeexport.errors import ModelFileError, UsageError
+from ropeexport.errors import ModelFileError, NotComparableError, UsageError
 from ropeexport.manifest import Manifest
 from ropeexport.onnx_files.contract import input_specs, output_specs
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import Case, Selection, select, space_of
 from ropeexport.parity.contenders import Contender, SavedRunner, load_saved, open_contenders
 from ropeexport.parity.judge import Judge
 from ropeexport.parity.onnx_reference import (
     OnnxOracle,
+    draws,
     manifest_of,
     onnx_of,
     open_file,
@@ -30,7 +32,7 @@ from ropeexport.parity.onnx_reference import (
 )
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
-from ropeexport.parity.running import Listener, Silent, run_to_report
+from ropeexport.parity.running import Listener, Silent, proves, run_to_report
 from ropeexport.runners.registry import choices
 from ropeexport.runners.runner import Arrays
 
@@ -148,6 +150,8 @@ def check_files(
     """
     options, listener = options or Options(), listener or Silent()
     file = onnx_of(reference)
+    if random := draws(file):
+        raise NotComparableError(f"{file.path}: nothing to compare with: {random}")
     record = manifest_of(file)
     with ExitStack() as stack:
         oracle = OnnxOracle(file)
@@ -163,7 +167,7 @@ def check_files(
         else:
             expected, found = (
                 {f"{spec.name} ({spec.dtype})": None for spec in specs}
-                for specs in (model.inputs, input_specs(other.graph))
+                for specs in (model.inputs, input_specs(other.graph, any_type=True))
             )
             if found != expected:
                 raise UsageError(
@@ -172,11 +176,33 @@ def check_files(
             selection = select(record, options.seed, options.count, options.lengths)
             contender = open_file(CANDIDATE, other, runtime, stack)
         listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
-        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs)
+        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs, of_file=True)
         command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
-        return run_to_report(
+        report = run_to_report(
             judge, selection, [contender], listener, options, command=command, digest=digest
         )
+    return _with_what_was_skipped(file, report)
+
+
+def _with_what_was_skipped(file: OnnxFile, report: Report) -> Report:
+    """Return a report with the cases that the reference has no result for among its notes.
+
+    Raises
+    ------
+    NotComparableError
+        Where nothing was compared, and no difference found.
+    """
+    found = [each for each in report.comparisons if each.runtime == CANDIDATE and each.case]
+    skipped = {c.case.name: c.reason for c in found if c.case and c.status == "SKIPPED"}
+    first = next(iter(skipped.values()), "")
+    if found and all(each.status in ("PASS", "SKIPPED") and not proves(each) for each in found):
+        empty = (
+            f"{file.path}: nothing to compare with: every output is empty or not finite at the "
+            f"inputs that were drawn; saved arrays ({ARRAYS}) bring others"
+        )
+        raise NotComparableError(first or empty)
+    notes = [f"cases SKIPPED: {len(skipped)}, the first for: {first}"] if skipped else []
+    return report.changed(notes=(*report.notes, *notes))
 
 
 def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropeexport.dtypes import FloatType, float_type
 from ropeexport.runners.runner import Array, Float64s
@@ -40,7 +41,7 @@ class Difference:
     so their worst sits near a zero; ``relative_l2`` and ``cosine`` are of the whole tensor, and
     ``ulps_at_rms`` is the largest error in units of an element as large as its root mean square.
     ``excess`` is the largest of ``|got - expected| - rtol * |expected|``, and ``nans`` counts the
-    elements that are NaN where that was allowed: no number is of them.
+    elements that are not finite where that was allowed: no number is of them.
     """
 
     faults: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ def compare(
     observer: Observer | None = None,
     *,
     allow_nan: bool = False,
+    as_expected: bool = False,
 ) -> Difference:
     """Measure how far ``got`` is from ``expected``.
 
@@ -82,6 +84,9 @@ def compare(
         Called with each chunk of errors in turn, where there are elements to compare.
     allow_nan : bool
         Whether an element of ``got`` may be NaN instead of a number.
+    as_expected : bool
+        Whether what is expected is the measure as it is: where it is not finite, the same is
+        wanted, and where it has no elements, none.
 
     Returns
     -------
@@ -94,10 +99,12 @@ def compare(
         return Difference(faults=(f"shape: expected {expected.shape}, got {got.shape}",))
     faults = () if str(got.dtype) == dtype else (f"type: expected {dtype}, got {got.dtype}",)
     if expected.size == 0:
-        return Difference(faults=(*faults, "empty: no elements to compare"))
-    if not all(np.isfinite(part).all() for part in _chunks(expected)):
+        empty = () if as_expected else ("empty: no elements to compare",)
+        return Difference(faults=(*faults, *empty))
+    if not as_expected and not all(np.isfinite(part).all() for part in _chunks(expected)):
         faults = (*faults, "the oracle itself is not finite here: nothing to compare with")
-    return _measure(got, expected, _Sums(float_type(dtype), rtol, observer, allow_nan), faults)
+    sums = _Sums(float_type(dtype), rtol, observer, allow_nan, as_expected)
+    return _measure(got, expected, sums, faults)
 
 
 @dataclass
@@ -108,7 +115,9 @@ class _Sums:
     rtol: float
     observer: Observer | None = None
     allow_nan: bool = False
+    as_expected: bool = False
     allowed_nans: int = 0
+    too_finite: int = 0
     error2: float = 0.0
     got2: float = 0.0
     expected2: float = 0.0
@@ -123,10 +132,12 @@ class _Sums:
     nans: int = 0
 
     def add(self, start: int, got: Float64s, expected: Float64s) -> None:
-        if self.allow_nan:
-            nan = np.isnan(got)
-            self.allowed_nans += int(np.count_nonzero(nan))
-            got, expected = np.where(nan, 0.0, got), np.where(nan, 0.0, expected)
+        if self.allow_nan or self.as_expected:
+            allowed = self._allowed(got, expected)
+            self.allowed_nans += int(np.count_nonzero(allowed))
+            got, expected = np.where(allowed, 0.0, got), np.where(allowed, 0.0, expected)
+        if self.as_expected:
+            self.too_finite += int(np.count_nonzero(np.isfinite(got) & ~np.isfinite(expected)))
         finite = np.isfinite(got)
         sound = bool(finite.all())
         if not sound:
@@ -145,6 +156,13 @@ class _Sums:
         self.product += _dot(got, expected)
         if self.observer is not None:
             self.observer(start, error if sound else np.where(finite, error, np.inf), size)
+
+    def _allowed(self, got: Float64s, expected: Float64s) -> NDArray[np.bool_]:
+        """Return where an element that is not finite is allowed."""
+        allowed: NDArray[np.bool_] = np.isnan(got)
+        if self.as_expected:
+            allowed = (allowed & np.isnan(expected)) | (np.isinf(got) & (got == expected))
+        return allowed
 
     def _add_largest(self, start: int, error: Float64s, size: Float64s) -> None:
         place = int(error.argmax())
@@ -171,6 +189,8 @@ def _measure(got: Array, expected: Array, sums: _Sums, faults: tuple[str, ...]) 
         start += mine.size
     if sums.not_finite:
         faults = (*faults, _not_finite_fault(sums, got.shape))
+    if sums.too_finite:
+        faults = (*faults, f"finite in {sums.too_finite} elements where the oracle is not")
     place = sums.first_not_finite if sums.not_finite else sums.worst
     compared = max(1, got.size - sums.allowed_nans)
     expected_rms = np.asarray(math.sqrt(sums.expected2 / compared))

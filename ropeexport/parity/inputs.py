@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.axes import shape_at
+from ropeexport.axes import shape_at, sum_of
 from ropeexport.dtypes import float_type, is_float, numpy_type
 from ropeexport.manifest import ModelRecord, TensorSpec
 from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, Kind, ends_at, work_of
@@ -27,6 +27,7 @@ _THETA = 10000.0
 _TEXT_SHARE = 8  # FLUX: 512 text tokens in front of 4096 image tokens
 # Multiply-adds.  Up to it a case costs a few hundredths of a second
 _LIGHT = 3e7
+_MOST_ALONE = 10
 _FIRST_POSITIONS = 16  # below which a single position is drawn
 _AXES_LIMIT = 4  # a last dimension of this size or less holds position axes, not a length
 
@@ -64,19 +65,62 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
     rng = np.random.default_rng([case.seed, zlib.crc32(spec.name.encode())])
     shape = shape_at(spec, case.sizes)
     if spec.role == "matrices":
-        return _matrices(case.kind, shape, rng).astype(numpy_type(spec.dtype))
-    if spec.role == "positions":
-        return _positions(case, spec, max_position, rng).astype(numpy_type(spec.dtype))
-    return _data(shape, spec, rng)
+        made: Array = _matrices(case.kind, shape, rng)
+    elif spec.role == "positions":
+        made = _positions(case, spec, max_position, rng) % _whole_below(spec)
+    elif spec.role == "mask" and len(sum_of(spec.shape[-1]).terms) > 1:
+        made = np.ones(shape)  # of a cache and what comes after it, all of which are seen
+    elif spec.role in _SETTINGS:
+        made = _SETTINGS[spec.role](shape, rng)
+    else:
+        made = _data(shape, spec, rng)
+    # without axes NumPy's generators, and its arithmetic, give a number and no array
+    return np.asarray(made).astype(numpy_type(spec.dtype), copy=False)
+
+
+def _mask(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return ones, and zeros after them, as a batch of sequences is padded; each row has a one."""
+    ones = rng.integers(1, np.maximum(2, shape[-1] + 1), (*shape[:-1], 1))
+    return np.asarray(np.arange(shape[-1]) < ones, dtype=np.int64)
+
+
+def _axes(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
+    """Return the first axes: those that a tensor has, whatever its rank, each once."""
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def _sizes(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return sizes: ones, which fit beside any others, and a number alone of several."""
+    return np.asarray(rng.integers(2, _MOST_ALONE, ())) if not shape else np.ones(shape, np.int64)
+
+
+def _shape(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
+    """Return a shape for any number of elements: all in one axis."""
+    made = np.ones(shape, np.int64)
+    made[:1] = -1
+    return made
+
+
+def _numbers(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return numbers of which nothing is known: small ones, for what they may be multiplied by."""
+    return np.asarray(rng.integers(0, _MOST_ALONE, shape))
+
+
+# whole numbers that say how an operator works, or of which nothing is known
+_SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] = {
+    "mask": _mask,
+    "numbers": _numbers,
+    "axes": _axes,
+    "sizes": _sizes,
+    "shape": _shape,
+}
 
 
 def _data(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> Array:
-    dtype = spec.dtype
-    if not is_float(dtype):
-        return rng.integers(0, spec.below or 2, shape).astype(numpy_type(dtype))
-    if dtype == "float64":
-        return rng.standard_normal(shape)
-    return rng.standard_normal(shape, dtype=np.float32).astype(numpy_type(dtype), copy=False)
+    if spec.below is not None or not is_float(spec.dtype):
+        return np.asarray(rng.integers(0, spec.below or 2, shape))
+    wide = np.float64 if spec.dtype == "float64" else np.float32
+    return np.asarray(rng.standard_normal(shape, dtype=wide))
 
 
 def _matrices(kind: Kind, shape: Shape, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from ropeexport.dtypes import float_type, is_float
-from ropeexport.errors import MissingError, ParityError, RopeExportError
+from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
 from ropeexport.manifest import Manifest, Role, TensorSpec
 from ropeexport.ops.registry import op_of_role
 from ropeexport.parity import tolerance
@@ -50,6 +51,9 @@ class Judge:
     reference_roles : mapping, optional
         Of eager's outputs, where it is a file that the manifest's is made of: an op's rule is
         promised by the op, and that file may compute the same in other operators.
+    of_file : bool
+        Whether the reference is a file alone: what it has no numbers for (NaN, an empty output) is
+        its result, and what is compared with it has to have the same.
     """
 
     manifest: Manifest
@@ -60,6 +64,7 @@ class Judge:
     inputs: Arrays | None = None
     must_prove: bool = True
     reference_roles: Mapping[str, Role] | None = None
+    of_file: bool = False
 
     def check_references(self) -> None:
         """Raise :class:`NotRepeatableError` where eager or the oracle is no function of its inputs.
@@ -68,24 +73,43 @@ class Judge:
         """
         model, cases = self.manifest.model, select(self.manifest).cases
         probes = [self.inputs] if self.inputs else probes_of(cases, model)
+        if self.of_file:
+            probes = [inputs for inputs in probes if self._refusal(inputs) is None]
         if not probes:
             return
         run_in_two_orders(self.eager.name, self.eager, probes)
         run_in_two_orders("the float64 oracle", self.oracle, probes)
 
+    def _refusal(self, inputs: Arrays) -> NotComparableError | None:
+        """Return why the reference, a file, gives nothing for some inputs."""
+        try:
+            self.eager.in_a_row([inputs])
+            self.oracle.in_a_row([inputs])
+        except NotComparableError as error:
+            return error
+        return None
+
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
         model = self.manifest.model
         inputs = self.inputs or make_inputs(case, model.inputs, model.max_position)
+        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         try:
             eager = run_twice(self.eager.name, self.eager, inputs)
             truth = self.oracle.truth(inputs, case.seed)
+        except NotComparableError as error:
+            if not self.of_file:
+                raise
+            everyone: tuple[Reference | Contender, ...] = (self.eager, *contenders)
+            for each, spec in product(everyone, model.outputs):
+                who, why = (each.name, each.facts), str(error)
+                yield comparison_of(*who, spec.name, "SKIPPED", why, case=record)
+            return
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ParityError(
                 f"case {case.name!r}: {self.eager.name} itself failed: {error}; "
                 "--lengths chooses other lengths"
             ) from error
-        record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         hearing = _Hearing(self, case, record, truth, inputs)
         bounds = {}
         for spec in model.outputs:
@@ -181,7 +205,10 @@ class _Hearing:
         bound = self.judge.override or derived
         survey = self._survey(spec, bound)
         expected = self.truth.outputs[spec.name]
-        difference = compare(got, expected, spec.dtype, bound.rtol, survey, allow_nan=allow_nan)
+        difference = compare(
+            got, expected, spec.dtype, bound.rtol, survey,
+            allow_nan=allow_nan, as_expected=self.judge.of_file,
+        )  # fmt: skip
         broken = bound.broken_by(difference)
         if self.judge.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
@@ -207,6 +234,8 @@ class _Hearing:
     def _documented(self, difference: Difference) -> str:
         if not difference.nans:
             return ""
+        if self.judge.of_file:
+            return f"not finite in {difference.nans} of {difference.elements} elements, as expected"
         return (
             f"NaN in {difference.nans} of {difference.elements} elements, as documented for "
             f"positions beyond {self.judge.manifest.model.max_position}"

@@ -7,25 +7,30 @@ there.  The yardstick is the file in its own types, in the runtime that the cand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from traceback import walk_tb
 
 import numpy as np
+import onnx_ir as ir
+from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
 from ropeexport import __version__, atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.axes import names_of, sum_of
-from ropeexport.dtypes import short_name
-from ropeexport.errors import MissingError, ParityError
+from ropeexport.dtypes import is_float, short_name
+from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import contract, onnx_file
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
+from ropeexport.parity.kernel_ops import OPS
 from ropeexport.parity.references import Truth, floats_in_float64, truth_of
 from ropeexport.runners.registry import Opening, Runtime, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
@@ -34,8 +39,18 @@ _RANDOM = frozenset(
     f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
 ) | {"Bernoulli", "Multinomial", "Dropout"}
 
+_SUMS = frozenset(
+    f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Mean", "Sum", "SumSquare")
+) | {
+    "Conv", "ConvTranspose", "Einsum", "GlobalAveragePool", "GlobalLpPool", "GroupNormalization",
+    "InstanceNormalization", "LayerNormalization", "MeanVarianceNormalization",
+    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
+}  # fmt: skip
+_WHOLE = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)) | {"bool"}
+
 REFERENCE = "reference"  # what reports call it
 _RUNTIME = find("onnxruntime")  # that runs both files
+_TOTAL: dict[int | str, str] = {"total_sequence_length": "past_sequence_length + sequence_length"}
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)
 
@@ -54,9 +69,11 @@ class OnnxOracle:
         self._names = [str(value.name) for value in model.graph.outputs]
         self._file = file
         sizes = (tuple(x.shape or ()) for x in model.graph.initializers.values())
-        self.widest = max((max(shape, default=1) for shape in sizes), default=1)
+        widest = max((max(shape, default=1) for shape in sizes), default=1)
+        self.widest = max(widest, _longest_sum(with_shapes(model)))
         with self._explained():
-            self._evaluator = ReferenceEvaluator(whole_message(float64_twin(model)))
+            message = whole_message(float64_twin(model))
+            self._evaluator = ReferenceEvaluator(message, new_ops=list(OPS))
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
@@ -80,23 +97,60 @@ class OnnxOracle:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except RopeExportError:  # the graph has no form in float64
+            raise
         except Exception as error:  # an operator of onnx's reference may raise anything
-            raise ParityError(
-                f"{self._file.path}: onnx's reference evaluator cannot run its graph in float64: "
-                f"{type(error).__name__}: {error}"
+            raise NotComparableError(
+                f"{self._file.path}: nothing to compare with: onnx's reference evaluator cannot "
+                f"run {_failed_in(error)} in float64"
             ) from error
+
+
+def _longest_sum(model: ir.Model) -> int:
+    """Return how many terms the longest sum over several axes has, as far as sizes are written."""
+    summing = (node for node in model.graph if is_standard(node, *_SUMS))
+    read = [x.shape for node in summing for x in node.inputs[:2] if x is not None and x.shape]
+    counts = (math.prod(dim for dim in shape if isinstance(dim, int)) for shape in read)
+    return max(counts, default=1)
+
+
+def _failed_in(error: Exception) -> str:
+    """Return the operator of the main graph that an error of the evaluator comes from."""
+    for frame, _ in walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        node = getattr(node, "onnx_node", node)
+        if isinstance(node, NodeProto):
+            domain = f"{node.domain}::" if node.domain else ""
+            return f"its {domain}{node.op_type} ({node.name or node.output[0]})"
+    return "its graph"
+
+
+def draws(file: OnnxFile) -> str:
+    """Return why an ONNX file gives no result twice: what in its graph draws random numbers."""
+    model = file.graph
+    parts = (model.graph, *model.functions.values())
+    nodes = (node for part in parts for node in part.all_nodes())
+    drawing = [node for node in nodes if is_standard(node, *_RANDOM) and not _is_at_rest(node)]
+    if not drawing:
+        return ""
+    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
+    return f"its graph draws random numbers ({shown}): make them an input"
+
+
+def _is_at_rest(node: ir.Node) -> bool:
+    """Say whether a node is a Dropout that leaves all as it is: it is told of no training."""
+    if node.op_type != "Dropout":
+        return False
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    known = ir.convenience.get_const_tensor(training) if training is not None else None
+    return training is None or (known is not None and not known.numpy().any())
 
 
 def _cause_in_graph(file: OnnxFile) -> str:
     """Say why an ONNX file gives another result when it is run again."""
-    model = file.graph
-    parts = (model.graph, *model.functions.values())
-    nodes = (node for part in parts for node in part.all_nodes())
-    drawing = [node for node in nodes if is_standard(node, *_RANDOM)]
-    if not drawing:
-        return "no node of its graph draws random numbers, so the runtime adds in no fixed order"
-    shown = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name}" for node in drawing[:3])
-    return f"its graph draws random numbers ({shown}): make them an input"
+    return draws(file) or (
+        "no node of its graph draws random numbers, so the runtime adds in no fixed order"
+    )
 
 
 def manifest_of(file: OnnxFile) -> Manifest:
@@ -107,7 +161,8 @@ def manifest_of(file: OnnxFile) -> Manifest:
         if found.model.file == path.name:
             return found.changed(engine=None)
     model = file.graph
-    inputs = contract.input_specs(model)
+    inputs = _joined(_compared(file, contract.input_specs))
+    outputs = _joined(_compared(file, contract.output_specs))
     data = next((spec for spec in inputs if spec.role == "data"), inputs[0] if inputs else None)
     return Manifest(
         ropeexport=__version__,
@@ -118,11 +173,39 @@ def manifest_of(file: OnnxFile) -> Manifest:
             opset=onnx_file.opset(model),
             dtype=short_name(data.dtype) if data else "none",
             inputs=inputs,
-            outputs=contract.output_specs(model),
+            outputs=outputs,
             ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         ),
         axes=_axes(inputs, data),
     )
+
+
+def _compared(
+    file: OnnxFile, specs_of: Callable[..., tuple[TensorSpec, ...]]
+) -> tuple[TensorSpec, ...]:
+    """Return a file's inputs, or its outputs, of types that can be drawn and compared."""
+    specs = specs_of(file.graph, any_type=True)
+    other = next((spec for spec in specs if not _is_compared(spec.dtype)), None)
+    if other is not None:
+        raise NotComparableError(
+            f"{file.path}: {other.name}: expected numbers of 8 bits or more that NumPy has, or "
+            f"bfloat16, which alone are compared; got {other.dtype}"
+        )
+    return specs
+
+
+def _joined(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Let the length of a mask be that of the cache and what follows, where names say no more.
+
+    So onnxruntime's model builder names them, and means a sum.
+    """
+    return tuple(
+        spec.changed(shape=tuple(_TOTAL.get(dim, dim) for dim in spec.shape)) for spec in specs
+    )
+
+
+def _is_compared(dtype: str) -> bool:
+    return is_float(dtype) or dtype in _WHOLE
 
 
 def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, Axis]:
@@ -140,6 +223,11 @@ def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, 
                     to = data.shape[place]
                     most = to if isinstance(to, int) else axes[to].max
                     axes[dim] = Axis(min=1, opt=1, max=most, broadcasts_to=to)
+    for spec in inputs:  # a sequence is no longer than the table that its positions index
+        length = spec.shape[-1] if spec.shape else None
+        if spec.role == "positions" and spec.below is not None and length in axes:
+            most = max(1, min(spec.below, _LENGTH.max))
+            axes[str(length)] = Axis(min=1, opt=min(most, _LENGTH.opt), max=most)
     # what is in sums alone
     return dict.fromkeys(names_of(dim for spec in inputs for dim in spec.shape), _LENGTH) | axes
 
@@ -172,7 +260,13 @@ class FileReference:
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Array]]:
         """Run the file once for each of some inputs."""
-        return [self.runner.run(inputs) for inputs in calls]
+        try:
+            return [self.runner.run(inputs) for inputs in calls]
+        except ParityError as error:
+            raise NotComparableError(
+                f"{self.file.path}: nothing to compare with: the inputs that were drawn for it "
+                f"are refused: {error}"
+            ) from error
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""

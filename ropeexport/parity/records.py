@@ -56,7 +56,7 @@ class Numbers(Record):
     relative_l2: Number
     cosine: Number
     worst: WorstRecord | None
-    nans: int = 0  # elements that are NaN as documented, of which the other numbers are not
+    nans: int = 0  # elements that are not finite as documented: the other numbers leave them out
 
 
 class BoundRecord(Record):
@@ -236,7 +236,7 @@ class Report(Record):
     @property
     def cases(self) -> set[str]:
         """The names of the cases that were run."""
-        return {c.case.name for c in self.comparisons if c.case is not None}
+        return {c.case.name for c in self.comparisons if c.case and c.status != "SKIPPED"}
 
     @property
     def headline(self) -> str:

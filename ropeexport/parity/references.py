@@ -105,7 +105,9 @@ def moves_of(outputs: Outputs, draw: Callable[[int], Outputs], most: int) -> dic
     moves: dict[str, list[Size]] = {name: [] for name in outputs}
     for number in range(min(most, samples_for(smallest))):
         for name, x in draw(number).items():
-            moves[name].append(size_of(x - outputs[name]))
+            if x.shape == outputs[name].shape:  # how many elements there are may be a result too
+                with np.errstate(invalid="ignore"):  # what is not finite has no change
+                    moves[name].append(size_of(x - outputs[name]))
     return {name: _joined(sizes) for name, sizes in moves.items()}
 
 
@@ -121,12 +123,15 @@ def floats_in_float64(inputs: Arrays) -> dict[str, Float64s]:
 
 
 def size_of(x: Float64s) -> Size:
-    """Return root mean square and largest absolute value of a float64 array."""
-    if x.size == 0:
-        return Size(0.0, 0.0)
+    """Return root mean square and largest absolute value of what is finite in a float64 array."""
     flat = x.reshape(-1)
     # not through BLAS, whose threads would spin against those of the runtimes
     squares = float(np.einsum("i,i->", flat, flat))
+    if not math.isfinite(squares):
+        flat = flat[np.isfinite(flat)]
+        squares = float(np.einsum("i,i->", flat, flat))
+    if flat.size == 0:
+        return Size(0.0, 0.0)
     return Size(math.sqrt(squares / flat.size), float(max(-flat.min(), flat.max())))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import re
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -51,6 +52,11 @@ _KINDS = {"cpu": "CPU", "cuda": "GPU"}
 _BY_DEVICE = {None: None, "cpu": CPU, "cuda": CUDA}  # what is part of onnxruntime
 _LIMIT_BYTES = 1 << 30  # weights double in float32, and a serialized model ends at 2 GiB
 _HOW = "EMULATED: float32 rounded to bfloat16 between operators"
+# how it says that an operator, or a version, is of a later standard than it knows
+_UNKNOWN = re.compile(
+    "is not a registered function/op|No Op registered for|[Uu]nsupported model IR version|"
+    "only \\*guarantees\\* support for models stamped|under development and support"
+)
 _QUIET = 4  # fatal messages only: every error is raised as well
 
 
@@ -219,19 +225,21 @@ class OrtRunner(Runner):
         return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
-        where: object = "the model"
-        if isinstance(self._model, OnnxFile):  # a serialized one has no type that NumPy lacks
-            where = self._model.path
-            if type(error).__name__ == "NotImplemented" and has_foreign(self._model.graph):
-                return self._missing(error)
+        if type(error).__name__ == "NotImplemented":
+            return self._missing(error)
+        where = self._model.path if isinstance(self._model, OnnxFile) else "the model"
+        if _UNKNOWN.search(str(error)):
+            return MissingError(
+                f"{where}: onnxruntime {self._version} does not know what is in it: {_cause(error)}"
+            )
         return ModelFileError(
             f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
         )
 
     def _missing(self, error: Exception) -> MissingError:
         return MissingError(
-            f"onnxruntime {self._version} has no kernel for a type of this model here: "
-            f"{_cause(error)}"
+            f"onnxruntime {self._version} has no kernel for an operator or a type of this model "
+            f"here: {_cause(error)}"
         )
 
 

@@ -122,12 +122,20 @@ def test_what_is_no_sum_is_refused(tmp_path, axes, said) -> None:
     assert not (tmp_path / manifest.FILE_NAME).exists()
 
 
-def test_another_relation_than_the_modules_is_refused(tmp_path) -> None:
-    """The mask is as long as both; a file that says otherwise would be refused where it runs."""
+def test_a_relation_beside_the_modules_own_says_a_third(tmp_path) -> None:
+    """The mask is as long as both, and was said to be twice the length: so they are one."""
     given = kwargs(2, 4, 4)
     axes = {**AXES, "mask": {0: "batch", 1: "length", 2: "2*length"}}
-    with pytest.raises(ExportError, match=r"length|past"):
-        ropeexport.export(Attends(), given, tmp_path, dynamic_axes=axes)
+    made = ropeexport.export(Attends(), given, tmp_path, dynamic_axes=axes).manifest
+    assert made.relations == {"past": "length"}
+    assert [spec.shape[1] for spec in made.model.inputs[:2]] == ["length", "length"]
+    assert made.model.inputs[2].shape == ("batch", "length", "2*length")
+    with pytest.raises(ExportError, match="give both axes one name in dynamic_axes, length"):
+        ropeexport.export(
+            Attends(), given, tmp_path / "given", dynamic_axes=axes,
+            axes={"past": (0, 4, 64), "length": (1, 4, 32)},
+        )  # fmt: skip
+    assert not (tmp_path / "given").exists()
 
 
 @pytest.mark.trt

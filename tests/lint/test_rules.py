@@ -184,8 +184,39 @@ def test_rules_over_a_manifest(exported) -> None:
     assert "changed-file" in names(folder)
 
 
+@pytest.mark.parametrize("opset", [7, 11, 16])
+def test_a_file_of_an_older_opset_is_held_to_the_other_rules(tmp_path, opset: int) -> None:
+    text = f'<ir_version: 4, opset_import: ["" : {opset}]>\n'
+    text += "g (double[2] x) => (double[2] y) { y = Neg(x) }"
+    path = tmp_path / "old.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    found = {each.rule: each for each in lint(subject_of(path)).findings}
+    assert list(found) == ["float64", "frozen-shapes", "ropes-not-sought"]
+    assert f"opset {opset}: expected 17 or later" in found["ropes-not-sought"].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("seq(float[n])", "sequence of float32"),
+        ("optional(seq(int64[n]))", "optional sequence of int64"),
+        ("string[n]", "string"),
+        ("float16[n]", "float16"),
+    ],
+)
+def test_a_file_of_any_types_is_read_and_they_are_said(tmp_path, kind: str, shown: str) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 23]>\n'
+    path = tmp_path / "any.onnx"
+    onnx.save(
+        onnx.parser.parse_model(f"{text}g ({kind} x) => ({kind} y) {{ y = Identity(x) }}"), path
+    )
+    found = inspect(subject_of(path)).model
+    assert [spec.dtype for spec in (*found.inputs, *found.outputs)] == [shown] * 2
+    assert not lint(subject_of(path)).errors
+
+
 def test_every_rule_has_a_test_and_a_line() -> None:
-    tested = {*BROKEN, "no-function-body", "rope-written-out"}
+    tested = {*BROKEN, "no-function-body", "rope-written-out", "ropes-not-sought"}
     assert {rule.name for rule in RULES} - {rule.name for rule in FILE_RULES} == tested
     assert page() == PAGE.read_text(), "python -m ropeexport.lint > docs/lint.md"
     assert len(re.findall(r"^\| `", page(), re.MULTILINE)) == len({rule.name for rule in RULES})

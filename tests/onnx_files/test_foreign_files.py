@@ -14,9 +14,11 @@ from ropeexport.axes import same
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.foreign import infer_shapes, name_dimensions
 from ropeexport.exporting.fuse_file import fuse_file
+from ropeexport.lint.lint import lint
 from ropeexport.locate import taps
 from ropeexport.manifest import RopeCount
 from ropeexport.onnx_files.contract import input_specs, output_specs
+from ropeexport.onnx_files.inspection import inspect, subject_of
 from ropeexport.onnx_files.onnx_file import OnnxFile, load
 from ropeexport.onnx_files.variants import whole_message
 from ropeexport.parity.check import check_files
@@ -134,7 +136,7 @@ def test_a_graph_that_is_not_sound_is_refused_where_it_is_read(tmp_path, text, m
         load(written(tmp_path / "m.onnx", text))
 
 
-def test_a_weight_without_a_type_and_a_file_without_an_opset_are_refused(tmp_path: Path) -> None:
+def test_a_weight_without_a_type_is_refused_and_a_file_without_an_opset_is_read(tmp_path) -> None:
     path = written(tmp_path / "m.onnx", "(float[2] x) => (float[2] y) { y = Add(x, w) }")
     model = onnx.load(path)
     model.graph.initializer.add(name="w", dims=[2])
@@ -143,9 +145,15 @@ def test_a_weight_without_a_type_and_a_file_without_an_opset_are_refused(tmp_pat
         load(path)
     del model.graph.initializer[:], model.opset_import[:]
     model.opset_import.add(domain="my", version=1)
+    model.graph.node[0].CopyFrom(helper.make_node("Twice", ["x"], ["y"], domain="my"))
     onnx.save(model, path)
-    with pytest.raises(ModelFileError, match="expected an opset of ONNX's own operators"):
-        load(path)
+    assert [node.op_type for node in load(path).graph] == ["Twice"]
+    assert inspect(subject_of(path)).model.opset == 0
+    assert [each.rule for each in lint(subject_of(path)).findings] == [
+        "frozen-shapes", "ropes-not-sought",
+    ]  # fmt: skip
+    with pytest.raises(ModelFileError, match="opset 0: expected 17 or later"):
+        fuse_file(path, tmp_path / "out")
 
 
 def test_a_branch_sees_what_is_around_it(tmp_path: Path) -> None:

@@ -106,6 +106,26 @@ def test_an_oracle_that_is_not_finite_proves_nothing() -> None:
     assert any("oracle itself is not finite" in fault for fault in faults)
 
 
+def test_what_is_not_finite_is_wanted_again_where_that_is_the_measure() -> None:
+    expected = np.array([1.0, np.nan, np.inf, -np.inf])
+    same = compare(expected.astype(np.float32), expected, "float32", as_expected=True)
+    assert (same.faults, same.nans, same.max_abs, same.rms) == ((), 3, 0.0, 0.0)
+    for got in (
+        [1, 0, np.inf, -np.inf],
+        [1, np.nan, -np.inf, -np.inf],
+        [np.nan, np.nan, np.inf, -np.inf],
+    ):
+        found = compare(np.array(got, np.float32), expected, "float32", as_expected=True)
+        assert found.faults, got
+    off = compare(
+        np.array([1.5, np.nan, np.inf, -np.inf], np.float32), expected, "float32", as_expected=True
+    )
+    assert (off.faults, off.max_abs, off.rms) == ((), 0.5, 0.5)
+    empty = np.zeros((0, 3))
+    assert compare(empty.astype(np.float32), empty, "float32", as_expected=True).faults == ()
+    assert compare(empty, empty, "float32", as_expected=True).faults != ()
+
+
 def test_chunks_add_up(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     expected = rng.standard_normal((7, 11))

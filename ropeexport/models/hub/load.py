@@ -32,6 +32,7 @@ from ropeexport.weights.safetensors_files import commonest_type, find, read_plac
 LIBRARIES = ("diffusers", "transformers")
 _STORED = {kind.safetensors: kind.torch for kind in EXPORTED.values()}
 
+_EXPERTS = "batched_mm"
 _UTILITIES = "transformers.modeling_rope_utils"
 
 Maker = Callable[[Callable[[], nn.Module]], nn.Module]  # how a module is built: with values or not
@@ -152,6 +153,28 @@ def traceable_ropes(module: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.__dict__.pop("forward", None)
+
+
+@contextmanager
+def traceable_experts(module: nn.Module) -> Iterator[None]:
+    """Let mixtures of experts compute all tokens' experts in one product for a while.
+
+    transformers' other ways (of Mixtral, Qwen-MoE) have operators of their own, or loop over the
+    experts that the numbers ask for; a graph has neither.
+    """
+    configs = {id(x): x for part in module.modules() if (x := getattr(part, "config", None))}
+    former = {
+        key: config._experts_implementation
+        for key, config in configs.items()
+        if getattr(config, "_experts_implementation", _EXPERTS) != _EXPERTS
+    }
+    try:
+        for key in former:
+            configs[key]._experts_implementation = _EXPERTS
+        yield
+    finally:
+        for key, implementation in former.items():
+            configs[key]._experts_implementation = implementation
 
 
 def make_stateless(module: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,177 @@
+"""What a trace holds the sizes of its inputs to, and the line of the module that asks for it.
+
+torch's tracer follows one way through a module; where that hangs on a size (a table's rows, a view
+into pairs, a branch), it notes a guard, an expression of sizes that has to be true.  It names the
+line of its own code.  The line of the module's stands on the stack while a guard is added, which
+torch logs; so a handler of that log looks there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from itertools import dropwhile
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import NDArray
+from torch.utils._sympy.printers import PythonPrinter
+
+from ropeexport.axes import Sum, sum_of
+from ropeexport.exporting.places import line_of
+from ropeexport.models.example import Example
+
+_LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+_ADDS = "_log_guard"  # torch's function that has a guard and its environment
+_OF_ARRAYS = {
+    "math": math,
+    "torch": torch,
+    "max": lambda *given: reduce(np.maximum, given),
+    "min": lambda *given: reduce(np.minimum, given),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """A condition on sizes.
+
+    Parameters
+    ----------
+    expression : Any
+        torch's, of its symbols.
+    sums : mapping of str to Sum
+        What each symbol is, in names of axes.
+    place : str
+        The line of the module's code, empty where there is none.
+    """
+
+    expression: Any
+    sums: Mapping[str, Sum]
+    place: str
+    _code: CodeType
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that it is about."""
+        return tuple(dict.fromkeys(name for total in self.sums.values() for name in total.names))
+
+    @property
+    def is_unequal(self) -> bool:
+        """Whether it only says that two sizes differ, as torch does of most that it compares."""
+        return isinstance(self.expression, sympy.Ne)
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Say whether it is true at some sizes of the axes."""
+        values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}
+        try:
+            return bool(eval(self._code, {"math": math, "torch": torch}, values))
+        except ZeroDivisionError:
+            return False
+
+    def where(self, axis: str, most: int, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
+        """Say at which sizes of an axis, from 0 to the most, it is true, the others as they are."""
+        line: Any = np.arange(most + 1)
+        try:
+            with np.errstate(divide="raise", invalid="raise"):
+                values = {s: x.at({**sizes, axis: line}) for s, x in self.sums.items()}
+                found = eval(self._code, _OF_ARRAYS, values)
+            return np.broadcast_to(found, line.shape)
+        except (ArithmeticError, TypeError, ValueError, AttributeError):  # not of whole arrays
+            return np.array([self.holds({**sizes, axis: n}) for n in range(most + 1)])
+
+    def difference(self) -> dict[str, int] | None:
+        """Return an equation of axes as factors that sum to 0, a constant's by no name.
+
+        None for what is no equation of sums, or holds anyway.
+        """
+        if not isinstance(self.expression, sympy.Eq):
+            return None
+        sums = {
+            symbol: sum((f * sympy.Symbol(n) for n, f in x.terms), sympy.Integer(x.constant))
+            for symbol, x in self.sums.items()
+        }
+        equation = sympy.sympify(self.expression.lhs - self.expression.rhs)
+        plain = equation.xreplace({s: sums[s.name] for s in equation.free_symbols})
+        found = plain.expand().as_coefficients_dict()
+        if not all(key == 1 or key.is_Symbol for key in found):
+            return None
+        factors = {"" if key == 1 else str(key): int(value) for key, value in found.items()}
+        return {name: factor for name, factor in factors.items() if factor} or None
+
+    def __str__(self) -> str:
+        text = PythonPrinter().doprint(self.expression)
+        names = {s: str(x) if _is_name(x) else f"({x})" for s, x in self.sums.items()}
+        return re.sub(r"\b\w+\b", lambda match: names.get(match[0], match[0]), text)
+
+
+def _is_name(total: Sum) -> bool:
+    return len(total.terms) == 1 and total.terms[0][1] == 1 and not total.constant
+
+
+class Guards(logging.Handler):
+    """The guards of the trace that is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._environment: Any = None
+        self._places: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a guard that torch is about to add, and the module's innermost line on the stack."""
+        calls = traceback.walk_stack(sys._getframe())
+        inside = list(dropwhile(lambda call: call[0].f_code.co_name != _ADDS, calls))
+        if inside:
+            noted = inside[0][0].f_locals
+            self._environment = noted.get("self")
+            self._places.setdefault(str(noted.get("g")), line_of(reversed(inside)))
+
+    def found(self, example: Example) -> list[Guard]:
+        """Return the guards that are about dynamic axes of an example alone."""
+        environment = self._environment
+        if environment is None:
+            return []
+        sums = _sums(environment, example)
+        expressions = dict.fromkeys(guard.expr for guard in environment.guards)
+        made = []
+        for expression in expressions:
+            symbols = sorted(symbol.name for symbol in expression.free_symbols)
+            if symbols and all(symbol in sums for symbol in symbols):
+                code = compile(PythonPrinter().doprint(expression), "<guard>", "eval")
+                place = self._places.get(str(expression), "")
+                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, code))
+        return made
+
+
+@contextmanager
+def listening() -> Iterator[Guards]:
+    """Note the guards that are added meanwhile."""
+    guards, level = Guards(), _LOGGER.level
+    _LOGGER.addHandler(guards)
+    _LOGGER.setLevel(logging.INFO)
+    try:
+        yield guards
+    finally:
+        _LOGGER.setLevel(level)
+        _LOGGER.removeHandler(guards)
+
+
+def _sums(environment: Any, example: Example) -> dict[str, Sum]:
+    """Return what torch's symbols are: sizes of the example's inputs, in their order."""
+    inputs = [x.fake for x in environment.tracked_fakes or () if isinstance(x.fake, torch.Tensor)]
+    found = {}
+    for name, fake in zip(example.tensors, inputs, strict=False):
+        for axis, label in example.tensor_axes.get(name, {}).items():
+            symbol: Any = getattr(getattr(fake.shape[axis], "node", None), "_expr", None)
+            if getattr(symbol, "is_Symbol", False):
+                found[symbol.name] = sum_of(label)
+    return found

@@ -1,0 +1,164 @@
+"""What an input's whole numbers are for: what the operators do with them that they reach.
+
+Rows of a table, positions, a mask, axes, sizes, or plain numbers.  Whoever draws an input must
+know, for a runtime refuses an index beyond its table, and positions that are no index may be large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ropeexport.manifest import Role
+from ropeexport.operators import MOVERS, STANDARD, is_standard, that_keep
+
+KERNELS = "com.microsoft"  # onnxruntime's own operators
+_REPEATS = that_keep("order", "copies") | {"Identity"}
+_TO_ANGLES = frozenset({"Add", "Concat", "Div", "Einsum", "Floor", "Gemm", "MatMul", "Mul", "Sub"})
+_COMPARES = frozenset(
+    {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"}
+)
+# by operator: the inputs whose numbers are of that kind
+_AXES = {
+    **{f"Reduce{kind}": (1,) for kind in (
+        "L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare",
+    )},
+    **dict.fromkeys(("CumProd", "CumSum", "Squeeze", "Unsqueeze"), (1,)),
+    "DFT": (2,), "Pad": (3,), "Slice": (3,),
+}  # fmt: skip
+_SIZES = {
+    **dict.fromkeys(("ConstantOfShape", "Loop"), (0,)),
+    **dict.fromkeys(("Div", "Expand", "Mod", "OneHot", "ReverseSequence", "Tile", "TopK"), (1,)),
+    **dict.fromkeys(("HammingWindow", "HannWindow", "BlackmanWindow"), (0,)),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), (4,)),
+    "Attention": (6,), "Range": (1, 2), "Resize": (2, 3), "Slice": (2, 4), "Upsample": (1,),
+}  # fmt: skip
+# operators whose input 1 indexes input 0, and along which axis where no attribute says it; the
+# rows of an index may be of several
+_ROWS = {
+    **dict.fromkeys(("Gather", "GatherElements", "ScatterElements", "Scatter"), 0),
+    **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), 1),
+}
+_SEVERAL = ("GatherND", "ScatterND")
+_FIRST = {"Range": (0,), "Slice": (1,), "TensorScatter": (2,)}  # what begins at 0 at the least
+# the positions of a rotary operator, and its table
+_ROTARY = {"": (3, 1), KERNELS: (1, 2)}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What an input's numbers are: their role, and for an index the rows that its table has."""
+
+    role: Role = "data"
+    below: int | None = None
+
+
+def numbers_of(model: ir.Model, value: ir.Value) -> Numbers:
+    """Return what the numbers of an input are for; of floating ones, where they must be whole."""
+    if not isinstance(value.type, ir.TensorType) or value.dtype is None:
+        return Numbers()
+    found = list(_uses(model, value))
+    if value.dtype.is_floating_point():
+        whole = (one for one in found if one.role == "sizes" or one.below is not None)
+        return next((one for one in whole if one.role != "positions"), Numbers())
+    rows = [one.below for one in found if one.below is not None]
+    below = min(rows, default=None)
+    if value.dtype in (ir.DataType.INT32, ir.DataType.INT64):
+        is_position = any(one.role == "positions" for one in found)
+        if is_position or (not rows and _makes_angles(model, value)):
+            return Numbers("positions", below)
+    if rows:
+        return Numbers("data", below)
+    plain = Numbers("numbers") if value.dtype.is_integer() else Numbers()
+    return next((one for one in found if one.role != "data"), plain)
+
+
+def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:
+    """Yield what each operator takes a value for, looking through those that only move it."""
+    for node, place in _readers(model, value, frozenset({*MOVERS, "Cast", "CastLike", "Clip"})):
+        op, is_own = node.op_type, is_standard(node)
+        if op == "RotaryEmbedding" and (is_own or node.domain == KERNELS):
+            at, table = _ROTARY["" if is_own else KERNELS]
+            if place == at:
+                yield Numbers("positions", _rows(node.inputs[table], 0, several=1))
+        elif not is_own:
+            continue
+        elif place == 1 and op in (*_ROWS, *_SEVERAL):
+            yield Numbers("data", _rows_of(node))
+        elif (op == "OneHot" and place == 0) or place in _FIRST.get(op, ()):
+            yield Numbers("data", 1)
+        elif op == "Reshape" and place == 1:
+            yield Numbers("shape")
+        elif place in _AXES.get(op, ()):
+            yield Numbers("axes")
+        elif place in _SIZES.get(op, ()):
+            yield Numbers("sizes")
+        elif _is_mask(node, place, value):
+            yield Numbers("mask")
+
+
+def _is_mask(node: ir.Node, place: int, value: ir.Value) -> bool:
+    """Say whether an operator takes the numbers of an input of several axes for yes and no."""
+    if value.shape is None or value.shape.rank() < 2:
+        return False
+    if node.op_type in ("CumSum", "ReduceSum", "Where"):
+        return place == 0
+    is_of_attention = node.op_type == "Attention" and place == 3
+    return is_of_attention or node.op_type in _COMPARES or (node.op_type == "Sub" and place == 1)
+
+
+def _makes_angles(model: ir.Model, value: ir.Value) -> bool:
+    """Say whether a value goes through arithmetic into a cosine or a sine."""
+    through = frozenset({*MOVERS, *_TO_ANGLES, "Cast"})
+    readers = _readers(model, value, through, everywhere=True)
+    return any(is_standard(node, "Cos", "Sin") for node, _ in readers)
+
+
+def _readers(
+    model: ir.Model, value: ir.Value, through: frozenset[str], *, everywhere: bool = False
+) -> Iterator[tuple[ir.Node, int]]:
+    """Yield what reads a value, and at which place, looking through operators and calls.
+
+    A mover is looked through where the value is its data, ``everywhere``: any operator of those.
+    """
+    pending, met = [value], {value}
+    while pending:
+        for node, place in pending.pop().uses():
+            yield node, place
+            body = model.functions.get(node.op_identifier())
+            reached = list(body.inputs[place : place + 1]) if body is not None else []
+            mover = MOVERS.get(node.op_type)
+            is_data = mover is None or mover.data is None or place in mover.data
+            if node.domain in STANDARD and node.op_type in through and (everywhere or is_data):
+                reached += node.outputs
+            pending += [x for x in reached if x not in met]
+            met.update(reached)
+
+
+def _rows_of(node: ir.Node) -> int:
+    """Return the rows of the table that a node reads by an index; 1 where they are not known."""
+    if node.op_type in _ROWS:
+        axis = node.attributes.get_int("axis", _ROWS[node.op_type])
+        return _rows(node.inputs[0], axis, several=1)
+    index = node.inputs[1]
+    depth = index.shape[-1] if index is not None and index.shape else None
+    first = node.attributes.get_int("batch_dims", 0)
+    return _rows(node.inputs[0], first, several=depth if isinstance(depth, int) else 8)
+
+
+def _rows(table: ir.Value | None, axis: int, several: int) -> int:
+    """Return the least size of a table's axes from one on; 1, the least that there is, if unknown.
+
+    A table may be a weight, one that is repeated, or an input whose size is written.
+    """
+    while table is not None:
+        shape = table.const_value.shape if table.const_value is not None else table.shape
+        maker = table.producer()
+        if shape is not None or maker is None or not is_standard(maker, *_REPEATS):
+            break
+        table = maker.inputs[0]
+    dims = tuple(shape or ()) if table is not None else ()
+    chosen = dims[axis:][:several] if -len(dims) <= axis < len(dims) else ()
+    return min((dim if isinstance(dim, int) else 1 for dim in chosen), default=1) or 1

@@ -1,0 +1,171 @@
+"""Operators that the float64 oracle has besides onnx's own: those of onnxruntime's model builder.
+
+Files of onnxruntime-genai have rotary embeddings, normalisations and attention as operators of
+onnxruntime (``com.microsoft``), which have no definition in the standard.  Here they are as their
+documentation says (onnxruntime ``docs/ContribOperators.md``), in the type of their inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx.reference.op_run import OpRun
+
+from ropeexport.onnx_files.uses import KERNELS
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Maybe = NDArray[Any] | None
+
+
+class LpNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
+    """The standard's: the evaluator's own takes a sum of signed numbers for the first norm."""
+
+    op_domain = ""
+
+    def _run(self, x: Floats, axis: int | None = None, p: int | None = None) -> tuple[Floats]:
+        norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
+def rotated(x: Floats, cos: Floats, sin: Floats, interleaved: int | None) -> Floats:
+    """Rotate (batch, heads, length, size) by tables (batch, length, pairs); a rest stays."""
+    pairs = cos.shape[-1]
+    cos, sin = cos[:, None], sin[:, None]
+    first, second = (
+        (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2))
+        if interleaved
+        else (slice(0, pairs), slice(pairs, 2 * pairs))
+    )
+    made, a, b = x.copy(), x[..., first], x[..., second]
+    made[..., first], made[..., second] = a * cos - b * sin, a * sin + b * cos
+    return made
+
+
+def _heads(x: Floats, heads: int) -> Floats:
+    """Return (batch, length, heads * size) as (batch, heads, length, size)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+def _flat(x: Floats) -> Floats:
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
+class RotaryEmbedding(OpRun):  # type: ignore[misc]  # onnx has no types
+    """onnxruntime's: positions of each token, or one from which a sequence counts on."""
+
+    op_domain = KERNELS
+
+    def _run(
+        self, x: Floats, positions: Ints, cos: Floats, sin: Floats, **given: Any
+    ) -> tuple[Floats]:
+        heads = given.get("num_heads") or x.shape[-1] // (2 * cos.shape[1])
+        whole = x if x.ndim == 4 else _heads(x, heads)
+        batch, length = whole.shape[0], whole.shape[2]
+        if positions.ndim < 2:
+            positions = np.tile(positions.reshape(-1)[:1] + np.arange(length), (batch, 1))
+        made = rotated(whole, cos[positions], sin[positions], given.get("interleaved"))
+        return (made if x.ndim == 4 else _flat(made),)
+
+
+def _normalised(x: Floats, scale: Floats, epsilon: float) -> Floats:
+    made: Floats = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * scale
+    return made
+
+
+class SimplifiedLayerNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
+    """A division by the root mean square of the last axis, and a scale."""
+
+    op_domain = ""
+
+    def _run(self, x: Floats, scale: Floats, **given: Any) -> tuple[Floats, ...]:
+        return (_normalised(x, scale, given.get("epsilon", 1e-5)),)
+
+
+class SkipSimplifiedLayerNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
+    """The same of a sum, which is its fourth output."""
+
+    op_domain = KERNELS
+
+    def _run(
+        self, x: Floats, skip: Floats, scale: Floats, bias: Maybe = None, **given: Any
+    ) -> tuple[Any, ...]:
+        total = x + skip if bias is None else x + skip + bias
+        made = _normalised(total, scale, given.get("epsilon", 1e-12))
+        unused = np.empty(0, x.dtype)  # statistics, for training
+        return (made, unused, unused, total)[: len(self.onnx_node.output)]
+
+
+class GroupQueryAttention(OpRun):  # type: ignore[misc]  # onnx has no types
+    """Causal attention over a cache, with rotation of q and k where it is asked for."""
+
+    op_domain = KERNELS
+
+    def _run(  # noqa: PLR0913, PLR0917  (the operator's inputs)
+        self, q: Floats, k: Maybe, v: Maybe, past_k: Maybe, past_v: Maybe, last: Ints, total: Ints,
+        cos: Maybe = None, sin: Maybe = None, positions: Maybe = None, bias: Maybe = None,
+        *others: Maybe, **given: Any,
+    ) -> tuple[Floats, ...]:  # fmt: skip
+        if any(x is not None for x in others) or given.get("smooth_softmax"):
+            raise NotImplementedError("attention with sinks or quantised caches")
+        heads, groups = given["num_heads"], given["kv_num_heads"]
+        if k is None or v is None:  # packed
+            size = q.shape[-1] // (heads + 2 * groups)
+            q, k, v = np.split(q, [heads * size, (heads + groups) * size], axis=-1)
+        q, k, v = _heads(q, heads), _heads(k, groups), _heads(v, groups)
+        length, ends = q.shape[2], last.reshape(-1).astype(np.int64) + 1
+        starts = np.where(length == int(total.item()), 0, ends - length)
+        if given.get("do_rotary"):
+            at = starts[:, None] + np.arange(length) if positions is None else positions
+            assert cos is not None and sin is not None  # it rotates by them  # noqa: PT018
+            q, k = (rotated(x, cos[at], sin[at], given.get("rotary_interleaved")) for x in (q, k))
+        room = int(total.item())
+        keys, values = _kept(past_k, k, starts, room), _kept(past_v, v, starts, room)
+        made = np.empty_like(q)
+        for b, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            scores = _scores(q[b], keys[b, :, :end], given)
+            if bias is not None:
+                scores = scores + bias[min(b, len(bias) - 1)][..., :end]
+            made[b] = _weighted(scores, values[b, :, :end], start, given.get("local_window_size"))
+        return (_flat(made), keys, values)[: len(self.onnx_node.output)]
+
+
+def _kept(past: Maybe, x: Floats, starts: Ints, total: int) -> Floats:
+    """Return a cache, (batch, groups, length, size), with what is new from each start on."""
+    room = max(total, 0 if past is None else past.shape[2])
+    made = np.zeros((*x.shape[:2], room, x.shape[3]), x.dtype)
+    for b, start in enumerate(starts):
+        if past is not None:
+            made[b, :, :start] = past[b, :, :start]
+        made[b, :, start : start + x.shape[2]] = x[b]
+    return made
+
+
+def _scores(q: Floats, keys: Floats, given: dict[str, Any]) -> Floats:
+    keys = np.repeat(keys, q.shape[0] // keys.shape[0], axis=0)
+    scale = given.get("scale") or 1.0 / math.sqrt(q.shape[-1])
+    scores: Floats = scale * (q @ keys.transpose(0, 2, 1))
+    cap = given.get("softcap")
+    return cap * np.tanh(scores / cap) if cap else scores
+
+
+def _weighted(scores: Floats, values: Floats, start: int, window: int | None) -> Floats:
+    """Return the values by the softmax of the scores that each token may see."""
+    values = np.repeat(values, scores.shape[0] // values.shape[0], axis=0)
+    ages = start + np.arange(scores.shape[1])[:, None] - np.arange(scores.shape[2])
+    hidden = ages < 0
+    if window is not None and window > 0:
+        hidden |= ages >= window
+    seen = np.where(hidden, -np.inf, scores)
+    weights = np.exp(seen - seen.max(axis=-1, keepdims=True))
+    made: Floats = weights / weights.sum(axis=-1, keepdims=True) @ values
+    return made
+
+
+OPS = (
+    GroupQueryAttention, LpNormalization, RotaryEmbedding, SimplifiedLayerNormalization,
+    SkipSimplifiedLayerNormalization,
+)  # fmt: skip

@@ -1,0 +1,110 @@
+"""The oracle's operators beyond onnx's own, each against onnxruntime's kernel of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from ropeexport.parity.kernel_ops import OPS
+
+TOLERANCE = 2.0**-20  # of numbers near one, in sums of few terms
+TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64,
+         np.dtype(np.int32): TensorProto.INT32}  # fmt: skip
+
+
+def compare(op: str, arrays: dict, outputs: int = 1, domain: str = "com.microsoft", **attributes):
+    """Run one operator in onnxruntime and in the oracle, and compare every output."""
+    unused = attributes.pop("unused", ())
+    names = ["" if i in unused else f"y{i}" for i in range(outputs)]
+    node = helper.make_node(
+        op, [n if x is not None else "" for n, x in arrays.items()], names, domain=domain,
+        **attributes,
+    )  # fmt: skip
+    given = {name: x for name, x in arrays.items() if x is not None}
+    inputs = [helper.make_tensor_value_info(n, TYPES[x.dtype], x.shape) for n, x in given.items()]
+    made = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names if n]
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(
+        helper.make_graph([node], "g", inputs, made), opset_imports=imports, ir_version=10
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    wide = {n: x.astype(np.float64) if x.dtype == np.float32 else x for n, x in given.items()}
+    exact = ReferenceEvaluator(model, new_ops=list(OPS)).run(None, wide)
+    for got, expected in zip(session.run(None, given), exact, strict=True):
+        assert expected.dtype == np.float64
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max() <= TOLERANCE * max(1.0, np.abs(expected).max())
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)
+
+
+def tables(rows: int, pairs: int) -> dict[str, np.ndarray]:
+    angles = drawn(rows, pairs)
+    return {"cos": np.cos(angles), "sin": np.sin(angles)}
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("positions", ["each", "first"])
+@pytest.mark.parametrize("part", [8, 4])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (2, 5, 24)])
+def test_rotary_embedding(interleaved, positions, part, shape) -> None:
+    each = np.random.default_rng(0).integers(0, 20, (2, 5))
+    ids = each if positions == "each" else np.array([7])
+    arrays = {"x": drawn(*shape), "ids": ids, **tables(20, part // 2)}
+    partial = {"rotary_embedding_dim": part, "num_heads": 3} if part < 8 else {}
+    compare("RotaryEmbedding", arrays, interleaved=interleaved, **partial)
+
+
+def test_normalisations() -> None:
+    x, skip, scale, bias = drawn(2, 5, 16), drawn(2, 5, 16, seed=1), drawn(16), drawn(16, seed=1)
+    compare("SimplifiedLayerNormalization", {"x": x, "scale": scale}, domain="", axis=-1)
+    op = "SkipSimplifiedLayerNormalization"
+    arrays = {"x": x, "skip": skip, "scale": scale, "bias": bias}
+    compare(op, arrays, 4, epsilon=1e-3, unused=(1, 2))
+    compare(op, {**arrays, "bias": None})
+    # the standard's, of which the evaluator's own is wrong
+    for p in (1, 2):
+        compare("LpNormalization", {"x": x}, domain="", axis=1, p=p)
+
+
+HEADS, GROUPS, SIZE = 4, 2, 16
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {}, {"do_rotary": 1}, {"do_rotary": 1, "rotary_interleaved": 1}, {"scale": 0.7},
+        {"softcap": 2.0}, {"local_window_size": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("length", "past", "ends"),
+    [(6, 0, [5, 5]), (6, 0, [5, 3]), (1, 7, [7, 7]), (1, 7, [7, 4]), (3, 5, [7])],
+    ids=["prompt", "padded prompt", "token", "token of shorter ones", "several tokens"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_group_query_attention(attributes, length, past, ends, packed) -> None:
+    widths = [HEADS * SIZE, GROUPS * SIZE, GROUPS * SIZE]
+    batch = len(ends)
+    q, k, v = (drawn(batch, length, width, seed=i) for i, width in enumerate(widths))
+    arrays = {
+        "q": np.concatenate([q, k, v], axis=-1) if packed else q,
+        "k": None if packed else k,
+        "v": None if packed else v,
+        "past_k": drawn(batch, GROUPS, past, SIZE, seed=3),
+        "past_v": drawn(batch, GROUPS, past, SIZE, seed=4),
+        "last": np.array(ends, np.int32),
+        "total": np.array(past + length, np.int32),
+    }
+    if attributes.get("do_rotary"):
+        arrays |= tables(20, SIZE // 2)
+    more = {"num_heads": HEADS, "kv_num_heads": GROUPS}
+    compare("GroupQueryAttention", arrays, 3, **more, **attributes)
