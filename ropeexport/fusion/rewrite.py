@@ -276,12 +276,11 @@ def _difference(
     given = deep_values((e.table for a in group for e in a.rotary.entries), trial, movement)
     rng = np.random.default_rng(2)
     given |= {a.x: rng.standard_normal(trial.shape(a.x)) for a in group}
-    given |= {
-        e.rows.ids: _positions(e.table, e.rows, trial)
-        for a in group
-        for e in a.rotary.entries
-        if e.rows is not None
-    }
+    for entry in (e for a in group for e in a.rotary.entries):
+        if entry.rows is not None:
+            given[entry.rows.ids] = _positions(entry.table, entry.rows, trial)
+            if entry.table not in given:  # a constant, perhaps of millions of elements
+                given[entry.table] = rng.standard_normal(trial.shape(entry.table))
     for application, result in zip(group, results, strict=True):
         try:
             old = evaluate(application.root, given, trial, {})

@@ -165,3 +165,22 @@ def test_an_attention_that_rotates_nothing_is_not_counted() -> None:
     )
     model.graph.append(node)
     assert fuse(model).count.refused == ()
+
+
+@pytest.mark.parametrize("contrib", [True, False])
+def test_caches_as_large_as_those_of_language_models_are_tables(contrib: bool) -> None:
+    """They are constants of millions of elements, of which no proof reads a row."""
+    model = model_of(contrib=contrib, x=BHLD, ids=[B, L])
+    rows = (1 << 20) + 1
+    for name in ("cos", "sin"):
+        value = next(x for x in model.graph.inputs if x.name == name)
+        model.graph.inputs.remove(value)
+        wave = np.cos if name == "cos" else np.sin
+        angle = np.arange(rows)[:, None] * 100.0 ** -np.arange(D // 2)
+        value.const_value = ir.tensor(wave(angle).astype(np.float32), name=name)
+        value.shape = ir.Shape([rows, D // 2])
+        model.graph.register_initializer(value)
+    fused = fuse(model)
+    assert ops(fused) == ["ApplyRopeCosSinHalfSingle"]
+    assert fused.comparison.worst_region <= 1.0
+    assert_equal_to_the_kernel(fused)
