@@ -154,3 +154,18 @@ def test_a_constant_that_is_not_in_its_place_is_named(kind: type[Exception]) -> 
     given = {model.graph.inputs[0]: np.ones((2, 2, 6, 8))}
     with pytest.raises(UnevaluableError, match="number cannot be read: no such file"):
         evaluate(y, given, Trial(model.graph, 23), {})
+
+
+@pytest.mark.parametrize(
+    "dim", ["length // 4", "length - 5", "past + length", "length * 2", "batch - 1"]
+)
+def test_no_axis_that_a_graph_makes_has_fewer_than_two_elements(dim: str) -> None:
+    """One element would broadcast, and of none nothing is shown."""
+    inputs = "float[batch, length] x, float[past, 8] z"
+    model = graph("y = Neg(x) w = Neg(z)", inputs, "float[batch, length] y, float[past, 8] w")
+    model.graph[0].outputs[0].shape = ir.Shape([dim, 8])
+    trial = Trial(model.graph, 23)
+    (size, _) = trial.shape(model.graph[0].outputs[0])
+    assert size >= 2
+    assert len(set(trial.symbols.values())) == 3
+    assert (trial.symbols["batch"] == 2) == (dim in ("past + length", "length * 2"))
