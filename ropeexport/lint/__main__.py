@@ -7,9 +7,9 @@ from ropeexport.lint.lint import RULES
 _HEAD = """# Lint
 
 `ropeexport inspect PATH --lint` holds a file to these rules; PATH is an output folder, an engine
-with its manifest, or any ONNX file of any opset, whoever exported it. It exits with 1 where there is
-an error. An error is a wrong or unsafe result, or a runtime that refuses the file; a warning is slower than
-it need be, or a limit that surprises; a note says what ran.
+with its manifest, or any ONNX file of any opset, whoever exported it. It exits with 1 where there
+is an error. An error is a wrong or unsafe result, or a runtime that refuses the file; a warning is
+slower than it need be, or a limit that surprises; a note says what ran.
 
 | rule | severity | what it finds | the mend |
 | --- | --- | --- | --- |
