@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.errors import ManifestError as ManifestError
     from ropeexport.errors import MissingError as MissingError
     from ropeexport.errors import ModelFileError as ModelFileError
+    from ropeexport.errors import NotComparableError as NotComparableError
     from ropeexport.errors import ParityError as ParityError
     from ropeexport.errors import PluginError as PluginError
     from ropeexport.errors import RopeExportError as RopeExportError
@@ -60,7 +61,8 @@ _PUBLIC = {
     "ropeexport.bench.records": "Bench",
     "ropeexport.doctor": "Diagnosis",
     "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "
-    "MissingError ModelFileError ParityError PluginError RopeExportError UsageError",
+    "MissingError ModelFileError NotComparableError ParityError PluginError RopeExportError "
+    "UsageError",
     "ropeexport.lint.lint": "Lint",
     "ropeexport.lint.rule": "Finding",
     "ropeexport.manifest": "Axis EngineRecord Manifest",

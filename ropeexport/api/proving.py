@@ -86,6 +86,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     ------
     MissingError
         Where a runtime that is required could not run.
+    NotComparableError
+        Where a file gives nothing to compare with: random numbers, operators without a reference.
     RopeExportError
         Where no run can be set up: no manifest, no model, a module that cannot be rebuilt.
 
