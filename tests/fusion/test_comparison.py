@@ -16,7 +16,7 @@ import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ExportError
 from ropeexport.exporting import passes
-from ropeexport.fusion import angles, rewrite
+from ropeexport.fusion import angles, products, rewrite
 from ropeexport.fusion.rewrite import Tables
 from ropeexport.models.example import Example
 
@@ -81,8 +81,8 @@ def dropped_floor(patch: pytest.MonkeyPatch) -> None:
 
 
 def dropped_factor(patch: pytest.MonkeyPatch) -> None:
-    real = angles.unscaled
-    patch.setattr(angles, "unscaled", lambda *a: (real(*a)[0], 1.0))
+    real = products.unscaled
+    patch.setattr(products, "unscaled", lambda *a: (real(*a)[0], 1.0))
 
 
 OF_ANGLES = [wrong_scale, wrong_frequency, swapped_table, wrong_digits]
