@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -140,8 +139,8 @@ def outcome_of(case: Any, verb: str, trouble: str, folder: Path) -> Outcome:
         # what the runtime does not take is nobody's verdict
         skipped = error.exit_code == EXIT_MISSING or (verb == "check" and trouble)
         outcome, reason = SKIPPED if skipped else REFUSED, str(error)
-    except Exception:
-        outcome, reason = TRACEBACK, " / ".join(traceback.format_exc().splitlines()[-4:])
+    except Exception as error:
+        outcome, reason = TRACEBACK, f"{type(error).__name__}: {first_line(error)}"
     return Outcome(case.name, verb, outcome, reason)
 
 
