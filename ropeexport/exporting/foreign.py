@@ -6,7 +6,6 @@ output's dimensions anew, which are then taken for others.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
-from ropeexport.onnx_files.shapes import Dims, silent, symbolic_shapes
+from ropeexport.onnx_files.shapes import Dims, symbolic_shapes
 from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
@@ -60,7 +59,7 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
 
 
 def _convert(model: ir.Model, file: str, opset: int) -> None:
-    with _foreign_hidden(model, opset), silent(logging.getLogger("onnxscript")):
+    with _foreign_hidden(model, opset):
         # onnxscript's converter begins with 18; to there onnx's own is called by it
         for target in (_ONNXSCRIPT_FROM, names.MIN_OPSET):
             if model.opset_imports.get("", 0) < target:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
+from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, run
 from ropeexport.exporting.whole_graph import is_compared
@@ -77,7 +78,8 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     given = Work(
         model, source, path.stem, max_position=max_position, requested=requested, fixed=fixed
     )
-    work = run(FUSE, given, say)
+    with quiet(prints=False):
+        work = run(FUSE, given, say)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
     axes = {name: axis for name, axis in (axes or {}).items() if name not in (fixed or ())}

@@ -12,6 +12,7 @@ booleans, and what it has no half kernels for it may leave unrounded.
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,14 @@ def simplify(model: ir.Model, weights: Container[str]) -> None:
     rewriting rules (the matching of most is quadratic in a large graph) and a merge of equal
     initializers (two norms both full of ones are two parameters) do not belong here.
     """
-    onnxscript.optimizer.fold_constants(
-        model,
-        onnx_shape_inference=True,
-        input_size_limit=_FOLD_INPUT_LIMIT,
-        output_size_limit=_FOLD_OUTPUT_LIMIT,
-        should_fold=lambda node: _may_fold(node, weights),
-    )
+    with suppress(RuntimeError):  # of a node that its folding cannot read; what is folded holds
+        onnxscript.optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_FOLD_INPUT_LIMIT,
+            output_size_limit=_FOLD_OUTPUT_LIMIT,
+            should_fold=lambda node: _may_fold(node, weights),
+        )
     materialize_reshape_shape_rule.apply_to_model(model)
     clean(model)
 
@@ -166,7 +168,9 @@ def _cast(x: ir.Value, to: ir.DataType) -> ir.Node:
 
 def _has_one_row(node: ir.Node) -> bool:
     mask = node.inputs[_MASK] if len(node.inputs) > _MASK else None
-    return mask is not None and mask.shape is not None and mask.shape[_ROWS] == 1
+    if mask is None or mask.shape is None:
+        return False
+    return len(mask.shape) < 2 or mask.shape[_ROWS] == 1
 
 
 def _expand_mask(node: ir.Node) -> None:

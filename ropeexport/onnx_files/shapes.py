@@ -42,7 +42,7 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
     inference = symbolic_shape_infer.SymbolicShapeInference(
         _UNBOUNDED, auto_merge=True, guess_output_rank=False, verbose=0
     )
-    with silent(symbolic_shape_infer.logger):
+    with _silent(symbolic_shape_infer.logger):
         try:
             inference._preprocess(_light(model))
             while inference.run_:
@@ -54,7 +54,7 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
 
 
 @contextmanager
-def silent(logger: logging.Logger) -> Iterator[None]:
+def _silent(logger: logging.Logger) -> Iterator[None]:
     """Keep a library's notes to its own developers from the terminal."""
     level = logger.level
     logger.setLevel(logging.CRITICAL)
