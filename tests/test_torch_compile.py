@@ -49,7 +49,16 @@ def test_attention_compiles_twice_for_all_numbers_of_heads() -> None:
     compiled = torch.compile(
         ropeexport.attention, fullgraph=True, dynamic=True, backend="aot_eager"
     )
-    sizes = [(4, 4, 6), (6, 6, 7), (12, 3, 7), (8, 4, 9), (6, 3, 9), (3, 3, 5), (5, 5, 7), (9, 3, 6)]
+    sizes = [
+        (4, 4, 6),
+        (6, 6, 7),
+        (12, 3, 7),
+        (8, 4, 9),
+        (6, 3, 9),
+        (3, 3, 5),
+        (5, 5, 7),
+        (9, 3, 6),
+    ]
     with torch._dynamo.config.patch(recompile_limit=2):
         for heads, of_keys, length in sizes:
             q, k, v, pe = qkvpe(heads, of_keys, length)
