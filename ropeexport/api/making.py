@@ -66,7 +66,9 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         The output folder.
     dynamic_axes : dict
         Input name to ``{axis: name}``, or the name of a tree for all inputs in it; a name may be a
-        sum, ``past + length``.  Axes that are not named keep the size they have.
+        sum, ``past + length``, ``8*blocks``.  Axes that are not named keep the size they have.  One
+        that the module takes in one way alone (even, or as another axis) becomes that, see
+        ``manifest.relations``.
     axes : dict
         Sizes that dynamic axes are meant for: name to ``(min, opt, max)`` or :class:`Axis`.  Others
         get a usual range: a batch 1 to 8, a length 1 to what the module's config allows, else 4096.

@@ -12,9 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 import ropeexport
+from ropeexport.cli.main import cli
 from ropeexport.errors import AxisRangeError, ExportError
 from ropeexport.testing import assert_parity
 
@@ -279,3 +281,17 @@ def test_each_change_is_said(tmp_path) -> None:
     assert name == "axes"
     assert "the module takes length as 8*_length alone" in did
     assert line_of(written.Windows(), "assert length % 8") in did
+
+
+def test_the_command_line_takes_the_range_and_prints_the_relation(tmp_path) -> None:
+    place = tmp_path / "windows.py"
+    place.write_text(
+        "import torch\nfrom dynamic_modules import Windows\n"
+        "def make():\n"
+        "    return Windows(), {'x': torch.ones(2, 16, 4)}, {'x': {0: 'batch', 1: 'length'}}\n"
+    )
+    given = ("export", f"{place}:make", "-o", str(tmp_path / "out"), "--axis", "length=8:64:128")
+    done = CliRunner().invoke(cli, given)
+    assert done.exit_code == 0, done.output
+    assert "axes: batch 1..8 (best at 2), _length 1..16 (best at 8)\n" in done.output
+    assert "axis length is 8*_length, the only way that the module takes it" in done.output
