@@ -60,7 +60,7 @@ _REASONS = {
     "has no kernel|NOT_IMPLEMENTED|NotImplemented": "onnxruntime has no kernel for an operator",
     "does not know what is in it|is not a registered": "onnxruntime does not know an operator",
     "expected a tensor of numbers": "an input or output that is no tensor of numbers",
-    "expected 17 or later": "an opset before 17",
+    "expected 11 or later": "an opset before 11",
     "comparisons failed": "onnxruntime departs from what the case says",
     "": "onnxruntime cannot load or run it for another reason",
 }
