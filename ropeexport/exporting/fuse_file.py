@@ -117,4 +117,5 @@ def replaced(file: OnnxFile) -> ir.Model:
     """Return a file's graph with its rotary applications as ops, and nothing else finished."""
     source = Source(kind="onnx", name=file.path.name)
     passes = FUSE[: FUSE.index(ROPES) + 1]
-    return run(passes, Work(file.whole.clone(), source, file.path.stem)).model
+    with quiet(prints=False):
+        return run(passes, Work(file.whole.clone(), source, file.path.stem)).model

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport.errors import ModelFileError, first_line
+from ropeexport.onnx_files.shapes import silent
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.registry import op_of
@@ -139,7 +140,8 @@ def opset(model: ir.Model) -> int:
 def with_shapes(model: ir.Model) -> ir.Model:
     """Return a copy with the types and shapes that onnx infers, where the file does not say."""
     copy = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
+    with silent("onnx_ir"):  # of a graph that it refuses, onnx_ir logs a traceback
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
     return copy
 
 

@@ -42,7 +42,7 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
     inference = symbolic_shape_infer.SymbolicShapeInference(
         _UNBOUNDED, auto_merge=True, guess_output_rank=False, verbose=0
     )
-    with _silent(symbolic_shape_infer.logger):
+    with silent(symbolic_shape_infer.__name__):
         try:
             inference._preprocess(_light(model))
             while inference.run_:
@@ -54,8 +54,9 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
 
 
 @contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
+def silent(library: str) -> Iterator[None]:
     """Keep a library's notes to its own developers from the terminal."""
+    logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

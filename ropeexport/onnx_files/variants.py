@@ -23,6 +23,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, ShapeIn
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.onnx_file import opset
+from ropeexport.onnx_files.shapes import silent
 from ropeexport.operators import MOVERS, STANDARD, is_standard
 from ropeexport.ops import attention, names
 from ropeexport.ops.apply_rope import Body, rope_function
@@ -189,7 +190,8 @@ def _twin(
     retype = _Retype(dict.fromkeys(types, into), rounds)
     typed = inlined(model)
     typed = typed.clone() if typed is model else typed
-    ShapeInferencePass(check_type=False, strict_mode=False)(typed)
+    with silent("onnx_ir"):
+        ShapeInferencePass(check_type=False, strict_mode=False)(typed)
     retype.graph(typed.graph)
     for function in typed.functions.values():  # those that could not be inlined
         retype.graph(function.graph)
