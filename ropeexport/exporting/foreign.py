@@ -22,7 +22,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
-from ropeexport.onnx_files.shapes import Dims, symbolic_shapes
+from ropeexport.onnx_files.shapes import INVENTED, Dims, is_unknown, symbolic_shapes
 from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
@@ -31,7 +31,6 @@ OLDEST_OPSET = 11
 _ONNXSCRIPT_FROM = 18
 _JOINS = ("Add", "Concat", "Sub", "Sum")  # of the two products of a rotation
 _HIDDEN = "ropeexport.hidden"
-_INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 _MOST_ROUNDS = 16
 
 
@@ -168,7 +167,7 @@ def _safe_names(given: Iterable[str], every: Iterable[str]) -> dict[str, str | N
     known = {dim for dim in given if _free_symbols(dim) == {dim}}
     for dim in (*given, *(dim for dim in every if _free_symbols(dim) is None)):
         if dim not in safe and not _is_computable(dim, known):
-            stem = re.sub(r"[^A-Za-z0-9_]", "_", dim.replace(_INVENTED, "axis_"))
+            stem = re.sub(r"[^A-Za-z0-9_]", "_", dim.replace(INVENTED, "axis_"))
             stem = stem if stem[0].isalpha() else f"axis_{stem.strip('_')}".rstrip("_")
             names = chain([stem], (f"{stem}_{number}" for number in count(2)))
             safe[dim] = next(name for name in names if name not in taken)
@@ -179,7 +178,7 @@ def _safe_names(given: Iterable[str], every: Iterable[str]) -> dict[str, str | N
 def _is_computable(dim: str, known: Container[str]) -> bool:
     """Say whether a dimension is a name, a sum of names, or made of what other dimensions are."""
     symbols = _free_symbols(dim)
-    if symbols is None or _INVENTED in dim:
+    if symbols is None or INVENTED in dim:
         return False
     is_sum = sum_of(dim).names != (dim,) or symbols == {dim}
     return is_sum or all(symbol in known for symbol in symbols)
@@ -205,14 +204,14 @@ def infer_shapes(model: ir.Model) -> None:
         _fold_sizes(model)
         simplify(model, weights)
         for value in (value for node in model.graph for value in node.outputs):
-            if _is_invented(value):
+            if _is_unknown(value):
                 value.shape = None
         passes.ShapeInferencePass()(model)
         _adopt(symbolic_shapes(model), model)
         if _shapes(model) == before:
             break
     for value, shape in declared.items():
-        if value.shape is None or _is_invented(value):
+        if value.shape is None or _is_unknown(value):
             value.shape = shape
 
 
@@ -240,24 +239,18 @@ def _adopt(found: Mapping[str, Dims], model: ir.Model) -> None:
             continue
         old = value.shape or [None] * len(dims)
         value.shape = ir.Shape(
-            dim if new is None or _is_known(dim) else new
+            dim if new is None or not (dim is None or is_unknown(dim)) else new
             for dim, new in zip(old, dims, strict=True)
         )
 
 
-def _is_known(dim: int | ir.SymbolicDim | None) -> bool:
-    if isinstance(dim, ir.SymbolicDim):
-        return dim.value is not None and _INVENTED not in dim.value
-    return dim is not None
-
-
 def _shapes(model: ir.Model) -> dict[str | None, str]:
     values = (value for node in model.graph for value in node.outputs)
-    return {value.name: str(value.shape) for value in values if not _is_invented(value)}
+    return {value.name: str(value.shape) for value in values if not _is_unknown(value)}
 
 
-def _is_invented(value: ir.Value) -> bool:
-    return value.shape is not None and any(_INVENTED in str(dim) for dim in value.shape)
+def _is_unknown(value: ir.Value) -> bool:
+    return any(map(is_unknown, value.shape or ()))
 
 
 def _fold_sizes(model: ir.Model) -> None:

@@ -14,10 +14,10 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.exporting.passes import Work
 from ropeexport.exporting.whole_graph import with_whole
-from ropeexport.fusion.interface import is_unknown
 from ropeexport.fusion.limits import Limits, limits_of
 from ropeexport.manifest import Axis, Comparison, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import contract, onnx_file
+from ropeexport.onnx_files.shapes import is_unknown
 from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.weights import references, safetensors_files
 from ropeexport.weights.safetensors_files import weight_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
+from ropeexport.onnx_files.shapes import is_unknown
 
 
 def keep_interface(before: ir.Model, after: ir.Model) -> None:
@@ -26,8 +26,3 @@ def keep_interface(before: ir.Model, after: ir.Model) -> None:
         for old, new in zip(*sides, strict=True):
             if old.shape is not None and not any(map(is_unknown, old.shape)):
                 new.shape = old.shape
-
-
-def is_unknown(dim: int | ir.SymbolicDim) -> bool:
-    """Say whether nothing is known of a dimension, not even a name, or one that onnx made up."""
-    return not isinstance(dim, int) and (dim.value is None or INVENTED in dim.value)

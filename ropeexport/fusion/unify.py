@@ -18,9 +18,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ropeexport.fusion import contrib
-from ropeexport.fusion.interface import INVENTED, is_unknown
 from ropeexport.fusion.movement import closure, inputs_of
 from ropeexport.fusion.suspects import is_product, suspects
+from ropeexport.onnx_files.shapes import INVENTED, is_unknown
 from ropeexport.operators import is_standard
 
 Dim: TypeAlias = int | ir.SymbolicDim

@@ -17,6 +17,8 @@ import onnx_ir as ir
 _LARGEST_VALUE = 1024  # bytes of a constant that may say a shape; a larger one is a weight
 _UNBOUNDED = 2**31 - 1  # what an exporter writes for "to the end"
 
+INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
+
 Dims = tuple[int | str | None, ...]
 
 
@@ -51,6 +53,11 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
             pass
     known = _free_symbols(model)
     return dict(_found(inference.out_mp_.graph, known)) if inference.out_mp_ is not None else {}
+
+
+def is_unknown(dim: int | ir.SymbolicDim) -> bool:
+    """Say whether nothing is known of a dimension, not even a name, or one that onnx made up."""
+    return not isinstance(dim, int) and (dim.value is None or INVENTED in dim.value)
 
 
 @contextmanager
