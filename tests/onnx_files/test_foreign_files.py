@@ -296,6 +296,8 @@ def renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
         ("2x", "axis_2x"),
         ("", "x_0"),
         ("a*b", "a_b"),
+        ("x:0_dim0", "x_0_dim0"),
+        ("-1", "x_0"),
         ("unk__1", "axis_1"),
         ("a.b", "a.b"),
         ("past + new", "past + new"),
