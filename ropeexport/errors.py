@@ -55,6 +55,10 @@ class ModelFileError(RopeExportError):
     """An ONNX file is missing, unreadable, or not what its manifest says."""
 
 
+class UnknownOperatorError(ModelFileError):
+    """A runtime knows an operator, an opset or a version of an ONNX file not."""
+
+
 class ManifestError(RopeExportError):
     """A manifest is missing, unreadable, or of a schema that this version does not know."""
 

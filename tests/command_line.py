@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 _FORKING = """
-import gc, json, os, runpy, sys
+import gc, json, os, runpy, sys, tempfile
 import onnx.reference, onnx_ir, onnxscript, pydantic, rich
 import torch.export._trace, torch.onnx._internal.exporter._core
 gc.freeze()
@@ -31,6 +31,7 @@ else:
 os.chdir(order["folder"])
 os.environ.clear()
 os.environ.update(order["environment"])
+tempfile.tempdir = None  # of the environment before
 sys.path[0] = order["folder"]
 for stream, name in ((0, os.devnull), (1, order["output"]), (2, order["errors"])):
     os.dup2(os.open(name, os.O_RDWR), stream)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ropeexport.operators import is_standard
 
 _KEEP_VALUES = ("Cast", "Expand", "Identity")  # what may lie between a constant and the product
+_LARGEST_BYTES = 1 << 16  # frequencies are few; more is a weight, which stays where it is
 
 
 def write_products(model: ir.Model) -> int:
@@ -76,13 +77,29 @@ def _constant(value: ir.Value | None, other: ir.Value) -> NDArray[np.generic] | 
         made = node.inputs[0]
     if made is None or made.const_value is None or value is None or other.shape is None:
         return None
-    numbers, lead = made.const_value.numpy(), other.shape[:-2]
-    if value.dtype is None or value.dtype != made.dtype or value.dtype != other.dtype:
+    numbers, lead = _numbers(made.const_value), other.shape[:-2]
+    if (
+        numbers is None
+        or value.dtype is None
+        or value.dtype != made.dtype
+        or value.dtype != other.dtype
+    ):
         return None
     assert value.shape is not None  # it is a factor of an outer product
     is_repeated = all(size in (1, dim) for size, dim in zip(value.shape[:-2], lead, strict=True))
     is_single = numbers.ndim == len(value.shape) and set(numbers.shape[:-2]) <= {1}
     return numbers if is_repeated and is_single else None
+
+
+def _numbers(tensor: ir.TensorProtocol) -> NDArray[np.generic] | None:
+    """Return a constant's values; None of a weight, or where it cannot be read yet."""
+    if tensor.nbytes > _LARGEST_BYTES:
+        return None
+    try:
+        numbers: NDArray[np.generic] = tensor.numpy()
+    except (OSError, ValueError):  # external data that is not in its place
+        return None
+    return numbers
 
 
 def _put_product(node: ir.Node, positions: ir.Value, constant: NDArray[np.generic]) -> None:

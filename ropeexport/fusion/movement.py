@@ -188,8 +188,9 @@ class Twins:
     def _structure(self, value: ir.Value) -> Hashable:
         tensor, node = value.const_value, value.producer()
         if tensor is not None:
-            if tensor.nbytes > _COMPARED_BYTES:
-                return id(value)  # a text of its numbers leaves most of them out
+            # a weight stays its own; what lies in a file may not be there yet
+            if tensor.nbytes > _COMPARED_BYTES or isinstance(tensor, ir.ExternalTensor):
+                return id(value)
             return (str(tensor.dtype), tuple(tensor.shape), tensor.tobytes())
         moved = self._movement.is_computable(value) or self._movement.deep_sources(value)
         if node is None or not moved:

@@ -23,7 +23,13 @@ from ropeexport import __version__, atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.axes import names_of, sum_of
 from ropeexport.dtypes import is_float, short_name
-from ropeexport.errors import MissingError, NotComparableError, ParityError, RopeExportError
+from ropeexport.errors import (
+    MissingError,
+    NotComparableError,
+    ParityError,
+    RopeExportError,
+    UnknownOperatorError,
+)
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
@@ -280,6 +286,8 @@ def open_yardstick(
     runtime = _RUNTIME
     try:
         runner = stack.enter_context(_runner_of(file, runtime))
+    except UnknownOperatorError as error:
+        raise NotComparableError(f"nothing to compare with: {error}") from error
     except MissingError:
         able = emulations_of(runtime, record)
         if not able:

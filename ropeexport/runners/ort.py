@@ -27,7 +27,14 @@ import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import FOREIGN, FloatType
-from ropeexport.errors import MissingError, ModelFileError, ParityError, RopeExportError, first_line
+from ropeexport.errors import (
+    MissingError,
+    ModelFileError,
+    ParityError,
+    RopeExportError,
+    UnknownOperatorError,
+    first_line,
+)
 from ropeexport.machine import require
 from ropeexport.onnx_files.contract import output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
@@ -229,7 +236,7 @@ class OrtRunner(Runner):
             return self._missing(error)
         where = self._model.path if isinstance(self._model, OnnxFile) else "the model"
         if _UNKNOWN.search(str(error)):
-            return MissingError(
+            return UnknownOperatorError(
                 f"{where}: onnxruntime {self._version} does not know what is in it: {_cause(error)}"
             )
         return ModelFileError(

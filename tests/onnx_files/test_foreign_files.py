@@ -152,7 +152,7 @@ def test_a_weight_without_a_type_is_refused_and_a_file_without_an_opset_is_read(
     assert [each.rule for each in lint(subject_of(path)).findings] == [
         "frozen-shapes", "ropes-not-sought",
     ]  # fmt: skip
-    with pytest.raises(ModelFileError, match="opset 0: expected 17 or later"):
+    with pytest.raises(ModelFileError, match="opset 0: expected 11 or later"):
         fuse_file(path, tmp_path / "out")
 
 
