@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import numpy_type
 from ropeexport.errors import MissingError, RopeExportError, UsageError
 from ropeexport.manifest import Manifest, ModelRecord
+from ropeexport.operators import is_standard
 from ropeexport.parity.records import Status
 from ropeexport.runners.registry import Choice, Opening, Runtime, substitutes
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner
@@ -76,7 +78,13 @@ def open_runtime(
         model = artifact if runs_engines else artifact.file
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 
-    return open_runner(chosen.name, runtime, make, stack)
+    opened = open_runner(chosen.name, runtime, make, stack)
+    return replace(opened, keeps_nan=False) if _takes_nan_out(artifact.file.graph) else opened
+
+
+def _takes_nan_out(model: ir.Model) -> bool:
+    """Say whether a graph looks for NaN, as attention for rows without keys does."""
+    return any(is_standard(node, "IsNaN") for node in model.graph)
 
 
 def open_runner(

@@ -7,22 +7,25 @@ there.  The yardstick is the file in its own types, in the runtime that the cand
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from traceback import walk_tb
 
 import numpy as np
 import onnx_ir as ir
 from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from ropeexport import __version__, atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.axes import names_of, sum_of
-from ropeexport.dtypes import is_float, short_name
+from ropeexport.dtypes import SINGLE, is_float, short_name
 from ropeexport.errors import (
     MissingError,
     NotComparableError,
@@ -37,7 +40,13 @@ from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
 from ropeexport.parity.kernel_ops import OPS
-from ropeexport.parity.references import Truth, floats_in_float64, truth_of
+from ropeexport.parity.references import (
+    TABLE_DRAWS,
+    Truth,
+    floats_in_float64,
+    moves_of,
+    truth_of,
+)
 from ropeexport.runners.registry import Opening, Runtime, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
 
@@ -57,6 +66,7 @@ _WHOLE = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 
 REFERENCE = "reference"  # what reports call it
 _RUNTIME = find("onnxruntime")  # that runs both files
 _TOTAL: dict[int | str, str] = {"total_sequence_length": "past_sequence_length + sequence_length"}
+_LARGEST_TABLE = 1 << 16  # elements; more is a weight, and no table of frequencies
 _BATCH = Axis(min=1, opt=1, max=2)
 _LENGTH = Axis(min=1, opt=64, max=128)
 
@@ -78,12 +88,38 @@ class OnnxOracle:
         widest = max((max(shape, default=1) for shape in sizes), default=1)
         self.widest = max(widest, _longest_sum(with_shapes(model)))
         with self._explained():
-            message = whole_message(float64_twin(model))
-            self._evaluator = ReferenceEvaluator(message, new_ops=list(OPS))
+            lifted = model.clone()
+            LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(lifted)
+            self._tables = _angle_tables(lifted)
+            twin = float64_twin(lifted)
+            self._evaluator = ReferenceEvaluator(whole_message(twin), new_ops=list(OPS))
+            self._has_angles = _round_angles(twin)
+            self._coarse = ReferenceEvaluator(whole_message(twin), new_ops=list(OPS))
+        self._turn = Lock()
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
-        return truth_of(self._run, inputs, seed)
+        truth = truth_of(self._run, inputs, seed)
+        if not self._has_angles:
+            return truth
+        wide = {**inputs, **floats_in_float64(inputs)}
+
+        def coarse(number: int) -> dict[str, Float64s]:
+            return self._as_written(wide, seed + number)
+
+        moves = moves_of(truth.outputs, coarse, TABLE_DRAWS)
+        return dataclasses.replace(truth, conversions=moves)
+
+    def _as_written(self, inputs: Mapping[str, Array], seed: int) -> dict[str, Float64s]:
+        """Run with angles in float32, and what they are made of off by its rounding."""
+        rng, exact = np.random.default_rng(seed), self._evaluator.rt_inits_
+        moved = {}
+        for name in self._tables:
+            signs = rng.choice((-1.0, 1.0), exact[name].shape)
+            moved[name] = exact[name] * (1.0 + SINGLE.unit_roundoff * signs)
+        with self._turn:  # cases are judged side by side
+            self._coarse.rt_inits_ = {**exact, **moved}
+            return self._run(inputs, self._coarse)
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         """Return the exact outputs of some inputs, one after the other."""
@@ -93,9 +129,11 @@ class OnnxOracle:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
         return _cause_in_graph(self._file)
 
-    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Float64s]:
+    def _run(
+        self, inputs: Mapping[str, Array], evaluator: ReferenceEvaluator | None = None
+    ) -> dict[str, Float64s]:
         with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
-            outputs = self._evaluator.run(None, dict(inputs))
+            outputs = (evaluator or self._evaluator).run(None, dict(inputs))
         named = zip(self._names, outputs, strict=True)
         return {name: np.asarray(x, dtype=np.float64) for name, x in named}
 
@@ -110,6 +148,33 @@ class OnnxOracle:
                 f"{self._file.path}: nothing to compare with: onnx's reference evaluator cannot "
                 f"run {_failed_in(error)} in float64"
             ) from error
+
+
+def _angle_tables(model: ir.Model) -> list[str]:
+    """Return the float32 constants that angles are made of: frequencies, scales."""
+    waves = [node for node in model.graph if is_standard(node, "Cos", "Sin")]
+    pending = [x for node in waves for x in node.inputs if x is not None]
+    seen = dict.fromkeys(pending)
+    for value in pending:
+        node = value.producer()
+        if node is None or is_standard(node, "Shape"):
+            continue
+        new = [x for x in node.inputs if x is not None and x not in seen]
+        seen.update(dict.fromkeys(new))
+        pending.extend(new)
+    constants = (x for x in seen if x.const_value is not None and x.dtype == ir.DataType.FLOAT)
+    return [str(x.name) for x in constants if x.const_value.size <= _LARGEST_TABLE]
+
+
+def _round_angles(model: ir.Model) -> bool:
+    """Have cosines and sines read their angles as float32 has them, in place; say if there are."""
+    waves = [node for node in model.graph.all_nodes() if is_standard(node, "Cos", "Sin")]
+    for node in waves:
+        narrow = ir.node("Cast", node.inputs, {"to": ir.DataType.FLOAT})
+        wide = ir.node("Cast", narrow.outputs, {"to": ir.DataType.DOUBLE})
+        node.prepend([narrow, wide])
+        node.replace_input_with(0, wide.outputs[0])
+    return bool(waves)
 
 
 def _longest_sum(model: ir.Model) -> int:
@@ -312,5 +377,5 @@ def _runner_of(file: OnnxFile, runtime: Runtime) -> Runner:
 def _named(runner: Runner, runtime: Runtime) -> Runner:
     """Let a runner say what runs the file: what is in the file is anybody's."""
     if not runner.facts.emulated:
-        runner.facts = replace(runner.facts, implementation=(runtime.name,))
+        runner.facts = dataclasses.replace(runner.facts, implementation=(runtime.name,))
     return runner

@@ -21,12 +21,17 @@ from torch.overrides import TorchFunctionMode
 
 from ropeexport.dtypes import HALVES, SINGLE
 from ropeexport.errors import ParityError
-from ropeexport.parity.references import Outputs, Truth, floats_in_float64, moves_of, truth_of
+from ropeexport.parity.references import (
+    TABLE_DRAWS,
+    Outputs,
+    Truth,
+    floats_in_float64,
+    moves_of,
+    truth_of,
+)
 from ropeexport.runners.eager import ModuleCalls, cause_of
 from ropeexport.runners.runner import Arrays, Float64s
 
-# One draw for the tables of a small output may undo a conversion's own error by luck
-_MOST_DRAWS = 4
 _HALVES = frozenset(kind.torch for kind in HALVES)
 Call = Callable[..., Any]
 _CASTS: dict[Call, torch.dtype] = {
@@ -69,7 +74,7 @@ class Oracle:
         def coarse(number: int) -> Outputs:
             return self._row([wide], self._as_written(seed + number))[0]
 
-        conversions = moves_of(truth.outputs, coarse, _MOST_DRAWS)
+        conversions = moves_of(truth.outputs, coarse, TABLE_DRAWS)
         return dataclasses.replace(truth, conversions=conversions)
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:

@@ -29,6 +29,8 @@ Outputs = Mapping[str, Float64s]
 # Takes inputs whose floating arrays are float64, returns outputs in float64
 Exact = Callable[[Arrays], Outputs]
 
+# One draw for the tables of a small output may undo a conversion's own error by luck
+TABLE_DRAWS = 4
 _STEPS = 128
 _Returned = Mapping[str, NDArray[Any]]
 # What a module may raise on what an earlier call has left; a case's own failure is told elsewhere
