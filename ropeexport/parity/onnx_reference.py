@@ -17,7 +17,6 @@ from traceback import walk_tb
 import numpy as np
 import onnx_ir as ir
 from onnx import NodeProto
-from onnx.reference import ReferenceEvaluator
 
 from ropeexport import __version__, atomic, manifest
 from ropeexport.artifact import Artifact
@@ -36,7 +35,7 @@ from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
-from ropeexport.parity.kernel_ops import OPS
+from ropeexport.parity.kernel_ops import Evaluator
 from ropeexport.parity.references import Truth, floats_in_float64, truth_of
 from ropeexport.runners.registry import Opening, Runtime, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Float64s, Runner
@@ -79,7 +78,7 @@ class OnnxOracle:
         self.widest = max(widest, _longest_sum(with_shapes(model)))
         with self._explained():
             message = whole_message(float64_twin(model))
-            self._evaluator = ReferenceEvaluator(message, new_ops=list(OPS))
+            self._evaluator = Evaluator(message)
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
