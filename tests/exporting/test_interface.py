@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from exporting.test_older_files import INPUTS, ROTATED, assert_fused, tables, written
+from exporting.test_older_files import INPUTS, ROTATED, Feed, assert_fused, run, tables, written
+
+from ropeexport import manifest
+from ropeexport.errors import ModelFileError
+from ropeexport.exporting.fuse_file import fuse_file
 
 DATA = "float[a, b, c, d]"
 ONE_VALUE = {
@@ -56,3 +62,53 @@ def test_a_branch_gives_what_is_made_outside(tmp_path: Path, name: str, opset: i
         folder = tmp_path / condition
         folder.mkdir()
         assert_kept(folder, "rotated, z", body.replace("Greater", condition), opset)
+
+
+ANGLES = """at = Constant<value = int64[1] {1}>() column = Unsqueeze(p, at) angles = Mul(column, f)
+  both = Concat<axis = -1>(angles, angles) cos = Cos(both) sin = Sin(both)"""
+
+
+def with_frequencies(path: Path, ir_version: int) -> tuple[Path, Feed]:
+    """Write a file whose frequencies are a weight and listed as an input, and what to feed it."""
+    text = f"""g (float[batch, 2, length, 8] x, float[length] p, float[4] f) => ({DATA} rotated) {{
+      {ANGLES} {ROTATED} }}"""
+    model = onnx.load(written(path, text))
+    model.ir_version = ir_version
+    f = 10.0 ** -np.arange(4, dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(f, "f"))
+    onnx.save(model, path)
+    return path, {"x": tables(6)["x"], "p": np.arange(6, dtype=np.float32)}
+
+
+def test_frequencies_that_a_caller_may_feed_are_not_taken_for_constants(tmp_path: Path) -> None:
+    path, feed = with_frequencies(tmp_path / "in.onnx", 8)
+    fed = {**feed, "f": np.array([2, 0.3, 0.04, 0.005], np.float32)}
+    assert_fused(path, tmp_path / "out", feed)
+    made = tmp_path / "out" / "model.onnx"
+    (new,), (old,), (unfed,) = run(made, fed), run(path, fed), run(path, feed)
+    np.testing.assert_allclose(new, old, rtol=0, atol=2e-6 * np.abs(old).max())
+    assert np.abs(old - unfed).max() > 0.1
+    assert manifest.read(tmp_path / "out").model.inputs[-1].name == "p"
+
+
+def test_weights_that_an_older_format_lists_as_inputs_stay_constants(tmp_path: Path) -> None:
+    path, feed = with_frequencies(tmp_path / "in.onnx", 3)
+    assert_fused(path, tmp_path / "out", feed)
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    assert [value.name for value in graph.input] == ["x", "p"]
+    assert "RopeTable" in [node.op_type for node in graph.node]
+
+
+FAULTY = {
+    "a number that is text": 'k = Constant<value_float = "a">() y = Mul(rotated, k)',
+    "an axis that is text": 'y = Flatten<axis = "a">(rotated)',
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_what_a_library_fails_at_is_one_line(tmp_path: Path, name: str) -> None:
+    text = f"g ({INPUTS}) => (float[a] y) {{ {ROTATED} {FAULTY[name]} }}"
+    said = r"^in.onnx: its graph cannot be simplified: .*; all that onnxscript says is in .*\.log$"
+    with pytest.raises(ModelFileError, match=said):
+        fuse_file(written(tmp_path / "in.onnx", text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
