@@ -252,7 +252,7 @@ def infer_shapes(model: ir.Model) -> None:
         if _shapes(model) == before:
             break
     for value, shape in declared.items():
-        if value.shape is None or _is_unknown(value):
+        if value.shape is None or (shape is not None and _is_unknown(value)):
             value.shape = shape
 
 

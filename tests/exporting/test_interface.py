@@ -112,3 +112,25 @@ def test_what_a_library_fails_at_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelFileError, match=said):
         fuse_file(written(tmp_path / "in.onnx", text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+UNSHAPED = {
+    "rows": "y = Flatten<axis = 2>(rotated)",
+    "rows of a known size": "y = Flatten<axis = 3>(rotated)",
+    "resized": """s = Constant<value = float[4] {1, 1, 2, 1.5}>()
+      y = Resize<mode = "nearest">(rotated, , s)""",
+    "as many as there are": "n = NonZero(rotated) y = Cast<to = 1>(n)",
+}
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("name", UNSHAPED)
+def test_an_output_without_a_shape_gets_the_one_that_follows(
+    tmp_path: Path, name: str, opset: int
+) -> None:
+    split = ROTATED.replace("Split<", "Split<num_outputs = 2, ")
+    text = f"g ({INPUTS}) => (float[a] y) {{ {split} {UNSHAPED[name]} }}"
+    model = onnx.load(written(tmp_path / "in.onnx", text, opset))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "in.onnx")
+    assert_fused(tmp_path / "in.onnx", tmp_path / "out", tables(5))
