@@ -135,10 +135,16 @@ def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:
 def _refuse_twice(path: Path, model: ir.Model) -> None:
     """Raise for an output that is listed again: a name in a manifest is of one tensor."""
     names = [value.name for value in model.graph.outputs]
+    inputs = {value.name for value in model.graph.inputs}
     for name in names:
         if names.count(name) > 1:
             raise ModelFileError(
                 f"{path}: expected each output once, got {name!r} twice; list it once"
+            )
+        if name in inputs:
+            raise ModelFileError(
+                f"{path}: expected outputs that a node makes, got {name!r}, which is an input; put "
+                "an Identity between, or leave the output out"
             )
 
 

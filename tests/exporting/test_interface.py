@@ -51,6 +51,13 @@ def test_outputs_of_one_value_keep_their_names(tmp_path: Path, name: str, opset:
     assert_kept(tmp_path, *ONE_VALUE[name], opset)
 
 
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    text = f"g ({INPUTS}) => ({DATA} rotated, float[length, 8] cos) {{ {ROTATED} }}"
+    with pytest.raises(ModelFileError, match="got 'cos', which is an input; put an Identity"):
+        fuse_file(written(tmp_path / "in.onnx", text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("opset", [17, 23])
 @pytest.mark.parametrize("name", IN_A_BRANCH)
 def test_a_branch_gives_what_is_made_outside(tmp_path: Path, name: str, opset: int) -> None:
