@@ -10,10 +10,8 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
-from ropeexport.errors import ExportError, RopeExportError, first_line
-from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
-from ropeexport.exporting.passes import EXPORT, Say, Work, run
+from ropeexport.exporting.passes import EXPORT, Say, Work, passed
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import check_opset, trace
 from ropeexport.exporting.whole_graph import is_compared
@@ -100,25 +98,11 @@ def onnx_model(
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
     given = replace(work_of(model, example, source, max_position), requested=requested)
-    work = _passed(given, say)
+    work = passed(EXPORT, given, say)
     if before is not None:
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     return finished(work, before, single, weights)
-
-
-def _passed(work: Work, say: Say | None) -> Work:
-    """Return what the passes make of a traced model; a fault of a library's becomes a line."""
-    with quiet(prints=False) as heard:
-        try:
-            return run(EXPORT, work, say)
-        except RopeExportError:
-            raise
-        except Exception as error:
-            raise ExportError(
-                f"{work.module}: its graph cannot be simplified: {first_line(error)}; all that "
-                f"onnxscript says is in {heard.saved(error)}"
-            ) from error
 
 
 def work_of(

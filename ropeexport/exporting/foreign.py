@@ -29,6 +29,7 @@ from ropeexport.ops import names
 
 OLDEST_OPSET = 11
 _ONNXSCRIPT_FROM = 18
+_AXIS_FROM = 13  # an axis of Softmax, LogSoftmax and Hardmax is one axis
 _JOINS = ("Add", "Concat", "Sub", "Sum")  # of the two products of a rotation
 _HIDDEN = "ropeexport.hidden"
 _MOST_ROUNDS = 16
@@ -37,27 +38,32 @@ _MOST_ROUNDS = 16
 def bring_to_opset(model: ir.Model, file: str) -> None:
     """Bring a model to the first opset with the operators that the ops' bodies need, in place.
 
-    Functions of the file's own that may hold a rope are put where they are called.
+    Functions of the file's own that may hold a rope are put where they are called; all of them,
+    where the opset changes.
 
     Raises
     ------
     ModelFileError
-        Where it is too old, or an operator has no later form.
+        Where it is too old, or an operator has no later form, or a function is of another opset.
     """
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
         )
-    inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
-    inlined &= fitting(model)
-    passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
     if opset < names.MIN_OPSET:
+        _inline_all(model, file)
         _convert(model, file, opset)
+    else:
+        inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
+        inlined &= fitting(model)
+        passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
     _standardise_norms(model)
 
 
 def _convert(model: ir.Model, file: str, opset: int) -> None:
+    if opset < _AXIS_FROM:
+        _write_hardmax_by_rows(model)
     with _foreign_hidden(model, opset):
         # onnxscript's converter begins with 18; to there onnx's own is called by it
         for target in (_ONNXSCRIPT_FROM, names.MIN_OPSET):
@@ -69,6 +75,41 @@ def _convert(model: ir.Model, file: str, opset: int) -> None:
             "the ops need; export it with opset 23"
         )
     _check_converted(model, file, opset)
+
+
+def _inline_all(model: ir.Model, file: str) -> None:
+    """Put every function where it is called: no converter goes into functions."""
+    passes.RemoveUnusedFunctionsPass()(model)
+    apart = next((model.functions[key] for key in set(model.functions) - fitting(model)), None)
+    if apart is not None:
+        own, whole = map(_listed, (apart.opset_imports, model.opset_imports))
+        raise ModelFileError(
+            f"{file}: function {apart.domain}::{apart.name}: expected it, and what calls it, to be "
+            f"of the file's opsets, {whole}, got {own}; export all with opset {names.MIN_OPSET}"
+        )
+    passes.InlinePass()(model)
+
+
+def _listed(imports: Mapping[str, int]) -> str:
+    return ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in imports.items())
+
+
+def _write_hardmax_by_rows(model: ir.Model) -> None:
+    """Write Hardmax of all from an axis on together, as it was before opset 13, in place.
+
+    onnx's converter does so for Softmax and LogSoftmax, and leaves Hardmax as it is.
+    """
+    for node in list(model.graph.all_nodes()):
+        if is_standard(node, "Hardmax") and node.graph is not None:
+            shape = ir.node("Shape", [node.inputs[0]])
+            axis = node.attributes.get_int("axis", 1)
+            rows = ir.node("Flatten", [node.inputs[0]], {"axis": axis})
+            chosen = ir.node("Hardmax", rows.outputs, {"axis": -1})
+            whole = ir.node("Reshape", [chosen.outputs[0], shape.outputs[0]])
+            made = (shape, rows, chosen, whole)
+            ir.convenience.replace_nodes_and_values(
+                node.graph, node, [node], made, node.outputs, whole.outputs
+            )
 
 
 def _may_hold_rope(function: ir.Function, model: ir.Model) -> bool:
@@ -211,7 +252,7 @@ def infer_shapes(model: ir.Model) -> None:
         if _shapes(model) == before:
             break
     for value, shape in declared.items():
-        if value.shape is None or _is_unknown(value):
+        if value.shape is None or (shape is not None and _is_unknown(value)):
             value.shape = shape
 
 

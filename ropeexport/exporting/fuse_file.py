@@ -10,15 +10,16 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.errors import ModelFileError
-from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
-from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, run
+from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, passed
 from ropeexport.exporting.whole_graph import is_compared
 from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Source, source_of_file
 from ropeexport.models.axes import Given, axes_of_file, range_of, with_given
 from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
+
+_DEFAULTS_FROM = 4  # version of the format
 
 
 def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
@@ -78,8 +79,9 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     given = Work(
         model, source, path.stem, max_position=max_position, requested=requested, fixed=fixed
     )
-    with quiet(prints=False):
-        work = run(FUSE, given, say)
+    defaults = _without_defaults(model)
+    work = passed(FUSE, given, say)
+    _give_defaults(work.model, defaults)
     assert work.fused is not None  # what the passes did
     count = work.fused.count
     axes = {name: axis for name, axis in (axes or {}).items() if name not in (fixed or ())}
@@ -97,6 +99,33 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     return write(finished(work, before), folder, describe, force=force), count
 
 
+def _without_defaults(model: ir.Model) -> Mapping[str, ir.TensorProtocol]:
+    """Take the numbers of inputs that need not be fed out of a model, and return them.
+
+    A caller may feed others, so no pass may take these for constants.  Before version 4 of the
+    format every weight was listed as an input, and none could be fed: those are no inputs here.
+    """
+    graph = model.graph
+    both = [value for value in graph.inputs if value.is_initializer()]
+    if model.ir_version < _DEFAULTS_FROM:
+        for value in both:
+            graph.inputs.remove(value)
+        model.ir_version = _DEFAULTS_FROM
+        return {}
+    defaults = {str(x.name): x.const_value for x in both if x.const_value is not None}
+    for value in both:
+        del graph.initializers[str(value.name)]
+        value.const_value = None
+    return defaults
+
+
+def _give_defaults(model: ir.Model, defaults: Mapping[str, ir.TensorProtocol]) -> None:
+    for value in model.graph.inputs:
+        if value.name in defaults:
+            value.const_value = defaults[value.name]
+            model.graph.register_initializer(value)
+
+
 def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:
     """Return the axes whose range is one size."""
     ranges = {name: range_of(name, given) for name, given in axes.items()}
@@ -106,16 +135,22 @@ def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:
 def _refuse_twice(path: Path, model: ir.Model) -> None:
     """Raise for an output that is listed again: a name in a manifest is of one tensor."""
     names = [value.name for value in model.graph.outputs]
+    inputs = {value.name for value in model.graph.inputs}
     for name in names:
         if names.count(name) > 1:
             raise ModelFileError(
                 f"{path}: expected each output once, got {name!r} twice; list it once"
+            )
+        if name in inputs:
+            raise ModelFileError(
+                f"{path}: expected outputs that a node makes, got {name!r}, which is an input; put "
+                "an Identity between, or leave the output out"
             )
 
 
 def replaced(file: OnnxFile) -> ir.Model:
     """Return a file's graph with its rotary applications as ops, and nothing else finished."""
     source = Source(kind="onnx", name=file.path.name)
-    passes = FUSE[: FUSE.index(ROPES) + 1]
-    with quiet(prints=False):
-        return run(passes, Work(file.whole.clone(), source, file.path.stem)).model
+    model = file.whole.clone()
+    _without_defaults(model)
+    return passed(FUSE[: FUSE.index(ROPES) + 1], Work(model, source, file.path.stem)).model

@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport.dtypes import short_name
+from ropeexport.errors import ExportError, ModelFileError, RopeExportError, first_line
+from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
 from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
@@ -89,6 +91,24 @@ def run(passes: Sequence[Pass], work: Work, say: Say | None = None) -> Work:
             nodes = f"{before} nodes" if before == after else f"{before} to {after} nodes"
             say(step.name, f"{nodes}{': ' if did else ''}{did}")
     return work
+
+
+def passed(passes: Sequence[Pass], work: Work, say: Say | None = None) -> Work:
+    """Apply passes, what libraries say kept from the terminal; a fault of theirs becomes a line."""
+    with quiet(prints=False) as heard:
+        try:
+            return run(passes, work, say)
+        except RopeExportError:
+            raise
+        except Exception as error:
+            raised = ModelFileError if work.source.kind == "onnx" else ExportError
+            name = work.source.name if work.source.kind == "onnx" else work.module
+            cause = error.__cause__ if isinstance(error, ir.passes.PassError) else None
+            raise raised(
+                f"{name}: its graph cannot be simplified: "
+                f"{first_line(cause if isinstance(cause, Exception) else error)}; all that "
+                f"onnxscript says is in {heard.saved(error)}"
+            ) from error
 
 
 def _opset(work: Work) -> str:

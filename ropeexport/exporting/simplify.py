@@ -28,6 +28,7 @@ from ropeexport.operators import MOVERS, is_standard
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
 _FOLD_OUTPUT_LIMIT = 262144
+_HIDDEN = "ropeexport.hidden"
 _MASK = 3  # Attention's input
 _ROWS = -2
 _FLOAT = ir.DataType.FLOAT
@@ -57,16 +58,47 @@ def simplify(model: ir.Model, weights: Container[str]) -> None:
 
 
 def clean(model: ir.Model) -> None:
-    """Drop what is unused, merge what is computed twice, keep constants as initializers."""
+    """Drop what is unused, merge what is computed twice, keep constants as initializers.
+
+    Outputs keep their names, also where two of them are one value.
+    """
+    outputs = [value.name for value in model.graph.outputs]
+    _drop_identities(model)
     ir.passes.Sequential(
-        passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.CommonSubexpressionEliminationPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.RemoveUnusedOpsetsPass(),
         passes.OutputFixPass(),
-        passes.NameFixPass(),
     )(model)
+    for value, name in zip(model.graph.outputs, outputs, strict=True):
+        if value.name != name:
+            value.name = name
+    passes.NameFixPass()(model)
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """Drop each Identity that is not needed for an output's own name, in place."""
+    parts = (model.graph, *model.functions.values())
+    needed = [node for part in parts for node in part.all_nodes() if _names_output(node)]
+    for node in needed:
+        node.domain = _HIDDEN
+    passes.IdentityEliminationPass()(model)
+    for node in needed:
+        node.domain = ""
+
+
+def _names_output(node: ir.Node) -> bool:
+    """Say whether a node gives an output's name to another output, or to what a branch reads."""
+    if not is_standard(node, "Identity") or not node.outputs[0].is_graph_output():
+        return False
+    source = node.inputs[0]
+    while source is not None and not source.is_graph_output():
+        maker = source.producer()
+        if maker is None or not is_standard(maker, "Identity"):
+            return maker is not None and maker.graph is not node.graph
+        source = maker.inputs[0]
+    return source is not None
 
 
 def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from ropeexport.axes import names_of
 from ropeexport.dtypes import HALVES, SINGLE, is_float
@@ -33,6 +32,7 @@ from ropeexport.onnx_files.onnx_file import weight_bytes
 from ropeexport.onnx_files.variants import float64_twin, single_twin, whole_message
 from ropeexport.parity.cases import Case, work_of
 from ropeexport.parity.inputs import make_inputs
+from ropeexport.parity.kernel_ops import Evaluator
 
 MOST_WEIGHT_BYTES = 256 * 10**6
 _MOST_WORK = 2e10  # multiply-adds of one run
@@ -185,7 +185,7 @@ def _evaluated(
         raise _UnreadableError(first_line(error)) from error
     try:
         with np.errstate(all="ignore"):  # what is not finite is compared, not printed
-            return list(ReferenceEvaluator(message).run(None, given))
+            return list(Evaluator(message).run(None, given))
     except Exception as error:  # an operator of onnx's reference may raise anything
         raise _UnevaluableError(first_line(error)) from error
 

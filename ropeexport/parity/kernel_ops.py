@@ -1,8 +1,9 @@
-"""Operators that the float64 oracle has besides onnx's own: those of onnxruntime's model builder.
+"""Operators that the float64 oracle has besides onnx's own, or in their place.
 
 Files of onnxruntime-genai have rotary embeddings, normalisations and attention as operators of
 onnxruntime (``com.microsoft``), which have no definition in the standard.  Here they are as their
-documentation says (onnxruntime ``docs/ContribOperators.md``), in the type of their inputs.
+documentation says (onnxruntime ``docs/ContribOperators.md``), in the type of their inputs.  Of the
+standard's, onnx's evaluator has some in their newest meaning alone, whatever a file's opset.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_batch_normalization import BatchNormalization_14
 
 from ropeexport.onnx_files.uses import KERNELS
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Maybe = NDArray[Any] | None
+
+_AXIS_FROM = 13  # opsets that changed a meaning
+_TRAINING_MODE_FROM = 14
 
 
 class LpNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
@@ -29,6 +36,67 @@ class LpNormalization(OpRun):  # type: ignore[misc]  # onnx has no types
     def _run(self, x: Floats, axis: int | None = None, p: int | None = None) -> tuple[Floats]:
         norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
         return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
+class _AlongAxis(OpRun):  # type: ignore[misc]  # onnx has no types
+    """Something of each row: of an axis, and before opset 13 of all from the axis on together."""
+
+    op_domain = ""
+
+    def __init__(self, node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
+        self._opset = run_params["opsets"][""]
+        # the axis that is meant where none is written is another one then, too
+        super().__init__(node, run_params, onnx.defs.get_schema(node.op_type, self._opset))
+
+    def _run(self, x: Floats, axis: int) -> tuple[Floats]:
+        if not x.size:
+            return (x,)
+        if self._opset < _AXIS_FROM:
+            rows = x.reshape(math.prod(x.shape[:axis]), -1)
+            return (self._along(rows, -1).reshape(x.shape),)
+        return (self._along(x, axis),)
+
+    def _along(self, x: Floats, axis: int) -> Floats:
+        raise NotImplementedError
+
+
+class Softmax(_AlongAxis):
+    """The standard's."""
+
+    def _along(self, x: Floats, axis: int) -> Floats:
+        weights = np.exp(x - x.max(axis, keepdims=True))
+        made: Floats = weights / weights.sum(axis, keepdims=True)
+        return made
+
+
+class LogSoftmax(Softmax):
+    """The standard's."""
+
+    def _along(self, x: Floats, axis: int) -> Floats:
+        made: Floats = np.log(super()._along(x, axis))
+        return made
+
+
+class Hardmax(_AlongAxis):
+    """The standard's."""
+
+    def _along(self, x: Floats, axis: int) -> Floats:
+        made = np.zeros_like(x)
+        np.put_along_axis(made, x.argmax(axis, keepdims=True), 1, axis)
+        return made
+
+
+class BatchNormalization(BatchNormalization_14):  # type: ignore[misc]  # onnx has no types
+    """The standard's: before opset 14 a single output says that nothing is trained."""
+
+    op_domain = ""
+
+    def __init__(self, node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
+        opset = run_params["opsets"][""]
+        if opset < _TRAINING_MODE_FROM and len(node.output) > 1:
+            raise NotImplementedError("BatchNormalization that is trained")
+        schema = onnx.defs.get_schema(node.op_type, max(opset, _TRAINING_MODE_FROM))
+        super().__init__(node, run_params, schema)
 
 
 def rotated(x: Floats, cos: Floats, sin: Floats, interleaved: int | None) -> Floats:
@@ -166,6 +234,13 @@ def _weighted(scores: Floats, values: Floats, start: int, window: int | None) ->
 
 
 OPS = (
-    GroupQueryAttention, LpNormalization, RotaryEmbedding, SimplifiedLayerNormalization,
-    SkipSimplifiedLayerNormalization,
+    BatchNormalization, GroupQueryAttention, Hardmax, LogSoftmax, LpNormalization, RotaryEmbedding,
+    SimplifiedLayerNormalization, SkipSimplifiedLayerNormalization, Softmax,
 )  # fmt: skip
+
+
+class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # onnx has no types
+    """onnx's evaluator with these operators, which it would leave out of a file's functions."""
+
+    def __init__(self, proto: Any, *, new_ops: Any = None, **given: Any) -> None:
+        super().__init__(proto, new_ops=list(OPS), **given)

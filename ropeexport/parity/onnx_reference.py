@@ -19,7 +19,6 @@ from traceback import walk_tb
 import numpy as np
 import onnx_ir as ir
 from onnx import NodeProto
-from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from ropeexport import __version__, atomic, manifest
@@ -39,7 +38,7 @@ from ropeexport.onnx_files.onnx_file import OnnxFile, with_shapes
 from ropeexport.onnx_files.variants import float64_twin, whole_message
 from ropeexport.operators import is_standard
 from ropeexport.parity.contenders import Contender, emulations_of, open_runner
-from ropeexport.parity.kernel_ops import OPS
+from ropeexport.parity.kernel_ops import Evaluator
 from ropeexport.parity.references import (
     TABLE_DRAWS,
     Truth,
@@ -92,9 +91,9 @@ class OnnxOracle:
             LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(lifted)
             self._tables = _angle_tables(lifted)
             twin = float64_twin(lifted)
-            self._evaluator = ReferenceEvaluator(whole_message(twin), new_ops=list(OPS))
+            self._evaluator = Evaluator(whole_message(twin))
             self._has_angles = _round_angles(twin)
-            self._coarse = ReferenceEvaluator(whole_message(twin), new_ops=list(OPS))
+            self._coarse = Evaluator(whole_message(twin))
         self._turn = Lock()
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
@@ -130,7 +129,7 @@ class OnnxOracle:
         return _cause_in_graph(self._file)
 
     def _run(
-        self, inputs: Mapping[str, Array], evaluator: ReferenceEvaluator | None = None
+        self, inputs: Mapping[str, Array], evaluator: Evaluator | None = None
     ) -> dict[str, Float64s]:
         with self._explained(), np.errstate(all="ignore"):  # not finite is judged, not printed
             outputs = (evaluator or self._evaluator).run(None, dict(inputs))

@@ -68,6 +68,32 @@ def test_an_operator_of_opset_17_is_converted(tmp_path: Path, name: str) -> None
     assert_fused(written(tmp_path / "in.onnx", text), tmp_path / "out", tables(6))
 
 
+PICKED = {
+    "axis 1": "y = Hardmax<axis = 1>(rotated)",
+    "the usual axis": "y = Hardmax(rotated)",
+    "the last axis": "y = Hardmax<axis = -1>(rotated)",
+    "softmax": "y = Softmax<axis = 2>(rotated)",
+    "normalised": "y = BatchNormalization(rotated, two, two, two, two)",
+    "in a branch": """t = Constant<value = bool {1}>()
+      y = If(t) <then_branch = g1 () => (float[a, b, c, d] p) { p = Hardmax(rotated) },
+                 else_branch = g2 () => (float[a, b, c, d] m) { m = Neg(rotated) }>""",
+    "in a function": "y = my.pick(rotated)",
+}
+
+
+@pytest.mark.parametrize("opset", [11, 12])
+@pytest.mark.parametrize("name", PICKED)
+def test_what_an_operator_meant_before_opset_13_is_kept(
+    tmp_path: Path, name: str, opset: int
+) -> None:
+    text = f"""g ({INPUTS}) => (float[a, b, c, d] y) <float[2] two = {{1, 2}}> {{
+      {ROTATED} {PICKED[name]} }}"""
+    if "my." in text:
+        text += f"""<domain: "my", opset_import: ["" : {opset}]> pick (x) => (y) {{
+          y = Hardmax<axis = 1>(x) }}"""
+    assert_fused(written(tmp_path / "in.onnx", text, opset), tmp_path / "out", tables(6))
+
+
 def test_what_has_no_later_form_is_refused(tmp_path: Path) -> None:
     text = f"g ({INPUTS}) => (y) {{ {ROTATED} y = Neg<wrong = 1>(rotated) }}"
     with pytest.raises(ModelFileError, match=r"Neg '.*': opset 18 could not be brought to 23"):
@@ -90,6 +116,17 @@ def test_a_function_of_another_opset_stays(tmp_path: Path) -> None:
     model = OnnxFile(written(tmp_path / "in.onnx", text + FUNCTION.format(opset=20), 23)).whole
     bring_to_opset(model, "in.onnx")
     assert [node.op_type for node in model.graph] == ["turn", "Relu"]
+
+
+@pytest.mark.parametrize("body", ["q = Softmax<axis = 1>(p)", "s = Mul(p, p) q = Add(s, p)"])
+def test_a_function_of_another_opset_than_an_older_file_is_refused(
+    tmp_path: Path, body: str
+) -> None:
+    text = f"""g ({INPUTS}) => (float[b, h, l, d] y) {{ {ROTATED} y = my.other(rotated) }}
+      <domain: "my", opset_import: ["" : 12]> other (p) => (q) {{ {body} }}"""
+    with pytest.raises(ModelFileError, match=r"my::other: .* ai.onnx 17, .*got ai.onnx 12; export"):
+        fuse_file(written(tmp_path / "in.onnx", text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_behind_a_link_are_read(tmp_path: Path) -> None:
