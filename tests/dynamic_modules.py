@@ -188,5 +188,19 @@ class Frames(nn.Module):
         return x.view(x.shape[0], f, x.shape[1] // f, 4) + frames[None, :, None]
 
 
+class Signed(nn.Module):
+    """Two sums, the other way round where their lengths say so."""
+
+    def __init__(self, says: Callable[[int, int], bool]) -> None:
+        super().__init__()
+        self.says = says
+
+    def forward(self, q, k):
+        total = q.sum(1) + k.sum(1)
+        if self.says(q.shape[1], k.shape[1]):
+            return total
+        return -total
+
+
 def randn(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from itertools import dropwhile
+from itertools import dropwhile, islice
 from types import CodeType
 from typing import Any
 
@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from torch.utils._sympy.printers import PythonPrinter
 
 from ropeexport.axes import Sum, sum_of
-from ropeexport.exporting.places import line_of
+from ropeexport.exporting.places import is_own, line_of
 from ropeexport.models.example import Example
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _ADDS = "_log_guard"  # torch's function that has a guard and its environment
+_DECIDES = "__bool__"  # what its condition is asked by, called where it is
 _OF_ARRAYS = {
     "math": math,
     "torch": torch,
@@ -53,11 +54,14 @@ class Guard:
         What each symbol is, in names of axes.
     place : str
         The line of the module's code, empty where there is none.
+    is_asked : bool
+        Whether that line decides by it, rather than an operator of torch's.
     """
 
     expression: Any
     sums: Mapping[str, Sum]
     place: str
+    is_asked: bool
     _code: CodeType
 
     @property
@@ -78,16 +82,17 @@ class Guard:
         except ZeroDivisionError:
             return False
 
-    def where(self, axis: str, most: int, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
-        """Say at which sizes of an axis, from 0 to the most, it is true, the others as they are."""
-        line: Any = np.arange(most + 1)
+    def where(self, sizes: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Say where it is true, of axes whose sizes are arrays of one length, or a number each."""
         try:
             with np.errstate(divide="raise", invalid="raise"):
-                values = {s: x.at({**sizes, axis: line}) for s, x in self.sums.items()}
+                values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}
                 found = eval(self._code, _OF_ARRAYS, values)
-            return np.broadcast_to(found, line.shape)
+            return np.broadcast_to(found, np.broadcast_shapes(*map(np.shape, sizes.values())))
         except (ArithmeticError, TypeError, ValueError, AttributeError):  # not of whole arrays
-            return np.array([self.holds({**sizes, axis: n}) for n in range(most + 1)])
+            lines = np.broadcast_arrays(*sizes.values())
+            points = zip(*(line.tolist() for line in lines), strict=True)
+            return np.array([self.holds(dict(zip(sizes, at, strict=True))) for at in points])
 
     def difference(self) -> dict[str, int] | None:
         """Return an equation of axes as factors that sum to 0, a constant's by no name.
@@ -125,6 +130,7 @@ class Guards(logging.Handler):
         super().__init__()
         self._environment: Any = None
         self._places: dict[str, str] = {}
+        self._asked: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a guard that torch is about to add, and the module's innermost line on the stack."""
@@ -134,6 +140,9 @@ class Guards(logging.Handler):
             noted = inside[0][0].f_locals
             self._environment = noted.get("self")
             self._places.setdefault(str(noted.get("g")), line_of(reversed(inside)))
+            askers = dropwhile(lambda call: call[0].f_code.co_name != _DECIDES, inside)
+            if any(is_own(frame) for frame, _ in islice(askers, 1, 2)):
+                self._asked.add(str(noted.get("g")))
 
     def found(self, example: Example) -> list[Guard]:
         """Return the guards that are about dynamic axes of an example alone."""
@@ -147,8 +156,8 @@ class Guards(logging.Handler):
             symbols = sorted(symbol.name for symbol in expression.free_symbols)
             if symbols and all(symbol in sums for symbol in symbols):
                 code = compile(PythonPrinter().doprint(expression), "<guard>", "eval")
-                place = self._places.get(str(expression), "")
-                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, code))
+                place, asked = self._places.get(str(expression), ""), str(expression) in self._asked
+                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, asked, code))
         return made
 
 

@@ -38,8 +38,8 @@ def past(batch: int, length: int, before: int) -> Inputs:
     return {**x(batch, length), "past": written.randn(batch, before, 4)}
 
 
-def qk(batch: int, length: int) -> Inputs:
-    return {name: written.randn(batch, length, 4) for name in "qk"}
+def qk(batch: int, length: int, keys: int | None = None) -> Inputs:
+    return {"q": written.randn(batch, length, 4), "k": written.randn(batch, keys or length, 4)}
 
 
 def joined(batch: int, text: int, image: int) -> Inputs:
@@ -140,6 +140,14 @@ RIGHT: dict[str, tuple[nn.Module, Inputs, Any, list[Inputs], dict[str, str], dic
     "a table's maximum": (
         function(beyond_32), x(2, 16), LENGTH, [x(1, 9), x(1, 200)], {}, {"length": (1, 256)},
     ),
+    "another way for equal lengths": (
+        written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK, [qk(1, 5, 8), qk(3, 1, 6)], {},
+        {"q_length": (1, 5), "k_length": (6, 4096)},
+    ),
+    "shapes that an operator compares": (
+        written.Cached(), past(2, 3, 5), PAST, [past(1, 6, 6)], {},
+        {"length": (1, 4096), "past": (1, 4096)},
+    ),
     "frames, so many": (
         written.Frames(), frames(2, 12, 3), LENGTH, [frames(1, 9, 3)], {"length": "3*_length"}, {},
     ),
@@ -230,6 +238,23 @@ REFUSED: dict[str, tuple[tuple, dict[str, Any], str, list[str]]] = {
     "a product": (
         (written.Frames(), frames(2, 12, 3), {**LENGTH, "frames": {0: "frames"}}), {},
         "return x.view(x.shape[0], f", ["length % frames", "leave one of them out"],
+    ),
+    "an even sum": (
+        (written.Signed(lambda a, c: (a + c) % 2 == 0), qk(2, 4, 6), QK), {}, "if self.says",
+        ["% 2) == 0", "no ranges of them say"],
+    ),
+    "a product by four": (
+        (written.Signed(lambda a, c: (a * c) % 4 == 0), qk(2, 4, 6), QK), {}, "if self.says",
+        ["% 4) == 0", "no ranges of them say"],
+    ),
+    "a difference": (
+        (written.Signed(lambda a, c: (a - c) ** 2 != 9), qk(2, 4, 6), QK), {}, "if self.says",
+        ["!= 9", "no ranges of them say"],
+    ),
+    "equal lengths in the ranges given": (
+        (written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK),
+        {"axes": {"q_length": (1, 8, 64), "k_length": (1, 8, 64)}}, "if self.says",
+        ["q_length != k_length", "--axis q_length="],
     ),
     "a number in a tensor": (
         (written.Listed(), {**x(2, 6), "count": torch.tensor(3)}, LENGTH), {}, "int(count)",
