@@ -185,28 +185,52 @@ def _class(example: Example) -> str:
 def _check_box(example: Example, guard: Guard, traced: Mapping[str, int]) -> None:
     """Raise unless a guard holds over the ranges of its axes."""
     full = {name: _range(example.axes[name], traced[name]) for name in guard.axes}
-    if _holds(guard, full, traced):
-        return
-    free = [name for name in guard.axes if example.axes[name].chosen_by != "caller"]
-    fitting = _fitting(guard, full, free, traced) or _fitting(guard, full, guard.axes, traced)
-    if fitting is None:
+    start = {name: (traced[name],) * 2 for name in full}
+    bounds = cut(example, start, full, lambda box: _holds(guard, box, traced))
+    if bounds is None:
         raise ExportError(
             f"{_class(example)}: the module takes {', '.join(guard.axes)} only where {guard}"
             f"{_at(guard) if guard.place else ''}, which no ranges of them say: leave one of them "
             "out of dynamic_axes, so that it is fixed at the example's size"
         )
-    bounds: Bounds = {
+    if bounds:
+        place = _at(guard) if guard.place else ""
+        raise range_error(example, bounds, f" together, for {guard}{place}")
+
+
+def cut(example: Example, start: Box, full: Box, fits: Callable[[Box], bool]) -> Bounds | None:
+    """Return the bounds of axes within which they fit together.
+
+    Axes whose ranges a caller has given are cut where nothing else fits.
+
+    Parameters
+    ----------
+    example : Example
+        With the ranges of its axes.
+    start, full : dict of str to (int, int)
+        Sizes of axes that fit, and all that they are meant for.
+    fits : callable
+        Says whether a module takes all sizes of a box.
+
+    Returns
+    -------
+    dict or None
+        Empty where all fit; None where no ranges do.
+    """
+    if fits(full):
+        return {}
+    given = {name: full[name] for name in full if example.axes[name].chosen_by == "caller"}
+    found = _fitting(fits, start | given, full) or _fitting(fits, start, full)
+    return found and {
         name: (low if low > full[name][0] else None, high if high < full[name][1] else None)
-        for name, (low, high) in fitting.items()
+        for name, (low, high) in found.items()
         if (low, high) != full[name]
     }
-    raise range_error(example, bounds, f" together, for {guard}{_at(guard) if guard.place else ''}")
 
 
-def _fitting(guard: Guard, full: Box, free: Sequence[str], traced: Mapping[str, int]) -> Box | None:
-    """Return ranges within the full ones over which a guard holds, all but the free as is."""
-    start = {name: (traced[name],) * 2 if name in free else full[name] for name in full}
-    found = _largest(lambda box: _holds(guard, box, traced), start, full)
+def _fitting(fits: Callable[[Box], bool], start: Box, full: Box) -> Box | None:
+    """Return a largest box that fits, unless an axis is left with one size."""
+    found = _largest(fits, start, full)
     is_one = found is not None and any(
         low == high and full[name][0] < full[name][1] for name, (low, high) in found.items()
     )
