@@ -13,12 +13,12 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import dropwhile, islice
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from ropeexport.models.example import Example
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _ADDS = "_log_guard"  # torch's function that has a guard and its environment
-_DECIDES = "__bool__"  # what its condition is asked by, called where it is
+_DECIDES = torch.__file__  # has torch.SymBool and its like, which a decision calls
 _OF_ARRAYS = {
     "math": math,
     "torch": torch,
@@ -140,8 +140,7 @@ class Guards(logging.Handler):
             noted = inside[0][0].f_locals
             self._environment = noted.get("self")
             self._places.setdefault(str(noted.get("g")), line_of(reversed(inside)))
-            askers = dropwhile(lambda call: call[0].f_code.co_name != _DECIDES, inside)
-            if any(is_own(frame) for frame, _ in islice(askers, 1, 2)):
+            if _asker_is_own(frame for frame, _ in inside):
                 self._asked.add(str(noted.get("g")))
 
     def found(self, example: Example) -> list[Guard]:
@@ -159,6 +158,16 @@ class Guards(logging.Handler):
                 place, asked = self._places.get(str(expression), ""), str(expression) in self._asked
                 made.append(Guard(expression, {s: sums[s] for s in symbols}, place, asked, code))
         return made
+
+
+def _asker_is_own(frames: Iterable[FrameType]) -> bool:
+    """Say whether a module's code asks torch's number itself whether it holds, from the inside."""
+
+    def decides(frame: FrameType) -> bool:
+        return frame.f_code.co_filename == _DECIDES
+
+    outside = dropwhile(decides, dropwhile(lambda frame: not decides(frame), frames))
+    return any(map(is_own, islice(outside, 1)))
 
 
 @contextmanager

@@ -156,6 +156,10 @@ RIGHT: dict[str, tuple[nn.Module, Inputs, Any, list[Inputs], dict[str, str], dic
         written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK, [qk(1, 5, 8), qk(3, 1, 6)], {},
         {"q_length": (1, 5), "k_length": (6, 4096)},
     ),
+    "equal lengths as a number": (
+        written.Signed(lambda a, c: int(a == c) == 0), qk(2, 4, 6), QK, [qk(1, 5, 8)], {},
+        {"q_length": (1, 5), "k_length": (6, 4096)},
+    ),
     "shapes that an operator compares": (
         written.Cached(), past(2, 3, 5), PAST, [past(1, 6, 6)], {},
         {"length": (1, 4096), "past": (1, 4096)},
