@@ -244,21 +244,21 @@ def _range(axis: Axis, size: int) -> tuple[int, int]:
 def _holds(guard: Guard, box: Box, sizes: Mapping[str, int]) -> bool:
     """Say whether a guard holds over a box, as far as points of it say.
 
-    All of the smallest sizes with each other, the ends of each range with those of the others, all
-    sizes alike, and points at random: of a remainder or a difference the corners say nothing.
+    All of the smallest sizes with each other and the largest, all sizes alike, and some at random:
+    of a remainder or a difference the corners say nothing.  Of two that differ one has to be the
+    greater everywhere, as points may miss where the two cross.
     """
-    ends = {end + step for both in box.values() for end in both for step in (-1, 0, 1)}
     count = round(_GRID ** (1 / len(box)))
-    lines = [
-        sorted({*range(low, min(low + count, high + 1)), *(n for n in ends if low <= n <= high)})
-        for low, high in box.values()
-    ]
+    lines = [sorted({*range(low, min(low + count, high)), high}) for low, high in box.values()]
     grid = np.stack(np.meshgrid(*lines), -1).reshape(-1, len(box))
     lows, highs = np.array(list(box.values())).T
     alike = np.arange(lows.max(), min(highs.min(), lows.max() + _GRID) + 1)
     drawn = np.random.default_rng(0).integers(lows, highs + 1, (_DRAWS, len(box)))
     points = np.concatenate([grid, np.repeat(alike[:, None], len(box), 1), drawn])
-    return bool(guard.where({**sizes, **dict(zip(box, points.T, strict=True))}).all())
+    at = {**sizes, **dict(zip(box, points.T, strict=True))}
+    if not guard.where(at).all():
+        return False
+    return not guard.is_unequal or len(np.unique(guard.above().where(at))) == 1
 
 
 def _largest(fits: Callable[[Box], bool], start: Box, full: Box) -> Box | None:

@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import dropwhile, islice
 from types import CodeType, FrameType
@@ -74,6 +74,11 @@ class Guard:
         """Whether it only says that two sizes differ, as torch does of most that it compares."""
         return isinstance(self.expression, sympy.Ne)
 
+    def above(self) -> Guard:
+        """Return, of two that differ, that the first is the greater one."""
+        expression = sympy.Gt(*self.expression.args, evaluate=False)
+        return replace(self, expression=expression, _code=_code_of(expression))
+
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Say whether it is true at some sizes of the axes."""
         values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}
@@ -119,6 +124,10 @@ class Guard:
         return re.sub(r"\b\w+\b", lambda match: names.get(match[0], match[0]), text)
 
 
+def _code_of(expression: Any) -> CodeType:
+    return compile(PythonPrinter().doprint(expression), "<guard>", "eval")
+
+
 def _is_name(total: Sum) -> bool:
     return len(total.terms) == 1 and total.terms[0][1] == 1 and not total.constant
 
@@ -154,7 +163,7 @@ class Guards(logging.Handler):
         for expression in expressions:
             symbols = sorted(symbol.name for symbol in expression.free_symbols)
             if symbols and all(symbol in sums for symbol in symbols):
-                code = compile(PythonPrinter().doprint(expression), "<guard>", "eval")
+                code = _code_of(expression)
                 place, asked = self._places.get(str(expression), ""), str(expression) in self._asked
                 made.append(Guard(expression, {s: sums[s] for s in symbols}, place, asked, code))
         return made

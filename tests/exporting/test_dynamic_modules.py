@@ -156,6 +156,10 @@ RIGHT: dict[str, tuple[nn.Module, Inputs, Any, list[Inputs], dict[str, str], dic
         written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK, [qk(1, 5, 8), qk(3, 1, 6)], {},
         {"q_length": (1, 5), "k_length": (6, 4096)},
     ),
+    "a double far away": (
+        written.Signed(lambda a, c: a != 2 * c), qk(2, 4, 600), QK, [qk(1, 929, 465)], {},
+        {"q_length": (1, 929), "k_length": (465, 4096)},
+    ),
     "equal lengths as a number": (
         written.Signed(lambda a, c: int(a == c) == 0), qk(2, 4, 6), QK, [qk(1, 5, 8)], {},
         {"q_length": (1, 5), "k_length": (6, 4096)},
