@@ -201,7 +201,7 @@ def _check_box(example: Example, guard: Guard, traced: Mapping[str, int]) -> Non
 def cut(example: Example, start: Box, full: Box, fits: Callable[[Box], bool]) -> Bounds | None:
     """Return the bounds of axes within which they fit together.
 
-    Axes whose ranges a caller has given are cut where nothing else fits.
+    Those whose ranges a caller has given stay as they are, unless nothing fits then.
 
     Parameters
     ----------
