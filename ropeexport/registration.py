@@ -20,21 +20,32 @@ _OPS = ("ropeexport.ops.apply_rope_torch", "ropeexport.ops.rope_table_torch")
 
 
 class _WhenTorchIsImported(MetaPathFinder):
-    """Finds torch as it would be found anyway, and registers the ops once it has run."""
+    """Finds torch as it would be found anyway, and registers the ops once it has run.
+
+    It stays until then: who only asks whether torch is there (``importlib.util.find_spec``) gets a
+    spec too, and drops it.
+    """
+
+    _is_asking = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "torch":
+        if name != "torch" or self._is_asking:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        self._is_asking = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self._is_asking = False
         if spec is not None and spec.loader is not None:
             loader: Any = spec.loader
             run = loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 run(module)
+                with suppress(ValueError):  # torch is imported again, after a failure say
+                    sys.meta_path.remove(self)
                 _register()
 
             loader.exec_module = exec_module

@@ -42,6 +42,29 @@ class TableAfterPast(nn.Module):
         return torch.cat((past, x * self.table[start : start + x.shape[1]]), 1)
 
 
+class LookedUpAfterPast(nn.Module):
+    """A learned row for each position, from what is past on."""
+
+    def __init__(self, rows: int = 128) -> None:
+        super().__init__()
+        self.table = nn.Embedding(rows, 4)
+
+    def forward(self, x, past):
+        start = past.shape[1]
+        return torch.cat((past, x + self.table(torch.arange(start, start + x.shape[1]))), 1)
+
+
+class LookedUpWindows(nn.Module):
+    """A learned row for each position, joined by eight."""
+
+    def __init__(self, rows: int = 128) -> None:
+        super().__init__()
+        self.table = nn.Embedding(rows, 4)
+
+    def forward(self, x):
+        return (x + self.table(torch.arange(x.shape[1]))).unflatten(1, (-1, 8)).mean(2)
+
+
 class Pairs(nn.Module):
     """Joins neighbours, as a merger of patches does."""
 
@@ -186,6 +209,20 @@ class Frames(nn.Module):
     def forward(self, x, frames):
         f = frames.shape[0]
         return x.view(x.shape[0], f, x.shape[1] // f, 4) + frames[None, :, None]
+
+
+class Signed(nn.Module):
+    """Two sums, the other way round where their lengths say so."""
+
+    def __init__(self, says: Callable[[int, int], bool]) -> None:
+        super().__init__()
+        self.says = says
+
+    def forward(self, q, k):
+        total = q.sum(1) + k.sum(1)
+        if self.says(q.shape[1], k.shape[1]):
+            return total
+        return -total
 
 
 def randn(*shape: int) -> Tensor:

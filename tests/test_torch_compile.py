@@ -103,7 +103,14 @@ def test_the_op_alone_is_traced() -> None:
     assert torch.equal(traced(q, k, pe), Rotates()(q, k, pe))
 
 
-@pytest.mark.parametrize("imports", ["import ropeexport, torch", "import torch, ropeexport"])
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import ropeexport, torch",
+        "import torch, ropeexport",
+        "import ropeexport, importlib.util; importlib.util.find_spec('torch'); import torch",
+    ],
+)
 def test_a_saved_program_is_read_after_an_import(tmp_path, imports) -> None:
     q, k, v, pe = qkvpe(2, 2, 8)
     ids = torch.arange(16).view(1, 8, 2)
@@ -130,7 +137,8 @@ def test_a_saved_program_is_read_after_an_import(tmp_path, imports) -> None:
 
 def test_torch_is_found_where_it_would_be() -> None:
     code = (
-        "import sys, ropeexport\n"
+        "import sys, ropeexport, importlib.util\n"
+        "assert importlib.util.find_spec('torch').name == 'torch'\n"
         "assert 'torch' not in sys.modules\n"
         "import torch, importlib.resources\n"
         "assert importlib.resources.files(torch).joinpath('version.py').is_file()\n"

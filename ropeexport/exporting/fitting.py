@@ -2,14 +2,13 @@
 
 torch suggests a fix for some of the guards that it cannot keep, and none for others.  Here guards
 are evaluated: for every size of an axis where torch refused the trace, so that a longest run of
-sizes or multiples around the example's is known; and at the corners of the ranges where it did
-not, since it says nothing of conditions on several axes.
+sizes or multiples around the example's is known; and over the ranges where it did not, since it
+says nothing of conditions on several axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,8 @@ from ropeexport.models.example import Example
 
 _LEAST = 2  # torch takes every axis for that or longer
 _FACTORS = range(1, 129)  # of what a size may have to be a multiple
+_GRID = 1 << 12  # points of small sizes with each other: 64 of each of two axes
+_DRAWS = 512
 
 Bounds = Mapping[str, tuple[int | None, int | None]]
 Box = dict[str, tuple[int, int]]
@@ -49,8 +50,8 @@ def check_fits(example: Example, guards: Sequence[Guard], traced: Mapping[str, i
     several = [g for g in guards if len(g.axes) > 1 and not _may_broadcast(g, example)]
     _check_equations(example, several)
     for guard in sorted(several, key=lambda g: (len(g.axes), len(str(g)))):
-        if not guard.is_unequal:
-            _check_corners(example, guard, traced)
+        if guard.is_asked or not guard.is_unequal:
+            _check_box(example, guard, traced)
 
 
 def _may_broadcast(guard: Guard, example: Example) -> bool:
@@ -114,7 +115,7 @@ def _check_axis(
     """Raise where guards do not let an axis have every size of its range."""
     axis, size = example.axes[name], traced[name]
     most = max(axis.max, 4 * size)  # an example's size may be all that a range allows
-    places = [guard.where(name, most, traced) for guard in guards]
+    places = [guard.where({**traced, name: np.arange(most + 1)}) for guard in guards]
     holds = np.logical_and.reduce([*places, np.arange(most + 1) >= _LEAST])
     runs = (_run(holds, size, factor) for factor in _FACTORS)
     low, high, factor = max(runs, key=lambda run: (len(range(*run)), -run[2]))
@@ -181,31 +182,55 @@ def _class(example: Example) -> str:
     return type(example.module).__name__
 
 
-def _check_corners(example: Example, guard: Guard, traced: Mapping[str, int]) -> None:
-    """Raise unless a guard holds at every corner of the ranges of its axes."""
+def _check_box(example: Example, guard: Guard, traced: Mapping[str, int]) -> None:
+    """Raise unless a guard holds over the ranges of its axes."""
     full = {name: _range(example.axes[name], traced[name]) for name in guard.axes}
-    if _holds(guard, full, traced):
-        return
-    free = [name for name in guard.axes if example.axes[name].chosen_by != "caller"]
-    fitting = _fitting(guard, full, free, traced) or _fitting(guard, full, guard.axes, traced)
-    if fitting is None:
+    start = {name: (traced[name],) * 2 for name in full}
+    bounds = cut(example, start, full, lambda box: _holds(guard, box, traced))
+    if bounds is None:
         raise ExportError(
             f"{_class(example)}: the module takes {', '.join(guard.axes)} only where {guard}"
             f"{_at(guard) if guard.place else ''}, which no ranges of them say: leave one of them "
             "out of dynamic_axes, so that it is fixed at the example's size"
         )
-    bounds: Bounds = {
+    if bounds:
+        place = _at(guard) if guard.place else ""
+        raise range_error(example, bounds, f" together, for {guard}{place}")
+
+
+def cut(example: Example, start: Box, full: Box, fits: Callable[[Box], bool]) -> Bounds | None:
+    """Return the bounds of axes within which they fit together.
+
+    Those whose ranges a caller has given stay as they are, unless nothing fits then.
+
+    Parameters
+    ----------
+    example : Example
+        With the ranges of its axes.
+    start, full : dict of str to (int, int)
+        Sizes of axes that fit, and all that they are meant for.
+    fits : callable
+        Says whether a module takes all sizes of a box.
+
+    Returns
+    -------
+    dict or None
+        Empty where all fit; None where no ranges do.
+    """
+    if fits(full):
+        return {}
+    given = {name: full[name] for name in full if example.axes[name].chosen_by == "caller"}
+    found = _fitting(fits, start | given, full) or _fitting(fits, start, full)
+    return found and {
         name: (low if low > full[name][0] else None, high if high < full[name][1] else None)
-        for name, (low, high) in fitting.items()
+        for name, (low, high) in found.items()
         if (low, high) != full[name]
     }
-    raise range_error(example, bounds, f" together, for {guard}{_at(guard) if guard.place else ''}")
 
 
-def _fitting(guard: Guard, full: Box, free: Sequence[str], traced: Mapping[str, int]) -> Box | None:
-    """Return ranges within the full ones at whose corners a guard holds, all but the free as is."""
-    start = {name: (traced[name],) * 2 if name in free else full[name] for name in full}
-    found = _largest(lambda box: _holds(guard, box, traced), start, full)
+def _fitting(fits: Callable[[Box], bool], start: Box, full: Box) -> Box | None:
+    """Return a largest box that fits, unless an axis is left with one size."""
+    found = _largest(fits, start, full)
     is_one = found is not None and any(
         low == high and full[name][0] < full[name][1] for name, (low, high) in found.items()
     )
@@ -217,12 +242,23 @@ def _range(axis: Axis, size: int) -> tuple[int, int]:
 
 
 def _holds(guard: Guard, box: Box, sizes: Mapping[str, int]) -> bool:
-    return all(guard.holds({**sizes, **corner}) for corner in _corners(box))
+    """Say whether a guard holds over a box, as far as points of it say.
 
-
-def _corners(box: Box) -> Iterator[dict[str, int]]:
-    for ends in product(*box.values()):
-        yield dict(zip(box, ends, strict=True))
+    All of the smallest sizes with each other and the largest, all sizes alike, and some at random:
+    of a remainder or a difference the corners say nothing.  Of two that differ one has to be the
+    greater everywhere, as points may miss where the two cross.
+    """
+    count = round(_GRID ** (1 / len(box)))
+    lines = [sorted({*range(low, min(low + count, high)), high}) for low, high in box.values()]
+    grid = np.stack(np.meshgrid(*lines), -1).reshape(-1, len(box))
+    lows, highs = np.array(list(box.values())).T
+    alike = np.arange(lows.max(), min(highs.min(), lows.max() + _GRID) + 1)
+    drawn = np.random.default_rng(0).integers(lows, highs + 1, (_DRAWS, len(box)))
+    points = np.concatenate([grid, np.repeat(alike[:, None], len(box), 1), drawn])
+    at = {**sizes, **dict(zip(box, points.T, strict=True))}
+    if not guard.where(at).all():
+        return False
+    return not guard.is_unequal or len(np.unique(guard.above().where(at))) == 1
 
 
 def _largest(fits: Callable[[Box], bool], start: Box, full: Box) -> Box | None:

@@ -13,12 +13,12 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import dropwhile
-from types import CodeType
+from itertools import dropwhile, islice
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from torch.utils._sympy.printers import PythonPrinter
 
 from ropeexport.axes import Sum, sum_of
-from ropeexport.exporting.places import line_of
+from ropeexport.exporting.places import is_own, line_of
 from ropeexport.models.example import Example
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _ADDS = "_log_guard"  # torch's function that has a guard and its environment
+_DECIDES = torch.__file__  # has torch.SymBool and its like, which a decision calls
 _OF_ARRAYS = {
     "math": math,
     "torch": torch,
@@ -53,11 +54,14 @@ class Guard:
         What each symbol is, in names of axes.
     place : str
         The line of the module's code, empty where there is none.
+    is_asked : bool
+        Whether that line decides by it, rather than an operator of torch's.
     """
 
     expression: Any
     sums: Mapping[str, Sum]
     place: str
+    is_asked: bool
     _code: CodeType
 
     @property
@@ -70,6 +74,11 @@ class Guard:
         """Whether it only says that two sizes differ, as torch does of most that it compares."""
         return isinstance(self.expression, sympy.Ne)
 
+    def above(self) -> Guard:
+        """Return, of two that differ, that the first is the greater one."""
+        expression = sympy.Gt(*self.expression.args, evaluate=False)
+        return replace(self, expression=expression, _code=_code_of(expression))
+
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Say whether it is true at some sizes of the axes."""
         values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}
@@ -78,16 +87,17 @@ class Guard:
         except ZeroDivisionError:
             return False
 
-    def where(self, axis: str, most: int, sizes: Mapping[str, int]) -> NDArray[np.bool_]:
-        """Say at which sizes of an axis, from 0 to the most, it is true, the others as they are."""
-        line: Any = np.arange(most + 1)
+    def where(self, sizes: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Say where it is true, of axes whose sizes are arrays of one length, or a number each."""
         try:
             with np.errstate(divide="raise", invalid="raise"):
-                values = {s: x.at({**sizes, axis: line}) for s, x in self.sums.items()}
+                values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}
                 found = eval(self._code, _OF_ARRAYS, values)
-            return np.broadcast_to(found, line.shape)
+            return np.broadcast_to(found, np.broadcast_shapes(*map(np.shape, sizes.values())))
         except (ArithmeticError, TypeError, ValueError, AttributeError):  # not of whole arrays
-            return np.array([self.holds({**sizes, axis: n}) for n in range(most + 1)])
+            lines = np.broadcast_arrays(*sizes.values())
+            points = zip(*(line.tolist() for line in lines), strict=True)
+            return np.array([self.holds(dict(zip(sizes, at, strict=True))) for at in points])
 
     def difference(self) -> dict[str, int] | None:
         """Return an equation of axes as factors that sum to 0, a constant's by no name.
@@ -114,6 +124,10 @@ class Guard:
         return re.sub(r"\b\w+\b", lambda match: names.get(match[0], match[0]), text)
 
 
+def _code_of(expression: Any) -> CodeType:
+    return compile(PythonPrinter().doprint(expression), "<guard>", "eval")
+
+
 def _is_name(total: Sum) -> bool:
     return len(total.terms) == 1 and total.terms[0][1] == 1 and not total.constant
 
@@ -125,6 +139,7 @@ class Guards(logging.Handler):
         super().__init__()
         self._environment: Any = None
         self._places: dict[str, str] = {}
+        self._asked: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a guard that torch is about to add, and the module's innermost line on the stack."""
@@ -134,6 +149,8 @@ class Guards(logging.Handler):
             noted = inside[0][0].f_locals
             self._environment = noted.get("self")
             self._places.setdefault(str(noted.get("g")), line_of(reversed(inside)))
+            if _asker_is_own(frame for frame, _ in inside):
+                self._asked.add(str(noted.get("g")))
 
     def found(self, example: Example) -> list[Guard]:
         """Return the guards that are about dynamic axes of an example alone."""
@@ -146,10 +163,20 @@ class Guards(logging.Handler):
         for expression in expressions:
             symbols = sorted(symbol.name for symbol in expression.free_symbols)
             if symbols and all(symbol in sums for symbol in symbols):
-                code = compile(PythonPrinter().doprint(expression), "<guard>", "eval")
-                place = self._places.get(str(expression), "")
-                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, code))
+                code = _code_of(expression)
+                place, asked = self._places.get(str(expression), ""), str(expression) in self._asked
+                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, asked, code))
         return made
+
+
+def _asker_is_own(frames: Iterable[FrameType]) -> bool:
+    """Say whether a module's code asks torch's number itself whether it holds, from the inside."""
+
+    def decides(frame: FrameType) -> bool:
+        return frame.f_code.co_filename == _DECIDES
+
+    outside = dropwhile(decides, dropwhile(lambda frame: not decides(frame), frames))
+    return any(map(is_own, islice(outside, 1)))
 
 
 @contextmanager

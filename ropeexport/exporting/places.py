@@ -32,10 +32,15 @@ def line_of(calls: Iterable[tuple[FrameType, int]]) -> str:
     for frame, line in calls:
         is_inside = is_inside or frame.f_code.co_name == "forward"
         file = frame.f_code.co_filename
-        if is_inside and not file.startswith((*_NOT_ITS_OWN, "<eval_with_key>")):
+        if is_inside and is_own(frame):
             code = linecache.getline(file, line).strip()
             found = f"{file}:{line}: {code}" if code else f"{file}:{line}"
     return found
+
+
+def is_own(frame: FrameType) -> bool:
+    """Say whether a frame is of a module's code, rather than of what runs or traces it."""
+    return not frame.f_code.co_filename.startswith((*_NOT_ITS_OWN, "<eval_with_key>"))
 
 
 def line_of_error(error: BaseException) -> str:

@@ -6,15 +6,18 @@ that are asked for are values.  Where they follow from sizes alone, they are com
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import torch
 from torch import fx
 
+from ropeexport.axes import names_of, sum_of
+from ropeexport.errors import ExportError
+from ropeexport.exporting.fitting import Box, cut, range_error
 from ropeexport.fusion.movement import closure
-from ropeexport.models.example import Example
+from ropeexport.models.example import Example, example_sizes
 
 _SIZE = torch.ops.aten.sym_size.int
 # operators that look rows of a table up, by the axis of each and the node that says which
@@ -29,13 +32,10 @@ _LOOKUPS: dict[Any, Callable[[Any], list[tuple[int, fx.Node]]]] = {
 Lookup = tuple[int, fx.Node]
 
 
-def bounds_of_tables(
+def check_tables(
     program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
-) -> dict[str, tuple[None, int]]:
-    """Return the largest size of each dynamic axis whose range is beyond what some table holds.
-
-    torch's tracer sees a table that is cut to a length, but not ``embedding(arange(length))``: the
-    rows that are asked for are values.  Where they follow from sizes alone, they are computed here.
+) -> None:
+    """Raise where axes may be so long together that a table has too few rows.
 
     Parameters
     ----------
@@ -45,25 +45,37 @@ def bounds_of_tables(
         With the ranges of its axes.
     inputs : mapping of str to str
         The program's name of each input, and the example's.
+
+    Raises
+    ------
+    AxisRangeError
+        With the largest sizes that every table has rows for.
+    ExportError
+        Where no ranges say it.
     """
     known = _known(program, example, inputs)
     lookups = [(size, rows) for size, rows in _lookups(program) if rows in known]
-    sizes = {
-        label: example.tensors[name].shape[axis]
-        for name, named in example.tensor_axes.items()
-        for axis, label in named.items()
-    }
-    found: dict[str, tuple[None, int]] = {}
-    for label in sizes if lookups else ():
-        most = example.axes[label].max if label in example.axes else 1
-        if not _hold(lookups, known, {**sizes, label: most}):
-            longer = bisect_left(
-                range(2, most),
-                True,
-                key=lambda size: not _hold(lookups, known, {**sizes, label: size}),
-            )
-            found[label] = (None, 1 + longer)
-    return found
+    asked = [rows for _, rows in lookups]
+    wanted = set(closure(asked, lambda node: (x for x in node.all_input_nodes if x in known)))
+    known = {node: label for node, label in known.items() if node in wanted}
+    sizes, axes = example_sizes(example), example.axes
+    names = names_of(label for label in known.values() if label is not None)
+    start = {name: (min(axes[name].min, sizes[name]), sizes[name]) for name in names}
+    full = {name: (low, max(axes[name].max, size)) for name, (low, size) in start.items()}
+
+    def fits(box: Box) -> bool:
+        corners = product(*box.values())
+        return all(_hold(lookups, known, dict(zip(box, each, strict=True))) for each in corners)
+
+    bounds = cut(example, start, full, fits)
+    if bounds is None:
+        raise ExportError(
+            f"{type(example.module).__name__}: a table has fewer rows than the sizes of "
+            f"{', '.join(names)} ask for, which no ranges of them say: leave one of them out of "
+            "dynamic_axes, so that it is fixed at the example's size"
+        )
+    if bounds:
+        raise range_error(example, bounds, ", as a table has fewer rows than an axis may be long")
 
 
 def _known(
@@ -96,12 +108,10 @@ def _hold(
 ) -> bool:
     """Say whether each table has the rows that are asked for at some sizes."""
     values: dict[fx.Node, Any] = {}
-    asked = [rows for _, rows in lookups]
-    wanted = set(closure(asked, lambda node: (x for x in node.all_input_nodes if x in known)))
     for node, label in known.items():
         if label is not None:
-            values[node] = sizes[label]
-        elif node in wanted:
+            values[node] = sum_of(label).at(sizes)
+        else:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             try:
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]

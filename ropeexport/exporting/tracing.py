@@ -21,13 +21,13 @@ from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.constants import put_eager_constants
-from ropeexport.exporting.fitting import check_fits, explain, range_error
+from ropeexport.exporting.fitting import check_fits, explain
 from ropeexport.exporting.guards import listening
 from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
-from ropeexport.exporting.tables import bounds_of_tables
+from ropeexport.exporting.tables import check_tables
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
 from ropeexport.models.hub.load import traceable_experts, traceable_ropes
@@ -86,11 +86,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         try:
             exported = _exported(example)
             inputs = example.tree.names_in(exported)
-            rows = bounds_of_tables(exported, example, inputs)
-            if rows:
-                raise range_error(
-                    example, rows, ", as a table has fewer rows than an axis may be long"
-                )
+            check_tables(exported, example, inputs)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,

@@ -19,6 +19,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from ropeexport.errors import UsageError
 
 _HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_PARALLEL = (DataParallel.forward, DistributedDataParallel.forward)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -40,11 +41,21 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _computed(module: nn.Module) -> nn.Module | None:
-    """Return what a wrapper of torch's computes; torch.compile's class is not loaded for it."""
-    if isinstance(module, DataParallel | DistributedDataParallel):
-        return module._modules["module"]
+    """Return what a wrapper of torch's computes, and nothing beside it.
+
+    One with hooks, or with a forward of the caller's, computes more, and is a module like any
+    other.  torch.compile's class is not loaded for it.
+    """
     is_compiled = type(module).__module__.startswith("torch._dynamo.")
-    return module._modules.get("_orig_mod") if is_compiled else None
+    if not is_compiled and getattr(module.forward, "__func__", None) not in _PARALLEL:
+        return None
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    if hooks and is_compiled:  # its copy in float64 would be the compiled one
+        raise UsageError(
+            "module: expected hooks on the module that is compiled, got one on what "
+            "torch.compile returned: register it before torch.compile"
+        )
+    return None if hooks else module._modules["_orig_mod" if is_compiled else "module"]
 
 
 def argument_names(module: nn.Module) -> list[str]:

@@ -92,6 +92,7 @@ def test_profile_and_cases_respect_the_sum(tmp_path) -> None:
         make_profile(made, opt_shapes=parse_shapes("mask:2x3x9,past:2x5x16,x:2x3x16"))
     cases = select(made, count=40).cases
     assert len({(case.sizes["past"], case.sizes["length"]) for case in cases}) > 5
+    assert any(case.sizes["past"] == case.sizes["length"] for case in cases)
     for case in cases:
         shapes = {spec.name: shape_at(spec, case.sizes) for spec in made.model.inputs}
         assert shapes["mask"][2] == case.sizes["past"] + case.sizes["length"]

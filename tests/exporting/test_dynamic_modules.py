@@ -38,8 +38,8 @@ def past(batch: int, length: int, before: int) -> Inputs:
     return {**x(batch, length), "past": written.randn(batch, before, 4)}
 
 
-def qk(batch: int, length: int) -> Inputs:
-    return {name: written.randn(batch, length, 4) for name in "qk"}
+def qk(batch: int, length: int, keys: int | None = None) -> Inputs:
+    return {"q": written.randn(batch, length, 4), "k": written.randn(batch, keys or length, 4)}
 
 
 def joined(batch: int, text: int, image: int) -> Inputs:
@@ -84,6 +84,18 @@ RIGHT: dict[str, tuple[nn.Module, Inputs, Any, list[Inputs], dict[str, str], dic
     "table after a past": (
         written.TableAfterPast(), past(2, 6, 5), PAST, [past(1, 1, 63), past(1, 65, 63)], {},
         {"length": (1, 65), "past": (1, 63)},
+    ),
+    "rows looked up after a past": (
+        written.LookedUpAfterPast(), past(2, 6, 5), PAST, [past(1, 1, 63), past(1, 65, 63)], {},
+        {"length": (1, 65), "past": (1, 63)},
+    ),
+    "rows of blocks": (
+        written.LookedUpWindows(), x(2, 16), {"x": {0: "batch", 1: "8*blocks"}}, [x(1, 128)], {},
+        {"blocks": (1, 16)},
+    ),
+    "rows of windows": (
+        written.LookedUpWindows(), x(2, 16), LENGTH, [x(1, 128)], {"length": "8*_length"},
+        {"_length": (1, 16)},
     ),
     "pairs": (
         written.Pairs(), x(2, 16), LENGTH, [x(1, 2), x(3, 30)], {"length": "2*_length"},
@@ -140,6 +152,22 @@ RIGHT: dict[str, tuple[nn.Module, Inputs, Any, list[Inputs], dict[str, str], dic
     "a table's maximum": (
         function(beyond_32), x(2, 16), LENGTH, [x(1, 9), x(1, 200)], {}, {"length": (1, 256)},
     ),
+    "another way for equal lengths": (
+        written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK, [qk(1, 5, 8), qk(3, 1, 6)], {},
+        {"q_length": (1, 5), "k_length": (6, 4096)},
+    ),
+    "a double far away": (
+        written.Signed(lambda a, c: a != 2 * c), qk(2, 4, 600), QK, [qk(1, 929, 465)], {},
+        {"q_length": (1, 929), "k_length": (465, 4096)},
+    ),
+    "equal lengths as a number": (
+        written.Signed(lambda a, c: int(a == c) == 0), qk(2, 4, 6), QK, [qk(1, 5, 8)], {},
+        {"q_length": (1, 5), "k_length": (6, 4096)},
+    ),
+    "shapes that an operator compares": (
+        written.Cached(), past(2, 3, 5), PAST, [past(1, 6, 6)], {},
+        {"length": (1, 4096), "past": (1, 4096)},
+    ),
     "frames, so many": (
         written.Frames(), frames(2, 12, 3), LENGTH, [frames(1, 9, 3)], {"length": "3*_length"}, {},
     ),
@@ -186,7 +214,16 @@ def test_the_file_is_right_at_other_sizes(tmp_path, name) -> None:
 
 # the least and the greatest of every range, and what lies between
 @pytest.mark.parametrize(
-    "name", ["table after a past", "windows", "text and image", "thirds", "two guidances"]
+    "name",
+    [
+        "table after a past",
+        "rows looked up after a past",
+        "rows of blocks",
+        "windows",
+        "text and image",
+        "thirds",
+        "two guidances",
+    ],
 )
 def test_check_passes_over_the_ranges_that_were_found(tmp_path, name) -> None:
     made = export(RIGHT[name], tmp_path)
@@ -211,6 +248,11 @@ REFUSED: dict[str, tuple[tuple, dict[str, Any], str, list[str]]] = {
         {"axes": {"past": (0, 20, 100), "length": (1, 10, 29)}}, "return torch.cat((past",
         ["length + past <= 128", "--axis past=0:20:99"],
     ),
+    "rows, together": (
+        (written.LookedUpAfterPast(), past(2, 6, 5), PAST),
+        {"axes": {"past": (0, 20, 100), "length": (1, 10, 29)}}, "",
+        ["a table has fewer rows", "--axis past=0:20:99"],
+    ),
     "one name": (
         (written.Causal(), qk(2, 6), QK),
         {"axes": {"q_length": (1, 8, 64), "k_length": (1, 8, 65)}}, "return (q @ k.transpose",
@@ -231,6 +273,23 @@ REFUSED: dict[str, tuple[tuple, dict[str, Any], str, list[str]]] = {
         (written.Frames(), frames(2, 12, 3), {**LENGTH, "frames": {0: "frames"}}), {},
         "return x.view(x.shape[0], f", ["length % frames", "leave one of them out"],
     ),
+    "an even sum": (
+        (written.Signed(lambda a, c: (a + c) % 2 == 0), qk(2, 4, 6), QK), {}, "if self.says",
+        ["% 2) == 0", "no ranges of them say"],
+    ),
+    "a product by four": (
+        (written.Signed(lambda a, c: (a * c) % 4 == 0), qk(2, 4, 6), QK), {}, "if self.says",
+        ["% 4) == 0", "no ranges of them say"],
+    ),
+    "a difference": (
+        (written.Signed(lambda a, c: (a - c) ** 2 != 9), qk(2, 4, 6), QK), {}, "if self.says",
+        ["!= 9", "no ranges of them say"],
+    ),
+    "equal lengths in the ranges given": (
+        (written.Signed(lambda a, c: a != c), qk(2, 4, 6), QK),
+        {"axes": {"q_length": (1, 8, 64), "k_length": (1, 8, 64)}}, "if self.says",
+        ["q_length != k_length", "--axis q_length="],
+    ),
     "a number in a tensor": (
         (written.Listed(), {**x(2, 6), "count": torch.tensor(3)}, LENGTH), {}, "int(count)",
         ["data-dependent"],
@@ -248,7 +307,7 @@ def test_a_refusal_names_the_line_and_the_way_out(tmp_path, name, capfd) -> None
         export(case, tmp_path / "out", **options)
     said = str(caught.value)
     assert "\n" not in said
-    for word in (line_of(case[0], code), *words):
+    for word in (line_of(case[0], code) if code else "", *words):
         assert word in said
     assert not (tmp_path / "out").exists()
     assert capfd.readouterr() == ("", "")
@@ -262,6 +321,7 @@ def test_a_refusal_names_the_line_and_the_way_out(tmp_path, name, capfd) -> None
         ("square mask", {"k_length": (1, 5, 77)}, {"k_length": (1, 5, 77)}),
         ("two guidances", {"twice": (2, 5, 9)}, {"batch": (1, 2, 4)}),
         ("table after a past", {"past": (0, 20, 100)}, {"length": (1, 28, 28)}),
+        ("rows looked up after a past", {"past": (0, 20, 100)}, {"length": (1, 28, 28)}),
     ],
 )
 def test_a_range_that_was_given_goes_to_what_the_axis_is(tmp_path, name, axes, expected) -> None:

@@ -79,6 +79,24 @@ def compiled_in_place() -> nn.Module:
     return module
 
 
+class AndMore(nn.DataParallel):
+    def forward(self, *inputs, **kwargs):
+        return super().forward(*inputs, **kwargs) * 2 + 1
+
+
+def hooked(module: nn.Module) -> nn.Module:
+    module.register_forward_hook(lambda module, args, out: out * 2 + 1)
+    return module
+
+
+def hooked_before(module: nn.Module) -> nn.Module:
+    """Each of its inputs is changed, so that they differ by another number."""
+    module.register_forward_pre_hook(
+        lambda module, args, kwargs: (args, kwargs | {"y": -kwargs["y"]}), with_kwargs=True
+    )
+    return module
+
+
 WRAPPED = {
     "compiled": (lambda: torch.compile(Inner()), ""),
     "compiled in place": (compiled_in_place, ""),
@@ -131,6 +149,32 @@ def test_check_takes_the_wrapper(tmp_path, name) -> None:
     assert ropeexport.check(tmp_path, module=module, cases=3).verdict == "PASS"
 
 
+@pytest.mark.parametrize(
+    ("make", "scale", "shift", "sign"),
+    [
+        (lambda: AndMore(Inner()), 2, 1, 1),
+        (lambda: hooked(nn.DataParallel(Inner())), 2, 1, 1),
+        (lambda: hooked(nn.DataParallel(AndMore(Inner()))), 4, 3, 1),
+        (lambda: hooked_before(nn.DataParallel(Inner())), 1, 0, -1),
+        (lambda: torch.compile(hooked(Inner())), 2, 1, 1),
+    ],
+)
+def test_what_a_wrapper_adds_is_exported(tmp_path, make, scale, shift, sign) -> None:
+    module = make()
+    made = ropeexport.export(module, kwargs(), tmp_path, dynamic_axes=AXES)
+    given = {n: x.numpy() for n, x in kwargs(1, 5).items()}
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    state = {n.split(".")[-1]: x.detach().double().numpy() for n, x in module.state_dict().items()}
+
+    def exact(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+        inner = (x @ state["weight"].T + state["bias"]) * state["scale"] - sign * y
+        return [inner * scale + shift]
+
+    assert_parity(session.run(None, given), exact, inputs=given)
+    assert made.check(cases=3).verdict == "PASS"
+    assert ropeexport.check(tmp_path, module=module, cases=3).verdict == "PASS"
+
+
 def test_a_factorys_tuple_is_bound_by_the_inner_signature(tmp_path) -> None:
     place = Path(tmp_path / "factory.py")
     place.write_text(
@@ -165,6 +209,7 @@ def test_a_forward_of_the_callers_own_is_put_back() -> None:
         (lambda: torch.jit.script(Inner()), "got one of torch.jit, which torch.export does not"),
         (lambda: torch.jit.trace(Inner(), torch.ones(1, 4)), "got one of torch.jit"),
         (lambda: HalfNamed(torch.jit.script(Inner())), "got one of torch.jit"),
+        (lambda: hooked(torch.compile(Inner())), "expected hooks on the module that is compiled"),
         (lambda: Unnamed(Inner()), r"'x': Unnamed.forward takes no argument of that name .*\*args"),
         (lambda: nn.Linear(4, 4), r"'x': Linear.forward takes no argument of that name .* input"),
     ],
