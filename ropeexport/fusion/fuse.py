@@ -6,7 +6,7 @@ the graph that came in; a rewrite that departs from it is taken back, and named.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -20,7 +20,7 @@ from ropeexport.fusion.movement import Movement, Twins, merge_twins
 from ropeexport.fusion.native import find_native
 from ropeexport.fusion.rewrite import Group, Region, Tables, region_of, swap_in
 from ropeexport.fusion.suspects import graphs_inside, refusal
-from ropeexport.fusion.unify import unify
+from ropeexport.fusion.unify import Joined, unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
@@ -71,6 +71,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         if not regions:
             made = model.clone()
         if not wrong:
+            joined.forget(made)
             keep_interface(model, made)
             return Fused(made, model, count, _comparison(outcomes, waves | angles.left))
         for region, reason in wrong.items():
@@ -92,7 +93,7 @@ def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Com
 
 
 def _replaced(
-    model: ir.Model, leave: Mapping[str, str], joined: Container[str]
+    model: ir.Model, leave: Mapping[str, str], joined: Joined
 ) -> tuple[RopeCount, list[Region]]:
     """Put ops in the place of applications, in place, but for those to leave.
 
@@ -108,7 +109,7 @@ def _replaced(
         inside = _inside(body, place, find(body, trial, movement, twins), find_native(body, twins))
         refused += inside.refused
         not_judged += inside.not_judged
-    for group in [*pair_up(found.applications, graph), *pair_up(native.applications, graph)]:
+    for group in _groups(graph, joined, found, native):
         reason = leave.get(str(group[0].root.name))
         made = reason or swap_in(group, tables, trial, movement)
         if isinstance(made, Region):
@@ -127,7 +128,7 @@ def _replaced(
 
 def _inside(body: ir.Graph, place: str, *found: Found) -> Found:
     """Return what was found in a graph inside the model's, where no op is put."""
-    groups = [group for part in found for group in pair_up(part.applications, body)]
+    groups = _groups(body, Joined(), *found)
     refused = [refusal for part in found for refusal in part.refused]
     unjudged = [refusal for part in found for refusal in part.not_judged]
     return Found(
@@ -135,6 +136,10 @@ def _inside(body: ir.Graph, place: str, *found: Found) -> Found:
         + [x.changed(reason=f"{place}: {x.reason}") for x in refused],
         not_judged=[x.changed(reason=f"{place}: {x.reason}") for x in unjudged],
     )
+
+
+def _groups(graph: ir.Graph, joined: Joined, *found: Found) -> list[Group]:
+    return [group for part in found for group in pair_up(part.applications, graph, joined)]
 
 
 def _refused(group: Group, reason: str) -> Refusal:

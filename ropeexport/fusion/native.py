@@ -106,6 +106,5 @@ def _rows(operands: _Operands, twins: Twins) -> Rows | None:
     assert x.shape is not None  # asked for with the operands
     assert ids.shape is not None
     axis = len(x.shape) - 2 if len(x.shape) == 4 else 1
-    if len(ids.shape) > 1:
-        return Rows(twins.first_of(ids))
-    return Rows(twins.first_of(ids), (x, axis), str(x.shape[axis]))
+    begins = (x, axis) if len(ids.shape) < 2 else None
+    return Rows(twins.first_of(ids), begins)

@@ -144,13 +144,11 @@ class Selection:
 class Rows:
     """Which rows of a table its entries are: those of ``ids``.
 
-    With ``begins``, data and its axis of the length, ``ids`` is one number, where the rows begin;
-    rows that begin there are the same where ``length``, that axis's dimension, is.
+    With ``begins``, data and its axis of the length, ``ids`` is one number, where the rows begin.
     """
 
     ids: ir.Value
     begins: tuple[ir.Value, int] | None = field(default=None, compare=False)
-    length: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ropeexport.fusion.applications import Application, Layout, tables_of
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
 from ropeexport.fusion.regions import Entry, Rows, deep_values
+from ropeexport.fusion.unify import Joined
 from ropeexport.ops import names
 from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
@@ -74,6 +75,13 @@ def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
     return ir.tensor(np.array(numbers, dtype=np.int64))
 
 
+def _sizes(nodes: Nodes, x: ir.Value, start: int, end: int) -> ir.Value:
+    """Return the sizes of some axes."""
+    sizes = nodes.add("Shape", x, start=start, end=end)
+    sizes.dtype = ir.DataType.INT64
+    return sizes
+
+
 @dataclass
 class Tables:
     """The ops' table inputs, made from the tables that a model has; ops may share one.
@@ -81,20 +89,59 @@ class Tables:
     Of axes that are ``joined``, data and tables may have one element where the other has more.
     """
 
-    joined: Container[str] = ()
+    joined: Joined = field(default_factory=Joined)
     nodes: Nodes = field(default_factory=Nodes)
-    _positions: dict[Rows, ir.Value] = field(default_factory=dict)
-    _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
+    _positions: dict[tuple[Rows, str], ir.Value] = field(default_factory=dict)
+    _entries: dict[tuple[Entry, Layout, str], ir.Value] = field(default_factory=dict)
+    _alike: dict[tuple[ir.Value, ir.Value], ir.Value] = field(default_factory=dict)
     _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
 
     def of(self, application: Application) -> tuple[ir.Value, ...]:
         """Return the inputs that say how an application's op rotates."""
         rotary, layout, tables = application.rotary, application.layout, tables_of(application)
+        made = self._as_large([self._entry(e, application) for e in rotary.entries], rotary.entries)
         inputs = []
         for places in tables.inputs.values():
-            entries = tuple(self._entry(rotary.entries[place], application) for place in places)
+            entries = tuple(made[place] for place in places)
             inputs.append(self._input(entries, tables.by_head and not layout.per_head))
         return tuple(inputs)
+
+    def widened(
+        self, nodes: Nodes, x: ir.Value, application: Application, table: ir.Value
+    ) -> ir.Value:
+        """Let data of one batch or row have as many as its table, where it may have so few.
+
+        ``x`` is the data as the op takes it, (B, H, L, D).
+        """
+        if not self.joined.is_in(application.x, application.layout.order[:-1]):
+            return x
+        by_head = tables_of(application).by_head
+        batch, length = (_sizes(nodes, table, axis, axis + 1) for axis in (0, 2 if by_head else 1))
+        heads = _sizes(nodes, table, 1, 2) if by_head else ints([1])
+        return nodes.add("Expand", x, nodes.add("Concat", batch, heads, length, ints([1]), axis=0))
+
+    def _as_large(self, values: list[ir.Value], entries: Sequence[Entry]) -> list[ir.Value]:
+        """Let entries of several tables have one shape, where one may have 1 for the other's."""
+        sources = dict.fromkeys(e.table if e.rows is None else e.rows.ids for e in entries)
+        sizes = {self._sizes_of(source) for source in sources}
+        if len(sizes) == 1 or not any(
+            self.joined.is_in(s, range(len(s.shape or ()))) for s in sources
+        ):
+            return values
+        first = {entry.table: value for entry, value in zip(entries, values, strict=True)}
+        for table, other in first.items():
+            pairs = zip(entries, values, strict=True)
+            values = [v if e.table is table else self._expanded_to(v, other) for e, v in pairs]
+        return values
+
+    def _sizes_of(self, value: ir.Value) -> tuple[str, ...]:
+        return tuple(self.joined.size_of(value, axis) for axis in range(len(value.shape or ())))
+
+    def _expanded_to(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        if (value, other) not in self._alike:
+            shape = self.nodes.add("Concat", _sizes(self.nodes, other, 0, -1), ints([1]), axis=0)
+            self._alike[value, other] = self.nodes.add("Expand", value, shape)
+        return self._alike[value, other]
 
     def _input(self, entries: tuple[ir.Value, ...], lacks_heads: bool) -> ir.Value:
         """Return an entry as it is, or all as matrices; with an axis for heads where it lacks."""
@@ -108,21 +155,20 @@ class Tables:
     def _entry(self, entry: Entry, application: Application) -> ir.Value:
         """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
         layout = application.layout
-        if (entry, layout) not in self._entries:
+        length = "" if layout.length is None else self.joined.size_of(application.x, layout.length)
+        if (entry, layout, length) not in self._entries:
             value = self.nodes.cast(self._without_heads(entry, layout), _FLOAT)
             if entry.factor != 1.0:
                 value = self.nodes.add("Mul", value, ir.tensor(np.float32(entry.factor)))
-            self._entries[entry, layout] = self._expanded(value, application)
-        return self._entries[entry, layout]
+            self._entries[entry, layout, length] = self._expanded(value, application)
+        return self._entries[entry, layout, length]
 
     def _expanded(self, value: ir.Value, application: Application) -> ir.Value:
         """Let a table of one row be one of the data's length, where it may have so few."""
         x, layout = application.x, application.layout
-        assert x.shape is not None  # it was evaluated at its shape
-        if layout.length is None or str(x.shape[layout.length]) not in self.joined:
+        if layout.length is None or not self.joined.is_in(x, [layout.length]):
             return value
-        length = self.nodes.add("Shape", x, start=layout.length, end=layout.length + 1)
-        length.dtype = ir.DataType.INT64
+        length = _sizes(self.nodes, x, layout.length, layout.length + 1)
         shape = self.nodes.add("Concat", ints([1]), length, ints([1]), axis=0)
         return self.nodes.add("Expand", value, shape)
 
@@ -154,18 +200,18 @@ class Tables:
 
     def _ids(self, rows: Rows) -> ir.Value:
         """Return the positions of rows, counted on from the first where they are not listed."""
-        if rows not in self._positions:
+        key = rows, "" if rows.begins is None else self.joined.size_of(*rows.begins)
+        if key not in self._positions:
             made = rows.ids
             if rows.begins is not None:
                 data, axis = rows.begins
-                length = self.nodes.add("Shape", data, start=axis, end=axis + 1)
-                length.dtype = ir.DataType.INT64
+                length = _sizes(self.nodes, data, axis, axis + 1)
                 ends = ir.tensor(np.int64(0)), self.nodes.add("Squeeze", length)
                 counted = self.nodes.add("Range", *ends, ir.tensor(np.int64(1)))
                 counted.dtype = ir.DataType.INT64
                 made = self.nodes.add("Add", counted, self.nodes.cast(rows.ids, counted.dtype))
-            self._positions[rows] = made
-        return self._positions[rows]
+            self._positions[key] = made
+        return self._positions[key]
 
     def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
         """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
@@ -222,15 +268,17 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
     """
     nodes = Nodes()
     shared = tables.of(group[0])
-    op = _op(group, [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group], shared)
+    data = [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group]
+    data = [tables.widened(nodes, x, a, shared[0]) for x, a in zip(data, group, strict=True)]
+    op = _op(group, data, shared)
     _describe(op, group)
     nodes.made.append(op)
     results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
     reason = _difference(group, results, trial, movement)
     if reason is not None:
         return reason
-    data, roots = [a.x for a in group], [a.root for a in group]
-    region = Region(op, _named(data, data), _named(roots, results))
+    rotated, roots = [a.x for a in group], [a.root for a in group]
+    region = Region(op, _named(rotated, rotated), _named(roots, results))
     _replace(group, results, [*tables.nodes.made, *nodes.made])
     tables.nodes.made.clear()
     return region
