@@ -30,13 +30,14 @@ from ropeexport.ops.rope_table import MAX_POSITION
 class Fused:
     """A model whose rotary applications are ops, what became of each, and what was compared.
 
-    ``before`` is the model that it was made from.
+    ``before`` is the model that it was made from, and ``relations`` has the axes that are others.
     """
 
     model: ir.Model
     before: ir.Model
     count: RopeCount
     comparison: Comparison
+    relations: Mapping[str, str]
 
 
 def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
@@ -73,7 +74,8 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         if not wrong:
             joined.forget(made)
             keep_interface(model, made)
-            return Fused(made, model, count, _comparison(outcomes, waves | angles.left))
+            compared = _comparison(outcomes, waves | angles.left)
+            return Fused(made, model, count, compared, joined.relations)
         for region, reason in wrong.items():
             if rewritten[region.op]:  # what was done last is taken back
                 waves |= dict.fromkeys(rewritten[region.op], reason)

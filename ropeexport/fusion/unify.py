@@ -30,9 +30,14 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Joined:
-    """The names, or sizes, that stand for several axes, and what shapes said before, by value."""
+    """Axes that are one.
+
+    ``names`` has the names, or sizes, that stand for several, ``relations`` those that each axis
+    has in place of its own, and ``shapes`` what was said before, by value.
+    """
 
     names: frozenset[str] = frozenset()
+    relations: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
 
     def is_in(self, value: ir.Value, axes: Iterable[int]) -> bool:
@@ -67,19 +72,20 @@ def unify(model: ir.Model) -> Joined:
     computed = (value for node in model.graph for value in node.outputs)
     values = (*model.graph.inputs, *computed)
     shapes = {str(x.name): tuple(x.shape) for x in values if x.shape is not None}
-    joined: set[str] = set()
+    relations: dict[str, str] = {}
     for _ in range(_MOST_ROUNDS):  # a shape that is known shows which axes meet next
         same: dict[str, Dim] = {}
         for dims in _meeting(model.graph):
             _join(*dims, same)
         if not same:
             break
-        joined = {str(same.get(name, name)) for name in joined} | {str(d) for d in same.values()}
+        relations = {name: str(same.get(now, now)) for name, now in relations.items()}
+        relations |= {name: str(dim) for name, dim in same.items()}
         _rename(model, same)
         _forget_invented(model)
         passes.ShapeInferencePass(strict_mode=False)(model)
         _forget_invented(model)
-    return Joined(frozenset(joined), shapes if joined else {})
+    return Joined(frozenset(relations.values()), relations, shapes)
 
 
 def _meeting(graph: ir.Graph) -> Iterator[tuple[Dim, Dim]]:
