@@ -54,20 +54,33 @@ class Nodes:
 
     def to_op(self, x: ir.Value, layout: Layout, dtype: ir.DataType | None) -> ir.Value:
         """Bring data into the op's (B, H, L, D) and into the type that its result has."""
+        shape = x.shape
         x = x if dtype is None else self.cast(x, dtype)
         if layout.head_size is not None:
-            x = self.add("Reshape", x, ints([0, 0, -1, layout.head_size]))
+            heads = _hidden(shape) // layout.head_size  # a -1 would fail where nothing is reshaped
+            x = self.add("Reshape", x, ints([0, 0, heads, layout.head_size]))
         if not layout.keeps_order:
             x = self.add("Transpose", x, perm=layout.order)
         return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x
 
-    def from_op(self, y: ir.Value, layout: Layout) -> ir.Value:
+    def from_op(self, y: ir.Value, application: Application) -> ir.Value:
         """Bring the op's result into the layout that the model goes on with."""
+        layout = application.layout
         if layout.inserted:
             y = self.add("Squeeze", y, ints(layout.inserted))
         if not layout.keeps_order:
             y = self.add("Transpose", y, perm=layout.inverse_order)
-        return y if layout.head_size is None else self.add("Reshape", y, ints([0, 0, -1]))
+        if layout.head_size is None:
+            return y
+        return self.add("Reshape", y, ints([0, 0, _hidden(application.x.shape)]))
+
+
+def _hidden(shape: ir.Shape | None) -> int:
+    """Return the number of elements of all heads."""
+    assert shape is not None  # it was evaluated at its shape
+    hidden = shape[-1]
+    assert isinstance(hidden, int)  # asked when the layout was found
+    return hidden
 
 
 def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
@@ -273,7 +286,7 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
     op = _op(group, data, shared)
     _describe(op, group)
     nodes.made.append(op)
-    results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
+    results = [nodes.from_op(y, a) for y, a in zip(op.outputs, group, strict=True)]
     reason = _difference(group, results, trial, movement)
     if reason is not None:
         return reason
@@ -308,9 +321,8 @@ def _describe(op: ir.Node, group: Group) -> None:
         shape, layout = application.x.shape, application.layout
         assert shape is not None  # it was evaluated at its shape
         if layout.head_size is not None:
-            hidden = shape[-1]
-            assert isinstance(hidden, int)  # asked when the layout was found
-            shape = ir.Shape([*shape[:-1], hidden // layout.head_size, layout.head_size])
+            heads = _hidden(shape) // layout.head_size
+            shape = ir.Shape([*shape[:-1], heads, layout.head_size])
         dims = [shape[axis] for axis in layout.order]
         for axis in layout.inserted:
             dims.insert(axis, 1)

@@ -207,3 +207,14 @@ def test_one_first_position_is_where_two_lengths_begin(more: tuple[str, ...]) ->
         feed["ids"] = np.array([3])
         for ours, theirs in zip(run(made, feed), run(fused.before, feed), strict=True):
             assert np.abs(ours - theirs).max() <= 4 * 2.0**-23 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 0), (0, 3)])
+def test_data_of_no_batch_or_row_of_heads_in_one_axis_stays_none(batch: int, length: int) -> None:
+    fused = fuse(model_of(contrib=True, x=BLF, ids=[B, L]))
+    made = fused.model.clone()
+    attach_functions(made)
+    tables = {name: np.zeros((ROWS, D // 2), np.float32) for name in ("cos", "sin")}
+    x, ids = np.zeros((batch, length, H * D), np.float32), np.zeros((batch, length), np.int64)
+    (y,) = run(made, {"x": x, "ids": ids, **tables})
+    assert y.shape == x.shape
