@@ -6,7 +6,7 @@ the graph that came in; a rewrite that departs from it is taken back, and named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,6 +24,8 @@ from ropeexport.fusion.unify import Joined, unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
+
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     Fused
         Applications that were ops already count as found and replaced.
     """
-    ropes: dict[str, str] = {}  # what stays as it is written, and why, by name
+    ropes: dict[Names, str] = {}  # what stays as it is written, and why, by its results
     waves: dict[str, str] = {}  # of them, cosines and sines
     source = model.clone()
     merge_twins(source.graph)
@@ -80,7 +82,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
             if rewritten[region.op]:  # what was done last is taken back
                 waves |= dict.fromkeys(rewritten[region.op], reason)
             else:
-                ropes[region.name] = reason
+                ropes[tuple(name for name, _ in region.results)] = reason
 
 
 def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:
@@ -95,7 +97,7 @@ def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Com
 
 
 def _replaced(
-    model: ir.Model, leave: Mapping[str, str], joined: Joined
+    model: ir.Model, leave: Mapping[Names, str], joined: Joined
 ) -> tuple[RopeCount, list[Region]]:
     """Put ops in the place of applications, in place, but for those to leave.
 
@@ -112,12 +114,11 @@ def _replaced(
         refused += inside.refused
         not_judged += inside.not_judged
     for group in _groups(graph, joined, found, native):
-        reason = leave.get(str(group[0].root.name))
-        made = reason or swap_in(group, tables, trial, movement)
-        if isinstance(made, Region):
-            regions.append(made)
-        else:
-            refused.append(_refused(group, made))
+        for made in _put(group, leave, lambda g: swap_in(g, tables, trial, movement)):
+            if isinstance(made, Region):
+                regions.append(made)
+            else:
+                refused.append(made)
     graph.sort()
     count = RopeCount(
         found=len(regions) + len(refused),
@@ -126,6 +127,17 @@ def _replaced(
         not_judged=tuple(not_judged),
     )
     return count, regions
+
+
+def _put(
+    group: Group, leave: Mapping[Names, str], swap: Callable[[Group], Region | str]
+) -> list[Region | Refusal]:
+    """Put an op in the place of a group; of two for which there is none, in that of each."""
+    made = leave.get(tuple(str(a.root.name) for a in group)) or swap(group)
+    if isinstance(made, Region):
+        return [made]
+    alone = [x for one in group for x in _put((one,), leave, swap)] if len(group) > 1 else []
+    return alone if any(isinstance(x, Region) for x in alone) else [_refused(group, made)]
 
 
 def _inside(body: ir.Graph, place: str, *found: Found) -> Found:

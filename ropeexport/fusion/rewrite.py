@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -99,11 +99,13 @@ def _sizes(nodes: Nodes, x: ir.Value, start: int, end: int) -> ir.Value:
 class Tables:
     """The ops' table inputs, made from the tables that a model has; ops may share one.
 
+    ``results`` are what has taken the place of rotated values so far: another op may rotate them.
     Of axes that are ``joined``, data and tables may have one element where the other has more.
     """
 
     joined: Joined = field(default_factory=Joined)
     nodes: Nodes = field(default_factory=Nodes)
+    results: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _positions: dict[tuple[Rows, str], ir.Value] = field(default_factory=dict)
     _entries: dict[tuple[Entry, Layout, str], ir.Value] = field(default_factory=dict)
     _alike: dict[tuple[ir.Value, ir.Value], ir.Value] = field(default_factory=dict)
@@ -279,7 +281,8 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
 
     The graph is left as it was unless the op computes the same from the same random numbers.
     """
-    nodes = Nodes()
+    nodes, names_before = Nodes(), [str(a.x.name) for a in group]
+    group = tuple(replace(a, x=tables.results.get(a.x, a.x)) for a in group)
     shared = tables.of(group[0])
     data = [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group]
     data = [tables.widened(nodes, x, a, shared[0]) for x, a in zip(data, group, strict=True)]
@@ -291,7 +294,9 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
     if reason is not None:
         return reason
     rotated, roots = [a.x for a in group], [a.root for a in group]
-    region = Region(op, _named(rotated, rotated), _named(roots, results))
+    given = tuple(zip(names_before, rotated, strict=True))
+    region = Region(op, given, _named(roots, results))
+    tables.results.update(zip(roots, results, strict=True))
     _replace(group, results, [*tables.nodes.made, *nodes.made])
     tables.nodes.made.clear()
     return region
