@@ -18,7 +18,8 @@ from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.interface import keep_interface
 from ropeexport.fusion.movement import Movement, Twins, merge_twins
 from ropeexport.fusion.native import find_native
-from ropeexport.fusion.rewrite import Group, Region, Tables, region_of, swap_in
+from ropeexport.fusion.op_inputs import Tables
+from ropeexport.fusion.rewrite import Group, Region, region_of, swap_in
 from ropeexport.fusion.suspects import graphs_inside, refusal
 from ropeexport.fusion.unify import Joined, unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount

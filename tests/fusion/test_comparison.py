@@ -17,7 +17,7 @@ from ropeexport import manifest
 from ropeexport.errors import ExportError
 from ropeexport.exporting import passes
 from ropeexport.fusion import angles, products, rewrite
-from ropeexport.fusion.rewrite import Tables
+from ropeexport.fusion.op_inputs import Tables
 from ropeexport.models.example import Example
 
 AXES = {0: "batch", 1: "length"}

@@ -17,8 +17,9 @@ from ropeexport.fusion.applications import Application, Layout, find
 from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.fusion.movement import Movement, Twins
+from ropeexport.fusion.op_inputs import Tables
 from ropeexport.fusion.regions import Selection
-from ropeexport.fusion.rewrite import Region, Tables, swap_in
+from ropeexport.fusion.rewrite import Region, swap_in
 
 
 def swapped(model: ir.Model, *changes: Callable[[Application], Application]) -> Region | str:
