@@ -51,9 +51,8 @@ class Nodes:
         shape = x.shape
         x = x if dtype is None else self.cast(x, dtype)
         if layout.head_size is not None:
-            heads = (
-                hidden_of(shape) // layout.head_size
-            )  # a -1 would fail where nothing is reshaped
+            # a -1 would fail where nothing is reshaped
+            heads = hidden_of(shape) // layout.head_size
             x = self.add("Reshape", x, ints([0, 0, heads, layout.head_size]))
         if not layout.keeps_order:
             x = self.add("Transpose", x, perm=layout.order)
