@@ -226,7 +226,7 @@ class Manifest(Record):
     source: Source
     model: ModelRecord
     axes: dict[str, Axis]
-    # axes that the export was given and the module takes for others alone: `2*_length`
+    # axes that are others: `2*_length`, all that the module takes; those that meet in a rotation
     relations: dict[str, str] = {}
     engine: EngineRecord | None = None
     arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file

@@ -283,7 +283,10 @@ def _axes_line(manifest: records.Manifest) -> Iterator[str]:
     if texts:
         yield f"axes: {', '.join(texts)}"
     for label, total in manifest.relations.items():
-        yield f"axis {label} is {total}, the only way that the module takes it (-v says why)"
+        why = "which it meets in a rotation"
+        if manifest.source.kind != "onnx":
+            why = "the only way that the module takes it (-v says why)"
+        yield f"axis {label} is {total}, {why}"
 
 
 def rope_lines(model: records.ModelRecord) -> Iterator[str]:

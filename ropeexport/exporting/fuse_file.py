@@ -9,11 +9,20 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import atomic, manifest
+from ropeexport.axes import Sum, substituted, sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, passed
 from ropeexport.exporting.whole_graph import is_compared
-from ropeexport.manifest import Manifest, ModelRecord, RopeCount, Source, source_of_file
+from ropeexport.manifest import (
+    Axis,
+    Manifest,
+    ModelRecord,
+    RopeCount,
+    Source,
+    TensorSpec,
+    source_of_file,
+)
 from ropeexport.models.axes import Given, axes_of_file, range_of, with_given
 from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
@@ -86,6 +95,7 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     count = work.fused.count
     axes = {name: axis for name, axis in (axes or {}).items() if name not in (fixed or ())}
     ranges = with_given(axes_of_file(input_specs(work.model)), axes)
+    relations = _related_axes(work.fused.relations, ranges, axes)
     check_count(count, require_rope)
     if not count.replaced:
         return None, count
@@ -94,7 +104,11 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
 
     def describe(record: ModelRecord) -> Manifest:
         version = ropeexport.__version__
-        return Manifest(ropeexport=version, source=source, model=record, axes=ranges)
+        inputs, outputs = (_with_related(s, relations) for s in (record.inputs, record.outputs))
+        model = record.changed(inputs=inputs, outputs=outputs)
+        return Manifest(
+            ropeexport=version, source=source, model=model, axes=ranges, relations=relations
+        )
 
     return write(finished(work, before), folder, describe, force=force), count
 
@@ -124,6 +138,31 @@ def _give_defaults(model: ir.Model, defaults: Mapping[str, ir.TensorProtocol]) -
         if value.name in defaults:
             value.const_value = defaults[value.name]
             model.graph.register_initializer(value)
+
+
+def _related_axes(
+    found: Mapping[str, str], ranges: dict[str, Axis], given: Mapping[str, Given]
+) -> dict[str, str]:
+    """Return the axes that are others, or of one size; in place those keep their ranges alone."""
+    sizes = {name: to for name, to in found.items() if to in ranges or to.isdecimal()}
+    relations = {name: to for name, to in sizes.items() if name in ranges}
+    for name, to in relations.items():
+        own = ranges.pop(name)
+        if name in given and to in ranges and to not in given:
+            ranges[to] = own
+    return relations
+
+
+def _with_related(
+    specs: tuple[TensorSpec, ...], relations: Mapping[str, str]
+) -> tuple[TensorSpec, ...]:
+    sums = {name: sum_of(int(to) if to.isdecimal() else to) for name, to in relations.items()}
+    return tuple(spec.changed(shape=tuple(_dim(d, sums) for d in spec.shape)) for spec in specs)
+
+
+def _dim(dim: int | str, sums: Mapping[str, Sum]) -> int | str:
+    made = str(substituted(dim, sums))
+    return int(made) if made.isdecimal() else made
 
 
 def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:

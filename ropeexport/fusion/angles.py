@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ropeexport.fusion.movement import Movement, graphs_of
+from ropeexport.fusion.op_inputs import Nodes, ints
 from ropeexport.fusion.products import (
     WIDE,
     Angle,
@@ -31,7 +32,6 @@ from ropeexport.fusion.products import (
     numbers_of,
     why_not,
 )
-from ropeexport.fusion.rewrite import Nodes, ints
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 from ropeexport.ops.forms import Form, form_of

@@ -19,6 +19,7 @@ from ropeexport.fusion.regions import (
     probe,
 )
 from ropeexport.fusion.suspects import not_judged, refusal
+from ropeexport.fusion.unify import Joined
 from ropeexport.manifest import Refusal
 from ropeexport.operators import is_standard
 from ropeexport.ops.forms import Tables, tables_for
@@ -243,7 +244,9 @@ def _appends(node: ir.Node, first: ir.Value) -> bool:
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
 
-def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application, ...]]:
+def pair_up(
+    found: list[Application], graph: ir.Graph, joined: Joined
+) -> list[tuple[Application, ...]]:
     """Group q and k of one attention, for one op: neighbours of which neither needs the other.
 
     They share tables, pairing and layout.
@@ -252,19 +255,19 @@ def pair_up(found: list[Application], graph: ir.Graph) -> list[tuple[Application
     groups: list[tuple[Application, ...]] = []
     for k in found:
         q = groups[-1][0] if groups and len(groups[-1]) == 1 else None
-        if q and _likeness(q) == _likeness(k) and not _needs(k.x, q.root, places):
+        if q and _likeness(q, joined) == _likeness(k, joined) and not _needs(k.x, q.root, places):
             groups[-1] = (q, k)
         else:
             groups.append((k,))
     return groups
 
 
-def _likeness(a: Application) -> tuple[object, ...]:
+def _likeness(a: Application, joined: Joined) -> tuple[object, ...]:
     """Return what has to agree: of sizes all but the heads; they too of tables by head."""
     rotary, shape = a.rotary, a.x.shape
     assert shape is not None  # it was evaluated at its shape
     head = None if a.layout.per_head else a.layout.heads
-    rest = [dim for axis, dim in enumerate(shape) if axis != head]
+    rest = [joined.size_of(a.x, axis) for axis in range(len(shape)) if axis != head]
     rotation = rotary.pairing, rotary.entries, rotary.is_rotation
     return rotation, a.rotary_size, a.layout, a.x.dtype, rest
 

@@ -24,6 +24,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.fusion.evaluation import (
+    EVEN_SIZES,
+    ODD_SIZES,
     Array,
     Trial,
     UnevaluableError,
@@ -37,7 +39,7 @@ from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
 # no two axes alike; then all alike, for sizes that have to agree; then odd ones
-_SIZES: tuple[tuple[int, ...], ...] = ((2, 6, 4, 10, 8, 12, 14, 16), (4,), (3, 7, 5, 9, 11))
+_SIZES: tuple[tuple[int, ...], ...] = (EVEN_SIZES, (4,), ODD_SIZES)
 # integers are drawn below the largest of these at which the region can be evaluated (a table of the
 # model's own may have few rows), and then about zero, with fractions, where the tolerance is narrow
 _LIMITS = (1 << 17, 1 << 10, 1 << 6, 8, 2)

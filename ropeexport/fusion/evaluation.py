@@ -24,7 +24,8 @@ Array = NDArray[Any]
 Given = Mapping[ir.Value, Array]
 
 # distinct, so that no two axes are confused, and none of them 1, which would broadcast
-_TRIAL_SIZES = (2, 6, 4, 10, 8, 12, 14, 16)
+EVEN_SIZES = (2, 6, 4, 10, 8, *range(12, 82, 2))
+ODD_SIZES = (3, 7, 5, *range(9, 83, 2))
 _SMALLEST = 2  # an axis of 1 would broadcast, one of 0 says nothing
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
@@ -60,7 +61,7 @@ class Trial:
         self,
         graph: ir.Graph,
         opset: int,
-        sizes: Sequence[int] = _TRIAL_SIZES,
+        sizes: Sequence[int] = EVEN_SIZES,
         rounded: Container[ir.Value] = (),
     ) -> None:
         self.opset = opset

@@ -6,7 +6,7 @@ the graph that came in; a rewrite that departs from it is taken back, and named.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,25 +18,29 @@ from ropeexport.fusion.evaluation import Trial
 from ropeexport.fusion.interface import keep_interface
 from ropeexport.fusion.movement import Movement, Twins, merge_twins
 from ropeexport.fusion.native import find_native
-from ropeexport.fusion.rewrite import Group, Region, Tables, region_of, swap_in
+from ropeexport.fusion.op_inputs import Tables
+from ropeexport.fusion.rewrite import Group, Region, region_of, swap_in
 from ropeexport.fusion.suspects import graphs_inside, refusal
-from ropeexport.fusion.unify import unify
+from ropeexport.fusion.unify import Joined, unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
+
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Fused:
     """A model whose rotary applications are ops, what became of each, and what was compared.
 
-    ``before`` is the model that it was made from.
+    ``before`` is the model that it was made from, and ``relations`` has the axes that are others.
     """
 
     model: ir.Model
     before: ir.Model
     count: RopeCount
     comparison: Comparison
+    relations: Mapping[str, str]
 
 
 def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
@@ -55,7 +59,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
     Fused
         Applications that were ops already count as found and replaced.
     """
-    ropes: dict[str, str] = {}  # what stays as it is written, and why, by name
+    ropes: dict[Names, str] = {}  # what stays as it is written, and why, by its results
     waves: dict[str, str] = {}  # of them, cosines and sines
     source = model.clone()
     merge_twins(source.graph)
@@ -71,13 +75,15 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
         if not regions:
             made = model.clone()
         if not wrong:
+            joined.forget(made)
             keep_interface(model, made)
-            return Fused(made, model, count, _comparison(outcomes, waves | angles.left))
+            compared = _comparison(outcomes, waves | angles.left)
+            return Fused(made, model, count, compared, joined.relations)
         for region, reason in wrong.items():
             if rewritten[region.op]:  # what was done last is taken back
                 waves |= dict.fromkeys(rewritten[region.op], reason)
             else:
-                ropes[region.name] = reason
+                ropes[tuple(name for name, _ in region.results)] = reason
 
 
 def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:
@@ -92,7 +98,7 @@ def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Com
 
 
 def _replaced(
-    model: ir.Model, leave: Mapping[str, str], joined: Container[str]
+    model: ir.Model, leave: Mapping[Names, str], joined: Joined
 ) -> tuple[RopeCount, list[Region]]:
     """Put ops in the place of applications, in place, but for those to leave.
 
@@ -108,13 +114,12 @@ def _replaced(
         inside = _inside(body, place, find(body, trial, movement, twins), find_native(body, twins))
         refused += inside.refused
         not_judged += inside.not_judged
-    for group in [*pair_up(found.applications, graph), *pair_up(native.applications, graph)]:
-        reason = leave.get(str(group[0].root.name))
-        made = reason or swap_in(group, tables, trial, movement)
-        if isinstance(made, Region):
-            regions.append(made)
-        else:
-            refused.append(_refused(group, made))
+    for group in _groups(graph, joined, found, native):
+        for made in _put(group, leave, lambda g: swap_in(g, tables, trial, movement)):
+            if isinstance(made, Region):
+                regions.append(made)
+            else:
+                refused.append(made)
     graph.sort()
     count = RopeCount(
         found=len(regions) + len(refused),
@@ -125,9 +130,20 @@ def _replaced(
     return count, regions
 
 
+def _put(
+    group: Group, leave: Mapping[Names, str], swap: Callable[[Group], Region | str]
+) -> list[Region | Refusal]:
+    """Put an op in the place of a group; of two for which there is none, in that of each."""
+    made = leave.get(tuple(str(a.root.name) for a in group)) or swap(group)
+    if isinstance(made, Region):
+        return [made]
+    alone = [x for one in group for x in _put((one,), leave, swap)] if len(group) > 1 else []
+    return alone if any(isinstance(x, Region) for x in alone) else [_refused(group, made)]
+
+
 def _inside(body: ir.Graph, place: str, *found: Found) -> Found:
     """Return what was found in a graph inside the model's, where no op is put."""
-    groups = [group for part in found for group in pair_up(part.applications, body)]
+    groups = _groups(body, Joined(), *found)
     refused = [refusal for part in found for refusal in part.refused]
     unjudged = [refusal for part in found for refusal in part.not_judged]
     return Found(
@@ -135,6 +151,10 @@ def _inside(body: ir.Graph, place: str, *found: Found) -> Found:
         + [x.changed(reason=f"{place}: {x.reason}") for x in refused],
         not_judged=[x.changed(reason=f"{place}: {x.reason}") for x in unjudged],
     )
+
+
+def _groups(graph: ir.Graph, joined: Joined, *found: Found) -> list[Group]:
+    return [group for part in found for group in pair_up(part.applications, graph, joined)]
 
 
 def _refused(group: Group, reason: str) -> Refusal:

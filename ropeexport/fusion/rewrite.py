@@ -2,177 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ropeexport.fusion.applications import Application, Layout, tables_of
+from ropeexport.fusion.applications import Application, tables_of
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import Movement
-from ropeexport.fusion.regions import Entry, Rows, deep_values
+from ropeexport.fusion.op_inputs import Nodes, Tables, hidden_of
+from ropeexport.fusion.regions import Rows, deep_values
 from ropeexport.ops import names
 from ropeexport.ops.forms import ROTARY_SIZE, Form, form_of
 
-_FLOAT = ir.DataType.FLOAT
 # the few float64 operations of a rotation, on numbers of unit size
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)
-
-
-@dataclass
-class Nodes:
-    """A growing list of nodes that are in no graph yet."""
-
-    made: list[ir.Node] = field(default_factory=list)
-
-    def add(
-        self, op_type: str, *inputs: ir.Value | ir.TensorProtocol, **attributes: Any
-    ) -> ir.Value:
-        """Append a node; a tensor among its inputs becomes a Constant before it."""
-        values = [x if isinstance(x, ir.Value) else self.constant(x) for x in inputs]
-        node = ir.node(op_type, values, attributes)
-        self.made.append(node)
-        output = node.outputs[0]
-        output.dtype = attributes["to"] if op_type == "Cast" else values[0].dtype
-        return output
-
-    def constant(self, tensor: ir.TensorProtocol) -> ir.Value:
-        """Append a Constant."""
-        node = ir.node("Constant", [], {"value": tensor})
-        self.made.append(node)
-        output = node.outputs[0]
-        output.const_value = tensor
-        output.dtype, output.shape = tensor.dtype, ir.Shape(tensor.shape)
-        return output
-
-    def cast(self, x: ir.Value, to: ir.DataType) -> ir.Value:
-        """Return a value in a type."""
-        return x if x.dtype == to else self.add("Cast", x, to=to)
-
-    def to_op(self, x: ir.Value, layout: Layout, dtype: ir.DataType | None) -> ir.Value:
-        """Bring data into the op's (B, H, L, D) and into the type that its result has."""
-        x = x if dtype is None else self.cast(x, dtype)
-        if layout.head_size is not None:
-            x = self.add("Reshape", x, ints([0, 0, -1, layout.head_size]))
-        if not layout.keeps_order:
-            x = self.add("Transpose", x, perm=layout.order)
-        return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x
-
-    def from_op(self, y: ir.Value, layout: Layout) -> ir.Value:
-        """Bring the op's result into the layout that the model goes on with."""
-        if layout.inserted:
-            y = self.add("Squeeze", y, ints(layout.inserted))
-        if not layout.keeps_order:
-            y = self.add("Transpose", y, perm=layout.inverse_order)
-        return y if layout.head_size is None else self.add("Reshape", y, ints([0, 0, -1]))
-
-
-def ints(numbers: Sequence[int]) -> ir.TensorProtocol:
-    """Return int64 numbers as a tensor of one axis."""
-    return ir.tensor(np.array(numbers, dtype=np.int64))
-
-
-@dataclass
-class Tables:
-    """The ops' table inputs, made from the tables that a model has; ops may share one.
-
-    Of axes that are ``joined``, data and tables may have one element where the other has more.
-    """
-
-    joined: Container[str] = ()
-    nodes: Nodes = field(default_factory=Nodes)
-    _positions: dict[Rows, ir.Value] = field(default_factory=dict)
-    _entries: dict[tuple[Entry, Layout], ir.Value] = field(default_factory=dict)
-    _inputs: dict[tuple[tuple[ir.Value, ...], bool], ir.Value] = field(default_factory=dict)
-
-    def of(self, application: Application) -> tuple[ir.Value, ...]:
-        """Return the inputs that say how an application's op rotates."""
-        rotary, layout, tables = application.rotary, application.layout, tables_of(application)
-        inputs = []
-        for places in tables.inputs.values():
-            entries = tuple(self._entry(rotary.entries[place], application) for place in places)
-            inputs.append(self._input(entries, tables.by_head and not layout.per_head))
-        return tuple(inputs)
-
-    def _input(self, entries: tuple[ir.Value, ...], lacks_heads: bool) -> ir.Value:
-        """Return an entry as it is, or all as matrices; with an axis for heads where it lacks."""
-        if (entries, lacks_heads) not in self._inputs:
-            made = self._stacked(entries) if len(entries) > 1 else entries[0]
-            if lacks_heads:
-                made = self.nodes.add("Unsqueeze", made, ints([1]))
-            self._inputs[entries, lacks_heads] = made
-        return self._inputs[entries, lacks_heads]
-
-    def _entry(self, entry: Entry, application: Application) -> ir.Value:
-        """Return an entry as float32 (B or 1, L, P), or (B or 1, H, L, P) of tables by head."""
-        layout = application.layout
-        if (entry, layout) not in self._entries:
-            value = self.nodes.cast(self._without_heads(entry, layout), _FLOAT)
-            if entry.factor != 1.0:
-                value = self.nodes.add("Mul", value, ir.tensor(np.float32(entry.factor)))
-            self._entries[entry, layout] = self._expanded(value, application)
-        return self._entries[entry, layout]
-
-    def _expanded(self, value: ir.Value, application: Application) -> ir.Value:
-        """Let a table of one row be one of the data's length, where it may have so few."""
-        x, layout = application.x, application.layout
-        assert x.shape is not None  # it was evaluated at its shape
-        if layout.length is None or str(x.shape[layout.length]) not in self.joined:
-            return value
-        length = self.nodes.add("Shape", x, start=layout.length, end=layout.length + 1)
-        length.dtype = ir.DataType.INT64
-        shape = self.nodes.add("Concat", ints([1]), length, ints([1]), axis=0)
-        return self.nodes.add("Expand", value, shape)
-
-    def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
-        assert entry.table.shape is not None  # it was evaluated at its shape
-        rank = len(entry.table.shape) - (entry.selection.kind == "index")
-        if entry.rows is not None:
-            assert entry.rows.ids.shape is not None  # asked when it was found
-            rank += len(entry.rows.ids.shape) - 1 if entry.rows.begins is None else 0
-        value = self._selected(entry)
-        missing = layout.rank - rank  # broadcasting aligns the last axes
-        single = [axis - missing for axis in layout.single if axis >= missing]
-        if single:
-            value = self.nodes.add("Squeeze", value, ints(single))
-            rank -= len(single)
-        axes = range((4 if layout.per_head else 3) - rank)
-        return self.nodes.add("Unsqueeze", value, ints(axes)) if axes else value
-
-    def _selected(self, entry: Entry) -> ir.Value:
-        chosen, table = entry.selection, entry.table
-        if entry.rows is not None:
-            table = self.nodes.add("Gather", table, self._ids(entry.rows), axis=0)
-        if chosen.kind == "index":
-            return self.nodes.add("Gather", table, ir.tensor(np.int64(chosen.start)), axis=-1)
-        if chosen.kind == "slice":
-            bounds = (ints([n]) for n in (chosen.start, chosen.end, -1, chosen.step))
-            return self.nodes.add("Slice", table, *bounds)
-        return table
-
-    def _ids(self, rows: Rows) -> ir.Value:
-        """Return the positions of rows, counted on from the first where they are not listed."""
-        if rows not in self._positions:
-            made = rows.ids
-            if rows.begins is not None:
-                data, axis = rows.begins
-                length = self.nodes.add("Shape", data, start=axis, end=axis + 1)
-                length.dtype = ir.DataType.INT64
-                ends = ir.tensor(np.int64(0)), self.nodes.add("Squeeze", length)
-                counted = self.nodes.add("Range", *ends, ir.tensor(np.int64(1)))
-                counted.dtype = ir.DataType.INT64
-                made = self.nodes.add("Add", counted, self.nodes.cast(rows.ids, counted.dtype))
-            self._positions[rows] = made
-        return self._positions[rows]
-
-    def _stacked(self, entries: tuple[ir.Value, ...]) -> ir.Value:
-        """Return m00, m01, m10, m11 (..., P) as matrices (..., P, 2, 2)."""
-        single = [self.nodes.add("Unsqueeze", entry, ints([-1, -2])) for entry in entries]
-        rows = [self.nodes.add("Concat", *single[i : i + 2], axis=-1) for i in (0, 2)]
-        return self.nodes.add("Concat", *rows, axis=-2)
-
 
 Group = tuple[Application, ...]
 
@@ -220,17 +66,22 @@ def swap_in(group: Group, tables: Tables, trial: Trial, movement: Movement) -> R
 
     The graph is left as it was unless the op computes the same from the same random numbers.
     """
-    nodes = Nodes()
+    nodes, names_before = Nodes(), [str(a.x.name) for a in group]
+    group = tuple(replace(a, x=tables.results.get(a.x, a.x)) for a in group)
     shared = tables.of(group[0])
-    op = _op(group, [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group], shared)
+    data = [nodes.to_op(a.x, a.layout, a.root.dtype) for a in group]
+    data = [tables.widened(nodes, x, a, shared[0]) for x, a in zip(data, group, strict=True)]
+    op = _op(group, data, shared)
     _describe(op, group)
     nodes.made.append(op)
-    results = [nodes.from_op(y, a.layout) for y, a in zip(op.outputs, group, strict=True)]
+    results = [nodes.from_op(y, a) for y, a in zip(op.outputs, group, strict=True)]
     reason = _difference(group, results, trial, movement)
     if reason is not None:
         return reason
-    data, roots = [a.x for a in group], [a.root for a in group]
-    region = Region(op, _named(data, data), _named(roots, results))
+    rotated, roots = [a.x for a in group], [a.root for a in group]
+    given = tuple(zip(names_before, rotated, strict=True))
+    region = Region(op, given, _named(roots, results))
+    tables.results.update(zip(roots, results, strict=True))
     _replace(group, results, [*tables.nodes.made, *nodes.made])
     tables.nodes.made.clear()
     return region
@@ -260,9 +111,8 @@ def _describe(op: ir.Node, group: Group) -> None:
         shape, layout = application.x.shape, application.layout
         assert shape is not None  # it was evaluated at its shape
         if layout.head_size is not None:
-            hidden = shape[-1]
-            assert isinstance(hidden, int)  # asked when the layout was found
-            shape = ir.Shape([*shape[:-1], hidden // layout.head_size, layout.head_size])
+            heads = hidden_of(shape) // layout.head_size
+            shape = ir.Shape([*shape[:-1], heads, layout.head_size])
         dims = [shape[axis] for axis in layout.order]
         for axis in layout.inserted:
             dims.insert(axis, 1)

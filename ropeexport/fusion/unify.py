@@ -2,15 +2,15 @@
 
 Where dimensions have no names, or names of their own in each input, data of ``x_2`` rows meets
 tables of ``cos_2`` rows, and no shape behind it is known.  The graph can only run where the two are
-equal, or one is 1; so they are taken for one axis, and the shapes inferred from there on.  A table
-that has one row after all is right too: it is expanded to the data's length before the op, and of
-its other axes the op allows one.
+equal, or one is 1; so they are taken for one axis, and the shapes inferred from there on.  Data or
+a table that has one row after all is right too: it is expanded to the other's before the op.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TypeAlias
 
@@ -28,27 +28,64 @@ _MOST_ROUNDS = 4
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-def unify(model: ir.Model) -> frozenset[str]:
-    """Give axes that meet in a rotation one name, in place, and infer the shapes again.
+@dataclass(frozen=True)
+class Joined:
+    """Axes that are one.
 
-    Returns
-    -------
-    frozenset of str
-        The names, or sizes, that stand for several axes now.
+    ``names`` has the names, or sizes, that stand for several, ``relations`` those that each axis
+    has in place of its own, and ``shapes`` what was said before, by value.
     """
-    joined: set[str] = set()
+
+    names: frozenset[str] = frozenset()
+    relations: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=dict)
+
+    def is_in(self, value: ir.Value, axes: Iterable[int]) -> bool:
+        """Say whether one of these axes of a value may be 1 where what it meets is larger."""
+        return any(str(_dim(value, axis)) in self.names for axis in axes)
+
+    def size_of(self, value: ir.Value, axis: int) -> str:
+        """Return a text that is another's only where both axes are of one size, 1 or not."""
+        dim = _dim(value, axis)
+        if str(dim) not in self.names:
+            return str(dim)
+        before = self.shapes.get(str(value.name))
+        own = before[axis] if before and len(before) > axis else None
+        return f"{value.name} {axis}" if own is None or is_unknown(own) else str(own)
+
+    def forget(self, model: ir.Model) -> None:
+        """Drop the names from what a model computes: a runtime plans its memory by them."""
+        if not self.names:
+            return
+        for value in (value for node in model.graph for value in node.outputs):
+            if value.shape is not None:
+                value.shape = ir.Shape(None if str(d) in self.names else d for d in value.shape)
+
+
+def _dim(value: ir.Value, axis: int) -> Dim:
+    assert value.shape is not None  # it was evaluated at its shape
+    return value.shape[axis]
+
+
+def unify(model: ir.Model) -> Joined:
+    """Give axes that meet in a rotation one name, in place, and infer the shapes again."""
+    computed = (value for node in model.graph for value in node.outputs)
+    values = (*model.graph.inputs, *computed)
+    shapes = {str(x.name): tuple(x.shape) for x in values if x.shape is not None}
+    relations: dict[str, str] = {}
     for _ in range(_MOST_ROUNDS):  # a shape that is known shows which axes meet next
         same: dict[str, Dim] = {}
         for dims in _meeting(model.graph):
             _join(*dims, same)
         if not same:
             break
-        joined = {str(same.get(name, name)) for name in joined} | {str(d) for d in same.values()}
+        relations = {name: str(same.get(now, now)) for name, now in relations.items()}
+        relations |= {name: str(dim) for name, dim in same.items()}
         _rename(model, same)
         _forget_invented(model)
         passes.ShapeInferencePass(strict_mode=False)(model)
         _forget_invented(model)
-    return frozenset(joined)
+    return Joined(frozenset(relations.values()), relations, shapes)
 
 
 def _meeting(graph: ir.Graph) -> Iterator[tuple[Dim, Dim]]:

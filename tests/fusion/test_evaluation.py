@@ -7,7 +7,13 @@ import onnx_ir as ir
 import pytest
 from fusion.graphs import X, graph
 
-from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
+from ropeexport.fusion.evaluation import (
+    EVEN_SIZES,
+    ODD_SIZES,
+    Trial,
+    UnevaluableError,
+    evaluate,
+)
 
 
 def value(model: ir.Model, name: str) -> ir.Value:
@@ -169,3 +175,12 @@ def test_no_axis_that_a_graph_makes_has_fewer_than_two_elements(dim: str) -> Non
     assert size >= 2
     assert len(set(trial.symbols.values())) == 3
     assert (trial.symbols["batch"] == 2) == (dim in ("past + length", "length * 2"))
+
+
+@pytest.mark.parametrize("sizes", [EVEN_SIZES, ODD_SIZES])
+def test_dozens_of_axes_have_sizes_of_their_own(sizes: tuple[int, ...]) -> None:
+    names = [f"axis_{number}" for number in range(36)]
+    model = graph("y = Neg(x)", f"float[{', '.join(names)}] x", "")
+    made = Trial(model.graph, 23, sizes).symbols
+    assert len(set(made.values())) == len(names)
+    assert max(made.values()) < 100

@@ -184,3 +184,37 @@ def test_caches_as_large_as_those_of_language_models_are_tables(contrib: bool) -
     assert ops(fused) == ["ApplyRopeCosSinHalfSingle"]
     assert fused.comparison.worst_region <= 1.0
     assert_equal_to_the_kernel(fused)
+
+
+@pytest.mark.parametrize("more", [(), ("b", "c", "d", "e", "f", "g", "h")])
+def test_one_first_position_is_where_two_lengths_begin(more: tuple[str, ...]) -> None:
+    """Rows counted from it are as many as each one's own length, however many names there are."""
+    model = model_of(contrib=True, x=[1, H, "few", D], ids=[1], twice=1)
+    q, cos, sin, k, ids = model.graph.inputs
+    k.shape = ir.Shape([1, 1, "many", D])
+    model.graph.outputs[1].shape = k.shape
+    between = ir.Value(name="between", shape=ir.Shape([*more, 1]), type=q.type)
+    model.graph.inputs[:] = [q, between, cos, sin, k, ids]
+    fused = fuse(model)
+    assert (fused.count.found, fused.count.replaced) == (2, 2)
+    made = fused.model.clone()
+    attach_functions(made)
+    rng = np.random.default_rng(3)
+    for few, many in ((5, 9), (1, 9), (9, 1)):
+        shapes = {"x": (1, H, few, D), "k": (1, 1, many, D), "cos": (ROWS, 4), "sin": (ROWS, 4)}
+        shapes["between"] = (1,) * (len(more) + 1)
+        feed = {n: rng.standard_normal(shape).astype("f4") for n, shape in shapes.items()}
+        feed["ids"] = np.array([3])
+        for ours, theirs in zip(run(made, feed), run(fused.before, feed), strict=True):
+            assert np.abs(ours - theirs).max() <= 4 * 2.0**-23 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 0), (0, 3)])
+def test_data_of_no_batch_or_row_of_heads_in_one_axis_stays_none(batch: int, length: int) -> None:
+    fused = fuse(model_of(contrib=True, x=BLF, ids=[B, L]))
+    made = fused.model.clone()
+    attach_functions(made)
+    tables = {name: np.zeros((ROWS, D // 2), np.float32) for name in ("cos", "sin")}
+    x, ids = np.zeros((batch, length, H * D), np.float32), np.zeros((batch, length), np.int64)
+    (y,) = run(made, {"x": x, "ids": ids, **tables})
+    assert y.shape == x.shape
