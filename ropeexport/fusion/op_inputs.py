@@ -109,11 +109,16 @@ class Tables:
     def of(self, application: Application) -> tuple[ir.Value, ...]:
         """Return the inputs that say how an application's op rotates."""
         rotary, layout, tables = application.rotary, application.layout, tables_of(application)
-        made = self._as_large([self._entry(e, application) for e in rotary.entries], rotary.entries)
+        read = {
+            place: rotary.entries[place] for places in tables.inputs.values() for place in places
+        }
+        entries = tuple(read.values())
+        values = self._as_large([self._entry(e, application) for e in entries], entries)
+        made = dict(zip(read, values, strict=True))
         inputs = []
         for places in tables.inputs.values():
-            entries = tuple(made[place] for place in places)
-            inputs.append(self._input(entries, tables.by_head and not layout.per_head))
+            parts = tuple(made[place] for place in places)
+            inputs.append(self._input(parts, tables.by_head and not layout.per_head))
         return tuple(inputs)
 
     def widened(
