@@ -46,7 +46,7 @@ format: setup ## let the formatters write
 	$(BIN)/ruff check --fix .
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 
-test-tools: setup ## run our files through other people's tools
+test-tools: setup ## run our files through other people's tools, and theirs through ours
 	$(BIN)/python -m pytest -m tools
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it

@@ -11,6 +11,7 @@ import pytest
 import ropeexport
 from ropeexport.exporting.fuse_file import fuse_file
 
+pytestmark = pytest.mark.tools
 FOREIGN = Path(__file__).parents[1] / "data" / "foreign"
 # q and k of one layer share their tables: one op; ropes, and whether their angles are exact
 FILES = {

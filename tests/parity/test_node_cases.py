@@ -25,6 +25,7 @@ from scripts.node_cases import (
     page,
 )
 
+pytestmark = pytest.mark.tools
 COUNT = 40
 
 
