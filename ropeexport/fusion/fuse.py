@@ -15,7 +15,6 @@ from ropeexport.fusion.angles import make_exact
 from ropeexport.fusion.applications import Found, find, pair_up
 from ropeexport.fusion.comparison import Outcome, compare_regions
 from ropeexport.fusion.evaluation import Trial
-from ropeexport.fusion.interface import keep_interface
 from ropeexport.fusion.movement import Movement, Twins, merge_twins
 from ropeexport.fusion.native import find_native
 from ropeexport.fusion.op_inputs import Tables
@@ -23,6 +22,7 @@ from ropeexport.fusion.rewrite import Group, Region, region_of, swap_in
 from ropeexport.fusion.suspects import graphs_inside, refusal
 from ropeexport.fusion.unify import Joined, unify
 from ropeexport.manifest import Comparison, Refusal, RopeCount
+from ropeexport.onnx_files.shapes import is_unknown
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.rope_table import MAX_POSITION
 
@@ -76,7 +76,7 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
             made = model.clone()
         if not wrong:
             joined.forget(made)
-            keep_interface(model, made)
+            _keep_interface(model, made)
             compared = _comparison(outcomes, waves | angles.left)
             return Fused(made, model, count, compared, joined.relations)
         for region, reason in wrong.items():
@@ -84,6 +84,27 @@ def fuse(model: ir.Model, *, max_position: int = MAX_POSITION) -> Fused:
                 waves |= dict.fromkeys(rewritten[region.op], reason)
             else:
                 ropes[tuple(name for name, _ in region.results)] = reason
+
+
+def _keep_interface(before: ir.Model, after: ir.Model) -> None:
+    """Give inputs and outputs the names and shapes that they had, in place.
+
+    Where an op's own result has taken the place of an output, it gets that name.
+    """
+    named = {value.name: value for node in after.graph for value in node.outputs}
+    for old, new in zip(before.graph.outputs, after.graph.outputs, strict=True):
+        if new.name != old.name:
+            replaced = named.get(old.name)
+            if replaced is not None:  # nothing reads it
+                replaced.name = f"{old.name}_replaced"
+            new.name = old.name
+    for sides in (
+        (before.graph.inputs, after.graph.inputs),
+        (before.graph.outputs, after.graph.outputs),
+    ):
+        for old, new in zip(*sides, strict=True):
+            if old.shape is not None and not any(map(is_unknown, old.shape)):
+                new.shape = old.shape
 
 
 def _comparison(outcomes: Mapping[str, Outcome], left: Mapping[str, str]) -> Comparison:
