@@ -81,7 +81,8 @@ class Traced:
     @property
     def returned(self) -> pytree.TreeSpec | None:
         """The tree of what the module returns, where torch knows it."""
-        return self.program.call_spec.out_spec
+        spec: pytree.TreeSpec | None = self.program.call_spec.out_spec
+        return spec
 
 
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:
