@@ -254,6 +254,8 @@ class Session:
 
         try:
             self._stream.wait_stream(torch.cuda.current_stream())
+            if self._done is not None:
+                self._stream.wait_event(self._done)
             with torch.cuda.stream(self._stream):
                 yield
             self._stream.synchronize()
