@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _RETURN_DICT = "return_dict"
+_HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
@@ -69,6 +70,7 @@ class ExportedModule(nn.Module):
     """
 
     _stands_for: type[nn.Module] | None = None
+    _FURTHER: tuple[str, ...] = (_RETURN_DICT,)  # arguments that it has beside those of the export
 
     def __init__(
         self, model: LoadedModel, like: nn.Module | None = None, adapt: Adapt | None = None
@@ -88,9 +90,12 @@ class ExportedModule(nn.Module):
 
     def _take(self, like: nn.Module) -> None:
         """Keep what others ask a module for, but its weights."""
-        parameters = inspect.signature(like.forward).parameters
-        if all(x.kind is not inspect.Parameter.VAR_KEYWORD for x in parameters.values()):
-            self._arguments = self._arguments.called_by(tuple(parameters))
+        signature = inspect.signature(like.forward)
+        parameters = signature.parameters
+        named = tuple(name for name, x in parameters.items() if x.kind not in _HANDS_ON)
+        if named:
+            self._arguments = self._arguments.called_by(named)
+            self._show(signature)
         if _RETURN_DICT in parameters:
             self._is_class_usual = parameters[_RETURN_DICT].default is not False
             if self._returns is None or self._returns.kind != "class":
@@ -102,6 +107,17 @@ class ExportedModule(nn.Module):
             if hasattr(like, name):
                 self.__dict__[name] = getattr(like, name)
         self._stands_for = type(like)
+
+    def _show(self, signature: inspect.Signature) -> None:
+        """Have forward show the arguments that the export has: libraries pass what they see."""
+        has = {*self.loaded.arguments.roots, *self._FURTHER}
+        kept = [x for x in signature.parameters.values() if self._adapt or x.name in has]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return type(self).forward(self, *args, **kwargs)
+
+        forward.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        self.__dict__["forward"] = forward
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -134,14 +150,21 @@ class ExportedModule(nn.Module):
         wants_class = bool(given.pop(_RETURN_DICT, self._is_class_usual))
         if self._adapt is not None:
             given = dict(self._adapt(given))
+        return self._returned(self._called(given), wants_class)
+
+    def _called(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs by name of a call with these arguments of the export."""
         feeds = self.loaded.arguments.bound((), given)
-        outputs = self.loaded.run({name: self._cast(name, x) for name, x in feeds.items()})
-        if self._returns is not None and self._returns.kind == "class":
-            if wants_class:
-                return rebuilt(self._returns, outputs, _instance)
-            known = (part for part in self._returns.parts if part.kind != "fixed")
-            return tuple(rebuilt(part, outputs, _instance) for part in known)
-        return self.loaded.arguments.result(outputs)
+        return self.loaded.run({name: self._cast(name, x) for name, x in feeds.items()})
+
+    def _returned(self, outputs: dict[str, Any], wants_class: bool) -> Any:
+        """Return outputs as forward returns them."""
+        if self._returns is None or self._returns.kind != "class":
+            return self.loaded.arguments.result(outputs)
+        if wants_class:
+            return rebuilt(self._returns, outputs, _instance)
+        known = (part for part in self._returns.parts if part.kind != "fixed")
+        return tuple(rebuilt(part, outputs, _instance) for part in known)
 
     def _cast(self, name: str, x: Any) -> Any:
         """Return an input in the file's type, where no value is lost but a float's last bits."""
@@ -228,7 +251,9 @@ class ExportedModule(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         stands_for = self.__dict__.get("_stands_for")
-        value = getattr(stands_for, name, _ABSENT) if stands_for is not None else _ABSENT
+        value = inspect.getattr_static(stands_for, name, _ABSENT) if stands_for else _ABSENT
+        if isinstance(value, classmethod | staticmethod):  # which know no weights
+            return getattr(stands_for, name)
         if value is not _ABSENT and _is_plain(value):
             return value
         kind = stands_for.__name__ if stands_for is not None else "module"
