@@ -39,7 +39,8 @@ class MissingAttributeError(UsageError, AttributeError):
 class ExportedModule(nn.Module):
     """An exported folder that stands for the module it was exported from.
 
-    It has no parameters: its memory is the runtime's, and stays where it is.
+    It has no weights: their memory is the runtime's, and stays where it is.  Its one parameter is
+    empty, for code that asks the first one for its device or type (accelerate's hooks).
 
     Parameters
     ----------
@@ -85,6 +86,8 @@ class ExportedModule(nn.Module):
         choice = forward.defaults.get(_RETURN_DICT)
         self._is_class_usual = choice.value is not False if choice else forward.returns is not None
         self.training = False
+        nothing = torch.empty(0, dtype=self.dtype, device=self.device)
+        self.nothing = nn.Parameter(nothing, requires_grad=False)
         if like is not None:
             self._take(like)
 
@@ -225,7 +228,7 @@ class ExportedModule(nn.Module):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: there are no parameters, and an empty dict would pass for all of them."""
+        """Refuse: it has no weights, and what it has would pass for all of them."""
         self._refuse("state_dict", "its weights are in that folder")
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -48,7 +48,7 @@ def llama() -> LlamaForCausalLM:
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 6.0  # else a few tokens come again and again
+            parameter.mul_(6.0)  # else a few tokens come again and again
     return model
 
 
