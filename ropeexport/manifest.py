@@ -174,6 +174,10 @@ class ModelRecord(Record):
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
     weights: Weights | None = None  # None: all weights are in the file
+    # names of the module's state dict that are no initializer's: what each is tied to, and those
+    # without which forward does as well, or with which the export has computed
+    tied: dict[str, str] = {}
+    absent: dict[str, Literal["unused", "computed"]] = {}
     # the largest position that the tables of exact angles hold, as the model makes it, beyond which
     # angles are NaN; None: the file has no such table
     table_limit: int | None = None

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
+from ropeexport.exporting.naming import names_without_tensor
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import check_opset, trace
@@ -93,7 +94,8 @@ def onnx_model(
     check_opset(opset)
     check_limit(max_position)
     with unchanged(example.module):
-        model = trace(checked(example), opset, max_position).model
+        traced = trace(checked(example), opset, max_position)
+    model = traced.model
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
@@ -102,7 +104,9 @@ def onnx_model(
     if before is not None:
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
-    return finished(work, before, single, weights)
+    made = finished(work, before, single, weights)
+    tied, absent = names_without_tensor(example.module, traced.program, made.model)
+    return replace(made, tied=tied, absent=absent)
 
 
 def work_of(

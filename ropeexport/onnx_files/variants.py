@@ -138,6 +138,23 @@ def with_body(model: ir.Model, body: Body) -> ir.Model:
     return swapped
 
 
+def with_references(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """Return a copy of ``model`` whose initializers of some names are said to lie elsewhere.
+
+    Nothing lies there: a runtime is given their values beside the model.  The others are shared.
+    """
+    made = model.clone()
+    for name in names:
+        value = made.graph.initializers[name]
+        tensor = value.const_value
+        assert tensor is not None
+        value.const_value = ir.ExternalTensor(
+            name.replace("/", "_"), 0, tensor.nbytes, tensor.dtype,
+            shape=ir.Shape(tensor.shape), name=name, base_dir="",
+        )  # fmt: skip
+    return made
+
+
 def whole_message(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, its weights inside; protobuf ends at 2 GiB."""
     inside = model.clone()

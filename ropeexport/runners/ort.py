@@ -20,6 +20,8 @@ import re
 import sys
 from dataclasses import replace
 from importlib import import_module
+from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -43,9 +45,11 @@ from ropeexport.onnx_files.variants import (
     has_foreign,
     whole_message,
     with_attention_in_blocks,
+    with_references,
 )
 from ropeexport.runners.registry import CPU, CUDA, Device, Opening, Provider, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
+from ropeexport.weights.updating import changed
 
 if TYPE_CHECKING:
     from ropeexport.runners.torch_arrays import BoundMemory
@@ -76,6 +80,7 @@ def opened(opening: Opening) -> OrtRunner:
         provider=opening.provider or _BY_DEVICE[opening.device],
         timed=opening.timed,
         as_written=opening.as_written,
+        memory_budget=opening.memory_budget,
     )
 
 
@@ -107,6 +112,8 @@ class OrtRunner(Runner):
     as_written : bool
         The file itself is run; else, with attention in blocks where sequences are long, but for a
         provider that is a package of its own.
+    memory_budget : int, optional
+        Bytes that the CUDA provider's arena may take.
     """
 
     facts = Facts(implementation=("function body",))
@@ -119,12 +126,16 @@ class OrtRunner(Runner):
         provider: Provider | None = None,
         timed: bool = False,
         as_written: bool = False,
+        memory_budget: int | None = None,
     ) -> None:
         self._model = model
         self._threads = threads
         self._provider = provider
         self._timed = timed
         self._as_written = as_written
+        self._memory_budget = memory_budget
+        self._updated: dict[str, Array] = {}  # weights that are not the file's
+        self._updating = Lock()
         self._session: Any = None
         self._bound: BoundMemory | None = None
 
@@ -141,8 +152,6 @@ class OrtRunner(Runner):
         if isinstance(self._model, OnnxFile) and not self._model.path.is_file():
             raise ModelFileError(f"{self._model.path}: no such file")
         self._session = self._open(ort)
-        if self._provider is not None:
-            require_taken(self._session, self._provider)
         executes = self._session.get_providers()[0]
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._inputs = [value.name for value in inputs]
@@ -159,6 +168,24 @@ class OrtRunner(Runner):
     def close(self) -> None:
         """Let the model go."""
         self._session = self._bound = None
+        self._updated = {}
+
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights, see :class:`Runner`: another session takes the place of this one.
+
+        The weights that stay the file's stay where they lie, as in the first session.  Both
+        sessions are there while the new one is made.
+        """
+        import onnxruntime
+
+        if self._session is None or not isinstance(self._model, OnnxFile):
+            raise MissingError("onnxruntime: weights are exchanged in an ONNX file that is loaded")
+        if self._bound is not None:
+            raise MissingError("onnxruntime: weights are not exchanged while calls are timed")
+        with self._updating:
+            updated = changed(self._updated, weights, self._model.graph)
+            self._session = self._open(onnxruntime, updated)
+            self._updated = updated
 
     def load(self, inputs: Arrays) -> Any:
         """Return what a session takes: arrays as they are, unless NumPy lacks one of the types."""
@@ -194,7 +221,8 @@ class OrtRunner(Runner):
     def _on_stream(self) -> bool:
         return self._timed and self._provider is CUDA
 
-    def _open(self, ort: Any) -> Any:
+    def _open(self, ort: Any, updated: Arrays = MappingProxyType({})) -> Any:
+        """Return a session of the model, or of its file with other values of some weights."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _QUIET
@@ -204,25 +232,42 @@ class OrtRunner(Runner):
         provider, providers = self._provider, None
         plugged = provider is not None and provider.package
         if isinstance(model, OnnxFile):
-            model = str(model.path) if plugged or self._as_written else self._best(model, options)
+            model = self._source(model, options, updated, best=not (plugged or self._as_written))
         if provider is not None and provider.package:
             add_plugin(options, provider)
         else:
-            providers = providers_of(provider, **self._stream())
+            providers = providers_of(provider, **self._stream(), **self._limit())
         try:
-            return ort.InferenceSession(model, options, providers=providers)
+            session = ort.InferenceSession(model, options, providers=providers)
         except _ort_errors() as error:
             raise self._load_error(error) from error
+        if provider is not None:
+            require_taken(session, provider)
+        return session
 
-    def _best(self, file: OnnxFile, options: Any) -> str | bytes:
-        """Return a file's path; where there is attention to put in blocks, the model with that."""
-        made = with_attention_in_blocks(file.graph)
+    def _source(self, file: OnnxFile, options: Any, updated: Arrays, *, best: bool) -> str | bytes:
+        """Return a file's path; where there is anything to change in memory, the model with that.
+
+        That is attention that is put in blocks, where the ``best`` is asked for, and weights.
+        """
+        made = with_attention_in_blocks(file.graph) if best else file.graph
+        if made is not file.graph:
+            self.facts = replace(self.facts, attention="attention in blocks")
+        if updated:
+            made = with_references(made, updated)
+            values = [_value_from(x) for x in updated.values()]
+            options.add_external_initializers(list(updated), values)
         if made is file.graph:
             return str(file.path)
-        self.facts = replace(self.facts, attention="attention in blocks")
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))
         message: bytes = ir.to_proto(made).SerializeToString()
         return message
+
+    def _limit(self) -> dict[str, str]:
+        # the arena would else grow by powers of two, beyond what is asked for
+        budget = self._memory_budget
+        how = {"arena_extend_strategy": "kSameAsRequested"}
+        return {} if budget is None else {"gpu_mem_limit": str(budget), **how}
 
     def _stream(self) -> dict[str, str]:
         if not self._on_stream:
@@ -407,6 +452,10 @@ class EmulatedRunner(OrtRunner):
         super().__init__(file, provider=CPU)
         self._file = file
         self._narrow: dict[str, FloatType] = {}  # outputs
+
+    def update(self, weights: Arrays) -> None:
+        """Refuse: the twin's weights are the file's in another type."""
+        raise MissingError("the emulation of bfloat16 does not exchange weights; run on a GPU")
 
     def __enter__(self) -> Self:
         require("onnxruntime")
