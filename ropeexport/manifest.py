@@ -220,6 +220,13 @@ class EngineRecord(Record):
     attention: Attention
     compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
     plugin: PluginRecord | None = None
+    refittable: bool = False
+    stripped: bool = False  # its refittable weights are not in it, and are put in at load
+    weight_streaming: bool = False
+    # the ONNX file's weights that can be exchanged in it, by the one name that they have in both,
+    # and those that cannot, with the reason
+    refits: tuple[str, ...] = ()
+    fixed: dict[str, str] = {}
 
 
 class Manifest(Record):

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, ShapeInferencePass
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
@@ -152,6 +154,16 @@ def with_references(model: ir.Model, names: Iterable[str]) -> ir.Model:
             name.replace("/", "_"), 0, tensor.nbytes, tensor.dtype,
             shape=ir.Shape(tensor.shape), name=name, base_dir="",
         )  # fmt: skip
+    return made
+
+
+def with_values(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> ir.Model:
+    """Return a copy of ``model`` whose initializers of some names have other values; or itself."""
+    if not values:
+        return model
+    made = model.clone()
+    for name, array in values.items():
+        made.graph.initializers[name].const_value = ir.tensor(array, name=name)
     return made
 
 

@@ -7,13 +7,17 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from ropeexport.artifact import Artifact
+from ropeexport.dtypes import float_type
 from ropeexport.errors import EngineError, MissingError, first_line
 from ropeexport.machine import find_gpu, require
 from ropeexport.manifest import EngineRecord, TensorSpec
@@ -23,6 +27,7 @@ from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.reporting import Journal, load_library
+from ropeexport.weights.updating import changed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +39,12 @@ Addresses = tuple[tuple[str, int], ...]
 def opened(opening: Opening) -> TensorrtRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
     assert isinstance(opening.model, Artifact)
-    return TensorrtRunner(opening.model, specialise=opening.timed, kept_in=opening.kept_in)
+    return TensorrtRunner(
+        opening.model,
+        specialise=opening.timed,
+        kept_in=opening.kept_in,
+        memory_budget=opening.memory_budget,
+    )
 
 
 def require_gpu(device: Device | None, provider: Provider | None) -> None:
@@ -63,12 +73,22 @@ class TensorrtRunner(Runner):
     kept_in : Path, optional
         Where what was compiled for this GPU is kept for the next load; else ropeexport's cache
         folder, and never the output folder, which is only read.
+    memory_budget : int, optional
+        Bytes of the GPU's memory for weights; the others are streamed in from the host's.
     """
 
     def __init__(
-        self, artifact: Artifact, *, specialise: bool = False, kept_in: Path | None = None
+        self,
+        artifact: Artifact,
+        *,
+        specialise: bool = False,
+        kept_in: Path | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self._artifact = artifact
+        self._memory_budget = memory_budget
+        self._updated: dict[str, Array] = {}  # weights that are not the file's
+        self._lock = Lock()  # a run and an exchange of weights never meet
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         engine = artifact.manifest.engine
@@ -82,6 +102,9 @@ class TensorrtRunner(Runner):
         folder = self._artifact.folder
         record = preflight.engine_record(folder, self._artifact.manifest)
         preflight.check_flavour(record)
+        preflight.check_budget(record, self._memory_budget)
+        if record.stripped:  # its weights are the file's, which is then a part of it
+            preflight.check_weights_of(record, self._artifact)
         data = preflight.read_verified(folder, record)
         gpu = find_gpu()
         if gpu is None:
@@ -91,7 +114,10 @@ class TensorrtRunner(Runner):
         library = preflight.plugin_path(folder, record.plugin) if record.plugin else None
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
-        self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
+        self._session = Session(
+            chosen, record, data, library, kept, specialise=self._specialise,
+            memory_budget=self._memory_budget, weight=self._weight,
+        )  # fmt: skip
         return self
 
     def close(self) -> None:
@@ -99,11 +125,33 @@ class TensorrtRunner(Runner):
         if self._session is not None:
             self.keep()
         self._session = None
+        self._updated = {}
+
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights in the engine, all of them or none, see :class:`Runner`."""
+        session = self._entered()
+        preflight.check_refits(session.record, weights)
+        updated = changed(self._updated, weights, self._artifact.file.graph)
+        with self._lock:
+            former, self._updated = self._updated, updated
+            try:
+                session.refit(tuple(weights))
+            except EngineError:
+                self._updated = former
+                if session.is_mixed:  # what TensorRT has half exchanged runs no more
+                    self._session = None
+                raise
+
+    def _weight(self, name: str) -> Array:
+        """Return the values that a weight has by now."""
+        tensor = self._artifact.file.graph.graph.initializers[name].const_value
+        assert tensor is not None  # what the engine was built of
+        return self._updated[name] if name in self._updated else tensor.numpy()
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Run the engine once, on a stream of its own, and wait for it."""
         session = self._entered()
-        with session.running():
+        with self._lock, session.running():
             outputs = session.enqueue(session.load(inputs))
         return self.read(outputs)
 
@@ -113,7 +161,9 @@ class TensorrtRunner(Runner):
 
     def call(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
-        return self._entered().enqueue(loaded)
+        session = self._entered()
+        with self._lock:
+            return session.enqueue(loaded)
 
     def read(self, results: dict[str, Tensor]) -> dict[str, Array]:
         """Return the arrays of outputs."""
@@ -160,6 +210,11 @@ class Session:
         Where what is compiled for this GPU is kept, by a flavour that does so.
     specialise : bool
         Whether such a flavour compiles the kernels of a shape before its first run.
+    memory_budget : int, optional
+        Bytes of the GPU's memory for weights.
+    weight : callable
+        Returns the values of a weight by its name: of an engine without weights, and of those that
+        are exchanged.
     """
 
     device = "cuda"
@@ -173,11 +228,15 @@ class Session:
         kept: RuntimeCache,
         *,
         specialise: bool = False,
+        memory_budget: int | None = None,
+        weight: Callable[[str], Array] | None = None,
     ) -> None:
         import torch
 
         self._trt = chosen.module
-        self._record = record
+        self._record = self.record = record
+        self._weight = weight
+        self.is_mixed = False  # whether weights were exchanged in part
         self._journal = Journal(chosen)
         try:
             self._runtime = self._trt.Runtime(self._journal.logger)
@@ -195,6 +254,10 @@ class Session:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._error("cannot be loaded")
+        if memory_budget is not None:  # before there is a context, and before there are weights
+            self._set_budget(memory_budget)
+        if record.stripped:
+            self.refit(record.refits)
         self._context = self._make_context(chosen, specialise)
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on
@@ -255,6 +318,47 @@ class Session:
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise self._error("the run failed")
         return loaded.outputs
+
+    def refit(self, names: Iterable[str]) -> None:
+        """Put the values that weights have by now into the engine.
+
+        Raises
+        ------
+        EngineError
+            Where TensorRT takes them not; nothing was exchanged then, or ``is_mixed`` says so.
+        """
+        import torch
+
+        try:
+            refitter = self._trt.Refitter(self._engine, self._journal.logger)
+        except TypeError as error:  # the bindings' word for none
+            raise self._error("its weights cannot be exchanged") from error
+        kept = [self._set_weight(refitter, name) for name in names]
+        # what TensorRT has joined with one of these has to be given with it
+        kept += [self._set_weight(refitter, name) for name in refitter.get_missing_weights()]
+        torch.cuda.synchronize()  # nothing that runs may be under way
+        if not refitter.refit_cuda_engine():
+            self.is_mixed = True
+            raise self._error("exchanging weights failed half-way; load it again")
+        del kept  # the refitter has read them
+
+    def _set_weight(self, refitter: Any, name: str) -> Array:
+        """Give a weight to a refitter, and return its values, which must outlive that."""
+        if name not in self._record.refits or self._weight is None:
+            raise self._error(f"{name or 'a weight without a name'}: needed, and not known")
+        values = np.ascontiguousarray(self._weight(name))
+        kind = getattr(self._trt.DataType, float_type(str(values.dtype)).tensorrt)
+        weights = self._trt.Weights(kind, values.ctypes.data, values.size)
+        if not refitter.set_named_weights(name, weights):
+            raise self._error(f"{name}: refused")
+        return values
+
+    def _set_budget(self, budget: int) -> None:
+        """Bound the GPU's memory for weights; what would hold them all is no bound."""
+        wanted = min(budget, self._engine.streamable_weights_size)
+        self._engine.weight_streaming_budget_v2 = wanted
+        if self._engine.weight_streaming_budget_v2 != wanted:
+            raise self._error(f"memory_budget: {budget} bytes were refused")
 
     def save_runtime_cache(self) -> None:
         """Keep what the flavour compiled for this GPU, for the next load."""

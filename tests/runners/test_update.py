@@ -138,6 +138,24 @@ def test_a_merged_lora_is_eager_of_the_changed_module_and_back(tmp_path, dtype, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_openvino_compiles_the_changed_module(tmp_path) -> None:
+    openvino = pytest.importorskip("openvino")
+    assert openvino
+    from ropeexport.runners.openvino import OpenvinoRunner
+
+    module, given = made(), inputs()
+    artifact = exported(tmp_path, module, torch.float32, "data")
+    original = {name: x.clone() for name, x in module.state_dict().items()}
+    with OpenvinoRunner(artifact.file) as runner:
+        first = runner.run(arrays(given))["out"]
+        merge_lora(module)
+        runner.update(new_values({"qkv.weight": module.qkv.weight}, artifact))
+        runner.update(new_values({"out.weight": module.out.weight}, artifact))
+        assert_is_eager(runner.run(arrays(given))["out"], module, given)
+        runner.update(new_values(original, artifact))
+        assert runner.run(arrays(given))["out"].tobytes() == first.tobytes()
+
+
 def test_a_second_update_keeps_the_firsts_values(tmp_path) -> None:
     module, given = made(), inputs()
     artifact = exported(tmp_path, module, torch.float32, "body")
