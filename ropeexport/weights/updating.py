@@ -32,6 +32,7 @@ Given = Mapping[str, Any] | str | Path
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _OF_A_MODULE = ("PARAMETER", "BUFFER")
 _FLOATS = {kind.ir for kind in FLOATS} | {ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
+_UNMERGED = (".base_layer.", "lora_A", "lora_B")  # how peft names what it puts around a layer
 _SHOWN = 3
 
 
@@ -186,6 +187,11 @@ def _fitted(name: str, x: Array, tensor: ir.TensorProtocol) -> Array:
 
 def _unknown(name: str, artifact: Artifact, weights: Mapping[str, Any]) -> UsageError:
     where = artifact.model_path
+    if any(sign in name for sign in _UNMERGED):
+        return UsageError(
+            f"{name}: of a LoRA that is not merged, which adds layers that {where} lacks: merge it "
+            "first (diffusers: fuse_lora() and unload_lora_weights(); peft: merge_and_unload())"
+        )
     if name in artifact.manifest.model.absent:
         return UsageError(
             f"{name}: {where} holds it no more: the export computed with its values, so that "
