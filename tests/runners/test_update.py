@@ -6,6 +6,7 @@ from threading import Thread
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -172,13 +173,66 @@ def test_a_second_update_keeps_the_firsts_values(tmp_path) -> None:
         assert runner.run(arrays(given))["out"].tobytes() == kept.tobytes()
 
 
-def test_only_what_differs_from_the_file_is_in_memory(tmp_path) -> None:
+@pytest.mark.parametrize("how", ["data", "safetensors"])
+def test_only_what_differs_from_the_file_is_in_memory(tmp_path, how, monkeypatch) -> None:
     module = made()
-    artifact = exported(tmp_path, module, torch.float32, "safetensors")
+    artifact = exported(tmp_path, module, torch.float32, how)
+    opened = onnxruntime.InferenceSession
+    models = []
+
+    def session(model, *arguments, **options):
+        models.append(model)
+        return opened(model, *arguments, **options)
+
     with OrtRunner(artifact.file) as runner, torch.no_grad():
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
         module.out.weight += 1
         runner.update(new_values(module.state_dict(), artifact))
         assert list(runner._updated) == ["out.weight"]
+    graph = onnx.load_from_string(models[0]).graph
+    outside = {t.name: t.external_data[0].value for t in graph.initializer if t.external_data}
+    files = {path.name for path in tmp_path.iterdir()}
+    assert outside.pop("out.weight") not in files
+    # the others are where they were: the graph has none of them in its body
+    assert {"qkv.weight", "qkv.bias"} <= set(outside)
+    assert set(outside.values()) <= files
+
+
+def test_the_weights_of_another_exporters_file(tmp_path) -> None:
+    class Rotated(nn.Module):
+        """A rope as anyone writes it, between two layers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.q = nn.Linear(WIDTH, WIDTH, bias=False)
+            self.out = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x, cos, sin):
+            q = self.q(x)
+            left, right = q.chunk(2, -1)
+            return self.out(q * cos + torch.cat((-right, left), -1) * sin)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Rotated().eval()
+    angle = torch.rand(7, WIDTH // 2).repeat(1, 2)
+    given = {"x": torch.randn(2, 7, WIDTH), "cos": angle.cos(), "sin": angle.sin()}
+    program = torch.onnx.export(module, kwargs=given, dynamo=True, opset_version=18)
+    for value in program.model.graph.initializers.values():
+        value.metadata_props.clear()  # of an exporter that says nothing of parameters
+    program.save(tmp_path / "theirs.onnx")
+    artifact = ropeexport.fuse(tmp_path / "theirs.onnx", tmp_path / "out").artifact
+    assert artifact is not None
+    with OrtRunner(artifact.file) as runner, torch.no_grad():
+        module.out.bias += 1
+        runner.update(new_values({"out.bias": module.out.bias}, artifact))
+        (got,) = runner.run(arrays(given)).values()
+
+        def exact(**wide):
+            return module.double()(**{n: torch.from_numpy(x) for n, x in wide.items()}).numpy()
+
+        with torch.no_grad():
+            assert_parity(got, exact, inputs=given)
 
 
 def test_bfloat16_weights_that_the_graph_casts(tmp_path) -> None:
@@ -278,8 +332,6 @@ def test_a_memory_budget_is_refused_by_name(exported, name, opening, said) -> No
 
 
 def test_cuda_is_told_its_budget(exported, monkeypatch) -> None:
-    import onnxruntime
-
     told = []
 
     def session(model, options, providers):

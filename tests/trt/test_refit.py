@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from parsed_networks import network_weights, parsed
 from torch import nn
 
 import ropeexport
@@ -21,7 +22,7 @@ from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.trt import flavour, refit
 from ropeexport.trt.build import BuildOptions, build
 from ropeexport.trt.child import BuildRequest
-from ropeexport.trt.engine import Parsed, layers, parse
+from ropeexport.trt.engine import layers
 from ropeexport.trt.reporting import Journal, make_builder
 from ropeexport.weights.updating import new_values, weights_of
 
@@ -67,36 +68,6 @@ def made_export(folder: Path, dtype: torch.dtype) -> tuple[Transformer, Artifact
     }
     axes = {name: {0: "batch"} for name in ("pixels", "ids")}
     return module, ropeexport.export(module, given, folder, dynamic_axes=axes).artifact
-
-
-def parsed(artifact: Artifact) -> Parsed:
-    """Parse a folder's file as a build with ``--refit`` does, which needs no GPU."""
-    chosen = flavour.load("tensorrt-rtx")
-    journal = Journal(chosen)
-    record = artifact.manifest
-    request = BuildRequest(
-        flavour=chosen.name, model=artifact.model_path, engine=Path("engine"),
-        implementation="decomposed", profile=make_profile(record, None, None, None),
-        ropes=record.model.ropes, plugin=None, embed_plugin=False, timing_cache=Path("cache"),
-        refit=True,
-    )  # fmt: skip
-    return parse(chosen, request, make_builder(chosen, journal), journal)
-
-
-def network_weights(network) -> dict[str, np.ndarray]:
-    """Return the values of a network's constants and kernels, by the layer's name and role."""
-    trt = flavour.load("tensorrt-rtx").module
-    kinds = {
-        trt.LayerType.CONSTANT: (trt.IConstantLayer, ("weights",)),
-        trt.LayerType.CONVOLUTION: (trt.IConvolutionLayer, ("kernel", "bias")),
-    }
-    found = {}
-    for layer in layers(network):
-        if layer.type in kinds:
-            name, (kind, roles) = layer.name, kinds[layer.type]
-            layer.__class__ = kind
-            found |= {f"{name} {role}": getattr(layer, role) for role in roles}
-    return found
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
