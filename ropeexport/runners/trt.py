@@ -14,15 +14,13 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from ropeexport.artifact import Artifact
-from ropeexport.dtypes import float_type
 from ropeexport.errors import EngineError, MissingError, first_line
 from ropeexport.machine import find_gpu, require
 from ropeexport.manifest import EngineRecord, TensorSpec
 from ropeexport.runners.registry import Device, Opening, Provider
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner
+from ropeexport.runners.trt_weights import EngineWeights, no_weight
 from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
 from ropeexport.trt.flavour import Flavour
@@ -130,15 +128,15 @@ class TensorrtRunner(Runner):
     def update(self, weights: Arrays) -> None:
         """Exchange weights in the engine, all of them or none, see :class:`Runner`."""
         session = self._entered()
-        preflight.check_refits(session.record, weights)
+        session.weights.check(weights)
         updated = changed(self._updated, weights, self._artifact.file.graph)
         with self._lock:
             former, self._updated = self._updated, updated
             try:
-                session.refit(tuple(weights))
+                session.weights.put(weights)
             except EngineError:
                 self._updated = former
-                if session.is_mixed:  # what TensorRT has half exchanged runs no more
+                if session.weights.is_mixed:  # what TensorRT has half exchanged runs no more
                     self._session = None
                 raise
 
@@ -229,14 +227,12 @@ class Session:
         *,
         specialise: bool = False,
         memory_budget: int | None = None,
-        weight: Callable[[str], Array] | None = None,
+        weight: Callable[[str], Array] = no_weight,
     ) -> None:
         import torch
 
         self._trt = chosen.module
-        self._record = self.record = record
-        self._weight = weight
-        self.is_mixed = False  # whether weights were exchanged in part
+        self._record = record
         self._journal = Journal(chosen)
         try:
             self._runtime = self._trt.Runtime(self._journal.logger)
@@ -254,10 +250,13 @@ class Session:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._error("cannot be loaded")
+        self.weights = EngineWeights(
+            self._trt, self._engine, self._journal.logger, record, weight, self._error
+        )
         if memory_budget is not None:  # before there is a context, and before there are weights
-            self._set_budget(memory_budget)
+            self.weights.bound(memory_budget)
         if record.stripped:
-            self.refit(record.refits)
+            self.weights.put(record.refits)
         self._context = self._make_context(chosen, specialise)
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on
@@ -318,47 +317,6 @@ class Session:
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise self._error("the run failed")
         return loaded.outputs
-
-    def refit(self, names: Iterable[str]) -> None:
-        """Put the values that weights have by now into the engine.
-
-        Raises
-        ------
-        EngineError
-            Where TensorRT takes them not; nothing was exchanged then, or ``is_mixed`` says so.
-        """
-        import torch
-
-        try:
-            refitter = self._trt.Refitter(self._engine, self._journal.logger)
-        except TypeError as error:  # the bindings' word for none
-            raise self._error("its weights cannot be exchanged") from error
-        kept = [self._set_weight(refitter, name) for name in names]
-        # what TensorRT has joined with one of these has to be given with it
-        kept += [self._set_weight(refitter, name) for name in refitter.get_missing_weights()]
-        torch.cuda.synchronize()  # nothing that runs may be under way
-        if not refitter.refit_cuda_engine():
-            self.is_mixed = True
-            raise self._error("exchanging weights failed half-way; load it again")
-        del kept  # the refitter has read them
-
-    def _set_weight(self, refitter: Any, name: str) -> Array:
-        """Give a weight to a refitter, and return its values, which must outlive that."""
-        if name not in self._record.refits or self._weight is None:
-            raise self._error(f"{name or 'a weight without a name'}: needed, and not known")
-        values = np.ascontiguousarray(self._weight(name))
-        kind = getattr(self._trt.DataType, float_type(str(values.dtype)).tensorrt)
-        weights = self._trt.Weights(kind, values.ctypes.data, values.size)
-        if not refitter.set_named_weights(name, weights):
-            raise self._error(f"{name}: refused")
-        return values
-
-    def _set_budget(self, budget: int) -> None:
-        """Bound the GPU's memory for weights; what would hold them all is no bound."""
-        wanted = min(budget, self._engine.streamable_weights_size)
-        self._engine.weight_streaming_budget_v2 = wanted
-        if self._engine.weight_streaming_budget_v2 != wanted:
-            raise self._error(f"memory_budget: {budget} bytes were refused")
 
     def save_runtime_cache(self) -> None:
         """Keep what the flavour compiled for this GPU, for the next load."""

@@ -173,6 +173,17 @@ def test_what_an_engine_cannot_exchange_is_refused_by_name(
     assert not any(text.startswith("refit") for text in tensorrt.told)
 
 
+def test_what_is_needed_too_and_not_known_is_named(artifact, tensorrt) -> None:
+    made = artifact(refits=NAMES[:1])
+    tensorrt.joined = {"first.weight", "first.bias"}
+    with (
+        TensorrtRunner(made) as runner,
+        pytest.raises(EngineError, match=r"first\.bias: needed too, and not known"),
+    ):
+        runner.update(new_values({"first.weight": torch.ones(8, 8).bfloat16()}, made))
+    assert tensorrt.held == dict.fromkeys(NAMES, b"")
+
+
 @pytest.mark.parametrize("call", ["Refitter", "set_named_weights first.bias"])
 def test_what_is_refused_changes_nothing(artifact, tensorrt, call) -> None:
     made = artifact()
