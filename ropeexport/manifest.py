@@ -141,6 +141,7 @@ class Weights(Record):
     referenced_tensors: int
     referenced_bytes: int
     copied: tuple[str, ...] = ()  # names of the weights that a layout forced into the ONNX file
+    prefix: str = ""  # of the module's names in those files, where the module is a part: "model."
 
 
 class Comparison(Record):

@@ -94,6 +94,7 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         if is_fake(getattr(value.const_value, "raw", None))
     ]
     missing = []
+    own = any(str(value.name) in places for value in weights)
     for value in weights:
         place = places.get(str(value.name)) or places.get(f"{prefix}{value.name}")
         if place is None:
@@ -112,6 +113,7 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         files=tuple(weight_file(folder / name) for name in files),
         referenced_tensors=len(tensors),
         referenced_bytes=sum(tensor.nbytes for tensor in tensors),
+        prefix="" if own else prefix,
     )
 
 

@@ -63,7 +63,8 @@ def new_values(given: Given, artifact: Artifact) -> dict[str, Array]:
     ----------
     given : mapping, or path
         Arrays or torch tensors by the names of the module's state dict, all of them or some; or a
-        safetensors file, or a folder of them, whose tensors are mapped.
+        safetensors file, or a folder of them, whose tensors are mapped; named as those that the
+        folder refers to, ``model.`` in front of each where the module is a part of theirs.
     artifact : Artifact
         The output folder.
 
@@ -82,7 +83,8 @@ def new_values(given: Given, artifact: Artifact) -> dict[str, Array]:
     record, weights = artifact.manifest.model, weights_of(artifact.file.graph)
     values: dict[str, Array] = {}
     given_as: dict[str, str] = {}
-    for name, x in _arrays(given):
+    prefix = record.weights.prefix if record.weights is not None else ""
+    for name, x in _arrays(given, prefix):
         own = record.tied.get(name, name)
         if own not in weights:
             if record.absent.get(name) == "unused":
@@ -116,9 +118,11 @@ def changed(former: Arrays, values: Arrays, model: ir.Model) -> dict[str, Array]
     return left
 
 
-def _arrays(given: Given) -> Iterator[tuple[str, Array]]:
+def _arrays(given: Given, prefix: str) -> Iterator[tuple[str, Array]]:
     if isinstance(given, str | Path):
-        yield from _mapped(Path(given))
+        # what has not the prefix is of another part of the model, as a head is
+        named = ((name, x) for name, x in _mapped(Path(given)) if name.startswith(prefix))
+        yield from ((name.removeprefix(prefix), x) for name, x in named)
     elif isinstance(given, Mapping):
         yield from ((str(name), _array(str(name), x)) for name, x in given.items())
     else:

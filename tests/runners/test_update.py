@@ -120,6 +120,8 @@ class default_dtype:  # noqa: N801 - a context manager
 def test_a_merged_lora_is_eager_of_the_changed_module_and_back(tmp_path, dtype, how) -> None:
     module, given = made(dtype), inputs(dtype)
     artifact = exported(tmp_path, module, dtype, how)
+    qkv = artifact.file.graph.graph.initializers["qkv.weight"]
+    assert [node.op_type for node in qkv.consumers()] == ["Transpose"]
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     original = {name: x.clone() for name, x in module.state_dict().items()}
     with OrtRunner(artifact.file) as runner:
