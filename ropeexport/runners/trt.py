@@ -134,7 +134,7 @@ class TensorrtRunner(Runner):
             former, self._updated = self._updated, updated
             try:
                 session.weights.put(weights)
-            except EngineError:
+            except Exception:
                 self._updated = former
                 if session.weights.is_mixed:  # what TensorRT has half exchanged runs no more
                     self._session = None

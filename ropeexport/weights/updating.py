@@ -41,9 +41,9 @@ def weights_of(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
     Of a file of torch's exporter, those that are a parameter or a buffer of the module; of another
     exporter's, which does not say, its floating tensors of more than one element, but for the
-    tables of ropeexport's own ops.
+    tables of ropeexport's own ops.  One that is an input too is given with each call.
     """
-    held = {n: v for n, v in model.graph.initializers.items() if v.const_value is not None}
+    held = {n: v for n, v in model.graph.initializers.items() if not v.is_graph_input()}
     told = {n: v for n, v in held.items() if v.metadata_props.get(_KIND) in _OF_A_MODULE}
     weights = told or {n: v for n, v in held.items() if _looks_like_one(v)}
     return {n: v.const_value for n, v in weights.items() if v.const_value is not None}

@@ -175,9 +175,13 @@ def test_what_is_kept_is_a_copy(held) -> None:
 def test_another_exporters_weights_are_its_floats_but_for_scalars_and_our_tables(tmp_path) -> None:
     source = """
         <ir_version: 10, opset_import: ["" : 23, "ropeexport" : 1]>
-        g (float[n, 2] x, int64[n] ids) => (float[n, 2] y, float[n, 2, 2, 2] pe)
-        <float[2, 2] w = {1, 2, 3, 4}, float scale = {2}, int64[1] axes = {0}, float[2] t = {1, 1}>
-        { a = MatMul(x, w)  y = Mul(a, scale)  pe = ropeexport.RopeTable (ids, t, t) }
+        g (float[n, 2] x, int64[n] ids, float[2, 2] fed) => (float[n, 2] y, float[n, 2, 2, 2] pe)
+        <float[2, 2] w = {1, 2, 3, 4}, float scale = {2}, int64[1] axes = {0}, float[2] t = {1, 1},
+         float[2, 2] fed = {1, 2, 3, 4}>
+        { a = MatMul(x, w)  b = Mul(a, fed)  y = Mul(b, scale)
+          pe = ropeexport.RopeTable (ids, t, t) }
     """
     onnx.save(onnx.parser.parse_model(source), tmp_path / "model.onnx")
-    assert set(weights_of(OnnxFile(tmp_path / "model.onnx").graph)) == {"w"}
+    model = OnnxFile(tmp_path / "model.onnx").graph
+    assert set(model.graph.initializers) == {"w", "scale", "axes", "t", "fed"}
+    assert set(weights_of(model)) == {"w"}
