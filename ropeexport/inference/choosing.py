@@ -122,6 +122,7 @@ def _opened(choice: Choice, artifact: Artifact, wish: Wish) -> Runner:
         timed=True,
         plugin=wish.plugin,
         cuda_graphs=wish.cuda_graphs,
+        memory_budget=wish.memory_budget,
     )
     return runtime.open(opening)
 
