@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ropeexport.bench.records import Bench
     from ropeexport.doctor import Diagnosis
     from ropeexport.lint.lint import Lint
+    from ropeexport.models.pipelines import Pipeline
     from ropeexport.models.sources import Module
     from ropeexport.onnx_files.inspection import Inspection
     from ropeexport.parity.options import Options
-    from ropeexport.parity.pipeline_runs import Pipeline
     from ropeexport.parity.records import Report
     from ropeexport.parity.running import Listener
 
@@ -119,9 +119,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
 
     require = several("require", require, str)
     report = run_check(
-        path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed, lengths=lengths, require=require,
-        runtimes=runtimes, atol=atol, rtol=rtol, locate=locate, html=html, markdown=markdown,
-        junit=junit, listener=listener,
+        path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
+        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, locate=locate,
+        html=html, markdown=markdown, junit=junit, listener=listener,
     )  # fmt: skip
     absent = absent_of(report, require)
     if absent:
@@ -535,8 +535,10 @@ def _speed(folder: Path) -> bytes | None:
 
 def _pictures(folder: Path, report: Report) -> dict[str, bytes]:
     """Return the pictures of a report that lie beside it, by name."""
-    from ropeexport.parity.pipeline_report import FOLDER, files_of
+    from ropeexport.parity.pipeline_report import FOLDER
+    from ropeexport.report.view import picture_files
 
     # a report may come from anywhere: what it names lies in that folder, or is left out
-    places = {name: folder / FOLDER / name for name in files_of(report) if Path(name).name == name}
+    names = (name for name in picture_files(report) if Path(name).name == name)
+    places = {name: folder / FOLDER / name for name in names}
     return {name: place.read_bytes() for name, place in places.items() if place.is_file()}

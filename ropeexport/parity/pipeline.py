@@ -1,8 +1,8 @@
 """Proof in pictures: a pipeline with the export in its component's place, held to the one without.
 
 Each call is run with the same seed: as it is, with the component in float64, and with the export in
-each runtime.  The last latents are held to the bound of :mod:`ropeexport.parity.tolerance`, all of
-whose yardsticks are measured at the end of the pipeline; the picture is held to eager's.
+each runtime.  And once with an export that applies no rope: where that passes too, the call proves
+nothing.
 """
 
 from __future__ import annotations
@@ -12,68 +12,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
 
 from ropeexport.artifact import Artifact
-from ropeexport.dtypes import SINGLE
 from ropeexport.errors import MissingError, RopeExportError, first_line
 from ropeexport.machine import require
+from ropeexport.models.pipelines import Pipeline, subject_of
 from ropeexport.onnx_files.variants import without_ropes
 from ropeexport.parity import pixels as pictures
-from ropeexport.parity import tolerance
-from ropeexport.parity.compare import compare
 from ropeexport.parity.contenders import Contender, open_contenders
 from ropeexport.parity.options import Options
+from ropeexport.parity.pipeline_judge import Held, Standard, standard_of
+from ropeexport.parity.pipeline_oracle import PipelineOracle
 from ropeexport.parity.pipeline_report import FOLDER, Found
-from ropeexport.parity.pipeline_runs import (
-    LATENTS,
-    PIXELS,
-    Pipeline,
-    PipelineOracle,
-    Seen,
-    Shot,
-    Studio,
-    studio_of,
-)
-from ropeexport.parity.records import (
-    BoundRecord,
-    CallRecord,
-    PictureRecord,
-    PipelineRecord,
-    PixelsRecord,
-    Status,
-    numbers_of,
-)
-from ropeexport.parity.references import Truth
+from ropeexport.parity.pipeline_runs import Shot, Studio
+from ropeexport.parity.records import CallRecord, PictureRecord, PipelineRecord, Status
 from ropeexport.parity.running import Listener
-from ropeexport.parity.tolerance import Bound, Size, Yardstick
 from ropeexport.runners.registry import EAGER, choices
 from ropeexport.runners.runner import Facts
 
 # a runtime that was entered, and the component whose place it takes, to a module for that place
 Replace = Callable[[Contender, nn.Module], nn.Module]
-T = TypeVar("T")
 
 WITHOUT = "without rope"
-_FILES = ("onnxruntime", "openvino")  # what can run a file that was made for the moment
-_NOTHING = "the picture does not depend on the rope, and nothing would be proven: "
-
-
-@dataclass
-class _Album:
-    """The pictures of a run."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def add(self, call: int, who: str, picture: pictures.Picture) -> str:
-        name = f"{call}-{who.replace(':', '-').replace(' ', '-').lower()}.png"
-        self.files[name] = pictures.png(picture)
-        return name
+_FILES = ("onnxruntime", "openvino")  # what runs a file that was made for the moment
 
 
 def check_pipeline(
@@ -90,7 +56,7 @@ def check_pipeline(
     artifact : Artifact
         The output folder.
     pipeline : str, callable or tuple
-        See :func:`ropeexport.parity.pipeline_runs.studio_of`; it is left as it was.
+        See :func:`ropeexport.models.pipelines.subject_of`; it is left as it was.
     options : Options
         Seed, runtimes, a bound of the user's own for the latents.
     listener : Listener
@@ -104,44 +70,39 @@ def check_pipeline(
         Where the pipeline is none, or fails by itself.
     """
     require("PIL")
-    studio, calls = studio_of(pipeline, artifact.manifest.source.name, options.seed)
-    listener.stage(FOLDER, f"{studio.name} with another {studio.component}, {len(calls)} calls")
+    subject = subject_of(pipeline, artifact.manifest.source.name)
+    studio, total = Studio(subject.pipe, subject.component, options.seed), len(subject.calls)
+    listener.stage(FOLDER, f"{studio.name} with another {studio.component}, {total} calls")
     record = PipelineRecord(pipeline=studio.name, component=studio.component)
-    eager = Facts(torch.__version__, (EAGER,), device=_device_of(studio.eager))
-    album, done = _Album(), []
+    device = next((x.device.type for x in studio.eager.parameters()), "cpu")
     with ExitStack() as stack:
         contenders = open_contenders(artifact, stack, choices(options.runtimes, options.required))
-        facts = {EAGER: eager, **{each.name: each.facts for each in contenders}}
-        absent = [
-            PictureRecord(runtime=each.name, status=each.status, reason=each.reason)
-            for each in contenders
-            if each.runner is None
-        ]
+        facts = {EAGER: Facts(torch.__version__, (EAGER,), device=device)}
         for each in contenders:
-            ran = each.runner is not None
+            facts[each.name], ran = each.facts, each.runner is not None
             text = each.facts.made_of if ran else f"{each.status}: {each.reason}"
             listener.stage(each.name, text, ok=ran)
         faulted = stack.enter_context(_opened_without_rope(artifact))
         oracle = PipelineOracle(studio)
-        for number, call in enumerate(calls, 1):
+        files: dict[str, bytes] = {}
+        for number, call in enumerate(subject.calls, 1):
             name = f"call {number}"
-            listener.case(number - 1, len(calls), name)
+            listener.case(number - 1, total, name)
             shot, seen, change = studio.shoot_eager(call, name)
             if change:
                 return Found(
-                    record, facts, absent, {}, f"{EAGER} is no function of its seed: {change}"
+                    record, facts, not_repeatable=f"{EAGER} is no function of its {change}"
                 )
-            hearing = _Hearing(studio, call, number, shot, seen, oracle, options, album)
-            done.append(hearing.hear(contenders, faulted, replace))
-            decide = hearing.pixels_decide
-        listener.case(len(calls), len(calls), "")
-    return Found(
-        record.changed(calls=tuple(done), pixels_decide=decide), facts, absent, album.files
-    )
-
-
-def _device_of(module: nn.Module) -> str:
-    return next((x.device.type for x in module.parameters()), "cpu")
+            truth = oracle.truth(call, seen, options.seed)
+            standard = standard_of(shot, seen, truth, oracle.widest, options.override)
+            hearing = _Hearing(studio, replace, standard, call, number)
+            done = hearing.hear(contenders, faulted)
+            files |= hearing.files
+            record = record.changed(
+                calls=(*record.calls, done), pixels_decide=standard.pixels_decide
+            )
+        listener.case(total, total, "")
+    return Found(record, facts, files)
 
 
 @contextmanager
@@ -156,172 +117,90 @@ def _opened_without_rope(artifact: Artifact) -> Iterator[Contender]:
         file.write(ir.to_proto(model).SerializeToString())
         file.flush()
         named = artifact.manifest.model.changed(file=Path(file.name).name)
-        variant = artifact.updated(model=named)
         with ExitStack() as stack:
-            opened = open_contenders(variant, stack, choices(_FILES))
+            opened = open_contenders(artifact.updated(model=named), stack, choices(_FILES))
             yield next((each for each in opened if each.runner is not None), opened[0])
 
 
 @dataclass
 class _Hearing:
-    """One call, to whose eager result and truth one runtime after the other is held."""
+    """One call: each runtime in turn takes the component's place, and is held to the standard."""
 
     studio: Studio
+    replace: Replace
+    standard: Standard
     call: Mapping[str, Any]
     number: int
-    eager: Shot
-    seen: Seen
-    oracle: PipelineOracle
-    options: Options
-    album: _Album
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        truth = self.oracle.truth(self.call, self.seen, self.options.seed)
-        self.truth = truth
-        self.sheet = pictures.sheet(self.eager.pixels)
-        self.range = pictures.contrast(truth.outputs[PIXELS])
-        latents = self._yardstick(LATENTS, str(self.eager.latents.dtype), truth.sizes[LATENTS])
-        self.eager_bound = self.options.override or tolerance.eager_bound(latents)
-        self.latents = self.options.override or self._bound(latents, LATENTS)
-        pixels = self._yardstick(PIXELS, str(self.eager.pixels.dtype), self.range)
-        self.pixels = self._bound(pixels, PIXELS)
+        self.sheet = pictures.sheet(self.standard.eager.pixels)
 
-    @property
-    def pixels_decide(self) -> bool:
-        """Whether a picture must be eager's: where all that is rounded is rounded to float32."""
-        return self.seen.roundoff <= SINGLE.unit_roundoff
-
-    def hear(
-        self, contenders: Sequence[Contender], faulted: Contender, replace: Replace
-    ) -> CallRecord:
+    def hear(self, contenders: Sequence[Contender], faulted: Contender) -> CallRecord:
         """Return the record of the call."""
-        without, why = self._without(faulted, replace)
-        heard = [self._eager()]
-        heard += [self._hear(each, replace, why) for each in contenders if each.runner is not None]
+        without, unproven = self._without_rope(faulted)
+        own = self.standard.hold_eager()
+        eager = own.record.changed(runtime=EAGER, reason=own.latents)
         return CallRecord(
             name=f"call {self.number}",
             arguments=", ".join(f"{name}={value!r}" for name, value in self.call.items()),
-            picture=self.album.add(self.number, EAGER, self.sheet),
-            pictures=tuple(heard),
+            picture=self._file(EAGER, self.sheet),
+            pictures=(eager, *(self._hear(each, unproven) for each in contenders)),
             without_rope=without,
         )
 
-    def _eager(self) -> PictureRecord:
-        found, broken = self._hold_latents(self.eager, self.eager_bound)
-        status: Status = "FAIL" if broken else "PASS"
-        return found.changed(runtime=EAGER, status=status, reason=broken)
-
-    def _without(self, faulted: Contender, replace: Replace) -> tuple[PictureRecord, str]:
-        """Return what becomes of the picture without rope, and why that proves nothing."""
-        absent = PictureRecord(runtime=WITHOUT, status="SKIPPED", reason=faulted.reason)
-        if faulted.runner is None:
-            return absent, _NOTHING + faulted.reason
-        shot = self._shoot(faulted, replace)
+    def _without_rope(self, faulted: Contender) -> tuple[PictureRecord, str]:
+        """Return what becomes of the picture without rope, and why the call proves nothing."""
+        shot = self._shoot(faulted)
         if isinstance(shot, PictureRecord):
-            return shot.changed(runtime=WITHOUT), _NOTHING + shot.reason
-        found, latents, pixels = self._hold(shot)
-        departs = (
-            ""
-            if latents and (pixels or not self.pixels_decide)
-            else "without it, "
-            + ("the latents are within the bounds too" if not latents else "it is the same")
-        )
-        found = found.changed(runtime=WITHOUT, reason="; ".join(filter(None, (latents, pixels))))
-        return found, _NOTHING + departs if departs else ""
+            unknown = f"nothing is proven: without the rope there is no picture: {shot.reason}"
+            return shot.changed(runtime=WITHOUT), unknown
+        held = self.standard.hold(shot)
+        reason = "; ".join(filter(None, (held.latents, held.pixels)))
+        return held.record.changed(runtime=WITHOUT, reason=reason), self.standard.unproven_by(held)
 
-    def _hear(self, contender: Contender, replace: Replace, why: str) -> PictureRecord:
-        shot = self._shoot(contender, replace)
+    def _hear(self, contender: Contender, unproven: str) -> PictureRecord:
+        shot = self._shoot(contender)
         if isinstance(shot, PictureRecord):
             return shot
-        found, latents, pixels = self._hold(shot)
-        broken = latents or (pixels if self.pixels_decide else "") or why
+        held = self.standard.hold(shot)
+        broken = self.standard.broken_by(held) or unproven
         passed: Status = "EMULATED" if contender.facts.emulated else "PASS"
-        found = self._shown(found, contender.name, shot)
-        return found.changed(
-            runtime=contender.name,
-            status="FAIL" if broken else passed,
-            reason=broken or ("" if self.pixels_decide else pixels),
+        return self._shown(held, contender.name, shot).changed(
+            runtime=contender.name, status="FAIL" if broken else passed, reason=broken
         )
 
-    def _shoot(self, contender: Contender, replace: Replace) -> Shot | PictureRecord:
+    def _shoot(self, contender: Contender) -> Shot | PictureRecord:
         """Run the pipeline with a runtime, or say why it gives no picture."""
+        missing = PictureRecord(
+            runtime=contender.name, status=contender.status, reason=contender.reason
+        )
+        if contender.runner is None:
+            return missing
         try:
-            with self.studio.exchanged(replace(contender, self.studio.eager)):
+            with self.studio.exchanged(self.replace(contender, self.studio.eager)):
                 return self.studio.shoot(self.call)
         except MissingError as error:
-            return PictureRecord(runtime=contender.name, status="SKIPPED", reason=str(error))
+            return missing.changed(reason=str(error))
         except RopeExportError as error:
-            return PictureRecord(runtime=contender.name, status="FAIL", reason=str(error))
+            return missing.changed(status="FAIL", reason=str(error))
         except Exception as error:  # the pipeline's code, with a component that it does not know
             text = f"{self.studio.name} failed with it: {type(error).__name__}: {first_line(error)}"
-            return PictureRecord(runtime=contender.name, status="FAIL", reason=text)
+            return missing.changed(status="FAIL", reason=text)
 
-    def _hold(self, shot: Shot) -> tuple[PictureRecord, str, str]:
-        """Return what was measured, and what the latents and the pixels break."""
-        found, latents = self._hold_latents(shot, self.latents)
-        counted, pixels = self._hold_pixels(shot)
-        return found.changed(pixels=counted), latents, pixels
-
-    def _hold_latents(self, shot: Shot, bound: Bound) -> tuple[PictureRecord, str]:
-        expected = self.truth.outputs[LATENTS]
-        difference = compare(shot.latents, expected, str(self.eager.latents.dtype), bound.rtol)
-        broken = bound.broken_by(difference) or bound.too_wide_for(self.truth.sizes[LATENTS])
-        found = PictureRecord(
-            runtime="",
-            status="PASS",
-            latents=numbers_of(difference),
-            bound=BoundRecord.model_validate(bound, from_attributes=True),
-        )
-        return found, f"latents: {broken}" if broken else ""
-
-    def _hold_pixels(self, shot: Shot) -> tuple[PixelsRecord | None, str]:
-        got, eager, bound = shot.pixels, self.eager.pixels, self.pixels
-        if got.shape != eager.shape:
-            return None, f"pixels: expected {eager.shape}, got {got.shape}"
-        if not np.isfinite(got).all():
-            return None, "pixels: not finite"
-        counted = pictures.count(got, eager, bound.max_abs)
-        record = PixelsRecord.model_validate(
-            {
-                name: getattr(counted, name)
-                for name in ("values", "differing", "allowed", "refused", "largest")
-            }
-            | {"bound": bound.max_abs}
-        )
-        if too_wide := bound.too_wide_for(self.range):
-            return record, f"pixels: {too_wide}"
-        if counted.refused:
-            return record, (
-                f"pixels: {counted.refused} of {counted.values} are not eager's, by up to "
-                f"{counted.largest} of {pictures.LEVELS} levels"
-            )
-        return record, ""
-
-    def _shown(self, found: PictureRecord, who: str, shot: Shot) -> PictureRecord:
-        """Return the record with its pictures, where there are any beside eager's."""
-        if found.pixels is None:
-            return found
+    def _shown(self, held: Held, who: str, shot: Shot) -> PictureRecord:
+        """Return the record with its pictures, where they can lie beside eager's."""
+        if held.record.pixels is None:
+            return held.record
         sheet = pictures.sheet(shot.pixels)
         apart, scale = pictures.difference(sheet, self.sheet)
-        return found.changed(
-            picture=self.album.add(self.number, who, sheet),
-            difference=self.album.add(self.number, f"{who}-difference", apart),
+        return held.record.changed(
+            picture=self._file(who, sheet),
+            difference=self._file(f"{who}-difference", apart),
             scale=scale,
         )
 
-    def _bound(self, yardstick: Yardstick, name: str) -> Bound:
-        error = self.eager.exact[name] - self.truth.outputs[name]
-        size = Size(float(np.sqrt(np.mean(error**2))), float(np.abs(error).max()))
-        return tolerance.bound(yardstick.with_eager(size))
-
-    def _yardstick(self, name: str, dtype: str, output: Size) -> Yardstick:
-        truth: Truth = self.truth
-        return Yardstick(
-            dtype=dtype,
-            working_roundoff=self.seen.roundoff,
-            terms=max(self.oracle.widest, self.seen.longest),
-            output=output,
-            sensitivity=truth.sensitivity[name],
-            data_rms=truth.data_rms,
-            conversions=truth.conversions.get(name, Size(0.0, 0.0)),
-        )
+    def _file(self, who: str, picture: pictures.Picture) -> str:
+        name = f"{self.number}-{who.replace(':', '-').lower()}.png"
+        self.files[name] = pictures.png(picture)
+        return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,6 @@ class Found:
         Its calls.
     facts : mapping
         Of eager and of each runtime, by name.
-    absent : sequence of PictureRecord
-        The runtimes that did not open.
     files : mapping
         Pictures by name.
     not_repeatable : str
@@ -35,7 +33,6 @@ class Found:
 
     record: PipelineRecord
     facts: Mapping[str, Facts]
-    absent: Sequence[PictureRecord] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     not_repeatable: str = ""
 
@@ -65,7 +62,7 @@ class Found:
 
     def _runtime(self, name: str, known: RuntimeRecord | None) -> RuntimeRecord:
         """Return the record of a runtime over the pictures and what was compared before."""
-        mine = [each for each in (*self.record.pictures, *self.absent) if each.runtime == name]
+        mine = [each for each in self.record.pictures if each.runtime == name]
         if name == EAGER and self.not_repeatable:
             mine.append(PictureRecord(runtime=name, status="FAIL", reason=self.not_repeatable))
         of_all: list[PictureRecord | RuntimeRecord] = [*mine, *([known] if known else [])]
@@ -77,7 +74,6 @@ class Found:
     def _verdict(self) -> tuple[Verdict, str]:
         made = self.record.pictures
         failed = [picture for picture in made if picture.status == "FAIL"]
-        failed += [each for each in self.absent if each.status == "FAIL"]
         if self.not_repeatable:
             return "FAIL", self.not_repeatable
         if failed:
@@ -87,19 +83,3 @@ class Found:
         if not any(each.status == "PASS" and each.runtime != EAGER for each in made):
             return "FAIL", f"{self.record.pipeline}: no runtime besides eager torch made a picture"
         return "PASS", ""
-
-
-def sheets(report: Report) -> Iterator[tuple[str, PictureRecord]]:
-    """Yield each picture of a report with the name of its call, those without rope last."""
-    for call in report.pipeline.calls if report.pipeline else ():
-        yield from ((call.name, picture) for picture in call.pictures)
-        if call.without_rope is not None:
-            yield call.name, call.without_rope
-
-
-def files_of(report: Report) -> list[str]:
-    """Return the names of a report's pictures."""
-    calls = report.pipeline.calls if report.pipeline else ()
-    names = [call.picture for call in calls]
-    names += [name for _, x in sheets(report) for name in (x.picture, x.difference)]
-    return list(dict.fromkeys(filter(None, names)))

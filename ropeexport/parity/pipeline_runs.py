@@ -1,13 +1,9 @@
-"""A pipeline run with a component of its own, its float64 twin, or an export in that place.
-
-Everything else of the pipeline stays as it is, and all of it is put back.
-"""
+"""A pipeline run as it is, or with something else for one component, which is put back."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,25 +14,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import float_type
-from ropeexport.errors import ParityError, RopeExportError, UsageError, first_line
-from ropeexport.models import sources
-from ropeexport.parity.oracle import WideCopy, Widened, noise_of
+from ropeexport.errors import ParityError, RopeExportError, first_line
+from ropeexport.models.pipelines import AT_EACH_STEP, LATENTS, OURS
 from ropeexport.parity.pixels import Pixels, is_picture
-from ropeexport.parity.references import TABLE_DRAWS, Truth, moves_of, size_of
-from ropeexport.parity.tolerance import MOST_SAMPLES
+from ropeexport.parity.references import size_of
 from ropeexport.runners.runner import Array, same_bits
 from ropeexport.runners.torch_arrays import array_from
 
-Calls = Sequence[Mapping[str, Any]]
-# a factory's reference, the factory, or what it returns
-Pipeline = str | Callable[[], tuple[Any, Calls]] | tuple[Any, Calls]
 Forward = Callable[..., Any]
 
-LATENTS, PIXELS = "latents", "pixels"
-_USUAL = "transformer"  # where no component is of the export's class
-_AT_EACH_STEP = "callback_on_step_end"
-_OURS = ("generator", "output_type", _AT_EACH_STEP, f"{_AT_EACH_STEP}_tensor_inputs")
-_EXPECTED = "expected a factory that returns (pipeline, calls), calls a list of dicts, "
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Seen:
 
     def hear(self, given: Any, result: Any) -> None:
         """Take one call of the component down."""
-        inputs, outputs = (_tensors_in(tree) for tree in (given, result))
+        inputs, outputs = (tensors_in(tree) for tree in (given, result))
         self.results = [x.dtype for x in outputs]
         self.longest = max([self.longest, *(size for x in (*inputs, *outputs) for size in x.shape)])
         for x in inputs:
@@ -74,7 +61,8 @@ class Seen:
         self.roundoff = max([self.roundoff, *roundoffs])
 
 
-def _tensors_in(tree: Any) -> list[Tensor]:
+def tensors_in(tree: Any) -> list[Tensor]:
+    """Return the tensors of arguments, or of a result, in order."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
@@ -118,10 +106,10 @@ class Studio:
         generator = torch.Generator("cpu").manual_seed(self._seed)
         ours = (generator, "np", keep, [LATENTS])
         with torch.no_grad(), _quiet(self.pipe):
-            made = self.pipe(**call, **dict(zip(_OURS, ours, strict=True)))
+            made = self.pipe(**call, **dict(zip(OURS, ours, strict=True)))
         pixels = np.asarray(made[0])
         if not latents:
-            raise ParityError(f"{self.name}: no step ended with {_AT_EACH_STEP} and its latents")
+            raise ParityError(f"{self.name}: no step ended with {AT_EACH_STEP} and its latents")
         if not is_picture(pixels) or pixels.dtype.kind != "f":
             raise ParityError(
                 f"{self.name}: expected a picture (batch, height, width, channels) or a video "
@@ -166,7 +154,9 @@ class Studio:
             y = other.exact[name]
             if not same_bits(x, y):
                 by = f" by up to {np.abs(x - y).max():.3g}" if x.shape == y.shape else ""
-                return f"{name} change{by} between two runs with the same seed: {self._cause()}"
+                return (
+                    f"seed: {name} change{by} between two runs with the same one: {self._cause()}"
+                )
         return ""
 
     def _cause(self) -> str:
@@ -225,135 +215,3 @@ def _quiet(pipe: Any) -> Iterator[None]:
             delattr(pipe, name)
         else:
             setattr(pipe, name, own)
-
-
-class PipelineOracle:
-    """A pipeline whose component computes in float64, each result rounded to the pipeline's type.
-
-    Parameters
-    ----------
-    studio : Studio
-        The pipeline; its component is copied.
-    """
-
-    def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-        self._copy = WideCopy(studio.eager)
-        self.widest = self._copy.widest
-
-    def truth(self, call: Mapping[str, Any], seen: Seen, seed: int) -> Truth:
-        """Return what a call gives, and how it moves where every input is rounded anew.
-
-        At each call of the component, so that what one leaves is what the next one is given.
-        """
-        exact = Widened(single=True)
-
-        def run(within: AbstractContextManager[object], noise: int | None = None) -> Any:
-            with speaking(self._studio.eager, self._forward(seen, within, noise)):
-                return self._studio.shoot(call).exact
-
-        outputs = run(exact)
-        conversions = {}
-        if exact.met_single or self._copy.tables:
-
-            def coarse(number: int) -> Any:
-                with self._copy.coarse_tables(seed + number):
-                    return run(Widened(single=False))
-
-            conversions = moves_of(outputs, coarse, TABLE_DRAWS)
-        return Truth(
-            outputs=outputs,
-            sizes={name: size_of(x) for name, x in outputs.items()},
-            sensitivity=moves_of(outputs, lambda n: run(exact, seed + n), MOST_SAMPLES),
-            data_rms=seen.data_rms,
-            conversions=conversions,
-        )
-
-    def _forward(
-        self, seen: Seen, within: AbstractContextManager[object], noise: int | None
-    ) -> Forward:
-        generator = None if noise is None else torch.Generator().manual_seed(noise)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            given = pytree.tree_map_only(Tensor, lambda x: _wide(x, generator), (args, kwargs))
-            device = next((x.device for x in _tensors_in((args, kwargs))), "cpu")
-            with torch.no_grad(), within:
-                result = self._copy.module.forward(*given[0], **given[1])
-            dtypes = iter(seen.results)
-            return pytree.tree_map_only(Tensor, lambda x: x.to(device, next(dtypes)), result)
-
-        return forward
-
-
-def _wide(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a tensor in float64, perturbed; whole numbers are exact in every type."""
-    host = x.detach().cpu()
-    if not host.is_floating_point():
-        return host
-    wide = host.double()
-    if generator is None or bool((wide == wide.round()).all()):
-        return wide
-    roundoff = float_type(str(x.dtype).removeprefix("torch.")).unit_roundoff
-    return wide * noise_of(wide, roundoff, generator)
-
-
-def studio_of(pipeline: Pipeline, source: str, seed: int) -> tuple[Studio, list[dict[str, Any]]]:
-    """Return a pipeline, ready to be run, and its calls.
-
-    Parameters
-    ----------
-    pipeline : str, callable or tuple
-        A factory's reference, the factory, or the pair of the pipeline and its calls.
-    source : str
-        What the export was made from: the component is the one of that class.
-    seed : int
-        Of every call.
-
-    Raises
-    ------
-    UsageError
-        Where it is something else, or has no such component.
-    """
-    made = pipeline if isinstance(pipeline, tuple) else sources.called(pipeline)
-    if not isinstance(made, tuple) or len(made) != 2:
-        raise UsageError(f"pipeline: {_EXPECTED}got {type(made).__name__}")
-    pipe, calls = made
-    parts = getattr(pipe, "components", None)
-    if not callable(pipe) or not isinstance(parts, Mapping):
-        raise UsageError(f"pipeline: expected a pipeline of diffusers, got {type(pipe).__name__}")
-    _check_steps(pipe)
-    if not isinstance(calls, list | tuple) or not calls:
-        raise UsageError(f"pipeline: {_EXPECTED}at least one of them, got {calls!r}")
-    for call in calls:
-        if not isinstance(call, Mapping) or any(name in call for name in _OURS):
-            raise UsageError(
-                f"pipeline: expected each call's arguments by name, without {', '.join(_OURS)}, "
-                f"which are set here; got {call!r}"
-            )
-    return Studio(pipe, _component_of(pipe, parts, source), seed), [dict(call) for call in calls]
-
-
-def _check_steps(pipe: Any) -> None:
-    takes = inspect.signature(type(pipe).__call__).parameters
-    known = getattr(pipe, "_callback_tensor_inputs", [LATENTS])
-    if _AT_EACH_STEP not in takes or LATENTS not in known:
-        raise UsageError(
-            f"pipeline: {type(pipe).__name__} hands out no latents ({_AT_EACH_STEP}), by which it "
-            "would be compared"
-        )
-
-
-def _component_of(pipe: Any, parts: Mapping[str, Any], source: str) -> str:
-    """Return the component of the class that was exported, else the usual one."""
-    wanted = source.rpartition(":")[2].rpartition(".")[2]
-    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    found = [name for name, part in modules.items() if type(part).__name__ == wanted]
-    if _USUAL in modules and (not found or _USUAL in found):
-        return _USUAL
-    if not found:
-        raise UsageError(
-            f"pipeline: expected a component of the class {wanted}, or one that is called "
-            f"{_USUAL}, to put the export in its place; {type(pipe).__name__} has "
-            f"{', '.join(modules) or 'none'}"
-        )
-    return found[0]
