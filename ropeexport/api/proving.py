@@ -6,7 +6,9 @@ How far an output folder is from what it was made of, what it costs, and what on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +17,15 @@ from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import require as require_packages
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ropeexport.bench.records import Bench
     from ropeexport.doctor import Diagnosis
     from ropeexport.lint.lint import Lint
-    from ropeexport.models.pipelines import Pipeline
+    from ropeexport.models.pipelines import Adapt, Pipeline
     from ropeexport.models.sources import Module
     from ropeexport.onnx_files.inspection import Inspection
+    from ropeexport.parity.contenders import Contender
     from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
     from ropeexport.parity.running import Listener
@@ -472,14 +477,26 @@ def _with_pipeline(
     """Return a report with a pipeline in it, whose pictures are written."""
     from ropeexport.parity.pipeline import check_pipeline
     from ropeexport.parity.running import begun
-    from ropeexport.parity.served import served
 
     artifact.check_weights()
     command = options.command(artifact.folder, module=module, pipeline=pipeline)
     before = report or begun(artifact.manifest, artifact.model_sha256, options, command)
-    found = check_pipeline(artifact, pipeline, options, listener, served)
+    found = check_pipeline(artifact, pipeline, options, listener, partial(_exchanged, artifact))
     found.write(artifact.folder)
     return found.joined(before).changed(command=command)
+
+
+def _exchanged(
+    artifact: Artifact, contender: Contender, component: nn.Module, adapt: Adapt | None
+) -> nn.Module:
+    """Return a runtime in a component's place, as a user has it there."""
+    from ropeexport.inference.choosing import Chosen
+    from ropeexport.inference.loaded import LoadedModel
+    from ropeexport.runners.registry import choice_of
+
+    assert contender.runner is not None
+    chosen = Chosen(choice_of(contender.name), contender.runner, "")
+    return LoadedModel(artifact, chosen, ExitStack()).as_module(like=component, adapt=adapt)
 
 
 def _check_files(

@@ -13,24 +13,30 @@ from ropeexport.errors import UsageError
 from ropeexport.models.sources import called
 
 Calls = Sequence[Mapping[str, Any]]
+Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]
+Made = tuple[Any, Calls] | tuple[Any, Calls, Adapt]
 # a factory's reference, the factory, or what it returns
-Pipeline = str | Callable[[], tuple[Any, Calls]] | tuple[Any, Calls]
+Pipeline = str | Callable[[], Made] | Made
 
 LATENTS = "latents"
 AT_EACH_STEP = "callback_on_step_end"
 # the arguments that a comparison sets itself
 OURS = ("generator", "output_type", AT_EACH_STEP, f"{AT_EACH_STEP}_tensor_inputs")
 _USUAL = "transformer"  # where no component is of the export's class
-_EXPECTED = "expected a factory that returns (pipeline, calls), calls a list of dicts, "
+_EXPECTED = "pipeline: expected a factory that returns (pipeline, calls)"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A pipeline, the name of the component that is exchanged, and the arguments of each call."""
+    """A pipeline, the name of the component that is exchanged, and the arguments of each call.
+
+    ``adapt`` makes the export's arguments of the component's, where they are others.
+    """
 
     pipe: Any
     component: str
     calls: tuple[dict[str, Any], ...]
+    adapt: Adapt | None = None
 
 
 def subject_of(pipeline: Pipeline, source: str) -> Subject:
@@ -39,7 +45,9 @@ def subject_of(pipeline: Pipeline, source: str) -> Subject:
     Parameters
     ----------
     pipeline : str, callable or tuple
-        A factory's reference, the factory, or the pair of the pipeline and its calls.
+        A factory's reference, the factory, or what it returns: the pipeline and its calls, and
+        for an export through a wrapper the function ``adapt`` of
+        :class:`ropeexport.inference.module.ExportedModule`.
     source : str
         What the export was made from: the component is the one of that class.
 
@@ -49,22 +57,30 @@ def subject_of(pipeline: Pipeline, source: str) -> Subject:
         Where it is something else, or has no such component.
     """
     made = pipeline if isinstance(pipeline, tuple) else called(pipeline)
-    if not isinstance(made, tuple) or len(made) != 2:
-        raise UsageError(f"pipeline: {_EXPECTED}got {type(made).__name__}")
-    pipe, calls = made
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise UsageError(f"{_EXPECTED}, or (pipeline, calls, adapt), got {type(made).__name__}")
+    pipe, calls, adapt = (*made, None)[:3]
     parts = getattr(pipe, "components", None)
     if not callable(pipe) or not isinstance(parts, Mapping):
         raise UsageError(f"pipeline: expected a pipeline of diffusers, got {type(pipe).__name__}")
+    if adapt is not None and not callable(adapt):
+        raise UsageError(f"{_EXPECTED}, or adapt too, a function, got {adapt!r}")
     _check_steps(pipe)
+    return Subject(pipe, _component_of(pipe, parts, source), _checked(calls), adapt)
+
+
+def _checked(calls: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(calls, list | tuple) or not calls:
-        raise UsageError(f"pipeline: {_EXPECTED}at least one of them, got {calls!r}")
+        raise UsageError(f"{_EXPECTED}, calls a list of dicts and not empty, got {calls!r}")
     for call in calls:
-        if not isinstance(call, Mapping) or any(name in call for name in OURS):
+        if not isinstance(call, Mapping):
+            raise UsageError(f"{_EXPECTED}, calls a list of dicts, got {call!r} in it")
+        ours = next((name for name in OURS if name in call), None)
+        if ours is not None:
             raise UsageError(
-                f"pipeline: expected each call's arguments by name, without {', '.join(OURS)}, "
-                f"which are set here; got {call!r}"
+                f"pipeline: {ours}: set by the check itself; leave it out of the calls"
             )
-    return Subject(pipe, _component_of(pipe, parts, source), tuple(dict(call) for call in calls))
+    return tuple(dict(call) for call in calls)
 
 
 def _check_steps(pipe: Any) -> None:

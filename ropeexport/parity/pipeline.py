@@ -21,7 +21,7 @@ from torch import nn
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, RopeExportError, first_line
 from ropeexport.machine import require
-from ropeexport.models.pipelines import Pipeline, subject_of
+from ropeexport.models.pipelines import Adapt, Pipeline, subject_of
 from ropeexport.onnx_files.variants import without_ropes
 from ropeexport.parity import pixels as pictures
 from ropeexport.parity.contenders import Contender, open_contenders
@@ -35,8 +35,8 @@ from ropeexport.parity.running import Listener
 from ropeexport.runners.registry import EAGER, choices
 from ropeexport.runners.runner import Facts
 
-# a runtime that was entered, and the component whose place it takes, to a module for that place
-Replace = Callable[[Contender, nn.Module], nn.Module]
+# a runtime that was entered, the component whose place it takes, and what adapts its arguments
+Replace = Callable[[Contender, nn.Module, Adapt | None], nn.Module]
 
 WITHOUT = "without rope"
 _FILES = ("onnxruntime", "openvino")  # what runs a file that was made for the moment
@@ -71,18 +71,17 @@ def check_pipeline(
     """
     require("PIL")
     subject = subject_of(pipeline, artifact.manifest.source.name)
-    studio, total = Studio(subject.pipe, subject.component, options.seed), len(subject.calls)
+    studio, total = Studio(subject, options.seed), len(subject.calls)
     listener.stage(FOLDER, f"{studio.name} with another {studio.component}, {total} calls")
     record = PipelineRecord(pipeline=studio.name, component=studio.component)
-    device = next((x.device.type for x in studio.eager.parameters()), "cpu")
     with ExitStack() as stack:
         contenders = open_contenders(artifact, stack, choices(options.runtimes, options.required))
-        facts = {EAGER: Facts(torch.__version__, (EAGER,), device=device)}
+        facts = {EAGER: Facts(torch.__version__, (EAGER,), device=studio.device)}
         for each in contenders:
             facts[each.name], ran = each.facts, each.runner is not None
             text = each.facts.made_of if ran else f"{each.status}: {each.reason}"
             listener.stage(each.name, text, ok=ran)
-        faulted = stack.enter_context(_opened_without_rope(artifact))
+        faulted = stack.enter_context(_opened_without_rope(artifact, studio.device))
         oracle = PipelineOracle(studio)
         files: dict[str, bytes] = {}
         for number, call in enumerate(subject.calls, 1):
@@ -106,8 +105,8 @@ def check_pipeline(
 
 
 @contextmanager
-def _opened_without_rope(artifact: Artifact) -> Iterator[Contender]:
-    """Have the export with no rope applied, in the first runtime that runs its file."""
+def _opened_without_rope(artifact: Artifact, device: str) -> Iterator[Contender]:
+    """Have the export with no rope applied, in the first runtime that runs its file there."""
     folder, model = artifact.folder, without_ropes(artifact.file.graph)
     if model is artifact.file.graph:
         yield Contender(WITHOUT, reason=f"{artifact.manifest.model.file} applies none")
@@ -118,8 +117,10 @@ def _opened_without_rope(artifact: Artifact) -> Iterator[Contender]:
         file.flush()
         named = artifact.manifest.model.changed(file=Path(file.name).name)
         with ExitStack() as stack:
-            opened = open_contenders(artifact.updated(model=named), stack, choices(_FILES))
-            yield next((each for each in opened if each.runner is not None), opened[0])
+            names = (f"onnxruntime:{device}", *_FILES)
+            opened = open_contenders(artifact.updated(model=named), stack, choices(names))
+            there = (each for each in opened if each.runner and each.facts.device == device)
+            yield next(there, opened[0])
 
 
 @dataclass
@@ -177,8 +178,12 @@ class _Hearing:
         )
         if contender.runner is None:
             return missing
+        own, its = self.studio.device, contender.facts.device
+        if own != its:
+            return missing.changed(reason=f"it computes on {its}, and {self.studio.name} on {own}")
         try:
-            with self.studio.exchanged(self.replace(contender, self.studio.eager)):
+            adapt = self.studio.subject.adapt
+            with self.studio.exchanged(self.replace(contender, self.studio.eager, adapt)):
                 return self.studio.shoot(self.call)
         except MissingError as error:
             return missing.changed(reason=str(error))

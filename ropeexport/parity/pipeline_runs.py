@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import float_type
 from ropeexport.errors import ParityError, RopeExportError, first_line
-from ropeexport.models.pipelines import AT_EACH_STEP, LATENTS, OURS
+from ropeexport.models.pipelines import AT_EACH_STEP, LATENTS, OURS, Subject
 from ropeexport.parity.pixels import Pixels, is_picture
 from ropeexport.parity.references import size_of
 from ropeexport.runners.runner import Array, same_bits
@@ -71,17 +71,16 @@ class Studio:
 
     Parameters
     ----------
-    pipe : Any
-        A pipeline of diffusers, or what is called as one.
-    component : str
-        The component's name.
+    subject : Subject
+        The pipeline, its calls and its component.
     seed : int
         Of the generator that every call is given.
     """
 
-    def __init__(self, pipe: Any, component: str, seed: int) -> None:
-        self.pipe = pipe
-        self.component = component
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self.subject = subject
+        self.pipe = subject.pipe
+        self.component = subject.component
         self._seed = seed
 
     @property
@@ -94,6 +93,11 @@ class Studio:
         """What is in the component's place now."""
         module: nn.Module = getattr(self.pipe, self.component)
         return module
+
+    @property
+    def device(self) -> str:
+        """Where the component lies."""
+        return next((x.device.type for x in self.eager.parameters()), "cpu")
 
     def shoot(self, call: Mapping[str, Any]) -> Shot:
         """Run the pipeline as it is now; the same seed, whatever ran before."""
