@@ -77,9 +77,7 @@ def _checked(calls: Any) -> tuple[dict[str, Any], ...]:
             raise UsageError(f"{_EXPECTED}, calls a list of dicts, got {call!r} in it")
         ours = next((name for name in OURS if name in call), None)
         if ours is not None:
-            raise UsageError(
-                f"pipeline: {ours}: set by the check itself; leave it out of the calls"
-            )
+            raise UsageError(f"pipeline: {ours}: the check sets it itself; leave it out")
     return tuple(dict(call) for call in calls)
 
 

@@ -117,10 +117,12 @@ def _opened_without_rope(artifact: Artifact, device: str) -> Iterator[Contender]
         file.flush()
         named = artifact.manifest.model.changed(file=Path(file.name).name)
         with ExitStack() as stack:
-            names = (f"onnxruntime:{device}", *_FILES)
-            opened = open_contenders(artifact.updated(model=named), stack, choices(names))
-            there = (each for each in opened if each.runner and each.facts.device == device)
-            yield next(there, opened[0])
+            variant, opened = artifact.updated(model=named), []
+            for choice in choices((f"onnxruntime:{device}", *_FILES)):
+                opened += open_contenders(variant, stack, [choice])
+                if opened[-1].runner is not None and opened[-1].facts.device == device:
+                    break
+            yield opened[-1]
 
 
 @dataclass
