@@ -69,13 +69,13 @@ def flux2(dtype: torch.dtype = torch.float32) -> Pipeline:
         text_config={"model_type": "mistral", **layers},
         vision_config={"model_type": "pixtral", **vision},
     )
-    vae = {"latent_channels": 4, "use_quant_conv": False, "use_post_quant_conv": False}
     pipe = diffusers.Flux2Pipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         text_encoder=transformers.Mistral3ForConditionalGeneration(text),
         tokenizer=_Chat(_tokenizer(16)),
-        vae=diffusers.AutoencoderKLFlux2(**{**_VAE, **vae}, down_block_types=("DownEncoderBlock2D",),
-                                         up_block_types=("UpDecoderBlock2D",)),
+        vae=diffusers.AutoencoderKLFlux2(
+            **_VAE, down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",)
+        ),
         transformer=diffusers.Flux2Transformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=96, timestep_guidance_channels=32,
