@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.api.proving import lint as lint
     from ropeexport.api.proving import locate as locate
     from ropeexport.api.proving import report as report
+    from ropeexport.api.running import load as load
     from ropeexport.bench.records import Bench as Bench
     from ropeexport.doctor import Diagnosis as Diagnosis
     from ropeexport.errors import AxisRangeError as AxisRangeError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.errors import PluginError as PluginError
     from ropeexport.errors import RopeExportError as RopeExportError
     from ropeexport.errors import UsageError as UsageError
+    from ropeexport.inference.loaded import LoadedModel as LoadedModel
     from ropeexport.lint.lint import Lint as Lint
     from ropeexport.lint.rule import Finding as Finding
     from ropeexport.manifest import Axis as Axis
@@ -58,11 +60,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ropeexport.api.making": "Export Fusion build export fuse",
     "ropeexport.api.proving": "bench check doctor inspect lint locate report",
+    "ropeexport.api.running": "load",
     "ropeexport.bench.records": "Bench",
     "ropeexport.doctor": "Diagnosis",
     "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "
     "MissingError ModelFileError NotComparableError ParityError PluginError RopeExportError "
     "UsageError",
+    "ropeexport.inference.loaded": "LoadedModel",
     "ropeexport.lint.lint": "Lint",
     "ropeexport.lint.rule": "Finding",
     "ropeexport.manifest": "Axis EngineRecord Manifest",

@@ -86,9 +86,21 @@ class Artifact:
         """Whether the ONNX file is the one that the manifest describes."""
         return self.model_sha256 == self.manifest.model.sha256
 
-    def check_weights(self) -> None:
-        """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered."""
-        check_weights(self.folder, self.manifest.model.weights)
+    def check_weights(self, *, hashed: bool | None = None) -> None:
+        """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered.
+
+        ``hashed`` says whether each is read to its last byte; by default those without a header.
+        """
+        check_weights(self.folder, self.manifest.model.weights, hashed=hashed)
+
+    def require_exported_file(self, why: str = "") -> None:
+        """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
+        expected = self.manifest.model.sha256
+        if not self.is_exported_file:
+            raise ModelFileError(
+                f"{self.model_path}: not the file that was exported: expected sha256 "
+                f"{expected[:12]}…, got {self.model_sha256[:12]}…; {why}export again with --force"
+            )
 
     @cached_property
     def original(self) -> OnnxFile:

@@ -63,19 +63,35 @@ class Argument(Record):
     """An argument of ``forward``, or a part of one: an input, a fixed value, or a container.
 
     ``value`` is the input's name or what is fixed, ``keys`` are those of a dict.  ``unknown`` is
-    an argument that has a part which JSON cannot hold.
+    an argument that has a part which JSON cannot hold.  Of what ``forward`` returns, an ``output``
+    is in an input's place, and ``class`` is one of a library's, ``value`` its name,
+    ``package.module:Class``, and ``keys`` its fields.
     """
 
-    kind: Literal["input", "fixed", "list", "tuple", "dict", "unknown"]
+    kind: Literal["input", "output", "fixed", "list", "tuple", "dict", "class", "unknown"]
     value: str | int | float | bool | None = None
     keys: TreePath = ()
     parts: tuple[Argument, ...] = ()
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
-        if self.kind == "dict" and len(self.keys) != len(self.parts):
+        if self.kind in ("dict", "class") and len(self.keys) != len(self.parts):
             raise ValueError(f"expected a key for each of {len(self.parts)} parts")
         return self
+
+
+class Forward(Record):
+    """How the module's ``forward`` is called, and what it returns, in the names of the file.
+
+    ``parameters`` are its arguments in order, ``defaults`` of those that have one which JSON can
+    hold.  ``returns`` is what it returned at the export, ``returns_class`` what it returns with
+    ``return_dict=True``, of a library's class; None: it has none, or it is not known.
+    """
+
+    parameters: tuple[str, ...] = ()
+    defaults: dict[str, Argument] = {}
+    returns: Argument | None = None
+    returns_class: Argument | None = None
 
 
 class Axis(Record):
@@ -230,6 +246,7 @@ class Manifest(Record):
     relations: dict[str, str] = {}
     engine: EngineRecord | None = None
     arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file
+    forward: Forward | None = None  # None: an older version's, or of a file
 
 
 def source_of_file(path: Path, folder: Path) -> Source:

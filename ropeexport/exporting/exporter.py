@@ -19,6 +19,7 @@ from ropeexport.manifest import Manifest, ModelRecord, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged, with_paths_and_roles
 from ropeexport.models.input_tree import recorded
+from ropeexport.models.signature import forward_of
 from ropeexport.onnx_files.variants import attach_functions
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
@@ -65,6 +66,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             axes=all_axes(example),
             relations=_relations(given, example),
             arguments=recorded(example.inputs, example.constants),
+            forward=made.forward,
         )
 
     return write(made, folder, describe, force=force, copied=copied)
@@ -93,7 +95,8 @@ def onnx_model(
     check_opset(opset)
     check_limit(max_position)
     with unchanged(example.module):
-        model = trace(checked(example), opset, max_position).model
+        traced = trace(checked(example), opset, max_position)
+    model = traced.model
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
@@ -102,7 +105,8 @@ def onnx_model(
     if before is not None:
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
-    return finished(work, before, single, weights)
+    made = finished(work, before, single, weights)
+    return replace(made, forward=forward_of(example, traced.returned, work.output_names))
 
 
 def work_of(

@@ -15,7 +15,7 @@ from ropeexport.errors import ExportError, UsageError
 from ropeexport.exporting.passes import Work
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.limits import Limits, limits_of
-from ropeexport.manifest import Axis, Comparison, Manifest, ModelRecord, RopeCount, Weights
+from ropeexport.manifest import Axis, Comparison, Forward, Manifest, ModelRecord, RopeCount, Weights
 from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.shapes import is_unknown
 from ropeexport.onnx_files.variants import attach_functions
@@ -33,7 +33,7 @@ _DATA_NAME = f"{manifest.MODEL_NAME}.data"
 class Finished:
     """A model as it is written, and what the manifest says of how it was made.
 
-    ``weights`` are those that it refers to in another's files.
+    ``weights`` are those that it refers to in another's files, ``forward`` is the module's.
     """
 
     model: ir.Model
@@ -41,6 +41,7 @@ class Finished:
     comparison: Comparison
     limits: Limits | None
     weights: Weights | None = None
+    forward: Forward | None = None
 
 
 def finished(

@@ -182,9 +182,9 @@ class OpenvinoRunner(Runner):
             self.run(zeros)
 
     @_in_one_thread
-    def run(self, inputs: Arrays) -> dict[str, Array]:
+    def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the model once; calls of several threads do not meet."""
-        return super().run(inputs)
+        return super().run(inputs, out)
 
     @_in_one_thread
     def load(self, inputs: Arrays) -> dict[str, Any]:

@@ -18,9 +18,11 @@ import ctypes
 import math
 import re
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Self
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -44,12 +46,22 @@ from ropeexport.onnx_files.variants import (
     whole_message,
     with_attention_in_blocks,
 )
+from ropeexport.runners.ort_memory import (
+    BoundMemory,
+    Memory,
+    in_order,
+    run_bound,
+    stream_of_its_own,
+    without_waiting,
+)
 from ropeexport.runners.registry import CPU, CUDA, Device, Opening, Provider, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 
 if TYPE_CHECKING:
-    from ropeexport.runners.torch_arrays import BoundMemory
+    import torch
+    from torch import Tensor
 
+T = TypeVar("T")
 
 # onnxruntime's names of the types that NumPy lacks
 _FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
@@ -127,6 +139,7 @@ class OrtRunner(Runner):
         self._as_written = as_written
         self._session: Any = None
         self._bound: BoundMemory | None = None
+        self._stream: torch.cuda.Stream | None = None  # that the session runs on, with torch
 
     def __enter__(self) -> Self:
         require("onnxruntime")
@@ -148,9 +161,7 @@ class OrtRunner(Runner):
         self._inputs = [value.name for value in inputs]
         self._outputs = [value.name for value in outputs]
         self._has_foreign = any(value.type in _FOREIGN for value in (*inputs, *outputs))
-        if self._on_stream:
-            from ropeexport.runners.torch_arrays import BoundMemory
-
+        if self._stream is not None:
             self._bound = BoundMemory(self._session, "cuda")
         device = device_of(executes)
         self.facts = replace(self.facts, version=self._version, provider=executes, device=device)
@@ -160,39 +171,64 @@ class OrtRunner(Runner):
         """Let the model go."""
         self._session = self._bound = None
 
+    def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
+        """Run the session once, which writes into the arrays of a caller by itself."""
+        given = wanted(self._inputs, inputs, "onnxruntime")
+        if out is None:
+            results = self._called(self._run, self._taken(given))
+            return dict(zip(self._outputs, self._returned(results), strict=True))
+        into = {name: Memory.of_array(x) for name, x in out.items()}
+        memories = {name: Memory.of_array(x) for name, x in given.items()}
+        self._called(run_bound, self._session, memories, into)
+        return dict(out)
+
+    def run_tensors(
+        self, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the session once; on a GPU in the tensors' memory, where their outputs are given."""
+        if self._stream is None or out is None:
+            return super().run_tensors(inputs, out)
+        memories = {name: Memory.of_tensor(inputs[name]) for name in self._inputs}
+        into = {name: Memory.of_tensor(x) for name, x in out.items()}
+        with in_order(self._stream):
+            self._called(run_bound, self._session, memories, into, without_waiting())
+        return dict(out)
+
     def load(self, inputs: Arrays) -> Any:
         """Return what a session takes: arrays as they are, unless NumPy lacks one of the types."""
         given = wanted(self._inputs, inputs, "onnxruntime")
-        if self._bound is not None:
-            return self._bound.load(given)
-        if self._has_foreign:
-            return {name: _value_from(x) for name, x in given.items()}
-        return given
+        return self._bound.load(given) if self._bound is not None else self._taken(given)
 
     def call(self, loaded: Any) -> Any:
         """Run the session once."""
+        return self._called(self._bound.call if self._bound is not None else self._run, loaded)
+
+    def _taken(self, given: Arrays) -> Any:
+        if not self._has_foreign:
+            return given
+        return {name: _value_from(x) for name, x in given.items()}
+
+    def _run(self, loaded: Any) -> Any:
+        session = self._session
+        run = session.run_with_ort_values if self._has_foreign else session.run
+        return run(self._outputs, loaded)
+
+    def _called(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call what runs the session; its errors become ropeexport's."""
         try:
-            if self._bound is not None:
-                return self._bound.call(loaded)
-            if self._has_foreign:
-                return self._session.run_with_ort_values(self._outputs, loaded)
-            return self._session.run(self._outputs, loaded)
+            return function(*arguments)
         except _ort_errors() as error:
             if type(error).__name__ == "NotImplemented":
                 raise self._missing(error) from error
             raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
 
+    def _returned(self, results: Any) -> list[Array]:
+        return [_array_from(x) for x in results] if self._has_foreign else results
+
     def read(self, results: Any) -> dict[str, Array]:
         """Return the arrays of what a call gave, by name."""
-        if self._bound is not None:
-            results = self._bound.read(results)
-        elif self._has_foreign:
-            results = map(_array_from, results)
-        return dict(zip(self._outputs, results, strict=True))
-
-    @property
-    def _on_stream(self) -> bool:
-        return self._timed and self._provider is CUDA
+        arrays = self._bound.read(results) if self._bound else self._returned(results)
+        return dict(zip(self._outputs, arrays, strict=True))
 
     def _open(self, ort: Any) -> Any:
         options = ort.SessionOptions()
@@ -208,7 +244,7 @@ class OrtRunner(Runner):
         if provider is not None and provider.package:
             add_plugin(options, provider)
         else:
-            providers = providers_of(provider, **self._stream())
+            providers = providers_of(provider, **self._on_stream(provider))
         try:
             return ort.InferenceSession(model, options, providers=providers)
         except _ort_errors() as error:
@@ -224,12 +260,13 @@ class OrtRunner(Runner):
         message: bytes = ir.to_proto(made).SerializeToString()
         return message
 
-    def _stream(self) -> dict[str, str]:
-        if not self._on_stream:
+    def _on_stream(self, provider: Provider | None) -> dict[str, str]:
+        """Return the options that have a GPU run in the order of torch's stream, with torch."""
+        is_cuda = provider is not None and provider.executes == CUDA.executes
+        if not self._timed or not is_cuda or find_spec("torch") is None:
             return {}
-        import torch
-
-        return {"user_compute_stream": str(torch.cuda.current_stream().cuda_stream)}
+        self._stream = stream_of_its_own()
+        return {"user_compute_stream": str(self._stream.cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
         if type(error).__name__ == "NotImplemented":
@@ -310,10 +347,13 @@ def require_provider(device: Device | None, provider: Provider | None) -> None:
     asked = provider or _BY_DEVICE[device]
     if asked is None or asked.package:
         return
-    if asked.executes not in onnxruntime.get_available_providers():
+    present = onnxruntime.get_available_providers()
+    if asked.executes not in present:
+        cure = "run: pip uninstall --yes onnxruntime; pip install 'ropeexport[gpu]'"
+        here = f"it has {', '.join(present)}"
         raise MissingError(
             f"onnxruntime {onnxruntime.__version__} has no {asked.executes}; "
-            "run: pip uninstall --yes onnxruntime; pip install 'ropeexport[gpu]'"
+            f"{cure if asked.executes == CUDA.executes else here}"
         )
 
 
@@ -327,8 +367,12 @@ def providers_of(provider: Provider | None, **more: str) -> list[Any]:
     if provider is None:
         present = CUDA.executes in onnxruntime.get_available_providers()
         provider = CUDA if present else CPU
-    first = [cuda_provider(**more)] if provider is CUDA else []
-    return [*first, CPU.executes]
+    options = {**dict(provider.options), **more}
+    if provider.executes == CPU.executes:
+        return [(CPU.executes, options)]
+    is_cuda = provider.executes == CUDA.executes
+    first = cuda_provider(**options) if is_cuda else (provider.executes, options)
+    return [first, CPU.executes]
 
 
 def add_plugin(options: Any, provider: Provider) -> None:
@@ -372,7 +416,7 @@ def require_taken(session: Any, provider: Provider) -> None:
     """
     if session.get_providers()[0] != provider.executes:
         needs = "its own CUDA and cuDNN; run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        cure = f", which needs {needs}" if provider is CUDA else ""
+        cure = f", which needs {needs}" if provider.executes == CUDA.executes else ""
         raise MissingError(f"onnxruntime cannot load its {provider.executes}{cure}")
     if provider.package and not any(
         part.ep_name == provider.executes for part in session.get_provider_graph_assignment_info()

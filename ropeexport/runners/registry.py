@@ -77,12 +77,17 @@ class Opening:
     threads : int
         Of the runtime's pool; 0: its own choice.
     timed : bool
-        The calls will be timed: what a shape needs is compiled before its first call, threads may
-        spin, and on a GPU inputs and outputs stay there and a call is enqueued on torch's stream.
+        The calls are what counts, in a benchmark or in production: what a shape needs is compiled
+        before its first call, threads may spin, and on a GPU inputs and outputs stay there and a
+        call is enqueued on torch's stream.
     as_written : bool
         The file's own nodes run, none in a form that the runtime computes better.
     kept_in : Path, optional
         Where what is compiled for this machine is kept, in place of ropeexport's cache folder.
+    plugin : Path, optional
+        The plugin library of an engine that does not carry it, in place of the one that is found.
+    cuda_graphs : bool
+        Calls on a GPU are recorded once for each shape, and replayed.
     """
 
     model: OnnxFile | Artifact | bytes
@@ -92,6 +97,8 @@ class Opening:
     timed: bool = False
     as_written: bool = False
     kept_in: Path | None = None
+    plugin: Path | None = None
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ class Runtime:
         What it can execute with; its own choice among them where none is named.
     reentrant : bool
         Whether a loaded model may be run from several threads at once.
+    cuda_graphs : bool
+        Whether it can record its calls on a GPU.
     needs : str
         ``module:function``, which takes a device and a provider and raises
         :class:`ropeexport.errors.MissingError` where this machine lacks more than packages.
@@ -145,6 +154,7 @@ class Runtime:
     dtypes: tuple[str, ...] = _IN_ONNX
     providers: tuple[Provider, ...] = ()
     reentrant: bool = False
+    cuda_graphs: bool = False
     needs: str = ""
     looks: str = ""
     optional: bool = False
@@ -239,6 +249,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         "TensorRT",
         opens="ropeexport.runners.trt:opened",
         runs="engine",
+        cuda_graphs=True,
         distributions=("tensorrt", "tensorrt-rtx"),
         devices=("cuda",),
         dtypes=_IN_TENSORRT,
@@ -270,10 +281,21 @@ class Choice:
         """As the command line and the reports write it."""
         return f"{self.runtime.name}:{self.provider.name}" if self.provider else self.runtime.name
 
+    @property
+    def device(self) -> Device:
+        """Where it computes; a runtime's first where it has several."""
+        return self.provider.device if self.provider else self.runtime.devices[0]
+
 
 def chosen() -> tuple[Runtime, ...]:
     """Return the runtimes that can be named; all of them take part where none is."""
     return tuple(runtime for runtime in RUNTIMES if not runtime.replaces)
+
+
+def own_choices(runtime: Runtime) -> tuple[Choice, ...]:
+    """Return a runtime with each provider that is part of it, or as it is where it has none."""
+    own = tuple(Choice(runtime, each) for each in runtime.providers if not each.package)
+    return own or (Choice(runtime),)
 
 
 def substitutes(runtime: Runtime) -> tuple[Runtime, ...]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.errors import ParityError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROTATIONS_ONLY = frozenset({"native"})  # implementations that are right for no other matrices
 Array = NDArray[np.generic]
@@ -92,9 +95,33 @@ class Runner(ABC):
         """Return the arrays of what a call gave; bfloat16 ones are of ``ml_dtypes.bfloat16``."""
         return dict(results)
 
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Run the model once, arrays in, arrays out."""
-        return self.read(self.call(self.load(inputs)))
+    def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
+        """Run the model once, arrays in, arrays out.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray
+            By name.
+        out : mapping of str to ndarray, optional
+            Arrays of the outputs' types and shapes, C-contiguous, that are filled and returned.
+        """
+        return filled(self.read(self.call(self.load(inputs))), out)
+
+    def run_tensors(
+        self, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the model once on torch's tensors, which lie on its device.
+
+        On a GPU what is returned is ready in the order of torch's current stream.  On a CPU the
+        runtime works in the tensors' own memory.
+        """
+        from ropeexport.runners.torch_arrays import array_from, tensor_from
+
+        arrays = {name: array_from(x) for name, x in inputs.items()}
+        if out is None:
+            return {name: tensor_from(x) for name, x in self.run(arrays).items()}
+        self.run(arrays, {name: array_from(x) for name, x in out.items()})
+        return dict(out)
 
     def keep(self) -> None:
         """Keep what was compiled for this machine for the next load, where that can be."""
@@ -138,6 +165,15 @@ def wanted(names: Sequence[str], inputs: Arrays, who: str) -> Arrays:
             f"{who}: expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}"
         )
     return {name: inputs[name] for name in names}
+
+
+def filled(results: dict[str, Array], out: Arrays | None) -> dict[str, Array]:
+    """Return results, copied into the arrays of a caller where there are any."""
+    if out is None:
+        return results
+    for name, array in out.items():
+        np.copyto(array, results[name], casting="no")
+    return dict(out)
 
 
 def same_bits(one: Array, other: Array) -> bool:

@@ -1,26 +1,20 @@
-"""Arrays in torch's memory: as tensors, as a module's inputs, and bound to an onnxruntime session.
-
-Source: onnxruntime's Python API reference (IOBinding), its CUDA provider's ``user_compute_stream``
-and the run option ``disable_synchronize_execution_providers``.
-"""
+"""Arrays in torch's memory: as tensors, and as a module's inputs."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from onnx_ir import DataType
-from onnx_ir.tensor_adapters import from_torch_dtype, to_torch_dtype
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import ParityError
-from ropeexport.runners.runner import Array, Arrays
+from ropeexport.runners.runner import Array
+
+_FOREIGN = {kind.torch: kind for kind in FOREIGN.values()}
 
 
 def tensor_from(array: Array) -> Tensor:
@@ -33,9 +27,9 @@ def tensor_from(array: Array) -> Tensor:
 
 
 def array_from(tensor: Tensor) -> Array:
-    """Return an array of a tensor's values."""
+    """Return an array of a tensor's values; it shares a CPU's memory that is contiguous."""
     host = tensor.detach().cpu().contiguous()
-    kind = FOREIGN.get(str(host.dtype).removeprefix("torch."))
+    kind = _FOREIGN.get(host.dtype)
     if kind is not None:
         integer = getattr(torch, str(kind.bits))
         bits: Array = host.view(integer).numpy()
@@ -65,62 +59,3 @@ def caller(
         return dict(zip(output_names, outputs, strict=True))
 
     return run
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    binding: Any
-    inputs: list[Tensor]  # the binding has their addresses alone
-    outputs: list[Tensor]
-
-
-class BoundMemory:
-    """A session's inputs and outputs in a device's memory, and its calls without waiting for it.
-
-    Parameters
-    ----------
-    session : onnxruntime.InferenceSession
-        On that device; on a GPU, on torch's current stream.
-    device : str
-        As torch and onnxruntime both call it.
-    """
-
-    def __init__(self, session: Any, device: str) -> None:
-        import onnxruntime
-
-        self._session = session
-        self._device = device
-        self._options = onnxruntime.RunOptions()
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-
-    def load(self, inputs: Arrays) -> _Loaded:
-        """Bind inputs, in the session's order, and memory for the outputs."""
-        tensors = {name: tensor_from(x).to(self._device).contiguous() for name, x in inputs.items()}
-        binding = self._session.io_binding()
-        for name, tensor in tensors.items():
-            _bind(binding.bind_input, name, tensor)
-        # outputs of the shapes and types that a first run gives
-        names = [value.name for value in self._session.get_outputs()]
-        for name in names:
-            binding.bind_output(name, self._device)
-        self._session.run_with_iobinding(binding)
-        outputs = []
-        for name, value in zip(names, binding.get_outputs(), strict=True):
-            dtype = to_torch_dtype(DataType(value.element_type()))
-            outputs.append(torch.empty(value.shape(), dtype=dtype, device=self._device))
-            _bind(binding.bind_output, name, outputs[-1])
-        return _Loaded(binding, list(tensors.values()), outputs)
-
-    def call(self, loaded: _Loaded) -> list[Tensor]:
-        """Enqueue a run, which fills the outputs that are returned."""
-        self._session.run_with_iobinding(loaded.binding, self._options)
-        return loaded.outputs
-
-    def read(self, outputs: list[Tensor]) -> list[Array]:
-        """Return the arrays of outputs, in the session's order."""
-        return [array_from(output) for output in outputs]
-
-
-def _bind(bind: Any, name: str, tensor: Tensor) -> None:
-    number, index = int(from_torch_dtype(tensor.dtype)), tensor.device.index or 0
-    bind(name, tensor.device.type, index, number, tuple(tensor.shape), tensor.data_ptr())

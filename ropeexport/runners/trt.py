@@ -7,7 +7,7 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ropeexport.errors import EngineError, MissingError, first_line
 from ropeexport.machine import find_gpu, require
 from ropeexport.manifest import EngineRecord, TensorSpec
 from ropeexport.runners.registry import Device, Opening, Provider
-from ropeexport.runners.runner import Array, Arrays, Facts, Runner
+from ropeexport.runners.runner import Array, Arrays, Facts, Runner, filled
 from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
 from ropeexport.trt.flavour import Flavour
@@ -34,7 +34,13 @@ Addresses = tuple[tuple[str, int], ...]
 def opened(opening: Opening) -> TensorrtRunner:
     """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
     assert isinstance(opening.model, Artifact)
-    return TensorrtRunner(opening.model, specialise=opening.timed, kept_in=opening.kept_in)
+    return TensorrtRunner(
+        opening.model,
+        specialise=opening.timed,
+        kept_in=opening.kept_in,
+        plugin=opening.plugin,
+        graphs=opening.cuda_graphs,
+    )
 
 
 def require_gpu(device: Device | None, provider: Provider | None) -> None:
@@ -63,12 +69,26 @@ class TensorrtRunner(Runner):
     kept_in : Path, optional
         Where what was compiled for this GPU is kept for the next load; else ropeexport's cache
         folder, and never the output folder, which is only read.
+    plugin : Path, optional
+        The library of an engine that does not carry it, in place of the one that is found.
+    graphs : bool, optional
+        Record the calls on tensors once for each shape, and replay them.
     """
 
     def __init__(
-        self, artifact: Artifact, *, specialise: bool = False, kept_in: Path | None = None
+        self,
+        artifact: Artifact,
+        *,
+        specialise: bool = False,
+        kept_in: Path | None = None,
+        plugin: Path | None = None,
+        graphs: bool = False,
     ) -> None:
         self._artifact = artifact
+        self._plugin = plugin
+        self._graphs: dict[tuple[tuple[str, tuple[int, ...]], ...], _Recorded] | None = (
+            {} if graphs else None
+        )
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         engine = artifact.manifest.engine
@@ -88,7 +108,8 @@ class TensorrtRunner(Runner):
             raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
         preflight.check_gpu(record, gpu)
         _require_cuda_torch()
-        library = preflight.plugin_path(folder, record.plugin) if record.plugin else None
+        plugin = record.plugin
+        library = preflight.plugin_path(folder, plugin, self._plugin) if plugin else None
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
         self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
@@ -98,14 +119,29 @@ class TensorrtRunner(Runner):
         """Let the model go."""
         if self._session is not None:
             self.keep()
+        self._graphs = None if self._graphs is None else {}
         self._session = None
 
-    def run(self, inputs: Arrays) -> dict[str, Array]:
+    def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the engine once, on a stream of its own, and wait for it."""
         session = self._entered()
         with session.running():
             outputs = session.enqueue(session.load(inputs))
-        return self.read(outputs)
+        return filled(self.read(outputs), out)
+
+    def run_tensors(
+        self, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Enqueue a run on torch's current stream, in the memory of the tensors."""
+        session = self._entered()
+        if self._graphs is None:
+            with session.in_turn():
+                return session.enqueue(session.placed(inputs, out))
+        key = tuple((name, tuple(x.shape)) for name, x in inputs.items())
+        if key not in self._graphs:
+            self._graphs[key] = _Recorded(session, inputs)
+        with session.in_turn():
+            return self._graphs[key].replay(inputs, out)
 
     def load(self, inputs: Arrays) -> Loaded:
         """Put inputs into the GPU's memory, with memory for the outputs."""
@@ -199,6 +235,7 @@ class Session:
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -225,21 +262,39 @@ class Session:
                 f"{self._record.file}: the run failed: {first_line(error)}"
             ) from error
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let torch's current stream wait for the run before: the context has one memory."""
+        import torch
+
+        stream = torch.cuda.current_stream()
+        stream.wait_event(self._done)
+        yield
+        self._done.record(stream)
+
     def load(self, inputs: Arrays) -> Loaded:
         """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.
 
         Everything that the shapes decide is done here, so that a call is little more than its
         launch: in Python it would take longer than a small engine runs.
         """
-        tensors = place(self._record.inputs, inputs, self.device)
+        return self.placed(place(self._record.inputs, inputs, self.device))
+
+    def placed(
+        self, given: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> Loaded:
+        """Return a run of tensors on the GPU, with memory for the outputs, or the caller's."""
+        tensors = {
+            spec.name: held(spec, given[spec.name], self.device) for spec in self._record.inputs
+        }
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self._set_addresses(addresses_of(tensors))
         self._set_shapes(shapes)
         shape_of = self._context.get_tensor_shape
-        outputs = {
+        outputs = dict(out) if out is not None else {
             spec.name: make_tensor(spec, tuple(shape_of(spec.name)), self.device)
             for spec in self._record.outputs
-        }
+        }  # fmt: skip
         return Loaded(shapes, addresses_of(tensors | outputs), tensors, outputs)
 
     def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
@@ -350,6 +405,42 @@ class Loaded:
     outputs: dict[str, Tensor]
 
 
+class _Recorded:
+    """A run of one shape as a CUDA graph: it reads and writes memory of its own.
+
+    Source: torch's documentation of ``torch.cuda.CUDAGraph`` ("CUDA Graphs", a warm-up on a side
+    stream before the capture).
+    """
+
+    def __init__(self, session: Session, inputs: Mapping[str, Tensor]) -> None:
+        import torch
+
+        self._loaded = session.placed({name: x.clone() for name, x in inputs.items()})
+        with session.running():  # what TensorRT does at a first run cannot be recorded
+            session.enqueue(self._loaded)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            session.enqueue(self._loaded)
+
+    def replay(
+        self, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Run on other numbers; the results are copies, since the next run writes there again."""
+        for name, own in self._loaded.inputs.items():
+            own.copy_(inputs[name])
+        self._graph.replay()
+        if out is None:
+            return {name: x.clone() for name, x in self._loaded.outputs.items()}
+        for name, x in self._loaded.outputs.items():
+            out[name].copy_(x)
+        return dict(out)
+
+
+def held(spec: TensorSpec, tensor: Tensor, device: str) -> Tensor:
+    """Return a tensor as an engine reads it: contiguous, at an address that is not null."""
+    return tensor.contiguous() if tensor.numel() else make_tensor(spec, tuple(tensor.shape), device)
+
+
 def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str, Tensor]:
     """Return inputs in a device's memory.
 
@@ -367,10 +458,7 @@ def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str,
             raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
         if str(inputs[name].dtype) != spec.dtype:
             raise EngineError(f"{name}: expected {spec.dtype}, got {inputs[name].dtype}")
-        if inputs[name].size:
-            placed[name] = tensor_from(inputs[name]).to(device).contiguous()
-        else:
-            placed[name] = make_tensor(spec, inputs[name].shape, device)
+        placed[name] = held(spec, tensor_from(inputs[name]).to(device), device)
     return placed
 
 

@@ -32,12 +32,7 @@ _SHOWN = 12  # digits of a hash
 def check_unchanged(artifact: Artifact) -> None:
     """Raise unless a file, and the weight files it refers to, are those of the manifest."""
     artifact.check_weights()
-    if not artifact.is_exported_file:
-        raise errors.ModelFileError(
-            f"{artifact.model_path}: not the file that was exported: expected sha256 "
-            f"{artifact.manifest.model.sha256[:12]}…, got {artifact.model_sha256[:12]}…; "
-            "an engine of it would stand for another model; export again with --force"
-        )
+    artifact.require_exported_file("an engine of it would stand for another model; ")
 
 
 def check_types(file: OnnxFile) -> None:
@@ -177,8 +172,10 @@ def check_gpu(record: EngineRecord, gpu: Gpu) -> None:
         )
 
 
-def plugin_path(folder: Path, record: PluginRecord) -> Path | None:
+def plugin_path(folder: Path, record: PluginRecord, given: Path | None = None) -> Path | None:
     """Return the library that an engine needs beside it, None where it carries its own.
+
+    ``given`` is one that the caller names, in place of those that are found.
 
     Raises
     ------
@@ -188,13 +185,15 @@ def plugin_path(folder: Path, record: PluginRecord) -> Path | None:
     if record.embedded:
         return None
     beside = folder / record.file
-    found = beside if beside.is_file() else plugin_library.find()
+    found = given or (beside if beside.is_file() else plugin_library.find())
     what = f"plugin {record.namespace}::{record.name} version {record.version} ({record.file})"
     if found is None:
         raise errors.PluginError(
             f"{folder}: the engine needs the {what}, which is neither beside it, nor in "
             f"{plugin_library.VARIABLE}, nor {plugin_library.cached_library()}"
         )
+    if not found.is_file():
+        raise errors.PluginError(f"{found}: expected the {what}, found no file")
     sha256 = atomic.sha256_of(found)
     if sha256 != record.sha256:
         raise errors.PluginError(

@@ -114,39 +114,62 @@ def _place(file: str, start: int, entry: dict[str, Any]) -> Place:
     return Place(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
 
 
-def weight_file(path: Path) -> WeightFile:
+def weight_file(path: Path, *, hashed: bool | None = None) -> WeightFile:
     """Return what tells whether a file is the same.
 
     Of a safetensors file that is its size and its header, and no tensor is read; of a data file of
-    ours, which has no header, the hash of it all.
+    ours, which has no header, the hash of it all.  ``hashed`` says for either whether all of it is
+    read and hashed.
 
     Raises
     ------
     ModelFileError
         For a file that is missing, or a safetensors file that is truncated.
     """
-    if path.suffix == SUFFIX:
-        header = read_header(path)
-        return WeightFile(file=path.name, size=header.size, header_sha256=header.sha256)
+    is_ours = path.suffix != SUFFIX
+    header = None if is_ours else read_header(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file: the model's weights lie in it; bring it back")
-    return WeightFile(file=path.name, size=path.stat().st_size, sha256=atomic.sha256_of(path))
+    return WeightFile(
+        file=path.name,
+        size=path.stat().st_size,
+        header_sha256=header.sha256 if header is not None else None,
+        sha256=atomic.sha256_of(path) if (is_ours if hashed is None else hashed) else None,
+    )
 
 
-def check_weights(folder: Path, weights: Weights | None) -> None:
-    """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered."""
+def check_weights(folder: Path, weights: Weights | None, *, hashed: bool | None = None) -> None:
+    """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files lie.
+    weights : Weights or None
+        What they were.
+    hashed : bool, optional
+        Whether each is hashed to its last byte; by default those that have no header.
+    """
     for expected in weights.files if weights is not None else ():
-        found = weight_file(folder / expected.file)
-        if found != expected:
+        path = folder / expected.file
+        if hashed and expected.sha256 is None:
             raise ModelFileError(
-                f"{folder / expected.file}: not the file that the model was exported with: "
+                f"{path}: expected its hash in the manifest, found none: export again with "
+                "--hash-weights"
+            )
+        found = weight_file(path, hashed=hashed)
+        kept = expected if found.sha256 else expected.changed(sha256=None)
+        if found != kept:
+            raise ModelFileError(
+                f"{path}: not the file that the model was exported with: "
                 f"expected {_text(expected)}, got {_text(found)}; bring it back or export again"
             )
 
 
 def _text(file: WeightFile) -> str:
-    which, value = ("hash", file.sha256) if file.sha256 else ("header", file.header_sha256)
-    return f"{file.size} bytes and {which} {(value or '')[:12]}…"
+    known = {"hash": file.sha256, "header": file.header_sha256}
+    digests = [f"{which} {value[:12]}…" for which, value in known.items() if value]
+    return " and ".join([f"{file.size} bytes", *digests])
 
 
 def copy_weights(source: Path, folder: Path) -> None:

@@ -21,8 +21,8 @@ from ropeexport.bench.records import Timing
 from ropeexport.errors import BuildError, EngineError, MissingError, ModelFileError
 from ropeexport.machine import Gpu, find_gpu
 from ropeexport.runners import trt
+from ropeexport.runners.ort_memory import BoundMemory
 from ropeexport.runners.registry import choice
-from ropeexport.runners.torch_arrays import BoundMemory
 from ropeexport.trt.flavour import FULL, RTX, names_gpu
 
 A_GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")

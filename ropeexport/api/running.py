@@ -1,0 +1,106 @@
+"""``load``: an exported folder in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ropeexport.artifact import Artifact
+from ropeexport.errors import UsageError
+
+if TYPE_CHECKING:
+    from ropeexport.inference.loaded import LoadedModel
+
+Verify = Literal["files", "all"]
+
+
+def load(
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    device: Literal["cpu", "cuda"] | None = None,
+    providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+    plugin: str | Path | None = None,
+    threads: int = 0,
+    verify: Verify = "files",
+    cuda_graphs: bool = False,
+) -> LoadedModel:
+    """Load an exported folder into a runtime, to be called as its module was.
+
+    The manifest's hash of the ONNX file is verified, and those of the engine and of its plugin
+    where they run; of weights in files of their own size and header.  Neither torch nor the
+    exporter is needed.
+
+    Parameters
+    ----------
+    path : path
+        An output folder of :func:`ropeexport.export` or :func:`ropeexport.fuse`.
+    runtime : str
+        ``auto``: the best that this machine has (an engine, then a GPU, then the CPU), which
+        ``why`` explains; or ``onnxruntime``, ``onnxruntime:cuda``, ``openvino``, ``tensorrt``, ...
+        One that is named and cannot run is an error.
+    device : str
+        ``cpu`` or ``cuda``; by default where the runtime is best.
+    providers : sequence
+        An execution provider of onnxruntime by its name there, alone or with its options,
+        ``("CUDAExecutionProvider", {"device_id": 1})``, and the CPU's after it.  That it executes
+        is verified: onnxruntime itself would go on with its CPU provider.
+    plugin : path
+        The plugin library of an engine that does not carry it; it must be the one that the engine
+        was built with.
+    threads : int
+        Of the runtime's pool; 0: its own choice.
+    verify : str
+        ``files``, or ``all``: weights are read and hashed to their last byte too.
+    cuda_graphs : bool
+        Record the calls on torch's tensors once for each shape, and replay them (TensorRT).
+
+    Returns
+    -------
+    LoadedModel
+        A context manager, that may be called from several threads.
+
+    Raises
+    ------
+    MissingError
+        Where no runtime can load it here, or the one that is named cannot.
+    ManifestError, ModelFileError, EngineError, PluginError
+        Where a file is not the one of the manifest.
+
+    Examples
+    --------
+    >>> import numpy as np, ropeexport
+    >>> made = ropeexport.export("flux-attention", out="out", heads=2, head_dim=16, length=32)
+    >>> q = k = v = np.ones((1, 2, 8, 16), np.float32)
+    >>> pe = np.broadcast_to(np.eye(2, dtype=np.float32), (1, 1, 8, 8, 2, 2))
+    >>> with ropeexport.load("out", runtime="onnxruntime", device="cpu") as model:
+    ...     model.provider, model(q=q, k=k, v=v, pe=pe).shape
+    ('CPUExecutionProvider', (1, 8, 32))
+
+    Torch in, torch out, into memory of your own:
+
+    >>> import torch
+    >>> model = ropeexport.load("out", device="cpu")
+    >>> out = torch.empty(1, 8, 32)
+    >>> y = model(torch.from_numpy(q), k, v, pe, out=out)
+    >>> y is out
+    True
+    >>> model.close()
+    """
+    from ropeexport.inference.choosing import Wish, choose
+    from ropeexport.inference.loaded import LoadedModel
+
+    if verify not in get_args(Verify):
+        raise UsageError(f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}")
+    artifact = Artifact.read(Path(path))
+    artifact.require_exported_file()
+    artifact.check_weights(hashed=verify == "all")
+    wish = Wish(
+        runtime, device, tuple(providers or ()), Path(plugin) if plugin is not None else None,
+        threads, cuda_graphs=cuda_graphs,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        chosen = choose(artifact, wish, stack)
+        return LoadedModel(artifact, chosen, stack.pop_all())

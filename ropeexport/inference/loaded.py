@@ -1,0 +1,343 @@
+"""A folder that is loaded: called like its module, in whichever runtime."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ropeexport.artifact import Artifact
+from ropeexport.axes import axis_sizes, parse_shapes, shape_at, sum_of
+from ropeexport.dtypes import numpy_type
+from ropeexport.errors import UsageError
+from ropeexport.inference.arguments import Arguments
+from ropeexport.inference.choosing import Chosen
+from ropeexport.manifest import Axis, TensorSpec
+from ropeexport.parity.cases import Case
+from ropeexport.parity.inputs import make_inputs
+from ropeexport.runners.runner import Array, Runner
+
+if TYPE_CHECKING:
+    from ropeexport.inference.module import ExportedModule
+
+Feeds = Mapping[str, Any]
+Sizes = dict[str, int]
+Out = Any  # a tensor, a sequence of tensors in the outputs' order, or tensors by name
+
+_MOST_SHAPES = 4096  # whose check is remembered
+
+
+class LoadedModel:
+    """An exported folder in a runtime, see :func:`ropeexport.load`.
+
+    Calls from several threads are safe; where the runtime takes one at a time, they wait for each
+    other.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of TensorSpec
+        Name, type and shape of each, dynamic axes by name.
+    axes : dict of str to Axis
+        The sizes that each dynamic axis may have.
+    dtype : str
+        fp32, fp16 or bf16: the type of the data that is rotated.
+    runtime, provider, device : str
+        What runs it and where: ``onnxruntime``, ``CPUExecutionProvider``, ``cpu``.
+    why : str
+        Why that runtime, and what spoke against those before it.
+    """
+
+    def __init__(self, artifact: Artifact, chosen: Chosen, stack: ExitStack) -> None:
+        manifest, runtime = artifact.manifest, chosen.choice.runtime
+        self.artifact = artifact
+        self.inputs, self.outputs = manifest.model.inputs, manifest.model.outputs
+        self.axes: dict[str, Axis] = dict(manifest.axes)
+        self.dtype = manifest.model.dtype
+        self.runtime = runtime.name
+        self.provider = chosen.runner.facts.provider
+        self.device = chosen.runner.facts.device
+        self.why = chosen.why
+        self.arguments = Arguments(manifest)
+        self._runner = chosen.runner
+        self._stack = stack
+        self._turn: AbstractContextManager[object] = nullcontext() if runtime.reentrant else Lock()
+        self._types = [(spec.name, numpy_type(spec.dtype), spec.dtype) for spec in self.inputs]
+        self._known: dict[tuple[Any, ...], Sizes] = {}
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        where = ", ".join(filter(None, (self.runtime, self.provider, self.device)))
+        return f"<ropeexport {self.artifact.folder} in {where}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the model go, and its memory; a call after that is an error."""
+        self._is_closed = True
+        self._stack.close()
+
+    def __call__(self, *args: Any, out: Out = None, **kwargs: Any) -> Any:
+        """Call the model as its module: arguments in order or by name.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            What ``forward`` takes: arrays, or torch's tensors, or trees of them as at the export.
+            An argument that was fixed then may be given with the same value.
+        out : optional
+            As for :meth:`run`.
+
+        Returns
+        -------
+        What ``forward`` returned at the export, of tensors where tensors came in, else of arrays;
+        in place of an output class of a library, a dict of its fields.
+
+        Raises
+        ------
+        UsageError
+            For an argument, a type or a size that the export is not for.
+        """
+        return self.arguments.result(self.run(self.arguments.bound(args, kwargs), out))
+
+    def run(self, inputs: Feeds, out: Out = None) -> dict[str, Any]:
+        """Run the model on the inputs of the file, by their names there.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array
+            NumPy's arrays (bfloat16 is ``ml_dtypes.bfloat16``), torch's tensors on the model's
+            device, or whatever else speaks DLPack.
+        out : optional
+            Memory for the outputs, C-contiguous and of their types and shapes: by name, in their
+            order, or the only one's.
+
+        Returns
+        -------
+        dict of str to array
+            The outputs by name, torch's tensors where an input is one or lies on a GPU.  On a GPU
+            they are ready in the order of torch's current stream.
+        """
+        torch = sys.modules.get("torch")
+        feeds = self._ordered(inputs)
+        if any(type(x) is not np.ndarray for x in feeds.values()):
+            feeds = {name: _taken(x, name) for name, x in feeds.items()}
+        if torch is not None and any(isinstance(x, torch.Tensor) for x in feeds.values()):
+            return self._run_tensors(feeds, out)
+        for name, expected, dtype in self._types:
+            if feeds[name].dtype != expected:
+                raise UsageError(f"{name}: expected {dtype}, got {feeds[name].dtype}")
+        sizes = self._sizes(feeds)
+        into = self._into(out, sizes, _is_whole_array) if out is not None else None
+        with self._turn:
+            return self._entered().run(feeds, into)
+
+    def warmup(self, shapes: Any = None) -> None:
+        """Run the model once at each of some sizes, so that the first real call is quick.
+
+        Parameters
+        ----------
+        shapes : optional
+            Sizes of dynamic axes, ``{"batch": 1, "length": 4096}``; or shapes of inputs,
+            ``{"q": (1, 24, 4096, 128)}`` or ``"q:1x24x4096x128"``; or a list of such.  Axes that
+            are not named have their usual size, which is all that is run without ``shapes``.
+        """
+        for each in shapes if isinstance(shapes, list | tuple) else [shapes]:
+            self.run(self.random_inputs(each))
+
+    def random_inputs(self, shapes: Any = None, seed: int = 0) -> dict[str, Array]:
+        """Return inputs that the model takes, drawn by what each is for; shapes as above."""
+        given = parse_shapes(shapes) if isinstance(shapes, str) else dict(shapes or {})
+        sizes = {name: axis.opt for name, axis in self.axes.items()}
+        named = {name: x for name, x in given.items() if isinstance(x, int)}
+        by_input = {name: tuple(x) for name, x in given.items() if not isinstance(x, int)}
+        specs = {spec.name: spec for spec in self.inputs}
+        unknown = [n for n in named if n not in sizes] + [n for n in by_input if n not in specs]
+        if unknown:
+            raise UsageError(
+                f"shapes: {unknown[0]!r}: expected an axis ({', '.join(sizes) or 'it has none'}) "
+                f"or an input ({', '.join(specs)})"
+            )
+        for name, shape in by_input.items():
+            _check_rank(specs[name], shape)
+        sizes |= axis_sizes([specs[name] for name in by_input], by_input) | named
+        case = Case("random", "flux positions", sizes, seed)
+        return make_inputs(case, self.inputs, self.artifact.manifest.model.max_position)
+
+    def as_module(self, like: Any = None, adapt: Any = None) -> ExportedModule:
+        """Return the model as an ``nn.Module``, for the place of the one that was exported.
+
+        See :class:`ropeexport.inference.module.ExportedModule`.
+        """
+        from ropeexport.inference.module import ExportedModule
+
+        return ExportedModule(self, like, adapt)
+
+    def _entered(self) -> Runner:
+        if self._is_closed:
+            raise UsageError(f"{self.artifact.folder}: closed; load it again")
+        return self._runner
+
+    def _ordered(self, inputs: Feeds) -> dict[str, Any]:
+        """Return the inputs of the file in its order."""
+        try:
+            feeds = {spec.name: inputs[spec.name] for spec in self.inputs}
+        except KeyError:
+            missing = [spec.name for spec in self.inputs if spec.name not in inputs]
+            raise UsageError(
+                f"{missing[0]}: expected as an input, got {', '.join(inputs) or 'none'}"
+            ) from None
+        if len(feeds) != len(inputs):
+            unknown = next(name for name in inputs if name not in feeds)
+            raise UsageError(f"{unknown}: no input of the file, which has {', '.join(feeds)}")
+        return feeds
+
+    def _run_tensors(self, feeds: Feeds, out: Out) -> dict[str, Any]:
+        """Run on torch's tensors; arrays among them become tensors on the model's device."""
+        import torch
+
+        from ropeexport.runners.torch_arrays import tensor_from
+
+        tensors = {}
+        for name, _, dtype in self._types:
+            x = feeds[name]
+            if not isinstance(x, torch.Tensor):
+                x = tensor_from(x).to(self.device)
+            if x.dtype is not getattr(torch, dtype):
+                got = str(x.dtype).removeprefix("torch.")
+                raise UsageError(f"{name}: expected {dtype}, got {got}")
+            if x.device.type != self.device:
+                raise UsageError(f"{name}: expected on {self.device}, got on {x.device}")
+            if x.requires_grad and torch.is_grad_enabled():
+                raise UsageError(
+                    f"{name}: needs a gradient, which an exported model does not pass on: call it "
+                    "under torch.no_grad()"
+                )
+            tensors[name] = x
+        sizes = self._sizes(tensors)
+        into = self._into(out, sizes, _is_whole_tensor) if out is not None else None
+        if into is None and self.device == "cuda":
+            into = self._new_outputs(sizes)
+        with self._turn:
+            return self._entered().run_tensors(tensors, into)
+
+    def _new_outputs(self, sizes: Sizes) -> dict[str, Any] | None:
+        """Return memory on the GPU for the outputs; None where a shape is not known beforehand."""
+        import torch
+
+        made = {}
+        for spec in self.outputs:
+            shape = _shape_of(spec, sizes)
+            if shape is None:
+                return None
+            dtype = getattr(torch, spec.dtype)
+            made[spec.name] = torch.empty(shape, dtype=dtype, device=self.device)
+        return made
+
+    def _sizes(self, feeds: Feeds) -> Sizes:
+        """Return the size of each dynamic axis, held to what the export is for."""
+        key = tuple(x.shape for x in feeds.values())
+        sizes = self._known.get(key)
+        if sizes is None:
+            sizes = checked_sizes(self.inputs, self.axes, dict(zip(feeds, key, strict=True)))
+            if len(self._known) < _MOST_SHAPES:
+                self._known[key] = sizes
+        return sizes
+
+    def _into(self, out: Out, sizes: Sizes, is_whole: Any) -> dict[str, Any]:
+        """Return the caller's memory by output, held to types and shapes."""
+        names = [spec.name for spec in self.outputs]
+        if not isinstance(out, Mapping):
+            several = out if isinstance(out, list | tuple) else [out]
+            out = dict(zip(names, several, strict=False)) if len(several) == len(names) else {}
+        if out.keys() != set(names):
+            raise UsageError(f"out: expected memory for {', '.join(names)}, got {', '.join(out)}")
+        for spec in self.outputs:
+            x, shape = out[spec.name], _shape_of(spec, sizes)
+            if not is_whole(x):
+                raise UsageError(
+                    f"out: {spec.name}: expected a writable, C-contiguous one of the inputs' kind, "
+                    f"got {type(x).__name__}"
+                )
+            got = str(x.dtype).removeprefix("torch."), tuple(x.shape)
+            if got[0] != spec.dtype or (shape is not None and got[1] != shape):
+                wanted = f"{spec.dtype} {shape if shape is not None else spec.shape}"
+                raise UsageError(f"out: {spec.name}: expected {wanted}, got {got[0]} {got[1]}")
+        return {name: out[name] for name in names}
+
+
+def _taken(x: Any, name: str) -> Any:
+    """Return what a runtime takes: tensors and arrays as they are, others by DLPack, not copied."""
+    torch = sys.modules.get("torch")
+    if isinstance(x, np.ndarray) or (torch is not None and isinstance(x, torch.Tensor)):
+        return x
+    if isinstance(x, np.generic):
+        return np.asarray(x)
+    if hasattr(x, "__dlpack__"):
+        kind, _ = x.__dlpack_device__()
+        if int(kind) == 1:  # a CPU's, by DLPack
+            return np.from_dlpack(x)
+        from torch.utils.dlpack import from_dlpack
+
+        return from_dlpack(x)
+    raise UsageError(f"{name}: expected an array or a tensor, got {type(x).__name__}")
+
+
+def _is_whole_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.writeable
+
+
+def _is_whole_tensor(x: Any) -> bool:
+    torch = sys.modules["torch"]
+    return isinstance(x, torch.Tensor) and x.is_contiguous() and not x.requires_grad
+
+
+def _check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
+    fits = len(shape) == len(spec.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(map(str, spec.shape))
+        raise UsageError(f"{spec.name}: expected shape ({expected}), got {tuple(shape)}")
+
+
+def checked_sizes(
+    specs: Sequence[TensorSpec], axes: Mapping[str, Axis], shapes: Mapping[str, Sequence[int]]
+) -> Sizes:
+    """Return the size of each axis from the shapes of inputs.
+
+    Raises
+    ------
+    UsageError
+        For a shape that the file does not take, or a size that the export is not for.
+    """
+    for spec in specs:
+        _check_rank(spec, shapes[spec.name])
+    sizes = axis_sizes(specs, shapes, "inputs")
+    for name, size in sizes.items():
+        axis = axes.get(name)
+        if axis is None:
+            continue
+        if not axis.min <= size <= axis.max:
+            raise UsageError(
+                f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}: export "
+                f"again with --axis {name}={min(axis.min, size)}:{axis.opt}:{max(axis.max, size)}"
+            )
+        target = axis.broadcasts_to
+        full = sizes.get(target) if isinstance(target, str) else target
+        if full is not None and size not in (1, full):
+            raise UsageError(f"axis {name}: expected 1 or {full}, got {size}")
+    return sizes
+
+
+def _shape_of(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
+    """Return the shape of an output; None where the inputs' sizes do not tell it."""
+    known = all(name in sizes for dim in spec.shape for name in sum_of(dim).names)
+    return shape_at(spec, sizes) if known else None
