@@ -102,13 +102,14 @@ def positions(shapes: Sequence[tuple[int, int, int]], words: int) -> tuple[Tenso
 def adapt(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the export's arguments of those that the pipeline gives its transformer."""
     text, mask = given["encoder_hidden_states"], given.get("encoder_hidden_states_mask")
-    # prompts of one length come without a mask
-    whole = torch.ones(text.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     img_ids, txt_ids = positions(given["img_shapes"][0], text.shape[1])
-    kept = {name: x for name, x in given.items() if name != "img_shapes"}
+    # what is left out stays out; what else is given, the export refuses by its name
+    kept = {name: x for name, x in given.items() if isinstance(x, Tensor) or x}
+    del kept["img_shapes"]
     return {
         **kept,
-        "encoder_hidden_states_mask": whole,
+        # prompts of one length come without a mask
+        "encoder_hidden_states_mask": (torch.ones(text.shape[:2]) if mask is None else mask).bool(),
         "img_ids": img_ids,
         "txt_ids": txt_ids,
     }
