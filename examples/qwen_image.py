@@ -102,14 +102,15 @@ def positions(shapes: Sequence[tuple[int, int, int]], words: int) -> tuple[Tenso
 def adapt(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the export's arguments of those that the pipeline gives its transformer."""
     text, mask = given["encoder_hidden_states"], given.get("encoder_hidden_states_mask")
+    if mask is None:  # as where all prompts are of one length
+        mask = torch.ones(text.shape[:2], device=text.device)
     img_ids, txt_ids = positions(given["img_shapes"][0], text.shape[1])
     # what is left out stays out; what else is given, the export refuses by its name
     kept = {name: x for name, x in given.items() if isinstance(x, Tensor) or x}
     del kept["img_shapes"]
     return {
         **kept,
-        # prompts of one length come without a mask
-        "encoder_hidden_states_mask": (torch.ones(text.shape[:2]) if mask is None else mask).bool(),
-        "img_ids": img_ids,
-        "txt_ids": txt_ids,
+        "encoder_hidden_states_mask": mask.bool(),
+        "img_ids": img_ids.to(text.device),
+        "txt_ids": txt_ids.to(text.device),
     }
