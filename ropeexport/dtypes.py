@@ -154,3 +154,21 @@ def numpy_type(dtype: str) -> np.dtype[np.generic]:
     import numpy as np
 
     return BY_NAME[dtype].numpy if dtype in BY_NAME else np.dtype(dtype)
+
+
+def held_in(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+    """Return an array in a type, by name, if that holds its very values, else as it is.
+
+    NumPy has no bfloat16 of its own: such an array may have been saved as its bits.
+    """
+    import numpy as np
+
+    wanted = numpy_type(dtype)
+    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
+        return array.view(wanted)
+    if array.dtype == wanted:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(wanted)
+        same = np.array_equal(narrow.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
+    return narrow if same else array

@@ -131,6 +131,12 @@ class Stream:
     def wait_stream(self, other: Stream) -> None:
         self.cuda.told.append(f"{self.cuda_stream} waits for {other.cuda_stream}")
 
+    def record_event(self) -> Stream:
+        return self
+
+    def wait_event(self, recorded: Stream) -> None:
+        self.cuda.told.append(f"{self.cuda_stream} waits for the run on {recorded.cuda_stream}")
+
     def synchronize(self) -> None:
         self.cuda.told.append(f"{self.cuda_stream} is done")
         if self.cuda.fault:

@@ -9,7 +9,18 @@ import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pydantic", "rich", "numpy",
          "jinja2", "matplotlib")  # fmt: skip
-VERBS = ("export", "fuse", "build", "check", "bench", "report", "inspect", "plugin", "doctor")
+VERBS = (
+    "export",
+    "fuse",
+    "build",
+    "check",
+    "run",
+    "bench",
+    "report",
+    "inspect",
+    "plugin",
+    "doctor",
+)
 
 PROBE = """
 import sys

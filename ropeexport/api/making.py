@@ -40,6 +40,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     output_names: str | Sequence[str] = (),
     weights: str | Path | None = None,
     copy_weights: bool = False,
+    hash_weights: bool = False,
     attention: AttentionForm = "standard",
     opset: int = 23,
     force: bool = False,
@@ -83,6 +84,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         A folder of safetensors files by the module's names: none of them is read or written.
     copy_weights : bool
         Copy those files into ``out``; else ``out`` has to be their folder.
+    hash_weights : bool
+        Read those files and put their hashes into the manifest, for ``load(verify="all")``.
     attention : str
         ``standard``: ONNX's Attention, for every runtime; ``blocks``: the file keeps its memory on
         long sequences in a bare onnxruntime too, by an op that other tools may not take.  Where
@@ -192,7 +195,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         )
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
-            copy_weights=copy_weights, max_position=max_position,
+            copy_weights=copy_weights, hash_weights=hash_weights, max_position=max_position,
             requested=_requested(attention), say=say,
         )  # fmt: skip
     return Export(Artifact(folder, record), held)

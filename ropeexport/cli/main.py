@@ -16,6 +16,7 @@ _COMMANDS = {
     "fuse": ("making", "Replace the rotary applications of an ONNX file by the custom op."),
     "build": ("making", "Compile an exported model into a TensorRT engine."),
     "check": ("proving", "Prove how far each runtime is from a float64 oracle."),
+    "run": ("running", "Run an exported folder once, on files or on random inputs."),
     "bench": ("proving", "Measure an export against what you would run instead."),
     "report": ("proving", "Write a parity run as HTML, Markdown or JUnit XML."),
     "inspect": ("reading", "Show the rotary ops of a file and what implements them."),

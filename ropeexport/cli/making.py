@@ -82,6 +82,7 @@ _axis = click.option(
 )
 @click.option("--config", type=_PATH, help="Config of diffusers:CLASS: a file or folder.")
 @_flag("--copy-weights", help="Copy safetensors files instead of writing beside them.")
+@_flag("--hash-weights", help="Hash them too, for load(verify='all').")
 @_require_rope
 @_axis
 @_max_position

@@ -35,6 +35,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     force: bool = False,
     require_rope: int | None = None,
     copy_weights: bool = False,
+    hash_weights: bool = False,
     max_position: int = MAX_POSITION,
     requested: Container[str] = (),
     say: Say | None = None,
@@ -54,6 +55,8 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
         ),
         say,
     )
+    if hash_weights and made.weights is not None and example.weights is not None:
+        made = replace(made, weights=safetensors_files.hashed(made.weights, example.weights))
     check_count(made.count, require_rope)
     check_smallest(made.model, all_axes(example))
 
@@ -106,7 +109,7 @@ def onnx_model(
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     made = finished(work, before, single, weights)
-    return replace(made, forward=forward_of(example, traced.returned, work.output_names))
+    return replace(made, forward=forward_of(example, traced.program, work.output_names))
 
 
 def work_of(

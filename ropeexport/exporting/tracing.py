@@ -16,7 +16,6 @@ import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
@@ -77,12 +76,6 @@ class Traced:
     model: ir.Model
     program: torch.export.ExportedProgram
     inputs: dict[str, str]  # the program's name of each input, and its own
-
-    @property
-    def returned(self) -> pytree.TreeSpec | None:
-        """The tree of what the module returns, where torch knows it."""
-        spec: pytree.TreeSpec | None = self.program.call_spec.out_spec
-        return spec
 
 
 def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Traced:

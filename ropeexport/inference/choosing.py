@@ -107,13 +107,13 @@ def _opened(choice: Choice, artifact: Artifact, wish: Wish) -> Runner:
     runtime = choice.runtime
     specs = (*artifact.manifest.model.inputs, *artifact.manifest.model.outputs)
     runtime.require_dtypes(list(dict.fromkeys(s.dtype for s in specs if is_float(s.dtype))))
+    if runtime.runs == "engine":
+        check_engine(artifact)
     runtime.require(wish.device, choice.provider)
     if wish.plugin is not None and runtime.runs != "engine":
         raise UsageError(f"plugin: for an engine of TensorRT, not for {choice.name}")
     if wish.cuda_graphs and not runtime.cuda_graphs:
         raise MissingError("it records no CUDA graphs here: load an engine of TensorRT, or without")
-    if runtime.runs == "engine":
-        check_engine(artifact)
     opening = Opening(
         artifact if runtime.runs == "engine" else artifact.file,
         choice.provider,

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from ropeexport.errors import UsageError
+from ropeexport.errors import UsageError, first_line
 from ropeexport.manifest import Argument, TreePath
 
 T = TypeVar("T")
@@ -99,7 +99,10 @@ def tree_of(arguments: Mapping[str, Any]) -> InputTree:
     >>> tree.filled({"past.0.key": key, "past.0.value": value})["scale"]
     2.0
     """
-    found, spec = pytree.tree_flatten_with_path(dict(arguments))
+    try:
+        found, spec = pytree.tree_flatten_with_path(dict(arguments))
+    except ValueError as error:  # what torch says of a class that has no keys
+        raise UsageError(f"inputs: {first_line(error)}") from error
     paths: dict[str, TreePath] = {}
     leaves = []
     for keys, value in found:
@@ -139,7 +142,10 @@ def path_of(keys: Sequence[Any]) -> TreePath:
 def paths_of(spec: pytree.TreeSpec) -> list[TreePath]:
     """Return the path to each leaf of a tree."""
     tree = pytree.tree_unflatten(range(spec.num_leaves), spec)
-    return [path_of(keys) for keys, _ in pytree.tree_flatten_with_path(tree)[0]]
+    try:
+        return [path_of(keys) for keys, _ in pytree.tree_flatten_with_path(tree)[0]]
+    except ValueError:  # of a class that was registered without its keys: in order
+        return [(index,) for index in range(spec.num_leaves)]
 
 
 def joined(path: TreePath) -> str:

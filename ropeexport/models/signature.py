@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from ropeexport.manifest import Argument, Forward
@@ -23,15 +26,15 @@ from ropeexport.models.wrappers import argument_names
 _RETURNS_CLASS = "return_dict"  # the libraries' name of the choice between a class and a tuple
 
 
-def forward_of(example: Example, spec: pytree.TreeSpec | None, outputs: Sequence[str]) -> Forward:
+def forward_of(example: Example, program: ExportedProgram, outputs: Sequence[str]) -> Forward:
     """Return the record of an example's forward.
 
     Parameters
     ----------
     example : Example
         What was traced.
-    spec : TreeSpec
-        Of what it returned in the trace.
+    program : ExportedProgram
+        Its trace, which has the tree of what it returned.
     outputs : sequence of str
         Names of the tensors in that, in order.
     """
@@ -41,7 +44,8 @@ def forward_of(example: Example, spec: pytree.TreeSpec | None, outputs: Sequence
         for name, parameter in parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-    returned = _unflattened(spec, outputs) if spec is not None else None
+    spec = program.call_spec.out_spec
+    returned = _unflattened(spec, _leaves(program), outputs) if spec is not None else None
     return Forward(
         parameters=tuple(argument_names(example.module)),
         defaults={n: x for n, x in recorded({}, given).items() if x.kind != "unknown"},
@@ -57,12 +61,23 @@ class _Output:
         self.name = name
 
 
-def _unflattened(spec: pytree.TreeSpec, outputs: Sequence[str]) -> Any:
-    """Return what a spec describes, with places of outputs for its leaves; None where it cannot."""
-    if spec.num_leaves != len(outputs):  # numbers beside the tensors, say
+def _leaves(program: ExportedProgram) -> list[Any]:
+    """Return what a program returns: tensors, and what is fixed as it is."""
+    nodes = program.graph.output_node().args[0]
+    kinds = [spec.kind for spec in program.graph_signature.output_specs]
+    found = zip(kinds, nodes, strict=True)
+    returned = [node for kind, node in found if kind is OutputKind.USER_OUTPUT]
+    return [node.meta.get("val") if isinstance(node, Node) else node for node in returned]
+
+
+def _unflattened(spec: pytree.TreeSpec, leaves: Sequence[Any], outputs: Sequence[str]) -> Any:
+    """Return a tree with places of outputs for its tensors; None where it has other leaves."""
+    names = iter(outputs)
+    places = [_Output(next(names, "")) if isinstance(x, Tensor) else x for x in leaves]
+    if sum(isinstance(x, Tensor) for x in leaves) != len(outputs):
         return None
     try:
-        return pytree.tree_unflatten([_Output(name) for name in outputs], spec)
+        return pytree.tree_unflatten(places, spec)
     except Exception:  # a class that refuses what is no tensor
         return None
 
@@ -75,9 +90,7 @@ def _of_class(example: Example, returned: Any, outputs: Sequence[str]) -> Argume
     with unchanged(example.module):
         made = _returned_class(example.module, traceable_arguments(example))
     leaves, spec = pytree.tree_flatten(made)
-    if len(leaves) != len(outputs) or not all(isinstance(x, Tensor) for x in leaves):
-        return None
-    found = _described(_unflattened(spec, outputs))
+    found = _described(_unflattened(spec, leaves, outputs))
     return found if found is not None and found.kind == "class" else None
 
 
@@ -85,7 +98,7 @@ def _returned_class(module: nn.Module, arguments: Mapping[str, Any]) -> Any:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     def fake(x: Tensor) -> Tensor:
-        return mode.from_tensor(x) if not isinstance(x, torch._subclasses.FakeTensor) else x
+        return mode.from_tensor(x) if not isinstance(x, FakeTensor) else x
 
     inputs = pytree.tree_map_only(Tensor, fake, dict(arguments))
     try:
@@ -99,8 +112,8 @@ def _described(value: Any) -> Argument | None:
     """Return a tree as a manifest holds it; None where that cannot."""
     if isinstance(value, _Output):
         return Argument(kind="output", value=value.name)
-    if value is None:
-        return Argument(kind="fixed")
+    if value is None or type(value) in (bool, int, float, str):
+        return Argument(kind="fixed", value=value)
     items = list(_items(value))
     parts = [_described(part) for _, part in items]
     known = tuple(part for part in parts if part is not None)

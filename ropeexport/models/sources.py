@@ -244,18 +244,28 @@ def _weights_by_name(module: nn.Module, file: OnnxFile) -> dict[str, NDArray[np.
 
 
 def _call_factory(reference: str) -> Example:
-    """Make what a reference names; what the user's code raises becomes a line with its place."""
+    return _example_of(reference, called(reference))
+
+
+def called(factory: str | Callable[[], Any]) -> Any:
+    """Return what a factory, or what a reference names, makes.
+
+    Raises
+    ------
+    UsageError
+        With the place where the user's code raised.
+    """
     try:
-        made = _find_factory(reference)()
+        return (_find_factory(factory) if isinstance(factory, str) else factory)()
     except RopeExportError:
         raise
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
+        name = factory if isinstance(factory, str) else getattr(factory, "__name__", factory)
         raise UsageError(
-            f"{reference}: your code failed: {type(error).__name__}: {error} "
+            f"{name}: your code failed: {type(error).__name__}: {error} "
             f"({place.filename}:{place.lineno})"
         ) from error
-    return _example_of(reference, made)
 
 
 def _example_of(reference: str, made: Any) -> Example:

@@ -16,13 +16,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
-from ropeexport.dtypes import numpy_type
+from ropeexport.dtypes import held_in
 from ropeexport.errors import MissingError, RopeExportError, UsageError
 from ropeexport.manifest import Manifest, ModelRecord
 from ropeexport.operators import is_standard
 from ropeexport.parity.records import Status
 from ropeexport.runners.registry import Choice, Opening, Runtime, substitutes
-from ropeexport.runners.runner import Array, Arrays, Facts, Runner
+from ropeexport.runners.runner import Arrays, Facts, Runner
 
 _NO_FLOATS = ("bool", "int", "uint")
 
@@ -155,20 +155,7 @@ def load_saved(path: Path, model: ModelRecord) -> tuple[Arrays, Arrays]:
             f"it holds {', '.join(held) or 'nothing'}"
         )
     inputs, outputs = (
-        {spec.name: _as(held[spec.name], spec.dtype) for spec in specs if spec.name in held}
+        {spec.name: held_in(held[spec.name], spec.dtype) for spec in specs if spec.name in held}
         for specs in (model.inputs, model.outputs)
     )
     return inputs, outputs
-
-
-def _as(array: Array, dtype: str) -> Array:
-    """Return an array in ``dtype`` if it holds such values, else as it is."""
-    wanted = numpy_type(dtype)
-    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
-        return array.view(wanted)
-    if array.dtype == wanted:
-        return array
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = array.astype(wanted)
-        same = np.array_equal(narrow.astype(array.dtype), array, equal_nan=array.dtype.kind == "f")
-    return narrow if same else array

@@ -235,7 +235,7 @@ class Session:
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done: torch.cuda.Event | None = None  # of the last run in somebody's stream
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -254,6 +254,8 @@ class Session:
 
         try:
             self._stream.wait_stream(torch.cuda.current_stream())
+            if self._done is not None:
+                self._stream.wait_event(self._done)
             with torch.cuda.stream(self._stream):
                 yield
             self._stream.synchronize()
@@ -268,9 +270,10 @@ class Session:
         import torch
 
         stream = torch.cuda.current_stream()
-        stream.wait_event(self._done)
+        if self._done is not None:
+            stream.wait_event(self._done)
         yield
-        self._done.record(stream)
+        self._done = stream.record_event()
 
     def load(self, inputs: Arrays) -> Loaded:
         """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.

@@ -138,6 +138,12 @@ def weight_file(path: Path, *, hashed: bool | None = None) -> WeightFile:
     )
 
 
+def hashed(weights: Weights, folder: Path) -> Weights:
+    """Return the record of weights with each file's hash, for which all of it is read."""
+    files = tuple(weight_file(folder / each.file, hashed=True) for each in weights.files)
+    return weights.changed(files=files)
+
+
 def check_weights(folder: Path, weights: Weights | None, *, hashed: bool | None = None) -> None:
     """Raise :class:`ModelFileError` for a weight file that is moved, truncated or altered.
 

@@ -107,6 +107,24 @@ def test_all_runs_share_one_stream(session, tensorrt, cuda) -> None:
     assert cuda.current.cuda_stream == 7
 
 
+def test_tensors_run_where_they_lie_and_each_run_waits_for_the_one_before(
+    session, tensorrt, cuda
+) -> None:
+    x = torch.ones(4, 2, dtype=torch.bfloat16)
+    y, own = torch.empty_like(x), cuda.make_stream()
+    with session.in_turn():
+        assert session.enqueue(session.placed({"x": x}, {"y": y}))["y"] is y
+    with cuda.use(own), session.in_turn():
+        session.enqueue(session.placed({"x": x.T.contiguous().T}))
+    with session.running():
+        session.enqueue(session.load(array(4)))
+    assert tensorrt.runs[0] == {"x": x.data_ptr(), "y": y.data_ptr()}
+    assert tensorrt.runs[1]["x"] != x.data_ptr()  # a copy: an engine reads what is contiguous
+    runs = [text for text in tensorrt.told if "run on" in text]
+    assert runs[:3] == ["run on 7", "101 waits for the run on 7", "run on 101"]
+    assert runs[3:] == ["100 waits for the run on 101", "run on 100"]
+
+
 def test_a_run_that_fails_later_on_the_gpu_is_the_engines_error(session, cuda) -> None:
     cuda.fault = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"
     with pytest.raises(EngineError) as error, session.running():

@@ -1,0 +1,85 @@
+"""``run``: an exported folder once, on arrays from files or on random ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ropeexport.runners.registry import names
+
+_PATH = click.Path(path_type=Path)
+_RUNTIMES = click.Choice(("auto", *names()))
+_shown = partial(click.option, show_default=True)
+
+
+@click.command(name="run")
+@click.argument("folder", type=_PATH)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="An input; or FILE.npz with several by name.  Repeatable.",
+)
+@click.option("--random", "is_random", is_flag=True, help="Draw the inputs that are not given.")
+@click.option(
+    "--shapes",
+    help="Of what is drawn: length=128,batch=2 or q:1x24x128x64.  [default: the export's usual]",
+)
+@_shown("--seed", type=int, default=0, help="Of what is drawn.")
+@_shown("--runtime", type=_RUNTIMES, default="auto", help="auto: the best that is here.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), help="Where it runs.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="[default: the runtime's]")
+@_shown(
+    "--verify",
+    type=click.Choice(("files", "all")),
+    default="files",
+    help="all: weights are hashed to the last byte too.",
+)
+@click.option("-o", "--output", type=_PATH, help="Write the outputs into this .npz file.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def run_command(
+    folder: Path, inputs: tuple[str, ...], output: Path | None, force: bool, **options: Any
+) -> None:
+    """Run the exported FOLDER once and show its outputs."""
+    import ropeexport
+    from ropeexport import atomic
+    from ropeexport.errors import UsageError
+    from ropeexport.inference.files import read_inputs, summary, write_outputs
+
+    if output is not None:
+        atomic.refuse_existing(output, force)
+    is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
+    if (shapes or not inputs) and not is_random:
+        raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")
+    with ropeexport.load(folder, **options) as model:
+        given = read_inputs(inputs, model.inputs)
+        if is_random:
+            known = {name: array.shape for name, array in given.items()}
+            given = model.random_inputs(_sizes(shapes) or known, seed) | given
+        outputs = model.run(given)
+        where = ", ".join(filter(None, (model.runtime, model.provider, model.device)))
+        click.echo(f"ran in {where}: {model.why}")
+    width = max(map(len, (*given, *outputs)))
+    for label, arrays in (("in", given), ("out", outputs)):
+        for name, array in arrays.items():
+            click.echo(f"  {label:3} {name:{width}} {summary(array)}")
+    if output is not None:
+        write_outputs(output, outputs, force)
+        click.echo(f"wrote {output}")
+
+
+def _sizes(text: str | None) -> str | dict[str, int] | None:
+    """Return shapes as trtexec writes them, or the sizes of axes, ``length=128,batch=2``."""
+    if text is None or "=" not in text:
+        return text
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): int(size) for name, size in pairs}
+    except ValueError:
+        raise click.BadParameter(
+            f"--shapes: expected length=128,batch=2 or q:1x24x128x64, got {text!r}"
+        ) from None
