@@ -1,9 +1,10 @@
-"""A small pipeline, its transformer exported, and its pictures with whatever stands in its place."""
+"""A small pipeline with its transformer exported: its pictures with that, or a faulty one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,25 @@ class Subject:
     made: Export
     adapt: Callable[..., Any] | None
 
-    def pictures(self, folder: Path | None = None) -> list[Picture]:
-        """Return the picture of each call, of eager or of a folder that takes its place."""
-        eager = self.pipe.transformer
-        if folder is None:
-            return [self._picture(call) for call in self.calls]
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """What a check is given."""
+        return (self.pipe, self.calls, *([self.adapt] if self.adapt else []))
+
+    @cached_property
+    def eager(self) -> list[Picture]:
+        """The picture of each call as it is."""
+        return [self._picture(call) for call in self.calls]
+
+    def pictures(self, folder: Path) -> list[Picture]:
+        """Return the picture of each call with a folder in the transformer's place."""
+        own = self.pipe.transformer
         with ropeexport.load(folder, runtime="onnxruntime", device="cpu") as model:
-            self.pipe.transformer = model.as_module(like=eager, adapt=self.adapt)
+            self.pipe.transformer = model.as_module(like=own, adapt=self.adapt)
             try:
                 return [self._picture(call) for call in self.calls]
             finally:
-                self.pipe.transformer = eager
+                self.pipe.transformer = own
 
     def _picture(self, call: dict[str, Any]) -> Picture:
         generator = torch.Generator().manual_seed(7)

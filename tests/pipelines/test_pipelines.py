@@ -45,7 +45,11 @@ def test_one_file_serves_every_call(subject) -> None:
 
 def test_the_picture_is_eagers(subject) -> None:
     own = subject[1]
-    assert own.pictures(own.made.folder) == own.pictures()
+    report = own.made.check(module=None, pipeline=own.given, runtimes=["onnxruntime"])
+    assert report.verdict == "PASS", report.reason
+    assert len(report.pipeline.calls) == len(own.calls)
+    counts = [x.pixels.refused for x in report.pipeline.pictures if x.runtime == "onnxruntime"]
+    assert counts == [0] * len(own.calls)
 
 
 @pytest.mark.parametrize("fault", ["a row late", "exchanged", "sin negated"])
@@ -53,9 +57,8 @@ def test_a_fault_shows_in_every_picture(subject, fault, tmp_path) -> None:
     name, own = subject
     edits = {"a row late": faults.a_row_late, "sin negated": faults.sin_negated}
     broken = faults.planted(own.made.folder, tmp_path / "out", edits.get(fault, EXCHANGED[name]))
-    eager = own.pictures()
-    counts = differing(eager, own.pictures(broken))
-    assert all(count > 0.1 * x.size for count, x in zip(counts, eager, strict=True)), counts
+    counts = differing(own.eager, own.pictures(broken))
+    assert all(count > 0.1 * x.size for count, x in zip(counts, own.eager, strict=True)), counts
 
 
 def test_what_changes_nothing_shows_in_none(subject, tmp_path) -> None:
