@@ -10,6 +10,8 @@ from pathlib import Path
 import made_pipelines
 import numpy as np
 import onnx
+import onnx_ir
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -20,6 +22,7 @@ import ropeexport
 from ropeexport.cli.main import cli
 from ropeexport.errors import MissingError, ParityError, UsageError
 from ropeexport.models.pipelines import Subject, subject_of
+from ropeexport.onnx_files.variants import without_ropes
 from ropeexport.parity.pipeline_oracle import PipelineOracle
 from ropeexport.parity.pipeline_runs import Studio
 from ropeexport.parity.records import Report
@@ -157,6 +160,25 @@ def test_a_file_without_rope_proves_nothing(tmp_path) -> None:
     report = ropeexport.check(tmp_path / "out", pipeline=(painter, calls), runtimes=STOCK)
     assert report.verdict == "FAIL"
     assert "model.onnx applies none" in report.reason
+
+
+def test_without_ropes_any_matrices_are_the_identity(exported_once) -> None:
+    own = onnx_ir.load(exported_once / "model.onnx")
+    rng = np.random.default_rng(0)
+    given = {
+        "hidden_states": rng.standard_normal((2, 5, WIDTH)).astype(np.float32),
+        "timestep": rng.random(2).astype(np.float32),
+        "pe": rng.standard_normal((1, 1, 5, WIDTH // 4, 2, 2)).astype(np.float32),
+    }
+    identity = np.broadcast_to(np.eye(2, dtype=np.float32), given["pe"].shape)
+
+    def run(model, **more):
+        session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString())
+        return session.run(None, {**given, **more})[0]
+
+    plain = run(without_ropes(own))
+    np.testing.assert_array_equal(plain, run(own, pe=identity))
+    assert np.abs(plain - run(own)).max() > 0.1
 
 
 def test_a_component_in_training_mode_is_named(folder) -> None:
