@@ -7,8 +7,8 @@ DEMO := out/demo
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin test-tools gpu-test bench long mutation \
-  node-cases optimum clean
+.PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines gpu-test bench long \
+  mutation node-cases optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,7 +29,7 @@ demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, p
 	$(BIN)/ropeexport inspect $(DEMO)
 
 test: setup ## the tests that need neither a GPU nor nvcc
-	$(BIN)/python -m pytest -m 'not plugin and not tools' $(WORKERS)
+	$(BIN)/python -m pytest -m 'not plugin and not tools and not pipelines' $(WORKERS)
 
 check: setup ## formatters, linters, types, tests
 	$(BIN)/ruff format --check .
@@ -48,6 +48,9 @@ format: setup ## let the formatters write
 
 test-tools: setup ## run our files through other people's tools, and theirs through ours
 	$(BIN)/python -m pytest -m tools
+
+test-pipelines: setup ## hold whole pipelines' pictures to eager's, with faults planted in the exports
+	$(BIN)/python -m pytest -m pipelines
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
 	$(BIN)/python -m pytest -m plugin

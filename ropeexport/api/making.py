@@ -62,7 +62,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     kwargs : dict
         Arguments of ``forward`` by name: tensors, or lists, tuples and dicts of them.  Each tensor
         is an input of the file, in a tree by the name of its path, ``past.0.key``; the rest is
-        fixed.
+        fixed.  A model of diffusers or transformers whose inputs are known needs none.
     out : path
         The output folder.
     dynamic_axes : dict
@@ -559,6 +559,12 @@ def example_of(
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
             raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
         return module
+    if kwargs is None and (known := _known(module, weights)) is not None:
+        return replace(
+            known,
+            dynamic_axes=known.dynamic_axes if dynamic_axes is None else dynamic_axes,
+            weights=weights,
+        )
     if not isinstance(kwargs, Mapping):
         given = "none" if kwargs is None else type(kwargs).__name__
         raise UsageError(
@@ -572,6 +578,18 @@ def example_of(
         constants={name: value for name, value in kwargs.items() if name not in inputs},
         weights=weights,
     )
+
+
+def _known(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> Example | None:
+    """Return a library's model with the inputs that are known for its class, if they are."""
+    from torch import nn
+
+    from ropeexport.models.hub.load import example_around
+    from ropeexport.models.wrappers import unwrapped
+
+    if weights is None and not isinstance(module, nn.Module):
+        return None
+    return example_around(unwrapped(_module(module, weights)))
 
 
 def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> nn.Module:

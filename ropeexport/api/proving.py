@@ -6,7 +6,9 @@ How far an output folder is from what it was made of, what it costs, and what on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +17,15 @@ from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import require as require_packages
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ropeexport.bench.records import Bench
     from ropeexport.doctor import Diagnosis
     from ropeexport.lint.lint import Lint
+    from ropeexport.models.pipelines import Adapt, Pipeline
     from ropeexport.models.sources import Module
     from ropeexport.onnx_files.inspection import Inspection
+    from ropeexport.parity.contenders import Contender
     from ropeexport.parity.options import Options
     from ropeexport.parity.records import Report
     from ropeexport.parity.running import Listener
@@ -30,6 +36,7 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     candidate: str | Path | None = None,
     *,
     module: Module | None = None,
+    pipeline: Pipeline | None = None,
     cases: int | None = None,
     seed: int = 0,
     lengths: int | Sequence[int] = (),
@@ -58,6 +65,12 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         What the folder was exported from, where that is your own code: the module that you hold
         (compared as it is, and left as it was), or a factory or its reference ``FILE.py:NAME``,
         whose weights are taken from the file.
+    pipeline : callable, str or tuple
+        A factory that returns ``(pipeline, calls)``, its reference ``FILE.py:NAME``, or that pair:
+        a pipeline of diffusers, and a list of dicts, each the arguments of one call.  It is run
+        with the export in the place of the component that was exported, in each runtime, and
+        must give the same pictures; they are written into ``path/pipeline``.  The pair is left as
+        it was.  Cases are run as well where ``module``, ``cases`` or ``lengths`` asks for them.
     cases : int
         How many cases; by default those that are designed.
     seed : int
@@ -111,9 +124,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
 
     require = several("require", require, str)
     report = run_check(
-        path, candidate, module=module, cases=cases, seed=seed, lengths=lengths, require=require,
-        runtimes=runtimes, atol=atol, rtol=rtol, locate=locate, html=html, markdown=markdown,
-        junit=junit, listener=listener,
+        path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
+        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, locate=locate,
+        html=html, markdown=markdown, junit=junit, listener=listener,
     )  # fmt: skip
     absent = absent_of(report, require)
     if absent:
@@ -126,6 +139,7 @@ def run_check(
     candidate: str | Path | None = None,
     *,
     module: Module | None = None,
+    pipeline: Pipeline | None = None,
     locate: bool = False,
     listener: Listener | None = None,
     **choices: Any,
@@ -148,13 +162,18 @@ def run_check(
     heard = listener or Silent()
     folder = Path(path)
     if candidate is not None:
-        given = {"module": module, "require": options.required, "runtime": options.runtimes}
+        given = {
+            "module": module,
+            "pipeline": pipeline,
+            "require": options.required,
+            "runtime": options.runtimes,
+        }
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, Path(candidate), options, locate, heard)
     else:
-        report = _check_folder(folder, module, options, locate, heard)
+        report = _check_folder(folder, module, pipeline, options, locate, heard)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
@@ -419,7 +438,12 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
 
 
 def _check_folder(
-    folder: Path, module: Module | None, options: Options, locating: bool, listener: Listener
+    folder: Path,
+    module: Module | None,
+    pipeline: Pipeline | None,
+    options: Options,
+    locating: bool,
+    listener: Listener,
 ) -> Report:
     from ropeexport.parity import report as reports
     from ropeexport.parity.check import check as run
@@ -427,13 +451,52 @@ def _check_folder(
     if folder.suffix == ".onnx":
         raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
     artifact = Artifact.read(folder)
-    if artifact.manifest.source.kind != "onnx":
+    if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
-    found = run(artifact, module, options, listener)
-    if locating and found.verdict == "FAIL":
+    has_cases = pipeline is None or module is not None or options.asks_for_cases
+    if locating and not has_cases:
+        raise UsageError("--locate: looks for the tensor in a case; add --cases, or --module")
+    found = run(artifact, module, options, listener) if has_cases else None
+    if locating and found is not None and found.verdict == "FAIL":
         found = _locate_in_folder(artifact, module, found)
+    if pipeline is not None:
+        found = _with_pipeline(artifact, found, pipeline, module, options, listener)
+    assert found is not None
     reports.write(folder, found)
     return found
+
+
+def _with_pipeline(
+    artifact: Artifact,
+    report: Report | None,
+    pipeline: Pipeline,
+    module: Module | None,
+    options: Options,
+    listener: Listener,
+) -> Report:
+    """Return a report with a pipeline in it, whose pictures are written."""
+    from ropeexport.parity.pipeline import check_pipeline
+    from ropeexport.parity.running import begun
+
+    artifact.check_weights()
+    command = options.command(artifact.folder, module=module, pipeline=pipeline)
+    before = report or begun(artifact.manifest, artifact.model_sha256, options, command)
+    found = check_pipeline(artifact, pipeline, options, listener, partial(_exchanged, artifact))
+    found.write(artifact.folder)
+    return found.joined(before).changed(command=command)
+
+
+def _exchanged(
+    artifact: Artifact, contender: Contender, component: nn.Module, adapt: Adapt | None
+) -> nn.Module:
+    """Return a runtime in a component's place, as a user has it there."""
+    from ropeexport.inference.choosing import Chosen
+    from ropeexport.inference.loaded import LoadedModel
+    from ropeexport.runners.registry import choice_of
+
+    assert contender.runner is not None
+    chosen = Chosen(choice_of(contender.name), contender.runner, "")
+    return LoadedModel(artifact, chosen, ExitStack()).as_module(like=component, adapt=adapt)
 
 
 def _check_files(
@@ -471,7 +534,8 @@ def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
         if target is not None:
             render = import_module(f"ropeexport.report.{name}").render
             folder = path if path.is_dir() else path.parent
-            text = render(report, _speed(folder)) if name == "html" else render(report)
+            more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
+            text = render(report, *more)
             atomic.write_text(Path(target), text)
 
 
@@ -484,3 +548,14 @@ def _speed(folder: Path) -> bytes | None:
     if not path.is_file():
         return None
     return show.chart(Bench.model_validate_json(path.read_bytes()))
+
+
+def _pictures(folder: Path, report: Report) -> dict[str, bytes]:
+    """Return the pictures of a report that lie beside it, by name."""
+    from ropeexport.parity.pipeline_report import FOLDER
+    from ropeexport.report.view import picture_files
+
+    # a report may come from anywhere: what it names lies in that folder, or is left out
+    names = (name for name in picture_files(report) if Path(name).name == name)
+    places = {name: folder / FOLDER / name for name in names}
+    return {name: place.read_bytes() for name, place in places.items() if place.is_file()}

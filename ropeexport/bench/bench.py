@@ -78,7 +78,7 @@ class BenchOptions:
         """Return what runs it again, see :func:`ropeexport.parity.options.again`."""
         names = ("device", "against", "lengths", "rounds", "repeats", "threads", "seed")
         given = {name: getattr(self, name) for name in names}
-        return again("bench", [folder], self.module, given)
+        return again("bench", [folder], {"module": self.module}, given)
 
 
 def bench(

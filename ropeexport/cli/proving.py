@@ -105,6 +105,11 @@ def _say_forms(given: dict[str, Any]) -> None:
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @_module
+@click.option(
+    "--pipeline",
+    metavar="REF",
+    help="Compare pictures: FILE.py:NAME, a factory of your own that returns (pipeline, calls).",
+)
 @click.option("--cases", type=_COUNT, help="Number of cases.  [default: designed]")
 @_seed
 @_lengths_option(help="Lengths to check, whatever they cost.")
@@ -135,6 +140,10 @@ def check_command(path: Path, candidate: Path | None, as_json: bool, **given: An
     Compares eager torch, onnxruntime and the engine with the exact result over the corners of the
     profile, lengths off the optimum and both ways to broadcast, each with FLUX's positions, random
     rotations and random matrices.  Writes DIR/parity.json.
+
+    With --pipeline, runs a pipeline of diffusers with the export in the place of its component, and
+    holds its pictures to those of eager torch; --html shows both and their difference.  Cases run
+    as well where --module, --cases or --lengths asks for them.
 
     With a CANDIDATE, an .onnx file or an .npz of saved inputs and outputs, compares it with the
     .onnx file (or the folder) in front of it instead; that needs no torch and writes nothing by

@@ -139,7 +139,7 @@ class ExportedModule(nn.Module):
         index = torch.cuda.current_device() if self.loaded.device == "cuda" else None
         return torch.device(self.loaded.device, index) if index is not None else torch.device("cpu")
 
-    def cache_context(self, name: str) -> AbstractContextManager[None]:
+    def cache_context(self, name: str, **of_the_step: Any) -> AbstractContextManager[None]:
         """Return diffusers' context of a cache between steps; the exported module has none."""
         return nullcontext()
 

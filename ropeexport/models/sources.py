@@ -20,6 +20,7 @@ from torch import nn
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
+from ropeexport.machine import require
 from ropeexport.manifest import Argument, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
@@ -39,6 +40,7 @@ from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.runner import same_bits
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
+_LIBRARIES = ("diffusers", "transformers")
 # what a caller holds or names: a reference FILE.py:NAME, the factory, the module or an example
 Module = str | Callable[[], Any] | nn.Module | Example
 
@@ -244,18 +246,32 @@ def _weights_by_name(module: nn.Module, file: OnnxFile) -> dict[str, NDArray[np.
 
 
 def _call_factory(reference: str) -> Example:
-    """Make what a reference names; what the user's code raises becomes a line with its place."""
+    return _example_of(reference, called(reference))
+
+
+def called(factory: str | Callable[[], Any]) -> Any:
+    """Return what a factory, or what a reference names, makes.
+
+    Raises
+    ------
+    UsageError
+        With the place where the user's code raised.
+    MissingError
+        For a library that is not installed, with the command that brings it.
+    """
     try:
-        made = _find_factory(reference)()
+        return (_find_factory(factory) if isinstance(factory, str) else factory)()
     except RopeExportError:
         raise
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _LIBRARIES:
+            require(error.name)
         place = traceback.extract_tb(error.__traceback__)[-1]
+        name = factory if isinstance(factory, str) else getattr(factory, "__name__", factory)
         raise UsageError(
-            f"{reference}: your code failed: {type(error).__name__}: {error} "
+            f"{name}: your code failed: {type(error).__name__}: {error} "
             f"({place.filename}:{place.lineno})"
         ) from error
-    return _example_of(reference, made)
 
 
 def _example_of(reference: str, made: Any) -> Example:

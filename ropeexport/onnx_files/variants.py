@@ -24,7 +24,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, ShapeIn
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
-from ropeexport.onnx_files.onnx_file import opset
+from ropeexport.onnx_files.onnx_file import opset, rope_nodes
 from ropeexport.onnx_files.shapes import silent
 from ropeexport.operators import MOVERS, STANDARD, is_standard
 from ropeexport.ops import attention, names
@@ -164,6 +164,25 @@ def with_values(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> ir.Model
     made = model.clone()
     for name, array in values.items():
         made.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    return made
+
+
+def without_ropes(model: ir.Model) -> ir.Model:
+    """Return a copy of ``model`` whose rotary ops hand on what they were to rotate.
+
+    It shares the weights; where there is no such op, the model itself.
+    """
+    if not rope_nodes(model):
+        return model
+    made = model.clone()
+    for rope in rope_nodes(made):
+        kept = [ir.node("Identity", [x]) for x in rope.inputs[: len(rope.outputs)]]
+        made.graph.insert_before(rope, kept)
+        for own, node in zip(rope.outputs, kept, strict=True):
+            handed = node.outputs[0]
+            handed.name, handed.type, handed.shape = own.name, own.type, own.shape
+            own.replace_all_uses_with(handed, replace_graph_outputs=True)
+        made.graph.remove(rope, safe=True)
     return made
 
 

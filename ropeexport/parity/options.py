@@ -48,7 +48,12 @@ class Options:
             return None
         return tolerance.override(self.atol or 0.0, self.rtol or 0.0)
 
-    def command(self, *paths: Path, module: object = None) -> str:
+    @property
+    def asks_for_cases(self) -> bool:
+        """Whether cases are asked for by their number, or by lengths."""
+        return self.count is not None or bool(self.lengths)
+
+    def command(self, *paths: Path, module: object = None, pipeline: object = None) -> str:
         """Return what makes the report again, see :func:`again`."""
         given = {
             "seed": self.seed,
@@ -59,10 +64,12 @@ class Options:
             "runtimes": list(self.runtimes),
             "require": list(self.required),
         }
-        return again("check", paths, module, given)
+        return again("check", paths, {"module": module, "pipeline": pipeline}, given)
 
 
-def again(verb: str, paths: Sequence[Path], module: object, given: Mapping[str, Any]) -> str:
+def again(
+    verb: str, paths: Sequence[Path], held: Mapping[str, object], given: Mapping[str, Any]
+) -> str:
     """Return the command line that runs a verb again, or the call with what the caller holds.
 
     Parameters
@@ -71,14 +78,20 @@ def again(verb: str, paths: Sequence[Path], module: object, given: Mapping[str, 
         ``check``, ``bench``.
     paths : sequence of Path
         What it is run on.
-    module : object
-        A reference, which the command line takes, or what only a caller can hold.
+    held : mapping
+        By the name of its option, a reference, which the command line takes, or what only a caller
+        can hold; None is left out.
     given : mapping
         Options by the names of the function; a tuple is one option, a list one for each item.
     """
     options = {name: value for name, value in given.items() if value not in (None, (), [])}
-    if module is not None and not isinstance(module, str):
-        words = [*(repr(str(path)) for path in paths), f"module={type(module).__name__}(...)"]
+    held = {name: value for name, value in held.items() if value is not None}
+    if not all(isinstance(value, str) for value in held.values()):
+        words = [repr(str(path)) for path in paths]
+        words += [
+            f"{name}={value!r}" if isinstance(value, str) else f"{name}={type(value).__name__}(...)"
+            for name, value in held.items()
+        ]
         words += [f"{name}={value!r}" for name, value in options.items()]
         return f"ropeexport.{verb}({', '.join(words)})"
     words = ["ropeexport", verb, *map(str, paths)]
@@ -88,4 +101,5 @@ def again(verb: str, paths: Sequence[Path], module: object, given: Mapping[str, 
         else:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [f"--{name}", text]
-    return shlex.join([*words, *(("--module", module) if module else ())])
+    words += [word for name, value in held.items() for word in (f"--{name}", str(value))]
+    return shlex.join(words)

@@ -42,6 +42,52 @@ _CASTS: dict[Call, torch.dtype] = {
 _REINTERPRETS = (Tensor.view, torch.ops.aten.view.dtype)
 
 
+class WideCopy:
+    """A float64 copy of a module, on the CPU.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It is copied, and stays as it is.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The copy, in evaluation mode.
+    widest : int
+        The longest axis of its weights.
+    tables : list of Tensor
+        Its buffers that were in float32.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        own = _copied(module).to("cpu")
+        names = [name for name, x in own.named_buffers() if x.dtype is torch.float32]
+        self.module = own.double().eval()
+        self.tables = [self.module.get_buffer(name) for name in names]
+        self.widest = max((max(p.shape, default=1) for p in own.parameters()), default=1)
+
+    @contextmanager
+    def coarse_tables(self, seed: int) -> Iterator[None]:
+        """Have the tables in float32 off by as much as their rounding."""
+        generator = torch.Generator().manual_seed(seed)
+        exact = [table.clone() for table in self.tables]
+        with torch.no_grad():
+            for table in self.tables:
+                table.mul_(noise_of(table, SINGLE.unit_roundoff, generator))
+            try:
+                yield
+            finally:
+                for table, former in zip(self.tables, exact, strict=True):
+                    table.copy_(former)
+
+
+def noise_of(like: Tensor, roundoff: float, generator: torch.Generator) -> Tensor:
+    """Return factors that are off 1 by up to a roundoff, at random."""
+    signs = torch.rand(like.shape, dtype=torch.float64, generator=generator)
+    return 1.0 + roundoff * (2.0 * signs - 1.0)
+
+
 class Oracle:
     """Computes exact outputs with a float64 copy of a module, on the CPU.
 
@@ -54,19 +100,16 @@ class Oracle:
     """
 
     def __init__(self, module: nn.Module, output_names: Sequence[str]) -> None:
-        own = _copied(module).to("cpu")
-        tables = [name for name, x in own.named_buffers() if x.dtype is torch.float32]
-        own = own.double().eval()
-        self._tables = [own.get_buffer(name) for name in tables]
+        self._copy = WideCopy(module)
         # an input changed in place is eager's to tell: what is cast there is not cast here
-        self._calls = ModuleCalls(own, output_names, may_change_inputs=True)
-        self.widest = max((max(p.shape, default=1) for p in module.parameters()), default=1)
+        self._calls = ModuleCalls(self._copy.module, output_names, may_change_inputs=True)
+        self.widest = self._copy.widest
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
         widened = Widened(single=True)
         truth = truth_of(lambda x: self._row([x], widened)[0], inputs, seed)
-        if not (widened.met_single or self._tables):
+        if not (widened.met_single or self._copy.tables):
             return truth
         # how the outputs move by the module's own conversions to float32
         wide = {**inputs, **floats_in_float64(inputs)}
@@ -94,16 +137,8 @@ class Oracle:
 
     @contextmanager
     def _as_written(self, seed: int) -> Iterator[None]:
-        """Leave conversions to float32 as they are, and the tables in float32 off by as much.
-
-        The next row of calls finds the tables as they were.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for table in self._tables:
-                signs = torch.rand(table.shape, dtype=torch.float64, generator=generator)
-                table.mul_(1.0 + SINGLE.unit_roundoff * (2.0 * signs - 1.0))
-        with Widened(single=False):
+        """Leave conversions to float32 as they are, and the tables in float32 off by as much."""
+        with self._copy.coarse_tables(seed), Widened(single=False):
             yield
 
 

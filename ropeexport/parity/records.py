@@ -175,6 +175,75 @@ class LocationRecord(Record):
     compared: int = 0  # tensors
 
 
+class PixelsRecord(Record):
+    """How many values of a picture, of every channel, are at another level of 0 to 255.
+
+    ``allowed`` are those that differ by one level where eager's own value lies within ``bound`` of
+    the edge between the two.
+    """
+
+    values: int
+    differing: int
+    allowed: int
+    refused: int
+    largest: int  # in levels
+    bound: Number
+
+
+class PictureRecord(Record):
+    """What a pipeline made in one call with one runtime in its component's place.
+
+    ``latents`` are the last ones, held to the float64 oracle; ``pixels`` are held to eager's.
+    """
+
+    runtime: str
+    status: Status
+    reason: str = ""
+    latents: Numbers | None = None
+    bound: BoundRecord | None = None
+    pixels: PixelsRecord | None = None
+    # files of the folder ``pipeline``: the picture, and how far it is from eager's, brightened
+    picture: str = ""
+    difference: str = ""
+    scale: int = 1
+
+    @property
+    def share(self) -> float:
+        """The share of its bound that the latents use; 0 where there are none."""
+        if self.latents is None or self.bound is None:
+            return 0.0
+        return share_of(self.latents, self.bound)
+
+
+class CallRecord(Record):
+    """One call of a pipeline: eager's picture and those of the runtimes.
+
+    ``without_rope`` is what becomes of the picture where no rope is applied: where that is within
+    the bounds too, the call proves nothing.
+    """
+
+    name: str
+    arguments: str
+    picture: str = ""
+    pictures: tuple[PictureRecord, ...] = ()
+    without_rope: PictureRecord | None = None
+
+
+class PipelineRecord(Record):
+    """A pipeline whose component was exchanged for the export."""
+
+    pipeline: str
+    component: str
+    calls: tuple[CallRecord, ...] = ()
+    # whether pixels decide, and not the latents alone: in float32
+    pixels_decide: bool = True
+
+    @property
+    def pictures(self) -> tuple[PictureRecord, ...]:
+        """Those of every call."""
+        return tuple(picture for call in self.calls for picture in call.pictures)
+
+
 class Environment(Record):
     """The machine and the packages of a run."""
 
@@ -223,6 +292,7 @@ class Report(Record):
     comparisons: tuple[Comparison, ...]
     surveys: tuple[SurveyRecord, ...] = ()
     locations: tuple[LocationRecord, ...] = ()
+    pipeline: PipelineRecord | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -241,8 +311,13 @@ class Report(Record):
     @property
     def headline(self) -> str:
         """What the verdict is about, in one line."""
-        cases = len(self.cases)
-        return self.reason or f"{cases:,} case{'s' * (cases != 1)}, seed {self.seed}"
+        if self.reason:
+            return self.reason
+        cases, calls = len(self.cases), len(self.pipeline.calls) if self.pipeline else 0
+        parts = [f"{cases:,} case{'s' * (cases != 1)}"] if cases or not self.pipeline else []
+        if self.pipeline:
+            parts.append(f"{calls} call{'s' * (calls != 1)} of {self.pipeline.pipeline}")
+        return f"{', '.join(parts)}, seed {self.seed}"
 
 
 def numbers_of(difference: Difference) -> Numbers | None:

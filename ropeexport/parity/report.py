@@ -18,6 +18,8 @@ from ropeexport.parity.records import (
     Comparison,
     LocationRecord,
     Number,
+    PictureRecord,
+    PipelineRecord,
     Report,
     RuntimeRecord,
     Status,
@@ -34,6 +36,8 @@ _NARROWEST = 110
 SUMMARY_HEADINGS = (
     "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
 )  # fmt: skip
+
+PICTURE_HEADINGS = ("call", "runtime", "latents", "bound", "of bound", "pixels", "status")
 
 
 def word(status: Status) -> str:
@@ -137,6 +141,38 @@ def summary_cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def picture_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return a row for each call of a pipeline and runtime, under ``PICTURE_HEADINGS``.
+
+    What did not run has none; the last row of a call is what its picture would be without rope.
+    """
+    rows = []
+    for call in report.pipeline.calls if report.pipeline else ():
+        shown = [x for x in call.pictures if x.latents is not None or x.status == "FAIL"]
+        rows += [(call.name, *_picture_cells(x), word(x.status)) for x in shown]
+        if call.without_rope is not None:
+            rows.append((call.name, *_picture_cells(call.without_rope), "-"))
+    return rows
+
+
+def _picture_cells(found: PictureRecord) -> tuple[str, ...]:
+    error = found.latents.max_abs if found.latents else None
+    share = percent(found.share) if found.latents else "-"
+    return found.runtime, number(error), bound_text(found.bound), share, pixels_text(found)
+
+
+def pixels_text(found: PictureRecord) -> str:
+    """Say how many values of a picture are not eager's, and why some may be."""
+    counted = found.pixels
+    if counted is None:
+        return "-"
+    if not counted.differing:
+        return f"all {counted.values:,} equal"
+    levels = f"by {'up to ' * (counted.largest > 1)}{counted.largest}"
+    edges = f", {counted.allowed:,} at a rounding edge" if counted.allowed else ""
+    return f"{counted.differing:,} of {counted.values:,} differ {levels}{edges}"
+
+
 def write(folder: Path, report: Report) -> Path:
     """Write ``parity.json`` into an output folder in one step and return its path."""
     path = folder / FILE_NAME
@@ -156,6 +192,8 @@ def render(report: Report) -> RenderableType:
     """Return a report as something that rich prints."""
     rows = rows_of(report.comparisons)
     parts: list[RenderableType] = [_table(rows)] if rows else []
+    if pictures := picture_rows(report):
+        parts.append(_picture_table(pictures, report))
     parts += [_runtime_line(runtime, report) for runtime in report.runtimes]
     parts += [_where_line(row) for row in rows]
     parts += [Text(line) for location in report.locations for line in location_lines(location)]
@@ -178,6 +216,28 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         table.add_row(*summary_cells(row))
     return table
+
+
+def _picture_table(rows: Sequence[tuple[str, ...]], report: Report) -> Table:
+    assert report.pipeline is not None
+    table = Table(title=pipeline_title(report.pipeline), title_justify="left")
+    for heading in PICTURE_HEADINGS:
+        right = heading in ("latents", "bound", "of bound")
+        table.add_column(heading, justify="right" if right else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def pipeline_title(record: PipelineRecord) -> str:
+    """Say what is in a table of pictures."""
+    counted = (
+        "" if record.pixels_decide else "; in half types pixels are counted and decide nothing"
+    )
+    return (
+        f"{record.pipeline} with the export as its {record.component}: latents to float64, pixels "
+        f"to eager's{counted}"
+    )
 
 
 def _runtime_line(runtime: RuntimeRecord, report: Report) -> Text:

@@ -23,6 +23,7 @@ from ropeexport.parity.judge import Judge, comparison_of
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import (
     Comparison,
+    PictureRecord,
     Report,
     RuntimeRecord,
     Status,
@@ -204,23 +205,33 @@ def run_to_report(
     comparisons = (*outcome.comparisons, *absent)
     verdict, reason = _verdict(outcome, comparisons, eager.name)
     facts = {eager.name: eager.facts, **{each.name: each.facts for each in contenders}}
-    return Report(
+    return begun(record, digest, options, command).changed(
         verdict=verdict,
         reason=reason,
         complete=outcome.complete,
+        lengths=space_of(record).lengths,
+        left_out=selection.left_out,
+        runtimes=tuple(_runtime_record(name, each, comparisons) for name, each in facts.items()),
+        comparisons=comparisons,
+        surveys=tuple(survey_of(*key, survey) for key, survey in outcome.surveys.items()),
+    )
+
+
+def begun(record: Manifest, digest: str, options: Options, command: str) -> Report:
+    """Return the report of a folder with which nothing has been compared."""
+    return Report(
+        verdict="FAIL",
+        reason="nothing was compared",
         model=record.model.file,
         model_sha256=digest,
         dtype=record.model.dtype,
         source=record.source.name,
         seed=options.seed,
         command=command,
-        lengths=space_of(record).lengths,
         notes=_notes(record, digest),
-        left_out=selection.left_out,
         environment=describe(),
-        runtimes=tuple(_runtime_record(name, each, comparisons) for name, each in facts.items()),
-        comparisons=comparisons,
-        surveys=tuple(survey_of(*key, survey) for key, survey in outcome.surveys.items()),
+        runtimes=(),
+        comparisons=(),
     )
 
 
@@ -233,7 +244,7 @@ def _notes(record: Manifest, digest: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def status_of(comparisons: Sequence[Comparison]) -> Status:
+def status_of(comparisons: Sequence[Comparison | PictureRecord | RuntimeRecord]) -> Status:
     """Return the status of comparisons together: one failure fails, and PASS needs a comparison."""
     found = {comparison.status for comparison in comparisons}
     order: tuple[Status, ...] = ("FAIL", "PASS", "EMULATED", "NOT_SUPPORTED")
@@ -244,6 +255,12 @@ def _runtime_record(name: str, facts: Facts, comparisons: Sequence[Comparison]) 
     """Return the record of one runtime over all comparisons of the run."""
     mine = [comparison for comparison in comparisons if comparison.runtime == name]
     status = status_of(mine)
+    reason = "" if status in ("PASS", "EMULATED") else _first_reason(mine, status)
+    return runtime_record(name, facts, status, reason)
+
+
+def runtime_record(name: str, facts: Facts, status: Status, reason: str) -> RuntimeRecord:
+    """Return the record of a runtime with what was found of it."""
     return RuntimeRecord(
         name=name,
         implementation=facts.made_of,
@@ -253,7 +270,7 @@ def _runtime_record(name: str, facts: Facts, comparisons: Sequence[Comparison]) 
         provider=facts.provider,
         precision=facts.precision,
         status=status,
-        reason="" if status in ("PASS", "EMULATED") else _first_reason(mine, status),
+        reason=reason,
     )
 
 

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ropeexport.parity.records import Comparison, Report
-from ropeexport.parity.report import SUMMARY_HEADINGS, exact, percent, rows_of, summary_cells, word
+from ropeexport.parity.records import CallRecord, Comparison, PictureRecord, Report
+from ropeexport.parity.report import (
+    SUMMARY_HEADINGS,
+    exact,
+    number,
+    percent,
+    pipeline_title,
+    pixels_text,
+    rows_of,
+    summary_cells,
+    word,
+)
 from ropeexport.report import plots, view
 
 _SHOWN_CASES = 100  # the others open on demand
 _SHOWN_FAILURES = 20
 
 
-def render(report: Report, speed: bytes | None = None) -> str:
-    """Return a report as a self-contained HTML page; ``speed`` is the PNG of a benchmark."""
+def render(
+    report: Report, speed: bytes | None = None, pictures: Mapping[str, bytes] | None = None
+) -> str:
+    """Return a report as a self-contained HTML page.
+
+    Parameters
+    ----------
+    report : Report
+        What it shows.
+    speed : bytes
+        The PNG of a benchmark.
+    pictures : mapping
+        PNGs of a pipeline, by the names that the report has for them.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"share": _share, "worst": _worst, "again": _again, "word": word}
     environment.filters |= {"text": view.cell_text, "detail": view.cell_detail, "percent": percent}
@@ -42,7 +64,11 @@ def render(report: Report, speed: bytes | None = None) -> str:
         size_names=list(dict.fromkeys(name for row in rows for name in row.case.sizes)),
         environment=report.environment.versions.items(),
         score=view.score(),
-        speed=base64.b64encode(speed).decode() if speed else "",
+        speed=_encoded(speed or b""),
+        pipeline=report.pipeline and pipeline_title(report.pipeline),
+        calls=[_call(call, pictures or {}) for call in report.pipeline.calls]
+        if report.pipeline
+        else [],
     )
 
 
@@ -62,6 +88,43 @@ def _cards(report: Report) -> Iterator[dict[str, Any]]:
             "share": share,
             "width": round(100 * min(1.0, share or 0.0)),  # percent of the bar that is filled
         }
+
+
+def _encoded(png: bytes) -> str:
+    return base64.b64encode(png).decode()
+
+
+def _call(call: CallRecord, pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return one call of a pipeline as the template shows it."""
+    files = {name: _encoded(png) for name, png in pictures.items()}
+    shown = [
+        {
+            "found": found,
+            "pixels": pixels_text(found),
+            "latents": number(found.latents.max_abs) if found.latents else "-",
+            "share": percent(found.share),
+            "picture": files.get(found.picture, ""),
+            "apart": _apart(found),
+            "difference": files.get(found.difference, ""),
+        }
+        for found in call.pictures
+    ]
+    without = call.without_rope
+    return {
+        "call": call,
+        "picture": files.get(call.picture, ""),
+        "pictures": shown,
+        "without": f"latents {number(without.latents.max_abs)} away, pixels: {pixels_text(without)}"
+        if without and without.latents
+        else "",
+    }
+
+
+def _apart(found: PictureRecord) -> str:
+    """Say what a picture of the difference shows."""
+    if found.pixels is None or not found.pixels.differing:
+        return "difference: none"
+    return f"difference, {found.scale} times as bright"
 
 
 def _share(comparison: Comparison) -> str:

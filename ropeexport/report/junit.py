@@ -6,8 +6,16 @@ import re
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ropeexport.parity.records import Comparison, Report, RuntimeRecord
-from ropeexport.parity.report import number, word
+from ropeexport.parity.records import (
+    BoundRecord,
+    Comparison,
+    Numbers,
+    PictureRecord,
+    Report,
+    RuntimeRecord,
+    Status,
+)
+from ropeexport.parity.report import number, pixels_text, word
 from ropeexport.report import view
 
 # characters that no XML 1.0 document may hold
@@ -19,7 +27,8 @@ def render(report: Report) -> str:
     root = Element("testsuites", name=_clean(f"parity of {report.source}"))
     for runtime in report.runtimes:
         _add_suite(root, report, runtime)
-    if report.verdict == "FAIL" and not view.failures(report):  # no comparison shows why
+    shown = view.failures(report) or any(x.status == "FAIL" for _, x in view.pictures(report))
+    if report.verdict == "FAIL" and not shown:  # no comparison shows why
         suite = SubElement(root, "testsuite", name="verdict")
         case = SubElement(suite, "testcase", classname="verdict", name="verdict")
         SubElement(case, "failure", message=_clean(report.reason))
@@ -47,22 +56,35 @@ def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
     for comparison in report.comparisons:
         if comparison.runtime == runtime.name:
             _add_case(suite, comparison)
+    for call, picture in view.pictures(report):
+        if picture.runtime == runtime.name:
+            _add_picture(suite, call, picture)
 
 
 def _add_case(suite: Element, comparison: Comparison) -> None:
     name = _clean(comparison.case.name if comparison.case else "any case")
     held = f"{comparison.runtime}.{comparison.output}"
     case = SubElement(suite, "testcase", classname=held, name=name)
-    if comparison.status == "FAIL":
-        SubElement(case, "failure", message=_clean(comparison.reason)).text = _facts(comparison)
-    elif comparison.status != "PASS":
-        text = f"{word(comparison.status)}: {comparison.reason}"
-        SubElement(case, "skipped", message=_clean(text))
+    facts = _facts(comparison.reason, comparison.numbers, comparison.bound)
+    _add_result(case, comparison.status, comparison.reason, facts)
 
 
-def _facts(comparison: Comparison) -> str:
-    numbers, bound = comparison.numbers, comparison.bound
-    lines = [comparison.reason]
+def _add_picture(suite: Element, call: str, found: PictureRecord) -> None:
+    held = f"{found.runtime}.pipeline"
+    case = SubElement(suite, "testcase", classname=held, name=_clean(call))
+    facts = _facts(found.reason, found.latents, found.bound, f"pixels: {pixels_text(found)}")
+    _add_result(case, found.status, found.reason, facts)
+
+
+def _add_result(case: Element, status: Status, reason: str, facts: str) -> None:
+    if status == "FAIL":
+        SubElement(case, "failure", message=_clean(reason)).text = facts
+    elif status != "PASS":
+        SubElement(case, "skipped", message=_clean(f"{word(status)}: {reason}"))
+
+
+def _facts(reason: str, numbers: Numbers | None, bound: BoundRecord | None, *more: str) -> str:
+    lines = [reason, *more]
     if numbers is not None:
         lines.append(f"largest error {number(numbers.max_abs)}, rms {number(numbers.rms)}")
         if numbers.worst is not None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
-from ropeexport.parity.report import SUMMARY_HEADINGS, location_lines, rows_of, summary_cells, word
+from ropeexport.parity.report import (
+    PICTURE_HEADINGS,
+    SUMMARY_HEADINGS,
+    location_lines,
+    picture_rows,
+    pipeline_title,
+    rows_of,
+    summary_cells,
+    word,
+)
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {
@@ -33,6 +42,10 @@ def _lines(report: Report) -> Iterator[str]:
     if rows := [summary_cells(row) for row in rows_of(report.comparisons)]:
         yield from ("Distance to the float64 oracle, the worst of all cases:", "")
         yield from _table(SUMMARY_HEADINGS, rows, numbers_from=2)
+        yield ""
+    if report.pipeline is not None:
+        yield from (f"{_text(pipeline_title(report.pipeline))}:", "")
+        yield from _table(PICTURE_HEADINGS, picture_rows(report))
         yield ""
     if failed := view.failures(report):
         yield from _failures(failed)

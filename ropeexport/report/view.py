@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ropeexport.errors import ParityError
 from ropeexport.manifest import first_fault
-from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, Report
+from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, PictureRecord, Report
 from ropeexport.parity.report import number, percent, word
 
 
@@ -86,6 +86,20 @@ def failures(report: Report) -> list[Comparison]:
     """Return what failed, the largest share of a bound first."""
     failed = [comparison for comparison in report.comparisons if comparison.status == "FAIL"]
     return sorted(failed, key=lambda c: -c.share)
+
+
+def pictures(report: Report) -> list[tuple[str, PictureRecord]]:
+    """Return each runtime's picture of each call of a pipeline, with the call's name."""
+    calls = report.pipeline.calls if report.pipeline else ()
+    return [(call.name, picture) for call in calls for picture in call.pictures]
+
+
+def picture_files(report: Report) -> list[str]:
+    """Return the names of the files that a page shows."""
+    calls = report.pipeline.calls if report.pipeline else ()
+    names = [call.picture for call in calls]
+    names += [name for _, x in pictures(report) for name in (x.picture, x.difference)]
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def page_file(name: str) -> str:

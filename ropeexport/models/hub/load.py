@@ -109,7 +109,25 @@ def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -
             f"its folder: {first_line(error)}"
         ) from error
     module = _made(lambda: AutoModel.from_config(config), dtype, make)
-    return _example(module, of_transformers(module, config), dtype)
+    samples = of_transformers(module, config)
+    if samples is None:
+        raise UsageError(
+            f"{type(module).__name__}: no sample inputs are known for it; write a factory that "
+            "returns (module, example inputs, dynamic axes) and name it as MODEL"
+        )
+    return _example(module, samples, dtype)
+
+
+def example_around(module: Any) -> Example | None:
+    """Return the example of a library's model that the caller holds, if its inputs are known."""
+    kind = type(module)
+    library = kind.__module__.partition(".")[0]
+    samples = None
+    if library == "diffusers" and kind.__name__ in DIFFUSERS:
+        samples = of_diffusers(kind.__name__, vars(module)["_internal_dict"])
+    elif library == "transformers" and hasattr(module, "config"):
+        samples = of_transformers(module, module.config)
+    return _example(module, samples, module.dtype) if samples else None
 
 
 def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker) -> nn.Module:

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ropeexport.errors import UsageError
-
 Config = Mapping[str, Any]
 
 # Sizes to trace with: unequal, so that no two axes are taken for one
 BATCH, LENGTH, TEXT = 2, 12, 7
 FRAMES, HEIGHT, WIDTH = 3, 8, 8
-SIZES = {"batch": BATCH, "length": LENGTH, "text_length": TEXT}
+SIZES = {
+    "batch": BATCH, "length": LENGTH, "text_length": TEXT, "frames": FRAMES, "height": 8,
+    "width": 12,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Sample:
     shape : tuple
         Sizes; a string is the name of a dynamic axis, of the size in :data:`SIZES`.
     kind : str
-        ``float`` (in the model's type), ``int``, ``positions``, ``ids`` or ``ones``.
+        ``float`` (in the model's type), ``float32``, ``int``, ``positions``, ``ids`` (floats),
+        ``whole ids`` or ``ones``.
     high : int
         Integers are below it.
     """
@@ -51,11 +53,13 @@ class Sample:
             return torch.randint(0, self.high, shape, generator=generator)
         if self.kind == "positions":
             return torch.arange(shape[-1]).expand(shape).contiguous()
-        if self.kind == "ids":  # float positions on several axes, as FLUX has them
-            return torch.arange(shape[0])[:, None].expand(shape).contiguous().to(torch.float32)
+        if self.kind in {"ids", "whole ids"}:  # positions on several axes, as FLUX has them
+            ids = torch.arange(shape[-2])[:, None].expand(shape).contiguous()
+            return ids.to(torch.float32) if self.kind == "ids" else ids
         if self.kind == "ones":
             return torch.ones(shape, dtype=torch.bool)
-        return torch.randn(shape, generator=generator).to(dtype)
+        made = torch.randn(shape, generator=generator)
+        return made if self.kind == "float32" else made.to(dtype)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Samples:
 
 
 _ONE_EACH = Sample(("batch",))
+_STEP = Sample(("batch",), "float32")  # a pipeline's step up to 1000, too coarse in a half type
 _TEXT_MASK = Sample(("batch", 7), "ones")
 
 
@@ -87,6 +92,15 @@ def _packed(config: Config) -> dict[str, Sample]:
     return inputs
 
 
+def _flux2(config: Config) -> dict[str, Sample]:
+    """Return FLUX.2's: its pipelines give ids as integers, the same for each of the batch."""
+    axes = len(config["axes_dims_rope"])
+    return _packed(config) | {
+        "img_ids": Sample(("batch", "length", axes), "whole ids"),
+        "txt_ids": Sample(("batch", "text_length", axes), "whole ids"),
+    }
+
+
 def _qwen_image(config: Config) -> dict[str, Sample]:
     return {
         "hidden_states": Sample(("batch", HEIGHT * WIDTH // 4, config["in_channels"])),
@@ -102,6 +116,14 @@ def _video(config: Config) -> dict[str, Sample]:
         "hidden_states": Sample(("batch", config["in_channels"], FRAMES, HEIGHT, WIDTH)),
         "timestep": _ONE_EACH,
         "encoder_hidden_states": Sample(("batch", 7, width)),
+    }
+
+
+def _wan(config: Config) -> dict[str, Sample]:
+    return {
+        "hidden_states": Sample(("batch", config["in_channels"], "frames", "height", "width")),
+        "timestep": _STEP,
+        "encoder_hidden_states": Sample(("batch", "text_length", config["text_dim"])),
     }
 
 
@@ -135,9 +157,9 @@ def _lumina2(config: Config) -> dict[str, Sample]:
 
 def _cogview4(config: Config) -> dict[str, Sample]:
     return {
-        "hidden_states": Sample(("batch", config["in_channels"], HEIGHT, WIDTH)),
-        "encoder_hidden_states": Sample(("batch", 7, config["text_embed_dim"])),
-        "timestep": _ONE_EACH,
+        "hidden_states": Sample(("batch", config["in_channels"], "height", "width")),
+        "encoder_hidden_states": Sample(("batch", "text_length", config["text_embed_dim"])),
+        "timestep": _STEP,
         "original_size": Sample(("batch", 2)),
         "target_size": Sample(("batch", 2)),
         "crop_coords": Sample(("batch", 2)),
@@ -148,7 +170,7 @@ _INPUTS: dict[str, Callable[[Config], dict[str, Sample]]] = {
     "BriaTransformer2DModel": _packed,
     "ChromaTransformer2DModel": _packed,
     "CogView4Transformer2DModel": _cogview4,
-    "Flux2Transformer2DModel": _packed,
+    "Flux2Transformer2DModel": _flux2,
     "FluxTransformer2DModel": _packed,
     "HunyuanVideoTransformer3DModel": _hunyuan_video,
     "LTXVideoTransformer3DModel": _ltx_video,
@@ -160,7 +182,7 @@ _INPUTS: dict[str, Callable[[Config], dict[str, Sample]]] = {
     "SanaVideoTransformer3DModel": lambda config: _video(
         {**config, "text_dim": config["caption_channels"]}
     ),
-    "WanTransformer3DModel": _video,
+    "WanTransformer3DModel": _wan,
 }
 _ARGUMENTS: dict[str, dict[str, Any]] = {  # that are no tensors
     "LTXVideoTransformer3DModel": {"num_frames": FRAMES, "height": 4, "width": 4},
@@ -182,18 +204,15 @@ def of_diffusers(name: str, config: Config) -> Samples:
     return Samples(inputs, {"return_dict": False} | _ARGUMENTS.get(name, {}))
 
 
-def of_transformers(module: nn.Module, config: Any) -> Samples:
-    """Return the inputs of a text or vision model, by what its ``forward`` takes."""
+def of_transformers(module: nn.Module, config: Any) -> Samples | None:
+    """Return the inputs of a text or vision model by what its ``forward`` takes, if it is known."""
     takes = inspect.signature(module.forward).parameters
     if "input_ids" in takes:
         return _text(takes, config)
     if "pixel_values" in takes and isinstance(getattr(config, "image_size", None), int):
         size = config.image_size
         return Samples({"pixel_values": Sample(("batch", config.num_channels, size, size))}, {})
-    raise UsageError(
-        f"{type(module).__name__}: no sample inputs are known for it; write a factory that "
-        "returns (module, example inputs, dynamic axes) and name it as MODEL"
-    )
+    return None
 
 
 def _text(takes: Any, config: Any) -> Samples:

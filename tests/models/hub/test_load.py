@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from command_line import ropeexport
 
 from ropeexport import export, manifest
@@ -83,6 +84,34 @@ def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) 
     words = "no such file or folder" if of_flux else "expected a config.json of a model"
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def llama() -> torch.nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    return transformers.LlamaModel(transformers.LlamaConfig(**LLAMA)).eval()
+
+
+def test_a_model_that_is_held_needs_no_inputs(tmp_path: Path) -> None:
+    made = export(llama().half(), out=tmp_path / "out", require_rope=2)
+    assert made.manifest.model.dtype == "fp16"
+    assert set(made.manifest.axes) == {"batch", "length"}
+    assert made.check(cases=3).verdict == "PASS"
+    fixed = export(llama(), out=tmp_path / "fixed", dynamic_axes={}, require_rope=2)
+    assert fixed.manifest.axes == {}
+
+
+def test_nor_does_one_without_the_values_of_its_weights(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path)
+    made = export(llama, out=tmp_path, weights=tmp_path, require_rope=2)
+    assert made.manifest.model.weights
+    assert made.check(cases=3).verdict == "PASS"
+
+
+def test_one_whose_inputs_are_not_known_does(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    with pytest.raises(UsageError, match="kwargs: expected the arguments of forward by name"):
+        export(diffusers.AutoencoderKL(), out=tmp_path / "out")
 
 
 UNUSUAL = {
