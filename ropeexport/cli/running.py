@@ -46,12 +46,11 @@ def run_command(
 ) -> None:
     """Run the exported FOLDER once and show its outputs."""
     import ropeexport
-    from ropeexport import atomic
     from ropeexport.errors import UsageError
-    from ropeexport.inference.files import read_inputs, summary, write_outputs
+    from ropeexport.inference.files import check_output, read_inputs, summary, write_outputs
 
     if output is not None:
-        atomic.refuse_existing(output, force)
+        check_output(output, force)
     is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
     if (shapes or not inputs) and not is_random:
         raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")
@@ -68,7 +67,7 @@ def run_command(
         for name, array in arrays.items():
             click.echo(f"  {label:3} {name:{width}} {summary(array)}")
     if output is not None:
-        write_outputs(output, outputs, force)
+        write_outputs(output, outputs)
         click.echo(f"wrote {output}")
 
 

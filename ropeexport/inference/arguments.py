@@ -31,6 +31,11 @@ class Arguments:
         self.parameters = self._forward.parameters or tuple(self._trees)
         self._is_flat = set(self.names) <= set(self._trees)
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The arguments that the export has, by the name of a tree for all that is in it."""
+        return (*self._trees, *self.names)
+
     def called_by(self, parameters: tuple[str, ...]) -> Arguments:
         """Return the arguments for a signature of these names."""
         other = copy.copy(self)

@@ -57,17 +57,15 @@ def _read(path: Path) -> Any:
         raise UsageError(f"{path}: expected arrays as NumPy saves them: {error}") from error
 
 
-def write_outputs(path: Path, outputs: Mapping[str, Array], force: bool) -> None:
-    """Write arrays by name into an ``.npz`` file, bfloat16 as its bits.
-
-    Raises
-    ------
-    UsageError
-        For another suffix, or where the file exists.
-    """
+def check_output(path: Path, force: bool) -> None:
+    """Raise :class:`UsageError` unless outputs can be written there: before anything runs."""
     if path.suffix != ".npz":
         raise UsageError(f"output: expected FILE.npz, got {str(path)!r}")
     atomic.refuse_existing(path, force)
+
+
+def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
+    """Write arrays by name into an ``.npz`` file, bfloat16 as its bits."""
     with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         save: Any = np.savez  # whose own arguments an output's name may be
         save(file, **outputs)

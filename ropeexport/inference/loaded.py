@@ -178,6 +178,11 @@ class LoadedModel:
         """
         from ropeexport.inference.module import ExportedModule
 
+        transformers = sys.modules.get("transformers")
+        if transformers is not None and isinstance(like, transformers.GenerationMixin):
+            from ropeexport.inference.generation import GeneratingModule
+
+            return GeneratingModule(self, like, adapt)
         return ExportedModule(self, like, adapt)
 
     def _entered(self) -> Runner:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _RETURN_DICT = "return_dict"
+_HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
@@ -38,7 +39,8 @@ class MissingAttributeError(UsageError, AttributeError):
 class ExportedModule(nn.Module):
     """An exported folder that stands for the module it was exported from.
 
-    It has no parameters: its memory is the runtime's, and stays where it is.
+    It has no weights: their memory is the runtime's, and stays where it is.  Its one parameter is
+    empty, for code that asks the first one for its device or type (accelerate's hooks).
 
     Parameters
     ----------
@@ -69,6 +71,7 @@ class ExportedModule(nn.Module):
     """
 
     _stands_for: type[nn.Module] | None = None
+    _FURTHER: tuple[str, ...] = (_RETURN_DICT,)  # arguments that it has beside those of the export
 
     def __init__(
         self, model: LoadedModel, like: nn.Module | None = None, adapt: Adapt | None = None
@@ -83,14 +86,19 @@ class ExportedModule(nn.Module):
         choice = forward.defaults.get(_RETURN_DICT)
         self._is_class_usual = choice.value is not False if choice else forward.returns is not None
         self.training = False
+        nothing = torch.empty(0, dtype=self.dtype, device=self.device)
+        self.nothing = nn.Parameter(nothing, requires_grad=False)
         if like is not None:
             self._take(like)
 
     def _take(self, like: nn.Module) -> None:
         """Keep what others ask a module for, but its weights."""
-        parameters = inspect.signature(like.forward).parameters
-        if all(x.kind is not inspect.Parameter.VAR_KEYWORD for x in parameters.values()):
-            self._arguments = self._arguments.called_by(tuple(parameters))
+        signature = inspect.signature(like.forward)
+        parameters = signature.parameters
+        named = tuple(name for name, x in parameters.items() if x.kind not in _HANDS_ON)
+        if named:
+            self._arguments = self._arguments.called_by(named)
+            self._show(signature)
         if _RETURN_DICT in parameters:
             self._is_class_usual = parameters[_RETURN_DICT].default is not False
             if self._returns is None or self._returns.kind != "class":
@@ -102,6 +110,17 @@ class ExportedModule(nn.Module):
             if hasattr(like, name):
                 self.__dict__[name] = getattr(like, name)
         self._stands_for = type(like)
+
+    def _show(self, signature: inspect.Signature) -> None:
+        """Have forward show the arguments that the export has: libraries pass what they see."""
+        has = {*self.loaded.arguments.roots, *self._FURTHER}
+        kept = [x for x in signature.parameters.values() if self._adapt or x.name in has]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return type(self).forward(self, *args, **kwargs)
+
+        forward.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        self.__dict__["forward"] = forward
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -134,14 +153,21 @@ class ExportedModule(nn.Module):
         wants_class = bool(given.pop(_RETURN_DICT, self._is_class_usual))
         if self._adapt is not None:
             given = dict(self._adapt(given))
+        return self._returned(self._called(given), wants_class)
+
+    def _called(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the outputs by name of a call with these arguments of the export."""
         feeds = self.loaded.arguments.bound((), given)
-        outputs = self.loaded.run({name: self._cast(name, x) for name, x in feeds.items()})
-        if self._returns is not None and self._returns.kind == "class":
-            if wants_class:
-                return rebuilt(self._returns, outputs, _instance)
-            known = (part for part in self._returns.parts if part.kind != "fixed")
-            return tuple(rebuilt(part, outputs, _instance) for part in known)
-        return self.loaded.arguments.result(outputs)
+        return self.loaded.run({name: self._cast(name, x) for name, x in feeds.items()})
+
+    def _returned(self, outputs: dict[str, Any], wants_class: bool) -> Any:
+        """Return outputs as forward returns them."""
+        if self._returns is None or self._returns.kind != "class":
+            return self.loaded.arguments.result(outputs)
+        if wants_class:
+            return rebuilt(self._returns, outputs, _instance)
+        known = (part for part in self._returns.parts if part.kind != "fixed")
+        return tuple(rebuilt(part, outputs, _instance) for part in known)
 
     def _cast(self, name: str, x: Any) -> Any:
         """Return an input in the file's type, where no value is lost but a float's last bits."""
@@ -202,7 +228,7 @@ class ExportedModule(nn.Module):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: there are no parameters, and an empty dict would pass for all of them."""
+        """Refuse: it has no weights, and what it has would pass for all of them."""
         self._refuse("state_dict", "its weights are in that folder")
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -228,7 +254,9 @@ class ExportedModule(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         stands_for = self.__dict__.get("_stands_for")
-        value = getattr(stands_for, name, _ABSENT) if stands_for is not None else _ABSENT
+        value = inspect.getattr_static(stands_for, name, _ABSENT) if stands_for else _ABSENT
+        if isinstance(value, classmethod | staticmethod):  # which know no weights
+            return getattr(stands_for, name)
         if value is not _ABSENT and _is_plain(value):
             return value
         kind = stands_for.__name__ if stands_for is not None else "module"

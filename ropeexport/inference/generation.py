@@ -1,0 +1,119 @@
+"""An exported language model inside transformers' own ``generate``, with its cache or without.
+
+The cache's interface is that of optimum and onnxruntime-genai: inputs ``past_key_values.%d.key``
+and ``.value``, outputs ``present.%d.key`` and ``.value``, of shape (batch, heads, length,
+head_dim).
+
+Source: transformers 5, ``generation/utils.py`` (what ``generate`` asks of a model) and
+``cache_utils.py`` (``Cache``, ``DynamicLayer``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin
+
+from ropeexport.errors import UsageError
+from ropeexport.inference.module import Adapt, ExportedModule
+from ropeexport.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from ropeexport.inference.loaded import LoadedModel
+
+_CACHE = "past_key_values"
+_PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
+
+
+class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
+    """An export that stands for a language model, ``generate`` included."""
+
+    _FURTHER = (*ExportedModule._FURTHER, _CACHE, "use_cache")
+
+    def __init__(self, model: LoadedModel, like: nn.Module, adapt: Adapt | None = None) -> None:
+        super().__init__(model, like, adapt)
+        found = [_PAST.fullmatch(spec.name) for spec in model.inputs]
+        self._layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+        self._pasts = {spec.name: spec for spec in model.inputs if _PAST.fullmatch(spec.name)}
+
+    def get_experts_implementation(self) -> dict[str, str | None]:
+        """Return that there is no choice how experts are computed, which ``generate`` asks."""
+        return {}
+
+    def _called(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Run the model on the tokens since the cache, which grows by them in its place."""
+        uses = given.pop("use_cache", self._layers > 0)
+        cache = given.pop(_CACHE, None)
+        if self._layers == 0:
+            if uses or (cache is not None and cache.get_seq_length()):
+                raise UsageError(
+                    "use_cache: the export has no cache: pass use_cache=False, or export it with "
+                    "inputs past_key_values.0.key, ..."
+                )
+            return super()._called(self._with_mask(given, 0))
+        if cache is None:
+            from transformers import DynamicCache
+
+            cache = DynamicCache(config=self.config)
+        pasts = {name: self._past(name, cache, given) for name in self._pasts}
+        outputs = super()._called({**self._with_mask(given, cache.get_seq_length()), **pasts})
+        for index in range(self._layers):
+            _put(cache.layers[index], *(outputs[f"present.{index}.{x}"] for x in ("key", "value")))
+        return {**outputs, _CACHE: cache}
+
+    def _with_mask(self, given: dict[str, Any], past: int) -> dict[str, Any]:
+        """Return arguments with the mask and the positions that the file takes.
+
+        ``generate`` leaves out a mask that hides nothing.
+        """
+        tokens = given.get("input_ids")
+        if tokens is None or tokens.ndim != 2:
+            return given
+        batch, length = tokens.shape
+        if given.get("attention_mask") is None and "attention_mask" in self._types:
+            given["attention_mask"] = tokens.new_ones((batch, past + length))
+        if given.get("position_ids") is None and "position_ids" in self._types:
+            mask = given.get("attention_mask", tokens.new_ones((batch, past + length)))
+            positions = mask.long().cumsum(-1) - 1
+            given["position_ids"] = positions.clamp(min=0)[:, -length:]
+        return given
+
+    def _past(self, name: str, cache: Any, given: dict[str, Any]) -> torch.Tensor:
+        """Return what a cache holds; nothing yet is a tensor without a length."""
+        match = _PAST.fullmatch(name)
+        assert match is not None
+        spec, index = self._pasts[name], int(match[1])
+        if index < len(cache.layers) and cache.layers[index].is_initialized:
+            held: torch.Tensor = getattr(cache.layers[index], f"{match[2]}s")
+            return held
+        batch = next(x.shape[0] for x in given.values() if isinstance(x, torch.Tensor))
+        return torch.empty(_empty(spec, batch), dtype=self._types[name], device=self.device)
+
+    def _returned(self, outputs: dict[str, Any], wants_class: bool) -> Any:
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        if "logits" not in outputs:
+            return super()._returned(outputs, wants_class)
+        made = CausalLMOutputWithPast(logits=outputs["logits"], past_key_values=outputs.get(_CACHE))
+        return made if wants_class else made.to_tuple()
+
+
+def _put(layer: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Have a layer of a cache hold what the model returned."""
+    if not layer.is_initialized:
+        layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+
+
+def _empty(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """Return the shape of a cache that holds nothing."""
+    _, heads, length, width = spec.shape
+    if isinstance(length, int) or not (isinstance(heads, int) and isinstance(width, int)):
+        raise UsageError(
+            f"{spec.name}: expected shape (batch, heads, past, head_dim) with a dynamic past, got "
+            f"{spec.shape}"
+        )
+    return batch, heads, 0, width

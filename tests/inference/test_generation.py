@@ -1,0 +1,150 @@
+"""An exported language model inside transformers' own ``generate``: the same tokens as eager's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+import ropeexport
+from ropeexport.errors import UsageError
+
+BATCH, PAST, LENGTH, HEADS, WIDTH, LAYERS = 2, 5, 3, 2, 16, 2
+
+
+class Cached(nn.Module):
+    """A cache as flat tensors, by the names that optimum and onnxruntime-genai read."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask, position_ids, past_key_values):
+        cache = DynamicCache(config=self.model.config)
+        for index, layer in enumerate(past_key_values):
+            cache.update(layer["key"], layer["value"], index)
+        made = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        present = [{"key": x.keys, "value": x.values} for x in made.past_key_values.layers]
+        return {"logits": made.logits, "present": present}
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS,
+        num_attention_heads=4, num_key_value_heads=HEADS, max_position_embeddings=256,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6.0)  # else a few tokens come again and again
+    return model
+
+
+@pytest.fixture(scope="module")
+def cached(llama, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cached")
+    size = (BATCH, HEADS, PAST, WIDTH)
+    past = [{"key": torch.randn(size), "value": torch.randn(size)} for _ in range(LAYERS)]
+    steps = {0: "batch", 1: "length"}
+    ropeexport.export(
+        Cached(llama).eval(),
+        {
+            "input_ids": torch.randint(3, 128, (BATCH, LENGTH)),
+            "attention_mask": torch.ones(BATCH, PAST + LENGTH, dtype=torch.int64),
+            "position_ids": torch.arange(PAST, PAST + LENGTH).expand(BATCH, LENGTH).contiguous(),
+            "past_key_values": past,
+        },
+        folder,
+        dynamic_axes={
+            "input_ids": steps,
+            "attention_mask": {0: "batch", 1: "past + length"},
+            "position_ids": steps,
+            "past_key_values": {0: "batch", 2: "past"},
+        },
+        axes={"past": (0, 16, 128), "length": (1, 8, 64)},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(cached, llama):
+    return ropeexport.load(cached, device="cpu").as_module(like=llama)
+
+
+@pytest.fixture
+def prompt() -> torch.Tensor:
+    return torch.randint(3, 128, (2, 7), generator=torch.Generator().manual_seed(1))
+
+
+WAYS = {
+    "greedy": {"do_sample": False},
+    "sampled": {"do_sample": True, "top_k": 20},
+    "beams": {"do_sample": False, "num_beams": 3},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_tokens_as_eager(llama, served, prompt, way: str) -> None:
+    found = []
+    for model in (llama, served):
+        torch.manual_seed(1)
+        found.append(model.generate(prompt, max_new_tokens=60, **WAYS[way]))
+    assert torch.equal(*found)
+    assert len(set(found[0].flatten().tolist())) > 40
+
+
+def test_a_batch_that_is_padded_on_the_left(llama, served, prompt) -> None:
+    mask = torch.ones_like(prompt)
+    mask[0, :3] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 40, "do_sample": False}
+    wanted, found = llama.generate(prompt, **options), served.generate(prompt, **options)
+    assert torch.equal(wanted, found)
+    unmasked = llama.generate(prompt, max_new_tokens=40, do_sample=False)
+    assert not torch.equal(unmasked, wanted)  # the mask is no ornament
+
+
+def test_a_wrong_cache_changes_the_tokens(llama, served, prompt, monkeypatch) -> None:
+    """What is compared above depends on what lies in the cache."""
+    from ropeexport.inference import generation
+
+    put = generation._put
+    monkeypatch.setattr(generation, "_put", lambda layer, k, v: put(layer, k.roll(1, -2), v))
+    options = {"max_new_tokens": 40, "do_sample": False}
+    wanted, found = llama.generate(prompt, **options), served.generate(prompt, **options)
+    assert not torch.equal(wanted, found)
+
+
+def test_calls_of_ones_own_with_a_cache(llama, served, prompt) -> None:
+    cache, other = DynamicCache(config=llama.config), DynamicCache(config=llama.config)
+    with torch.no_grad():
+        for tokens in (prompt, prompt[:, :1]):
+            found = served(tokens, past_key_values=cache)
+            wanted = llama(tokens, past_key_values=other)
+            torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
+            assert found.past_key_values is cache
+    assert cache.get_seq_length() == other.get_seq_length() == 8
+
+
+def test_without_a_cache(llama, prompt, tmp_path) -> None:
+    kwargs = {
+        "input_ids": prompt, "attention_mask": torch.ones_like(prompt), "use_cache": False,
+    }  # fmt: skip
+    axes = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
+    ropeexport.export(llama, kwargs, tmp_path / "out", dynamic_axes=axes)
+    served = ropeexport.load(tmp_path / "out", device="cpu").as_module(like=llama)
+    options = {"max_new_tokens": 20, "do_sample": False, "use_cache": False}
+    assert torch.equal(llama.generate(prompt, **options), served.generate(prompt, **options))
+    with pytest.raises(UsageError, match="use_cache: the export has no cache"):
+        served.generate(prompt, max_new_tokens=20)
