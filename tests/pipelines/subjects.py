@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from small_pipelines import PIPELINES
 
 import ropeexport
 from examples import qwen_image
 from ropeexport.api.making import Export
-
-Picture = NDArray[np.uint8]
+from ropeexport.parity.pixels import Picture, levels_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Subject:
     def _picture(self, call: dict[str, Any]) -> Picture:
         generator = torch.Generator().manual_seed(7)
         made = self.pipe(**call, generator=generator, output_type="np", return_dict=False)[0]
-        return np.rint(np.asarray(made) * 255).astype(np.uint8)
+        return levels_of(np.asarray(made))
 
 
 def exported(name: str, out: Path, dtype: torch.dtype = torch.float32) -> Subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -65,3 +66,13 @@ def test_what_changes_nothing_shows_in_none(subject, tmp_path) -> None:
     own = subject[1]
     edited = faults.planted(own.made.folder, tmp_path / "out", faults.nothing)
     assert differing(own.pictures(own.made.folder), own.pictures(edited)) == [0, 0, 0]
+
+
+def test_a_half_type_is_held_by_its_latents(tmp_path) -> None:
+    own = exported("wan", tmp_path / "out", torch.float16)
+    types = {spec.name: spec.dtype for spec in own.made.manifest.model.inputs}
+    assert types["timestep"] == "float32"  # as the pipeline has it, up to 1000
+    assert types["hidden_states"] == "float16"
+    report = own.made.check(module=None, pipeline=own.given, runtimes=["onnxruntime"])
+    assert report.verdict == "PASS", report.reason
+    assert not report.pipeline.pixels_decide
