@@ -104,11 +104,31 @@ def elsewhere_lines() -> Iterator[str]:
     weightless = RESULTS / "weightless.json"
     if weightless.is_file():
         yield from _weightless(json.loads(weightless.read_text()))
+    load = RESULTS / "load.json"
+    if load.is_file():
+        yield from _load(json.loads(load.read_text()))
     yield (
         "Model classes: [models.md](models.md). The kernel and the engines on a GPU: "
         "[gpu.md](gpu.md) says what waits for one; an engine's build with a cold and a warm cache "
         "and its loading are timed there."
     )
+
+
+def _load(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "A call through `ropeexport.load` beside the same call of a bare session of onnxruntime, of "
+        f"one thread each, in {record['rounds']} turns, `python -m benchmarks.load` on "
+        f"{record['machine']['processor']}, {record['date']}:"
+    )
+    yield ""
+    rows = (
+        (row["name"], f"{row['bare_ms']:.2f}", f"{row['ratio']:.3f}", f"{row['added_us']:.0f}")
+        for row in record["calls"]
+    )
+    yield from table("call|bare ms|of that|more us", rows)
+    through, bare = (statistics.median(seconds) for seconds in record["starts"].values())
+    yield f"A process, from its start to the first output: {through:.2f} s, bare {bare:.2f} s."
+    yield ""
 
 
 def _weightless(record: dict[str, Any]) -> Iterator[str]:
