@@ -116,8 +116,8 @@ def elsewhere_lines() -> Iterator[str]:
 
 def _load(record: dict[str, Any]) -> Iterator[str]:
     yield (
-        "A call through `ropeexport.load` beside the same call of a bare session of onnxruntime, of "
-        f"one thread each, in {record['rounds']} turns, `python -m benchmarks.load` on "
+        "A call through `ropeexport.load` beside the same call of a bare session of onnxruntime, "
+        f"of one thread each, in {record['rounds']} turns, `python -m benchmarks.load` on "
         f"{record['machine']['processor']}, {record['date']}:"
     )
     yield ""

@@ -85,7 +85,7 @@ class LoadedModel:
         self._is_closed = True
         self._stack.close()
 
-    def __call__(self, *args: Any, out: Out = None, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model as its module: arguments in order or by name.
 
         Parameters
@@ -94,7 +94,7 @@ class LoadedModel:
             What ``forward`` takes: arrays, or torch's tensors, or trees of them as at the export.
             An argument that was fixed then may be given with the same value.
         out : optional
-            As for :meth:`run`.
+            As for :meth:`run`; of a module that has an argument of that name, it is that.
 
         Returns
         -------
@@ -106,6 +106,7 @@ class LoadedModel:
         UsageError
             For an argument, a type or a size that the export is not for.
         """
+        out = None if "out" in self.arguments.roots else kwargs.pop("out", None)
         return self.arguments.result(self.run(self.arguments.bound(args, kwargs), out))
 
     def run(self, inputs: Feeds, out: Out = None) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ropeexport.weights.updating import new_values, weights_of
 
 diffusers = pytest.importorskip("diffusers")
 
+pytestmark = pytest.mark.pipelines  # as long as those
+
 CONFIG = {
     "patch_size": 1, "in_channels": 16, "num_layers": 1, "num_single_layers": 1,
     "attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 32,
