@@ -33,6 +33,7 @@ _SETS = {
     "report": ("jinja2", "matplotlib"),
 }
 _BROUGHT_BY = {name: f"ropeexport[{set_}]" for set_, names in _SETS.items() for name in names} | {
+    "PIL": "pillow",
     "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
     "onnxruntime_ep_openvino": "onnxruntime-ep-openvino",
 }

@@ -157,6 +157,7 @@ class Weights(Record):
     referenced_tensors: int
     referenced_bytes: int
     copied: tuple[str, ...] = ()  # names of the weights that a layout forced into the ONNX file
+    prefix: str = ""  # of the module's names in those files, where the module is a part: "model."
 
 
 class Comparison(Record):
@@ -190,6 +191,10 @@ class ModelRecord(Record):
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
     weights: Weights | None = None  # None: all weights are in the file
+    # names of the module's state dict that are no initializer's: what each is tied to, and those
+    # without which forward does as well, or with which the export has computed
+    tied: dict[str, str] = {}
+    absent: dict[str, Literal["unused", "computed"]] = {}
     # the largest position that the tables of exact angles hold, as the model makes it, beyond which
     # angles are NaN; None: the file has no such table
     table_limit: int | None = None
@@ -232,6 +237,13 @@ class EngineRecord(Record):
     attention: Attention
     compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
     plugin: PluginRecord | None = None
+    refittable: bool = False
+    stripped: bool = False  # its refittable weights are not in it, and are put in at load
+    weight_streaming: bool = False
+    # the ONNX file's weights that can be exchanged in it, by the one name that they have in both,
+    # and those that cannot, with the reason
+    refits: tuple[str, ...] = ()
+    fixed: dict[str, str] = {}
 
 
 class Manifest(Record):

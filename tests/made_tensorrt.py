@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ class TensorRT:
     """
 
     ILogger = Logger
+    DataType = SimpleNamespace(FLOAT="FLOAT", HALF="HALF", BF16="BF16")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
 
     def __init__(self, *refuses: str) -> None:
@@ -39,6 +41,9 @@ class TensorRT:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.output_shape: tuple[int, ...] | None = None  # None: the first input's
         self.cached: list[bytes] = []  # that it was given
+        self.held: dict[str, bytes] = {}
+        self.joined: set[str] = set()
+        self.streamable_weights_size, self.budget = 1000, -1
         self.dynamic_shapes_kernel_specialization_strategy = "lazy"
 
     def answer(self, call: str, good: object, bad: object) -> object:
@@ -66,6 +71,7 @@ class TensorRT:
         return self.answer("create_runtime_config", self, None)
 
     def create_execution_context(self, config=None):
+        self.told.append("context")
         self.strategy = config and config.dynamic_shapes_kernel_specialization_strategy
         return self.answer("create_execution_context", self, None)
 
@@ -74,6 +80,40 @@ class TensorRT:
 
     def set_runtime_cache(self, cache):
         return self.answer("set_runtime_cache", True, False)
+
+    # the engine's weights: `held` by name; those that `joined` names go with each other
+    def Refitter(self, engine, logger):  # noqa: N802 - TensorRT's name
+        if self.answer("Refitter", self, None) is None:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        self.given: dict[str, bytes] = {}
+        return self
+
+    def Weights(self, kind, address, count):  # noqa: N802 - TensorRT's name
+        size = count * {"FLOAT": 4, "HALF": 2, "BF16": 2}[kind]
+        return kind, count, lambda: ctypes.string_at(address, size)
+
+    def set_named_weights(self, name, weights):
+        self.given[name] = weights
+        return self.answer(f"set_named_weights {name}", name in self.held, False)
+
+    def get_missing_weights(self):
+        asked = self.joined & self.given.keys()
+        return sorted(self.joined - self.given.keys()) if asked else []
+
+    def refit_cuda_engine(self):
+        self.told.append(f"refit {', '.join(self.given)}")
+        self.held |= {name: read() for name, (_, _, read) in self.given.items()}
+        return self.answer("refit_cuda_engine", True, False)
+
+    @property
+    def weight_streaming_budget_v2(self):
+        return self.budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, budget):
+        self.told.append(f"budget {budget}")
+        if self.answer("weight_streaming_budget_v2", True, False):
+            self.budget = budget
 
     # the cache
     def deserialize(self, blob):
@@ -118,6 +158,9 @@ class TensorRT:
             serialises_plugins=True,
             engine_host_code=False,
             attention=True,
+            refit=True,
+            strip=True,
+            weight_streaming=True,
         )
         return Flavour("tensorrt-rtx", self, "1.7.1", capabilities)
 

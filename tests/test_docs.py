@@ -90,7 +90,7 @@ def test_examples_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
 
 
 def test_pages_with_examples_are_found() -> None:
-    assert {"README.md", "testing.md"} <= {page.name for page in RUN}
+    assert {"README.md", "running.md", "testing.md", "weights.md"} <= {page.name for page in RUN}
     for page in PAGES:
         for block in blocks(page):
             known = block.language in ("python", "console", "text", "")

@@ -282,6 +282,9 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     max_shapes: Shapes | None = None,
     plugins: str | Path | None = None,
     embed_plugin: bool = True,
+    refit: bool = False,
+    strip: bool = False,
+    weight_streaming: bool = False,
     module: nn.Module | Example | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
@@ -305,6 +308,14 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         The plugin library, in place of the cached one.
     embed_plugin : bool
         Put the plugin library into the engine.
+    refit : bool
+        Let the weights be exchanged in the loaded engine, by their names in the state dict.
+    strip : bool
+        Leave those weights out of the engine's file: whoever loads the folder puts the ONNX file's
+        in.  It implies ``refit``.
+    weight_streaming : bool
+        Let a part of the weights stay in the host's memory, as far as a load is bounded
+        (``memory_budget``).
     module : nn.Module or Example
         What the folder was exported from, where you hold it: before the build its weights are
         compared with the file's, of which alone an engine is made.
@@ -346,6 +357,9 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         max_shapes=_shapes(max_shapes),
         plugin_library=Path(plugins) if plugins is not None else None,
         embed_plugin=embed_plugin,
+        refit=refit,
+        strip=strip,
+        weight_streaming=weight_streaming,
         force=force,
     )
     artifact = Artifact.read(Path(path))

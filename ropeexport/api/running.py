@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Verify = Literal["files", "all"]
 
 
-def load(
+def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,
     runtime: str = "auto",
@@ -26,6 +26,7 @@ def load(
     threads: int = 0,
     verify: Verify = "files",
     cuda_graphs: bool = False,
+    memory_budget: int | None = None,
 ) -> LoadedModel:
     """Load an exported folder into a runtime, to be called as its module was.
 
@@ -56,6 +57,9 @@ def load(
         ``files``, or ``all``: weights are read and hashed to their last byte too.
     cuda_graphs : bool
         Record the calls on torch's tensors once for each shape, and replay them (TensorRT).
+    memory_budget : int
+        Bytes of the GPU's memory: for the weights of an engine that was built with
+        ``weight_streaming``, or for onnxruntime's CUDA provider.
 
     Returns
     -------
@@ -99,7 +103,7 @@ def load(
     artifact.check_weights(hashed=verify == "all")
     wish = Wish(
         runtime, device, tuple(providers or ()), Path(plugin) if plugin is not None else None,
-        threads, cuda_graphs=cuda_graphs,
+        threads, memory_budget, cuda_graphs,
     )  # fmt: skip
     with ExitStack() as stack:
         chosen = choose(artifact, wish, stack)

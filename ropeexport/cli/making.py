@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -168,6 +168,9 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
 @_shown(
     "--embed-plugin/--no-embed-plugin", default=True, help="Put the plugin library into the engine."
 )
+@_flag("--refit", help="Let weights be exchanged in the loaded engine, a merged LoRA's.")
+@_flag("--strip", help="Leave those weights out of the engine: they come from the ONNX file.")
+@_flag("--weight-streaming", help="Let weights stay in the host's memory, for a bounded load.")
 @click.option("--flavour", type=click.Choice(NAMES), help="Which TensorRT.")
 @_flag("--force", help="Overwrite an existing engine.")
 @_flag("--json", "as_json", help="Print the engine's record as JSON.")
@@ -195,7 +198,21 @@ def _lines(folder: Path, engine: records.EngineRecord) -> Iterator[str]:
     if engine.plugin is not None:
         where = "embedded" if engine.plugin.embedded else "beside the engine"
         yield f"  plugin: {engine.plugin.file}, {where}"
+    if engine.refittable:
+        where = "which come from the ONNX file at load" if engine.stripped else "in the engine"
+        yield f"  weights: {len(engine.refits)} can be exchanged, {where}"
+        yield from _few(f"  not {name}: {why}" for name, why in engine.fixed.items())
+    if engine.weight_streaming:
+        yield "  weights: streamed from the host's memory where a load is bounded"
     yield f"next: ropeexport check {folder}"
+
+
+def _few(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the first lines, and how many more there are."""
+    given = list(lines)
+    yield from given[:_SHOWN]
+    if len(given) > _SHOWN:
+        yield f"  and {len(given) - _SHOWN} more"
 
 
 @contextmanager

@@ -103,6 +103,12 @@ def _engine_lines(engine: Engine) -> Iterator[str]:
         plugin = record.plugin
         where = "embedded" if plugin.embedded else f"needs {plugin.file} beside it"
         yield f"  plugin: {plugin.namespace}::{plugin.name} version {plugin.version}, {where}"
+    if record.refittable:
+        where = "come from the ONNX file" if record.stripped else "are in it"
+        counts = f"{len(record.refits)} can be exchanged, {len(record.fixed)} not"
+        yield f"  weights: {counts}; they {where}"
+    if record.weight_streaming:
+        yield "  weights: streamed from the host's memory where a load is bounded"
     yield "  profile (min, opt, max):"
     profile = record.profile
     for name in profile.opt:

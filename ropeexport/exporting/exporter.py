@@ -11,6 +11,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
+from ropeexport.exporting.naming import names_without_tensor
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import check_opset, trace
@@ -109,7 +110,9 @@ def onnx_model(
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     made = finished(work, before, single, weights)
-    return replace(made, forward=forward_of(example, traced.program, work.output_names))
+    tied, absent = names_without_tensor(example.module, traced.program, made.model)
+    forward = forward_of(example, traced.program, work.output_names)
+    return replace(made, forward=forward, tied=tied, absent=absent)
 
 
 def work_of(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -33,7 +34,8 @@ _DATA_NAME = f"{manifest.MODEL_NAME}.data"
 class Finished:
     """A model as it is written, and what the manifest says of how it was made.
 
-    ``weights`` are those that it refers to in another's files, ``forward`` is the module's.
+    ``weights`` are those that it refers to in another's files, ``forward`` is the module's;
+    ``tied`` and ``absent`` are the manifest's.
     """
 
     model: ir.Model
@@ -42,6 +44,8 @@ class Finished:
     limits: Limits | None
     weights: Weights | None = None
     forward: Forward | None = None
+    tied: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, Literal["unused", "computed"]] = field(default_factory=dict)
 
 
 def finished(
@@ -149,6 +153,8 @@ def _record_of(made: Finished, path: Path, beside: Weights | None) -> ModelRecor
         ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         recognition=made.count,
         weights=made.weights or beside,
+        tied=made.tied,
+        absent=made.absent,
         table_limit=limits.tables if limits is not None else None,
         max_position=limits.inputs if limits is not None else None,
         comparison=made.comparison,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from itertools import chain, count
+from typing import Literal
 
 import onnx_ir as ir
 import torch
@@ -70,6 +71,44 @@ def held(example: Example) -> dict[str, Tensor]:
     module: nn.Module = example.module
     parameters = dict[str, Tensor](module.named_parameters(remove_duplicate=False))
     return parameters | dict(module.named_buffers(remove_duplicate=False))
+
+
+def names_without_tensor(
+    module: nn.Module, program: torch.export.ExportedProgram, model: ir.Model
+) -> tuple[dict[str, str], dict[str, Literal["unused", "computed"]]]:
+    """Return the names of a state dict that are no initializer's.
+
+    Returns
+    -------
+    dict
+        Of a tensor that has several names: the name that the file has it by.
+    dict
+        Of others: ``unused``, where the program's results do not depend on it; ``computed``, where
+        a pass has computed with its values.
+    """
+    held = module.state_dict(keep_vars=True)
+    names: dict[int, list[str]] = {}
+    for name, tensor in held.items():
+        names.setdefault(id(tensor), []).append(name)
+    used = _used_state(program)
+    tied: dict[str, str] = {}
+    absent: dict[str, Literal["unused", "computed"]] = {}
+    for same in names.values():
+        kept = next((name for name in same if name in model.graph.initializers), None)
+        for name in same:
+            if kept is None:
+                absent[name] = "unused" if used.isdisjoint(same) else "computed"
+            elif name not in model.graph.initializers:
+                tied[name] = kept
+    return tied, absent
+
+
+def _used_state(program: torch.export.ExportedProgram) -> set[str]:
+    """Return the names of the parameters and buffers that a program computes with."""
+    signature = program.graph_signature
+    state = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = program.graph.find_nodes(op="placeholder")
+    return {state[node.name] for node in nodes if node.name in state and node.users}
 
 
 def output_names(

@@ -11,6 +11,7 @@ from typing import Any
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import is_float
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.machine import find_gpu
 from ropeexport.runners import registry
 from ropeexport.runners.registry import Choice, Device, Opening, Provider
 from ropeexport.runners.runner import Runner
@@ -109,6 +110,8 @@ def _opened(choice: Choice, artifact: Artifact, wish: Wish) -> Runner:
     runtime.require_dtypes(list(dict.fromkeys(s.dtype for s in specs if is_float(s.dtype))))
     if runtime.runs == "engine":
         check_engine(artifact)
+    if choice.device == "cuda" and find_gpu() is None:
+        raise MissingError("no NVIDIA GPU")
     runtime.require(wish.device, choice.provider)
     if wish.plugin is not None and runtime.runs != "engine":
         raise UsageError(f"plugin: for an engine of TensorRT, not for {choice.name}")
@@ -122,6 +125,7 @@ def _opened(choice: Choice, artifact: Artifact, wish: Wish) -> Runner:
         timed=True,
         plugin=wish.plugin,
         cuda_graphs=wish.cuda_graphs,
+        memory_budget=wish.memory_budget,
     )
     return runtime.open(opening)
 

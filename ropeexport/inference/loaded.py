@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
@@ -151,6 +152,44 @@ class LoadedModel:
         """
         for each in shapes if isinstance(shapes, list | tuple) else [shapes]:
             self.run(self.random_inputs(each))
+
+    def update(self, weights: Mapping[str, Any] | str | Path) -> None:
+        """Exchange weights: a LoRA merged or taken out, a checkpoint of the same architecture.
+
+        Those that are not given keep the values that they have.  Calls under way end on the old
+        ones; where it fails, all calls go on with them.
+
+        Parameters
+        ----------
+        weights : mapping, or path
+            Arrays or torch's tensors by the names of the module's state dict, all or some; or a
+            safetensors file, or a folder of such.
+
+        Raises
+        ------
+        UsageError
+            For a name that the file does not have, another shape, or a type that cannot hold it.
+        MissingError
+            Where the runtime, or the engine as it was built, cannot exchange them.
+
+        Examples
+        --------
+        >>> import torch, ropeexport
+        >>> linear = torch.nn.Linear(4, 2)
+        >>> made = ropeexport.export(linear, {"input": torch.zeros(1, 4)}, "out")
+        >>> model = ropeexport.load("out", device="cpu")
+        >>> with torch.no_grad():
+        ...     linear.weight *= 2
+        >>> model.update(linear.state_dict())
+        >>> x = torch.ones(1, 4)
+        >>> torch.allclose(model(x), linear(x))
+        True
+        """
+        from ropeexport.weights.updating import new_values
+
+        values = new_values(weights, self.artifact)
+        with self._turn:
+            self._entered().update(values)
 
     def random_inputs(self, shapes: Any = None, seed: int = 0) -> dict[str, Array]:
         """Return inputs that the model takes, drawn by what each is for; shapes as above."""

@@ -20,6 +20,7 @@ from torch import nn
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
+from ropeexport.machine import require
 from ropeexport.manifest import Argument, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
@@ -39,6 +40,7 @@ from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.runner import same_bits
 from ropeexport.runners.torch_arrays import array_from, tensor_from
 
+_LIBRARIES = ("diffusers", "transformers")
 # what a caller holds or names: a reference FILE.py:NAME, the factory, the module or an example
 Module = str | Callable[[], Any] | nn.Module | Example
 
@@ -254,12 +256,16 @@ def called(factory: str | Callable[[], Any]) -> Any:
     ------
     UsageError
         With the place where the user's code raised.
+    MissingError
+        For a library that is not installed, with the command that brings it.
     """
     try:
         return (_find_factory(factory) if isinstance(factory, str) else factory)()
     except RopeExportError:
         raise
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _LIBRARIES:
+            require(error.name)
         place = traceback.extract_tb(error.__traceback__)[-1]
         name = factory if isinstance(factory, str) else getattr(factory, "__name__", factory)
         raise UsageError(

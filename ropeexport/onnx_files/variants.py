@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, ShapeInferencePass
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
@@ -136,6 +138,33 @@ def with_body(model: ir.Model, body: Body) -> ir.Model:
             function = rope_function(form, opset(model), body)
             swapped.functions[identifier] = ir.serde.deserialize_function(function)
     return swapped
+
+
+def with_references(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """Return a copy of ``model`` whose initializers of some names are said to lie elsewhere.
+
+    Nothing lies there: a runtime is given their values beside the model.  The others are shared.
+    """
+    made = model.clone()
+    for name in names:
+        value = made.graph.initializers[name]
+        tensor = value.const_value
+        assert tensor is not None
+        value.const_value = ir.ExternalTensor(
+            name.replace("/", "_"), 0, tensor.nbytes, tensor.dtype,
+            shape=ir.Shape(tensor.shape), name=name, base_dir="",
+        )  # fmt: skip
+    return made
+
+
+def with_values(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> ir.Model:
+    """Return a copy of ``model`` whose initializers of some names have other values; or itself."""
+    if not values:
+        return model
+    made = model.clone()
+    for name, array in values.items():
+        made.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    return made
 
 
 def without_ropes(model: ir.Model) -> ir.Model:

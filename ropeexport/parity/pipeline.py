@@ -32,7 +32,7 @@ from ropeexport.parity.pipeline_report import FOLDER, Found
 from ropeexport.parity.pipeline_runs import Shot, Studio
 from ropeexport.parity.records import CallRecord, PictureRecord, PipelineRecord, Status
 from ropeexport.parity.running import Listener
-from ropeexport.runners.registry import EAGER, choices
+from ropeexport.runners.registry import EAGER, choices, names
 from ropeexport.runners.runner import Facts
 
 # a runtime that was entered, the component whose place it takes, and what adapts its arguments
@@ -118,7 +118,8 @@ def _opened_without_rope(artifact: Artifact, device: str) -> Iterator[Contender]
         named = artifact.manifest.model.changed(file=Path(file.name).name)
         with ExitStack() as stack:
             variant, opened = artifact.updated(model=named), []
-            for choice in choices((f"onnxruntime:{device}", *_FILES)):
+            there = [name for name in names() if name == f"onnxruntime:{device}"]
+            for choice in choices((*there, *_FILES)):
                 opened += open_contenders(variant, stack, [choice])
                 if opened[-1].runner is not None and opened[-1].facts.device == device:
                     break

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ def _is_training(module: nn.Module) -> bool:
 def speaking(module: nn.Module, forward: Forward) -> Iterator[None]:
     """Have a module answer with another function; all else of it is as it was."""
     own = module.__dict__.get("forward")  # of an instance alone, as hooks leave it
-    module.forward = forward
+    module.forward = wraps(module.forward)(forward)  # a pipeline may look at its arguments
     try:
         yield
     finally:

@@ -32,7 +32,6 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from ropeexport.axes import names_of, shape_at
 from ropeexport.dtypes import FLOATS, FOREIGN, numpy_type
@@ -41,9 +40,10 @@ from ropeexport.machine import require
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_files.contract import input_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
-from ropeexport.onnx_files.variants import inlined, whole_message, with_body
+from ropeexport.onnx_files.variants import inlined, whole_message, with_body, with_values
 from ropeexport.runners.registry import Opening
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
+from ropeexport.weights.updating import changed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,6 +134,7 @@ class OpenvinoRunner(Runner):
         self._file = file
         self._threads = threads
         self._request: Any = None
+        self._updated: dict[str, Array] = {}  # weights that are not the file's
         self._inputs: tuple[str, ...] = ()
         self._outputs: tuple[str, ...] = ()
 
@@ -148,29 +149,46 @@ class OpenvinoRunner(Runner):
             ) from error
         self._version = ov.__version__.partition("-")[0]
         model = self._file.graph
-        specs = input_specs(model)
-        self._inputs = tuple(spec.name for spec in specs)
+        self._inputs = tuple(spec.name for spec in input_specs(model))
         self._outputs = tuple(str(value.name) for value in model.graph.outputs)
+        compiled = self._take(self._compiled({}))
+        precision = _precision(compiled)
+        self.facts = replace(
+            self.facts, version=self._version, provider=DEVICE, precision=precision
+        )
+        return self
+
+    def _compiled(self, updated: Arrays) -> Any:
+        import openvino as ov
+
         options: dict[str, Any] = dict(_OPTIONS)
         if self._threads:
             options["INFERENCE_NUM_THREADS"] = self._threads
         try:
             core = ov.Core()
-            compiled = core.compile_model(core.read_model(self._source(model)), DEVICE, options)
+            return core.compile_model(core.read_model(self._source(updated)), DEVICE, options)
         except RuntimeError as error:
             raise self._load_error(error) from error
-        self._request = compiled.create_infer_request()
-        precision = _precision(compiled)
-        self.facts = replace(
-            self.facts, version=self._version, provider=DEVICE, precision=precision
-        )
-        self._call_on_zeros(specs)
-        return self
 
     @_in_one_thread
     def close(self) -> None:
         """Let the model go."""
         self._request = None
+        self._updated = {}
+
+    @_in_one_thread
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights, see :class:`Runner`: the model is compiled again with them."""
+        if self._request is None:
+            raise ParityError(f"{self._file.path}: enter the runner before its weights change")
+        updated = changed(self._updated, weights, self._file.graph)
+        self._take(self._compiled(updated))
+        self._updated = updated
+
+    def _take(self, compiled: Any) -> Any:
+        self._request = compiled.create_infer_request()
+        self._call_on_zeros(input_specs(self._file.graph))
+        return compiled
 
     def _call_on_zeros(self, specs: Sequence[TensorSpec]) -> None:
         """Make the first call, see above; axes of matrices alone broadcast, and have size 1."""
@@ -207,19 +225,21 @@ class OpenvinoRunner(Runner):
         tensors = (results.get_output_tensor(number) for number in range(len(self._outputs)))
         return {name: _array_from(x) for name, x in zip(self._outputs, tensors, strict=True)}
 
-    def _source(self, model: ir.Model) -> str | bytes:
+    def _source(self, updated: Arrays) -> str | bytes:
         """Return the file itself where it has no function bodies, else it without them."""
-        if not model.functions:
+        model = self._file.graph
+        if not model.functions and not updated:
             return str(self._file.path)
         size = weight_bytes(model)
         if size > _LIMIT_BYTES:
+            why = "inline its function bodies" if model.functions else "exchange weights"
             raise MissingError(
-                f"{self._file.path}: too large to inline its function bodies in memory "
-                f"({size >> 20} MiB), and openvino knows none"
+                f"{self._file.path}: too large to {why} in memory ({size >> 20} MiB), as openvino "
+                "needs it"
             )
-        plain = whole_message(inlined(with_body(self._file.whole, "general")))
-        whole: bytes = plain.SerializeToString()
-        return whole
+        whole = with_values(self._file.whole, updated)
+        message: bytes = whole_message(inlined(with_body(whole, "general"))).SerializeToString()
+        return message
 
     def _load_error(self, error: Exception) -> MissingError | ModelFileError:
         """Return what OpenVINO lacks as missing; a file that cannot be read is broken."""

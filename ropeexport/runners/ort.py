@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -45,6 +47,7 @@ from ropeexport.onnx_files.variants import (
     has_foreign,
     whole_message,
     with_attention_in_blocks,
+    with_references,
 )
 from ropeexport.runners.ort_memory import (
     BoundMemory,
@@ -56,6 +59,7 @@ from ropeexport.runners.ort_memory import (
 )
 from ropeexport.runners.registry import CPU, CUDA, Device, Opening, Provider, find
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
+from ropeexport.weights.updating import changed
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +92,7 @@ def opened(opening: Opening) -> OrtRunner:
         provider=opening.provider or _BY_DEVICE[opening.device],
         timed=opening.timed,
         as_written=opening.as_written,
+        memory_budget=opening.memory_budget,
     )
 
 
@@ -119,6 +124,8 @@ class OrtRunner(Runner):
     as_written : bool
         The file itself is run; else, with attention in blocks where sequences are long, but for a
         provider that is a package of its own.
+    memory_budget : int, optional
+        Bytes that the CUDA provider's arena may take.
     """
 
     facts = Facts(implementation=("function body",))
@@ -131,12 +138,16 @@ class OrtRunner(Runner):
         provider: Provider | None = None,
         timed: bool = False,
         as_written: bool = False,
+        memory_budget: int | None = None,
     ) -> None:
         self._model = model
         self._threads = threads
         self._provider = provider
         self._timed = timed
         self._as_written = as_written
+        self._memory_budget = memory_budget
+        self._updated: dict[str, Array] = {}  # weights that are not the file's
+        self._updating = Lock()
         self._session: Any = None
         self._bound: BoundMemory | None = None
         self._stream: torch.cuda.Stream | None = None  # that the session runs on, with torch
@@ -154,8 +165,6 @@ class OrtRunner(Runner):
         if isinstance(self._model, OnnxFile) and not self._model.path.is_file():
             raise ModelFileError(f"{self._model.path}: no such file")
         self._session = self._open(ort)
-        if self._provider is not None:
-            require_taken(self._session, self._provider)
         executes = self._session.get_providers()[0]
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._inputs = [value.name for value in inputs]
@@ -170,6 +179,24 @@ class OrtRunner(Runner):
     def close(self) -> None:
         """Let the model go."""
         self._session = self._bound = None
+        self._updated = {}
+
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights, see :class:`Runner`: another session takes the place of this one.
+
+        The weights that stay the file's stay where they lie, as in the first session.  Both
+        sessions are there while the new one is made.
+        """
+        import onnxruntime
+
+        if self._session is None or not isinstance(self._model, OnnxFile):
+            raise MissingError("onnxruntime: weights are exchanged in an ONNX file that is loaded")
+        with self._updating:
+            updated = changed(self._updated, weights, self._model.graph)
+            self._session = self._open(onnxruntime, updated)
+            self._updated = updated
+            if self._bound is not None:
+                self._bound = BoundMemory(self._session, "cuda")
 
     def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the session once, which writes into the arrays of a caller by itself."""
@@ -232,7 +259,8 @@ class OrtRunner(Runner):
         arrays = self._bound.read(results) if self._bound else self._returned(results)
         return dict(zip(self._outputs, arrays, strict=True))
 
-    def _open(self, ort: Any) -> Any:
+    def _open(self, ort: Any, updated: Arrays = MappingProxyType({})) -> Any:
+        """Return a session of the model, or of its file with other values of some weights."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _QUIET
@@ -242,32 +270,49 @@ class OrtRunner(Runner):
         provider, providers = self._provider, None
         plugged = provider is not None and provider.package
         if isinstance(model, OnnxFile):
-            model = str(model.path) if plugged or self._as_written else self._best(model, options)
+            model = self._source(model, options, updated, best=not (plugged or self._as_written))
         if provider is not None and provider.package:
             add_plugin(options, provider)
         else:
-            providers = providers_of(provider, **self._on_stream(provider))
+            providers = providers_of(provider, **self._on_stream(provider), **self._limit())
         try:
-            return ort.InferenceSession(model, options, providers=providers)
+            session = ort.InferenceSession(model, options, providers=providers)
         except _ort_errors() as error:
             raise self._load_error(error) from error
+        if provider is not None:
+            require_taken(session, provider)
+        return session
 
-    def _best(self, file: OnnxFile, options: Any) -> str | bytes:
-        """Return a file's path; where there is attention to put in blocks, the model with that."""
-        made = with_attention_in_blocks(file.graph)
+    def _source(self, file: OnnxFile, options: Any, updated: Arrays, *, best: bool) -> str | bytes:
+        """Return a file's path; where there is anything to change in memory, the model with that.
+
+        That is attention that is put in blocks, where the ``best`` is asked for, and weights.
+        """
+        made = with_attention_in_blocks(file.graph) if best else file.graph
+        if made is not file.graph:
+            self.facts = replace(self.facts, attention="attention in blocks")
+        if updated:
+            made = with_references(made, updated)
+            values = [_value_from(x) for x in updated.values()]
+            options.add_external_initializers(list(updated), values)
         if made is file.graph:
             return str(file.path)
-        self.facts = replace(self.facts, attention="attention in blocks")
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))
         message: bytes = ir.to_proto(made).SerializeToString()
         return message
+
+    def _limit(self) -> dict[str, str]:
+        # the arena would else grow by powers of two, beyond what is asked for
+        budget = self._memory_budget
+        how = {"arena_extend_strategy": "kSameAsRequested"}
+        return {} if budget is None else {"gpu_mem_limit": str(budget), **how}
 
     def _on_stream(self, provider: Provider | None) -> dict[str, str]:
         """Return the options that have a GPU run in the order of torch's stream, with torch."""
         is_cuda = provider is not None and provider.executes == CUDA.executes
         if not self._timed or not is_cuda or find_spec("torch") is None:
             return {}
-        self._stream = stream_of_its_own()
+        self._stream = self._stream or stream_of_its_own()
         return {"user_compute_stream": str(self._stream.cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
@@ -453,6 +498,10 @@ class EmulatedRunner(OrtRunner):
         super().__init__(file, provider=CPU)
         self._file = file
         self._narrow: dict[str, FloatType] = {}  # outputs
+
+    def update(self, weights: Arrays) -> None:
+        """Refuse: the twin's weights are the file's in another type."""
+        raise MissingError("the emulation of bfloat16 does not exchange weights; run on a GPU")
 
     def __enter__(self) -> Self:
         require("onnxruntime")

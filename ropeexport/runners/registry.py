@@ -51,6 +51,8 @@ class Provider:
         What ``pip install`` calls that package.
     options : tuple of (str, str)
         What it is always told.
+    bounded : bool
+        Whether the memory that it takes of a GPU can be bounded.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Provider:
     package: str = ""
     distribution: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    bounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class Opening:
         The plugin library of an engine that does not carry it, in place of the one that is found.
     cuda_graphs : bool
         Calls on a GPU are recorded once for each shape, and replayed.
+    memory_budget : int, optional
+        Bytes of a GPU's memory that it may take: an engine's weights that stay there, the others
+        streamed in from the host's; onnxruntime's arena.  :meth:`Runtime.open` refuses it where
+        the runtime has no such bound.
     """
 
     model: OnnxFile | Artifact | bytes
@@ -99,6 +106,7 @@ class Opening:
     kept_in: Path | None = None
     plugin: Path | None = None
     cuda_graphs: bool = False
+    memory_budget: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,8 @@ class Runtime:
     replaces : str
         The runtime that this one emulates where that has no kernels for the types of a model; it is
         never chosen by name.
+    bounded : bool
+        Whether the memory that it takes of a GPU can be bounded.
     """
 
     name: str
@@ -160,11 +170,32 @@ class Runtime:
     optional: bool = False
     keeps_nan: bool = True
     replaces: str = ""
+    bounded: bool = False
 
     def open(self, opening: Opening) -> Runner:
-        """Return a runner of a model, not yet entered."""
+        """Return a runner of a model, not yet entered.
+
+        Raises
+        ------
+        UsageError
+            For a memory budget where the runtime, or what executes in its place, has none.
+        """
+        self._check_budget(opening)
         runner: Runner = resolve_name(self.opens)(opening)
         return runner
+
+    def _check_budget(self, opening: Opening) -> None:
+        budget = opening.memory_budget
+        if budget is None:
+            return
+        if budget < 0:
+            raise UsageError(f"memory_budget: expected bytes, 0 or more, got {budget}")
+        own = (p for p in self.providers if p.device == opening.device)
+        provider = opening.provider or next(own, None)
+        if not (provider or self).bounded:
+            who = f"{self.label} with {provider.executes}" if provider else self.label
+            able = [each.name for each in _choices() if (each.provider or each.runtime).bounded]
+            raise UsageError(f"memory_budget: {who} takes none; choose {' or '.join(able)}")
 
     def require(self, device: Device | None = None, provider: Provider | None = None) -> None:
         """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
@@ -200,7 +231,7 @@ class Runtime:
 
 
 CPU = Provider("cpu", "CPUExecutionProvider", "cpu")
-CUDA = Provider("cuda", "CUDAExecutionProvider", "cuda")
+CUDA = Provider("cuda", "CUDAExecutionProvider", "cuda", bounded=True)
 
 RUNTIMES: tuple[Runtime, ...] = (
     Runtime(
@@ -255,6 +286,7 @@ RUNTIMES: tuple[Runtime, ...] = (
         dtypes=_IN_TENSORRT,
         needs="ropeexport.runners.trt:require_gpu",
         looks="ropeexport.runners.trt:look",
+        bounded=True,
     ),
     Runtime(
         EMULATED,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.errors import ParityError
+from ropeexport.errors import MissingError, ParityError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +122,28 @@ class Runner(ABC):
             return {name: tensor_from(x) for name, x in self.run(arrays).items()}
         self.run(arrays, {name: array_from(x) for name, x in out.items()})
         return dict(out)
+
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights of the loaded model; what is not named keeps the values that it has.
+
+        Calls under way end on the old values; where it fails, all calls do.
+
+        Parameters
+        ----------
+        weights : mapping of str to array
+            By the names of the file's initializers, in their types and shapes, see
+            :func:`ropeexport.weights.updating.new_values`.
+
+        Raises
+        ------
+        MissingError
+            Where the runtime cannot do that.
+        """
+        who = self.facts.version or type(self).__name__
+        raise MissingError(
+            f"{who}: cannot exchange the weights of a loaded model; load it in onnxruntime, or "
+            "export the changed module"
+        )
 
     def keep(self) -> None:
         """Keep what was compiled for this machine for the next load, where that can be."""

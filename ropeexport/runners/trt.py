@@ -7,10 +7,11 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 from ropeexport.artifact import Artifact
@@ -19,10 +20,12 @@ from ropeexport.machine import find_gpu, require
 from ropeexport.manifest import EngineRecord, TensorSpec
 from ropeexport.runners.registry import Device, Opening, Provider
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, filled
+from ropeexport.runners.trt_weights import EngineWeights, no_weight
 from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
 from ropeexport.trt.flavour import Flavour
 from ropeexport.trt.reporting import Journal, load_library
+from ropeexport.weights.updating import changed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +43,7 @@ def opened(opening: Opening) -> TensorrtRunner:
         kept_in=opening.kept_in,
         plugin=opening.plugin,
         graphs=opening.cuda_graphs,
+        memory_budget=opening.memory_budget,
     )
 
 
@@ -73,6 +77,8 @@ class TensorrtRunner(Runner):
         The library of an engine that does not carry it, in place of the one that is found.
     graphs : bool, optional
         Record the calls on tensors once for each shape, and replay them.
+    memory_budget : int, optional
+        Bytes of the GPU's memory for weights; the others are streamed in from the host's.
     """
 
     def __init__(
@@ -83,12 +89,16 @@ class TensorrtRunner(Runner):
         kept_in: Path | None = None,
         plugin: Path | None = None,
         graphs: bool = False,
+        memory_budget: int | None = None,
     ) -> None:
         self._artifact = artifact
         self._plugin = plugin
         self._graphs: dict[tuple[tuple[str, tuple[int, ...]], ...], _Recorded] | None = (
             {} if graphs else None
         )
+        self._memory_budget = memory_budget
+        self._updated: dict[str, Array] = {}  # weights that are not the file's
+        self._lock = Lock()  # a run and an exchange of weights never meet
         self._kept_in = kept_in or runtime_cache_folder()
         self._specialise = specialise
         engine = artifact.manifest.engine
@@ -102,6 +112,9 @@ class TensorrtRunner(Runner):
         folder = self._artifact.folder
         record = preflight.engine_record(folder, self._artifact.manifest)
         preflight.check_flavour(record)
+        preflight.check_budget(record, self._memory_budget)
+        if record.stripped:  # its weights are the file's, which is then a part of it
+            preflight.check_weights_of(record, self._artifact)
         data = preflight.read_verified(folder, record)
         gpu = find_gpu()
         if gpu is None:
@@ -112,7 +125,10 @@ class TensorrtRunner(Runner):
         library = preflight.plugin_path(folder, plugin, self._plugin) if plugin else None
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
-        self._session = Session(chosen, record, data, library, kept, specialise=self._specialise)
+        self._session = Session(
+            chosen, record, data, library, kept, specialise=self._specialise,
+            memory_budget=self._memory_budget, weight=self._weight,
+        )  # fmt: skip
         return self
 
     def close(self) -> None:
@@ -121,11 +137,34 @@ class TensorrtRunner(Runner):
             self.keep()
         self._graphs = None if self._graphs is None else {}
         self._session = None
+        self._updated = {}
+
+    def update(self, weights: Arrays) -> None:
+        """Exchange weights in the engine, all of them or none, see :class:`Runner`."""
+        session = self._entered()
+        session.weights.check(weights)
+        updated = changed(self._updated, weights, self._artifact.file.graph)
+        with self._lock:
+            former, self._updated = self._updated, updated
+            self._graphs = None if self._graphs is None else {}  # they read where weights were
+            try:
+                session.weights.put(weights)
+            except Exception:
+                self._updated = former
+                if session.weights.is_mixed:  # what TensorRT has half exchanged runs no more
+                    self._session = None
+                raise
+
+    def _weight(self, name: str) -> Array:
+        """Return the values that a weight has by now."""
+        tensor = self._artifact.file.graph.graph.initializers[name].const_value
+        assert tensor is not None  # what the engine was built of
+        return self._updated[name] if name in self._updated else tensor.numpy()
 
     def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the engine once, on a stream of its own, and wait for it."""
         session = self._entered()
-        with session.running():
+        with self._lock, session.running():
             outputs = session.enqueue(session.load(inputs))
         return filled(self.read(outputs), out)
 
@@ -134,13 +173,12 @@ class TensorrtRunner(Runner):
     ) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, in the memory of the tensors."""
         session = self._entered()
-        if self._graphs is None:
-            with session.in_turn():
+        with self._lock, session.in_turn():
+            if self._graphs is None:
                 return session.enqueue(session.placed(inputs, out))
-        key = tuple((name, tuple(x.shape)) for name, x in inputs.items())
-        if key not in self._graphs:
-            self._graphs[key] = _Recorded(session, inputs)
-        with session.in_turn():
+            key = tuple((name, tuple(x.shape)) for name, x in inputs.items())
+            if key not in self._graphs:
+                self._graphs[key] = _Recorded(session, inputs)
             return self._graphs[key].replay(inputs, out)
 
     def load(self, inputs: Arrays) -> Loaded:
@@ -149,7 +187,9 @@ class TensorrtRunner(Runner):
 
     def call(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned."""
-        return self._entered().enqueue(loaded)
+        session = self._entered()
+        with self._lock:
+            return session.enqueue(loaded)
 
     def read(self, results: dict[str, Tensor]) -> dict[str, Array]:
         """Return the arrays of outputs."""
@@ -196,6 +236,11 @@ class Session:
         Where what is compiled for this GPU is kept, by a flavour that does so.
     specialise : bool
         Whether such a flavour compiles the kernels of a shape before its first run.
+    memory_budget : int, optional
+        Bytes of the GPU's memory for weights.
+    weight : callable
+        Returns the values of a weight by its name: of an engine without weights, and of those that
+        are exchanged.
     """
 
     device = "cuda"
@@ -209,6 +254,8 @@ class Session:
         kept: RuntimeCache,
         *,
         specialise: bool = False,
+        memory_budget: int | None = None,
+        weight: Callable[[str], Array] = no_weight,
     ) -> None:
         import torch
 
@@ -231,6 +278,13 @@ class Session:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._error("cannot be loaded")
+        self.weights = EngineWeights(
+            self._trt, self._engine, self._journal.logger, record, weight, self._error
+        )
+        if memory_budget is not None:  # before there is a context, and before there are weights
+            self.weights.bound(memory_budget)
+        if record.stripped:
+            self.weights.put(record.refits)
         self._context = self._make_context(chosen, specialise)
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on

@@ -31,7 +31,9 @@ class BuildOptions:
     """What a user may ask of a build.
 
     ``impl`` is ``auto``, ``plugin``, ``native`` or ``decomposed``; ``auto`` takes the plugin where
-    there is a library, else ``decomposed``.  Shapes that are not given are the export's.
+    there is a library, else ``decomposed``.  Shapes that are not given are the export's.  ``refit``
+    lets weights be exchanged in the engine, ``strip`` leaves those out of its file too, and
+    ``weight_streaming`` lets some of them stay in the host's memory.
     """
 
     impl: Choice = "auto"
@@ -41,6 +43,9 @@ class BuildOptions:
     max_shapes: Shapes | None = None
     plugin_library: Path | None = None
     embed_plugin: bool = True
+    refit: bool = False
+    strip: bool = False
+    weight_streaming: bool = False
     force: bool = False
 
 
@@ -120,6 +125,9 @@ def make_engine(
             plugin=library.path.absolute() if library else None,
             embed_plugin=options.embed_plugin,
             timing_cache=(target / TIMING_CACHE_NAME).absolute(),
+            refit=options.refit or options.strip,
+            strip=options.strip,
+            weight_streaming=options.weight_streaming,
         )
         built = child.build(request, on_progress, on_note)
         _check_interface(record, built)
@@ -139,6 +147,11 @@ def make_engine(
         attention=built.attention,
         compute_capabilities=built.compute_capabilities,
         plugin=library.record.changed(embedded=options.embed_plugin) if library else None,
+        refittable=request.refit,
+        stripped=request.strip,
+        weight_streaming=request.weight_streaming,
+        refits=built.refits,
+        fixed=built.fixed,
     )
 
 

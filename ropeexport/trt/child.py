@@ -38,6 +38,9 @@ class BuildRequest(Record):
     plugin: Path | None
     embed_plugin: bool
     timing_cache: Path
+    refit: bool = False
+    strip: bool = False
+    weight_streaming: bool = False
 
 
 class ProbeRequest(Record):
@@ -56,6 +59,8 @@ class Built(Record):
     ropes: dict[str, Implementation]
     attention: Attention
     compute_capabilities: tuple[str, ...]  # of the GPUs that it is for; empty: any
+    refits: tuple[str, ...]  # names of the weights that can be exchanged in it
+    fixed: dict[str, str]  # those that cannot, and why
 
 
 class Creator(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import with_body, with_standard_attention
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import RTX, Flavour
+from ropeexport.trt.refit import mark_refittable, require_wanted
 from ropeexport.trt.reporting import Journal, load_library, make_builder, progress_monitor
+from ropeexport.weights.updating import weights_of
 
 # what Myelin says where no fused kernel takes an attention
 _NO_FUSED_ATTENTION = ("not supported by a dedicated kernel", "is_decomposable")
@@ -34,6 +36,7 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
     compute_capabilities = _compute_capabilities(flavour)
     journal = Journal(flavour)
     builder = make_builder(flavour, journal)
+    require_wanted(flavour, request, builder, journal)
     if request.plugin is not None:
         load_library(builder.get_plugin_registry(), request.plugin, journal)
     parsed = parse(flavour, request, builder, journal)
@@ -59,6 +62,8 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
         ropes=implementations(flavour, parsed.network, request.ropes),
         attention=attention_form(flavour, parsed.network),
         compute_capabilities=compute_capabilities,
+        refits=parsed.refits,
+        fixed=parsed.fixed,
     )
 
 
@@ -108,6 +113,12 @@ def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Jo
     # TF32 rounds float32 products to 10 bits; torch has it off by default, and so has the parity
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an inspector name layers
+    if request.refit:
+        config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
+    if request.strip:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    if request.weight_streaming:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
     if request.plugin is not None and request.embed_plugin:
         if not flavour.capabilities.serialises_plugins:
             raise BuildError(
@@ -170,20 +181,23 @@ def _lacks_fused_attention(flavour: Flavour, parsed: Parsed, journal: Journal) -
 
 @dataclass(frozen=True)
 class Parsed:
-    """A network and what it was parsed with, which must outlive it."""
+    """A network and what it was parsed with, which must outlive it.
+
+    ``refits`` are the names of the weights that are marked to be exchanged; ``fixed`` has the
+    others, and why each cannot be.
+    """
 
     builder: Any
     network: Any
     parser: Any
+    refits: tuple[str, ...] = ()
+    fixed: dict[str, str] = field(default_factory=dict)
 
 
 def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journal) -> Parsed:
     """Parse the ONNX file, its ropes with the function body of the chosen implementation."""
     trt = flavour.module
-    flags = 0
-    if flavour.capabilities.strongly_typed_flag:
-        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
+    network = builder.create_network(flavour.network_flags)
     parser = trt.OnnxParser(network, journal.logger)
     # weights outside the file stay there: the parser finds them by the file's own path
     model = with_standard_attention(OnnxFile(request.model).graph)
@@ -191,7 +205,16 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     model = with_body(model, "rotation" if request.implementation == "native" else "general")
     if not parser.parse(ir.to_proto(model).SerializeToString(), str(request.model)):
         raise BuildError(f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}")
-    return Parsed(builder, network, parser)
+    if not request.refit:
+        return Parsed(builder, network, parser)
+    fixed = mark_refittable(network, layers(network), weights_of(model))
+    refits = tuple(name for name in weights_of(model) if name not in fixed)
+    if not refits:
+        raise BuildError(
+            f"--refit: {request.model}: no weight of it can be exchanged in an engine: "
+            f"{'; '.join(f'{name}: {why}' for name, why in fixed.items()) or 'it has none'}"
+        )
+    return Parsed(builder, network, parser, refits, fixed)
 
 
 def implementations(

@@ -36,6 +36,9 @@ class Capabilities:
     serialises_plugins: bool  # an engine can carry its plugin library
     engine_host_code: bool  # host code in an engine must be allowed before loading it
     attention: bool  # a fused attention layer that can be marked decomposable
+    refit: bool  # weights that are marked by name can be exchanged in an engine
+    strip: bool  # such weights can be left out of an engine, until it is loaded
+    weight_streaming: bool  # weights can stay in the host's memory until they are needed
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Flavour:
     module: Any
     version: str
     capabilities: Capabilities
+
+    @property
+    def network_flags(self) -> int:
+        """With what a network is created, so that it has the types of the graph."""
+        if not self.capabilities.strongly_typed_flag:
+            return 0
+        return 1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def available_flavours() -> dict[str, str]:
@@ -107,6 +117,12 @@ def probe(module: Any) -> Capabilities:
         serialises_plugins=_has(module, "IBuilderConfig", "plugins_to_serialize"),
         engine_host_code=_has(module, "Runtime", "engine_host_code_allowed"),
         attention=_has(module, "IAttentionInputLayer", "attention"),
+        refit=_has(module, "BuilderFlag", "REFIT_INDIVIDUAL")
+        and _has(module, "INetworkDefinition", "mark_weights_refittable")
+        and _has(module, "Refitter", "set_named_weights"),
+        strip=_has(module, "BuilderFlag", "STRIP_PLAN"),
+        weight_streaming=_has(module, "BuilderFlag", "WEIGHT_STREAMING")
+        and _has(module, "ICudaEngine", "weight_streaming_budget_v2"),
     )
 
 

@@ -6,7 +6,7 @@ Each check names what it found and the cure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx_ir as ir
@@ -136,6 +136,37 @@ def read_verified(folder: Path, record: EngineRecord) -> bytes:
             f"{record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… ({len(data)} bytes); {again}"
         )
     return data
+
+
+def check_budget(record: EngineRecord, budget: int | None) -> None:
+    """Raise where an engine's weights cannot be bounded as a load asks for."""
+    if budget is not None and not record.weight_streaming:
+        raise errors.UsageError(
+            f"memory_budget: {record.file} was built without weight streaming, so that all of its "
+            "weights are in the GPU's memory; build it again with --weight-streaming"
+        )
+
+
+def check_weights_of(record: EngineRecord, artifact: Artifact) -> None:
+    """Raise unless the file that an engine takes its weights from is there, and is its own."""
+    if artifact.model_sha256 != record.model_sha256:
+        raise errors.EngineError(
+            f"{artifact.model_path}: not the file that {record.file} was built of, and whose "
+            "weights it takes: build it again"
+        )
+    _ = artifact.file.whole  # which sees that the weights are there
+
+
+def check_refits(record: EngineRecord, names: Iterable[str]) -> None:
+    """Raise where weights of some names cannot be exchanged in an engine."""
+    if not record.refittable:
+        raise errors.UsageError(
+            f"{record.file}: its weights cannot be exchanged; build it again with --refit"
+        )
+    for name in names:
+        if name not in record.refits:
+            why = record.fixed.get(name, "it has no weight of that name")
+            raise errors.UsageError(f"{name}: {record.file} cannot exchange it: {why}")
 
 
 def check_flavour(record: EngineRecord) -> None:

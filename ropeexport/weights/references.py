@@ -15,16 +15,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.manifest import Weights
-from ropeexport.weights.safetensors_files import Place, find, weight_file
+from ropeexport.weights.safetensors_files import Place, find, onnx_type, weight_file
 
-_TYPES = {kind.safetensors: kind.ir for kind in FLOATS} | {
-    "I64": ir.DataType.INT64, "I32": ir.DataType.INT32, "I8": ir.DataType.INT8,
-    "U8": ir.DataType.UINT8, "BOOL": ir.DataType.BOOL,
-    "F8_E4M3": ir.DataType.FLOAT8E4M3FN, "F8_E5M2": ir.DataType.FLOAT8E5M2,
-}  # fmt: skip
 _SHOWN = 3
 
 
@@ -100,6 +94,7 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         if is_fake(getattr(value.const_value, "raw", None))
     ]
     missing = []
+    own = any(str(value.name) in places for value in weights)
     for value in weights:
         place = places.get(str(value.name)) or places.get(f"{prefix}{value.name}")
         if place is None:
@@ -118,6 +113,7 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         files=tuple(weight_file(folder / name) for name in files),
         referenced_tensors=len(tensors),
         referenced_bytes=sum(tensor.nbytes for tensor in tensors),
+        prefix="" if own else prefix,
     )
 
 
@@ -130,7 +126,7 @@ def relocate(model: ir.Model, folder: Path) -> None:
 
 def _point(value: ir.Value, place: Place, folder: Path) -> None:
     """Let an initializer be a stretch of a file; where the file has another type, cast it."""
-    dtype = _TYPES.get(place.dtype)
+    dtype = onnx_type(place)
     if dtype is None:
         raise ExportError(f"{place.file}: {value.name}: no ONNX type for {place.dtype}")
     expected = tuple(value.shape.numpy()) if value.shape is not None else place.shape

@@ -14,11 +14,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropeexport import atomic
+from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ModelFileError
 from ropeexport.manifest import WeightFile, Weights
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
@@ -112,6 +116,19 @@ def read_header(path: Path) -> Header:
 def _place(file: str, start: int, entry: dict[str, Any]) -> Place:
     begin, end = entry["data_offsets"]
     return Place(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+
+
+def onnx_type(place: Place) -> ir.DataType | None:
+    """Return a tensor's type in an ONNX graph, where that has one."""
+    import onnx_ir as ir
+
+    others = {
+        "I64": ir.DataType.INT64, "I32": ir.DataType.INT32, "I8": ir.DataType.INT8,
+        "U8": ir.DataType.UINT8, "BOOL": ir.DataType.BOOL,
+        "F8_E4M3": ir.DataType.FLOAT8E4M3FN, "F8_E5M2": ir.DataType.FLOAT8E5M2,
+    }  # fmt: skip
+    floats = {kind.safetensors: kind for kind in FLOATS}
+    return floats[place.dtype].ir if place.dtype in floats else others.get(place.dtype)
 
 
 def weight_file(path: Path, *, hashed: bool | None = None) -> WeightFile:

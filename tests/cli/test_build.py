@@ -8,6 +8,7 @@ import pytest
 from command_line import assert_one_line, ropeexport
 
 from ropeexport import manifest
+from ropeexport.machine import find_gpu
 
 pytestmark = pytest.mark.trt
 
@@ -39,6 +40,17 @@ def test_float32_falls_back_to_decomposed_attention_and_says_so(exported) -> Non
     assert "attention: decomposed" in done.stdout
 
 
+def test_weights_that_can_be_streamed_or_exchanged_are_told(exported, edit_engine) -> None:
+    folder = exported("flux-self-attention")
+    done = ropeexport("build", folder, "--weight-streaming")
+    assert "weights: streamed from the host's memory" in done.stdout
+    assert "weights: streamed from the host's memory" in ropeexport("inspect", folder).stdout
+    fixed = {"norm.running_var": "computed with other weights when the file is parsed"}
+    edit_engine(folder, refittable=True, stripped=True, refits=("qkv.weight",), fixed=fixed)
+    told = ropeexport("inspect", folder).stdout
+    assert "weights: 1 can be exchanged, 1 not; they come from the ONNX file" in told
+
+
 def test_shapes_as_trtexec_writes_them(exported) -> None:
     folder = exported()
     q, pe = "2x2x16x64", "1x1x16x32x2x2"
@@ -49,6 +61,15 @@ def test_shapes_as_trtexec_writes_them(exported) -> None:
     assert engine is not None
     assert engine.profile.min["q"] == engine.profile.max["q"] == (2, 2, 16, 64)
     assert engine.profile.max["pe"] == (1, 1, 16, 32, 2, 2)
+
+
+@pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
+@pytest.mark.parametrize("option", ["--refit", "--strip"])
+def test_without_a_gpu_weights_that_can_be_exchanged_are_refused(exported, option) -> None:
+    folder = exported("flux-self-attention")
+    before = sorted(folder.iterdir())
+    assert_one_line(ropeexport("build", folder, option), 3, f"{option}: tensorrt-rtx")
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize(

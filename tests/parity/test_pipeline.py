@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import made_pipelines
 import numpy as np
 import onnx
+import onnx_ir
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,9 +20,9 @@ from onnx import numpy_helper
 
 import ropeexport
 from ropeexport.cli.main import cli
-from ropeexport.errors import ParityError, UsageError
+from ropeexport.errors import MissingError, ParityError, UsageError
 from ropeexport.models.pipelines import Subject, subject_of
-from ropeexport.parity import pixels
+from ropeexport.onnx_files.variants import without_ropes
 from ropeexport.parity.pipeline_oracle import PipelineOracle
 from ropeexport.parity.pipeline_runs import Studio
 from ropeexport.parity.records import Report
@@ -159,6 +162,25 @@ def test_a_file_without_rope_proves_nothing(tmp_path) -> None:
     assert "model.onnx applies none" in report.reason
 
 
+def test_without_ropes_any_matrices_are_the_identity(exported_once) -> None:
+    own = onnx_ir.load(exported_once / "model.onnx")
+    rng = np.random.default_rng(0)
+    given = {
+        "hidden_states": rng.standard_normal((2, 5, WIDTH)).astype(np.float32),
+        "timestep": rng.random(2).astype(np.float32),
+        "pe": rng.standard_normal((1, 1, 5, WIDTH // 4, 2, 2)).astype(np.float32),
+    }
+    identity = np.broadcast_to(np.eye(2, dtype=np.float32), given["pe"].shape)
+
+    def run(model, **more):
+        session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString())
+        return session.run(None, {**given, **more})[0]
+
+    plain = run(without_ropes(own))
+    np.testing.assert_array_equal(plain, run(own, pe=identity))
+    assert np.abs(plain - run(own)).max() > 0.1
+
+
 def test_a_component_in_training_mode_is_named(folder) -> None:
     painter, calls = made()
     painter.decoder.train()
@@ -247,39 +269,6 @@ def _denoised(module, x, timestep: float):
     return joined @ weights["out.weight"].T + weights["out.bias"]
 
 
-def test_only_a_pixel_at_a_rounding_edge_may_differ() -> None:
-    bound = 1e-5
-    edge = 100.5 / 255
-    eager = np.array([edge - 5e-6, edge - 2e-5, edge + 5e-6, 0.2, 0.2, 1.0], np.float32)
-    got = np.array([edge + 5e-6, edge + 2e-5, edge - 5e-6, 0.2, 0.302, 1.0], np.float32)
-    counted = pixels.count(got, eager, bound)
-    # the first and third by one level at the edge; the second one off it; the fifth by many
-    assert (counted.values, counted.differing, counted.allowed, counted.refused) == (6, 4, 2, 2)
-    assert counted.largest == 26
-    # near an edge, but not the one between the two levels
-    counted = pixels.count(np.float32([99.9 / 255]), np.float32([101.4999 / 255]), bound)
-    assert (counted.differing, counted.allowed) == (1, 0)
-
-
-def test_levels_are_those_that_diffusers_makes() -> None:
-    images = pytest.importorskip("diffusers.image_processor")
-    x = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    expected = images.VaeImageProcessor.numpy_to_pil(x)
-    np.testing.assert_array_equal(pixels.levels_of(x), [np.asarray(one) for one in expected])
-
-
-def test_a_sheet_has_a_row_a_picture_and_three_frames_of_a_video() -> None:
-    video = np.zeros((2, 7, 4, 5, 3), np.float32)
-    video[:, 3] = 1.0
-    sheet = pixels.sheet(video)
-    assert sheet.shape == (8, 15, 3)
-    assert (sheet[:, 5:10] == 255).all()
-    assert sheet[:, :5].max() == sheet[:, 10:].max() == 0
-    assert pixels.sheet(video[:, :1]).shape == (8, 5, 3)
-    apart, scale = pixels.difference(sheet, sheet - (sheet > 0) * np.uint8(3))
-    assert (apart.max(), scale) == (255, 85)
-
-
 def test_a_video_passes_too(folder) -> None:
     report = ropeexport.check(folder, pipeline=made(frames=4), runtimes=STOCK)
     assert report.verdict == "PASS", report.reason
@@ -324,6 +313,15 @@ def test_another_pipeline_is_one_line(folder, pipeline, message: str) -> None:
         ropeexport.check(folder, pipeline=pipeline)
     assert "\n" not in str(found.value)
     assert not (folder / "parity.json").exists()
+
+
+def test_a_library_that_is_absent_is_one_line_with_its_cure(folder, monkeypatch) -> None:
+    def factory() -> None:
+        import diffusers  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # as where it is not installed
+    with pytest.raises(MissingError, match=r"pip install 'ropeexport\[models\]'"):
+        ropeexport.check(folder, pipeline=factory)
 
 
 def test_a_call_that_fails_by_itself_is_one_line(folder) -> None:

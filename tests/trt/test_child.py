@@ -58,7 +58,10 @@ def test_a_probe_returns_what_a_library_registers(worker) -> None:
 
 
 def test_a_build_returns_its_engine_and_tells_of_its_progress(worker) -> None:
-    fields = "inputs={'q': 'HALF'}, outputs={}, ropes={}, attention='none', compute_capabilities=()"
+    fields = (
+        "inputs={'q': 'HALF'}, outputs={}, ropes={}, attention='none', compute_capabilities=(), "
+        "refits=(), fixed={}"
+    )
     worker(f"channel.note('slow'); return Built(version=str(request.model), {fields})")
     heard = []
     built = child.build(BUILD, lambda *event: heard.append(event), heard.append)

@@ -29,6 +29,10 @@ def fake_tensorrt() -> SimpleNamespace:
         Runtime=with_members("engine_host_code_allowed"),
         NetworkDefinitionCreationFlag=with_members("STRONGLY_TYPED"),
         IAttentionInputLayer=with_members("attention"),
+        BuilderFlag=with_members("REFIT", "REFIT_INDIVIDUAL", "STRIP_PLAN", "WEIGHT_STREAMING"),
+        INetworkDefinition=with_members("mark_weights_refittable"),
+        Refitter=with_members("set_named_weights"),
+        ICudaEngine=with_members("weight_streaming_budget_v2"),
     )
 
 
@@ -51,14 +55,17 @@ def test_full_tensorrt_times_at_build_and_needs_a_gpu() -> None:
     assert found.engine_host_code
     assert found.serialises_plugins
     assert found.strongly_typed_flag
+    assert (found.refit, found.strip, found.weight_streaming) == (True, True, True)
 
 
 def test_an_older_api_lacks_what_it_lacks() -> None:
     module = fake_tensorrt()
     del module.IAttentionInputLayer, module.NetworkDefinitionCreationFlag
+    module.BuilderFlag = with_members("REFIT")  # TensorRT 9
     found = flavour.probe(module)
     assert not found.attention
     assert not found.strongly_typed_flag  # TensorRT 11 has strong types without asking
+    assert (found.refit, found.strip, found.weight_streaming) == (False, False, False)
 
 
 @pytest.mark.trt
@@ -69,6 +76,9 @@ def test_rtx_finishes_at_load_and_its_timing_cache_is_none() -> None:
     assert chosen.capabilities.runtime_cache
     assert not chosen.capabilities.timing_cache
     assert chosen.capabilities.attention
+    assert chosen.capabilities.refit
+    assert chosen.capabilities.strip
+    assert chosen.capabilities.weight_streaming
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ropeexport.errors import ExportError, ModelFileError, UsageError
 from ropeexport.onnx_files.inspection import inspect, subject_of
 from ropeexport.weights.references import is_fake, skeleton
 from ropeexport.weights.safetensors_files import check_weights
+from ropeexport.weights.updating import changed, new_values
 
 FILE = "model.safetensors"
 NAMES = {torch.float32: "F32", torch.float16: "F16"}
@@ -106,6 +107,7 @@ def test_the_file_refers_to_the_weights_and_computes_what_eager_does(folder, mod
     result = export(folder, require_rope=1)
     assert (folder / FILE).read_bytes() == before
     record = result.manifest.model.weights
+    assert record.prefix == ""
     assert record.referenced_tensors == len(list(module.parameters()))
     assert record.copied == ()
     proto = onnx.load(folder / "model.onnx", load_external_data=False)
@@ -128,6 +130,29 @@ def test_a_file_of_another_type_is_cast_in_the_graph(tmp_path: Path, module) -> 
     with torch.no_grad():
         eager = module(**inputs()).numpy()
     np.testing.assert_allclose(ours, eager, rtol=0, atol=64 * np.finfo(np.float32).eps)
+
+
+class Part(Block):
+    """The body of a model, whose files have a head too."""
+
+    base_model_prefix = "model"
+
+
+def test_a_part_of_the_files_is_updated_by_its_own_names_there(tmp_path: Path, module) -> None:
+    whole = {f"model.{name}": p for name, p in module.named_parameters()}
+    write_safetensors(tmp_path / FILE, whole | {"head.weight": torch.ones(3, 32)})
+    made = ropeexport.export(Part, inputs(), tmp_path, dynamic_axes=AXES, weights=tmp_path)
+    assert made.manifest.model.weights.prefix == "model."
+    found = new_values(tmp_path, made.artifact)
+    assert set(found) == {name for name, _ in module.named_parameters()}
+    assert changed({}, found, made.artifact.file.graph) == {}
+    other = tmp_path / "other"
+    other.mkdir()
+    write_safetensors(other / FILE, {"model.out.weight": torch.ones(32, 32)})
+    assert (new_values(other, made.artifact)["out.weight"] == 1).all()
+    write_safetensors(other / FILE, {"model.outer.weight": torch.ones(32, 32)})
+    with pytest.raises(UsageError, match=r"outer\.weight: no weight of .*: it has out\.weight"):
+        new_values(other, made.artifact)
 
 
 def test_sharded_files_are_read_by_their_index(tmp_path: Path, module) -> None:
