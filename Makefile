@@ -50,7 +50,7 @@ test-tools: setup ## run our files through other people's tools, and theirs thro
 	$(BIN)/python -m pytest -m tools
 
 test-pipelines: setup ## hold whole pipelines' pictures to eager's, with faults planted in the exports
-	$(BIN)/python -m pytest -m pipelines
+	$(BIN)/python -m pytest tests/pipelines -m pipelines
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
 	$(BIN)/python -m pytest -m plugin

@@ -8,6 +8,9 @@ axis, and ``adapt`` makes the wrapper's arguments of the pipeline's::
     made = ropeexport.export(example(pipe.transformer), out="out")
     served = ropeexport.load("out")
     pipe.transformer = served.as_module(like=pipe.transformer, adapt=adapt)
+
+With the pipeline as it was, ``ropeexport.check("out", pipeline=(pipe, calls, adapt))`` holds the
+pictures to its own.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ def test_a_half_type_is_held_by_its_latents(tmp_path) -> None:
     types = {spec.name: spec.dtype for spec in own.made.manifest.model.inputs}
     assert types["timestep"] == "float32"  # as the pipeline has it, up to 1000
     assert types["hidden_states"] == "float16"
-    report = own.made.check(module=None, pipeline=own.given, runtimes=["onnxruntime"])
+    given = (own.pipe, own.calls[:1])
+    report = own.made.check(module=None, pipeline=given, runtimes=["onnxruntime"])
     assert report.verdict == "PASS", report.reason
     assert not report.pipeline.pixels_decide
