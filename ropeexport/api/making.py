@@ -415,6 +415,18 @@ class Export:
     artifact: Artifact
     module: Module | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        source, axes = (
+            self.manifest.source.name,
+            ", ".join(
+                f"{name} {axis.min} to {axis.max}" for name, axis in self.manifest.axes.items()
+            ),
+        )
+        return (
+            f"<export of {source} in {self.folder}: {self.found} rotary applications found, "
+            f"{self.replaced} replaced; axes: {axes or 'none'}>"
+        )
+
     @property
     def folder(self) -> Path:
         """The output folder."""
@@ -566,10 +578,7 @@ def example_of(
             weights=weights,
         )
     if not isinstance(kwargs, Mapping):
-        given = "none" if kwargs is None else type(kwargs).__name__
-        raise UsageError(
-            f"kwargs: expected the arguments of forward by name, {{'x': tensor}}, got {given}"
-        )
+        raise UsageError(_without_inputs(module, kwargs))
     inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
     return Example(
         module=_module(module, weights),
@@ -590,6 +599,24 @@ def _known(module: nn.Module | Callable[[], nn.Module], weights: Path | None) ->
     if weights is None and not isinstance(module, nn.Module):
         return None
     return example_around(unwrapped(_module(module, weights)))
+
+
+def _without_inputs(module: Any, kwargs: Any) -> str:
+    """Say what is missing of a module that comes without the arguments of its forward."""
+    kind = type(module)
+    if isinstance(module, type):
+        return f"module: expected an instance, got the class {module.__name__}"
+    if isinstance(getattr(module, "components", None), Mapping):  # a pipeline of diffusers
+        return f"module: expected one of its parts, pipe.transformer say, got a {kind.__name__}"
+    expected = "kwargs: expected the arguments of forward by name, {'x': tensor}"
+    if kwargs is not None:
+        return f"{expected}, got {type(kwargs).__name__}"
+    if kind.__module__.partition(".")[0] not in ("diffusers", "transformers"):
+        return f"{expected}, got none"
+    return (
+        f"{expected}, and dynamic_axes; of a {kind.__name__} no inputs are known that stand for "
+        "every size (docs/running.md: record those of its pipeline)"
+    )
 
 
 def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -> nn.Module:

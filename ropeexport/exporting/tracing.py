@@ -297,11 +297,15 @@ def _cause(error: Exception) -> str:
     root = error
     while isinstance(root.__cause__, Exception):
         root = root.__cause__
+    if _CACHE.search(str(root)):
+        return "it returns a cache, no tensors: give use_cache=False, or see docs/running.md"
     named = _NODE.search(str(error.__cause__))
     operator = f"{named[2]}: " if named else ""
     return f"{operator}{first_line(root)}{_suggestion(error)}"
 
 
+# what torch says of an output of transformers that is no tree
+_CACHE = re.compile(r"Found <class 'transformers\.cache_utils\.\w*Cache'> in output")
 # how torch's exporter says what it could not write
 _NODE = re.compile(r"translating node %(\w+) .*?target=torch\.ops\.([\w.]+)\]")
 

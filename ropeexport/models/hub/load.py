@@ -25,7 +25,13 @@ from ropeexport.errors import UsageError, first_line
 from ropeexport.machine import require
 from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
-from ropeexport.models.hub.samples import DIFFUSERS, Samples, of_diffusers, of_transformers
+from ropeexport.models.hub.samples import (
+    DIFFUSERS,
+    EVERY_SIZE,
+    Samples,
+    of_diffusers,
+    of_transformers,
+)
 from ropeexport.weights.references import skeleton
 from ropeexport.weights.safetensors_files import commonest_type, find, read_places
 
@@ -119,11 +125,15 @@ def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -
 
 
 def example_around(module: Any) -> Example | None:
-    """Return the example of a library's model that the caller holds, if its inputs are known."""
+    """Return the example of a library's model that the caller holds, if its inputs are known.
+
+    Those of one that its library hands numbers beside tensors, or that takes one batch alone, are
+    not: of them a file would fit no other call.
+    """
     kind = type(module)
     library = kind.__module__.partition(".")[0]
     samples = None
-    if library == "diffusers" and kind.__name__ in DIFFUSERS:
+    if library == "diffusers" and kind.__name__ in EVERY_SIZE:
         samples = of_diffusers(kind.__name__, vars(module)["_internal_dict"])
     elif library == "transformers" and hasattr(module, "config"):
         samples = of_transformers(module, module.config)

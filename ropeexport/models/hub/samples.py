@@ -191,6 +191,15 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {  # that are no tensors
 # classes whose code makes its batch a constant
 _FIXED_BATCH = {"ChromaTransformer2DModel", "MochiTransformer3DModel"}
 DIFFUSERS = tuple(_INPUTS)
+# those whose sample inputs stand for every size that a pipeline gives them
+EVERY_SIZE = (
+    "BriaTransformer2DModel",
+    "CogView4Transformer2DModel",
+    "Flux2Transformer2DModel",
+    "FluxTransformer2DModel",
+    "SanaVideoTransformer3DModel",
+    "WanTransformer3DModel",
+)
 
 
 def of_diffusers(name: str, config: Config) -> Samples:
