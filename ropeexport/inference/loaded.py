@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ropeexport.artifact import Artifact
-from ropeexport.axes import axis_sizes, parse_shapes
+from ropeexport.axes import axis_sizes, parse_shapes, shape_at
 from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.inference.arguments import Arguments
@@ -208,6 +208,8 @@ class LoadedModel:
         for name, shape in by_input.items():
             _check_rank(specs[name], shape)
         sizes |= axis_sizes([specs[name] for name in by_input], by_input) | named
+        shapes = {spec.name: shape_at(spec, sizes) for spec in self.inputs}
+        checked_sizes(self.inputs, self.axes, shapes)  # before anything of that size is drawn
         case = Case("random", "flux positions", sizes, seed)
         return make_inputs(case, self.inputs, self.artifact.manifest.model.max_position)
 
