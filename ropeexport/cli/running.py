@@ -29,7 +29,7 @@ _shown = partial(click.option, show_default=True)
     "--shapes",
     help="Of what is drawn: length=128,batch=2 or q:1x24x128x64.  [default: the export's usual]",
 )
-@_shown("--seed", type=int, default=0, help="Of what is drawn.")
+@_shown("--seed", type=click.IntRange(min=0), default=0, help="Of what is drawn.")
 @_shown("--runtime", type=_RUNTIMES, default="auto", help="auto: the best that is here.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), help="Where it runs.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="[default: the runtime's]")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ropeexport.errors import UsageError
+from ropeexport.errors import ManifestError, UsageError
 from ropeexport.manifest import Argument, Forward, Manifest
 
 Parts = Mapping[str, Any]
@@ -19,6 +19,11 @@ class Arguments:
     ----------
     manifest : Manifest
         Of the folder; one of an older version, or of a file, says of its inputs alone.
+
+    Raises
+    ------
+    ManifestError
+        Where it names inputs or outputs that it does not have.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -29,7 +34,23 @@ class Arguments:
             name: Argument(kind="input", value=name) for name in self.names
         }
         self.parameters = self._forward.parameters or tuple(self._trees)
+        self._check()
         self._is_flat = set(self.names) <= set(self._trees)
+
+    def _check(self) -> None:
+        forward = self._forward
+        returned = [tree for tree in (forward.returns, forward.returns_class) if tree is not None]
+        for kind, names, trees in (
+            ({"input", "unknown"}, self.names, self._trees.values()),
+            ({"output"}, self.outputs, returned),
+        ):
+            for leaf in (leaf for tree in trees for leaf in _leaves(tree)):
+                is_there = leaf.kind == "unknown" or leaf.value in names
+                if leaf.kind != "fixed" and not (leaf.kind in kind and is_there):
+                    raise ManifestError(
+                        f"manifest: expected one of {', '.join(names)}, got the {leaf.kind} "
+                        f"{leaf.value!r}: export again"
+                    )
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -70,6 +91,25 @@ class Arguments:
             raise UsageError(f"{twice}: given twice, in order and by name")
         return {**positional, **kwargs}
 
+    def check_omitted(self, given: Collection[str]) -> None:
+        """Raise for an argument that forward takes at another value than the export, if left out.
+
+        Parameters
+        ----------
+        given : collection of str
+            The arguments that a call has.
+        """
+        for name, tree in self._trees.items():
+            default = self._forward.defaults.get(name)
+            if name in given or default is None or not _is_fixed(tree):
+                continue
+            there, here = _plain(default), _plain(tree)
+            if not _is_same(there, here) and not (_is_off(there) and _is_off(here)):
+                raise UsageError(
+                    f"{name}: fixed as {here!r} in the export, while forward takes {there!r} where "
+                    f"it is left out: pass {name}={here!r}, or export again without it"
+                )
+
     def result(self, outputs: Parts) -> Any:
         """Return what forward returned at the export; of a library's class a dict of its fields."""
         if self._forward.returns is None:
@@ -93,7 +133,7 @@ class Arguments:
         """Say whether an argument that the export was not given is what it was then."""
         default = self._forward.defaults.get(name)
         if is_nothing(value):
-            return name in self.parameters and (default is None or is_nothing(_plain(default)))
+            return default is not None and is_nothing(_plain(default))
         return default is not None and _is_same(_plain(default), value)
 
 
@@ -151,6 +191,23 @@ def _parts_of(tree: Argument, value: Any, where: str) -> list[tuple[Any, Argumen
         got = f"{type(value).__name__} of {len(value)}" if fits else type(value).__name__
         raise UsageError(f"{where}: expected a {expected}, as at the export, got {got}")
     return list(zip(keys, tree.parts, strict=True))
+
+
+def _leaves(tree: Argument) -> Iterator[Argument]:
+    if tree.kind in ("input", "output", "fixed", "unknown"):
+        yield tree
+    for part in tree.parts:
+        yield from _leaves(part)
+
+
+def _is_fixed(tree: Argument) -> bool:
+    """Say whether an argument has neither inputs nor what could not be recorded."""
+    return all(leaf.kind == "fixed" for leaf in _leaves(tree))
+
+
+def _is_off(value: Any) -> bool:
+    """Say whether a value turns something off: None is forward's own choice, False as a rule."""
+    return value is False or is_nothing(value)
 
 
 def _plain(tree: Argument) -> Any:

@@ -58,7 +58,8 @@ def choose(artifact: Artifact, wish: Wish, stack: ExitStack) -> Chosen:
         try:
             runner = stack.enter_context(_opened(choice, artifact, wish))
         except MissingError as error:
-            refused.append(f"{choice.name}: {error}" if len(candidates) > 1 else str(error))
+            is_named = len(candidates) == 1 and wish.runtime != AUTO
+            refused.append(str(error) if is_named else f"{choice.name}: {error}")
         else:
             asked = wish.runtime != AUTO or wish.providers
             why = "as asked" if asked else "the best that this machine has"

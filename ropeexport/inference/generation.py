@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ropeexport.errors import UsageError
 from ropeexport.inference.module import Adapt, ExportedModule
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ropeexport.inference.loaded import LoadedModel
 
 _CACHE = "past_key_values"
+_GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
 _PAST = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 
 
@@ -45,7 +47,7 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
 
     def _called(self, given: dict[str, Any]) -> dict[str, Any]:
         """Run the model on the tokens since the cache, which grows by them in its place."""
-        uses = given.pop("use_cache", self._layers > 0)
+        uses = given.pop("use_cache", None)
         cache = given.pop(_CACHE, None)
         if self._layers == 0:
             if uses or (cache is not None and cache.get_seq_length()):
@@ -54,20 +56,30 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
                     "inputs past_key_values.0.key, ..."
                 )
             return super()._called(self._with_mask(given, 0))
+        keeps = cache is not None or uses is not False
         if cache is None:
-            from transformers import DynamicCache
-
             cache = DynamicCache(config=self.config)
+        self._check(cache)
         pasts = {name: self._past(name, cache, given) for name in self._pasts}
         outputs = super()._called({**self._with_mask(given, cache.get_seq_length()), **pasts})
         for index in range(self._layers):
-            _put(cache.layers[index], *(outputs[f"present.{index}.{x}"] for x in ("key", "value")))
-        return {**outputs, _CACHE: cache}
+            _put(cache, index, *(outputs[f"present.{index}.{x}"] for x in ("key", "value")))
+        return {**outputs, _CACHE: cache} if keeps else outputs
+
+    def _check(self, cache: Any) -> None:
+        """Raise for a cache that does not hold the past alone: one of a fixed size, say."""
+        layers = getattr(cache, "layers", [])
+        if not isinstance(cache, DynamicCache) or any(type(x) not in _GROWING for x in layers):
+            raise UsageError(
+                f"{_CACHE}: expected a DynamicCache, which grows, got a {type(cache).__name__}: "
+                "leave it out, and cache_implementation too"
+            )
 
     def _with_mask(self, given: dict[str, Any], past: int) -> dict[str, Any]:
         """Return arguments with the mask and the positions that the file takes.
 
-        ``generate`` leaves out a mask that hides nothing.
+        ``generate`` leaves out a mask that hides nothing, but gives positions always: without them
+        the models count from the cache's length, padding and all.
         """
         tokens = given.get("input_ids")
         if tokens is None or tokens.ndim != 2:
@@ -76,9 +88,8 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         if given.get("attention_mask") is None and "attention_mask" in self._types:
             given["attention_mask"] = tokens.new_ones((batch, past + length))
         if given.get("position_ids") is None and "position_ids" in self._types:
-            mask = given.get("attention_mask", tokens.new_ones((batch, past + length)))
-            positions = mask.long().cumsum(-1) - 1
-            given["position_ids"] = positions.clamp(min=0)[:, -length:]
+            positions = torch.arange(past, past + length, device=tokens.device)
+            given["position_ids"] = positions.expand(batch, length)
         return given
 
     def _past(self, name: str, cache: Any, given: dict[str, Any]) -> torch.Tensor:
@@ -101,11 +112,14 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         return made if wants_class else made.to_tuple()
 
 
-def _put(layer: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
-    """Have a layer of a cache hold what the model returned."""
-    if not layer.is_initialized:
-        layer.lazy_initialization(keys, values)
+def _put(cache: Any, index: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Have a layer of a cache hold what the model returned: the past, and the new tokens."""
+    if index >= len(cache.layers) or not cache.layers[index].is_initialized:
+        cache.update(keys[:, :, :0], values[:, :, :0], index)
+    layer = cache.layers[index]
     layer.keys, layer.values = keys, values
+    if layer.is_sliding:  # of a window that no length of the export exceeds
+        layer.cumulative_length = keys.shape[2]
 
 
 def _empty(spec: TensorSpec, batch: int) -> tuple[int, ...]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ropeexport.artifact import Artifact
-from ropeexport.axes import axis_sizes, parse_shapes, shape_at, sum_of
+from ropeexport.axes import axis_sizes, parse_shapes, shape_at
 from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
+from ropeexport.inference.memory import memory_of, shape_of
 from ropeexport.manifest import Axis, TensorSpec
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -60,7 +61,7 @@ class LoadedModel:
         self.dtype = manifest.model.dtype
         self.runtime = runtime.name
         self.provider = chosen.runner.facts.provider
-        self.device = chosen.runner.facts.device
+        self.device = chosen.runner.facts.device or chosen.choice.device
         self.why = chosen.why
         self.arguments = Arguments(manifest)
         self._runner = chosen.runner
@@ -137,7 +138,7 @@ class LoadedModel:
             if feeds[name].dtype != expected:
                 raise UsageError(f"{name}: expected {dtype}, got {feeds[name].dtype}")
         sizes = self._sizes(feeds)
-        into = self._into(out, sizes, _is_whole_array) if out is not None else None
+        into = memory_of(out, self.outputs, sizes, feeds, self.device) if out is not None else None
         with self._turn:
             return self._entered().run(feeds, into)
 
@@ -208,6 +209,8 @@ class LoadedModel:
         for name, shape in by_input.items():
             _check_rank(specs[name], shape)
         sizes |= axis_sizes([specs[name] for name in by_input], by_input) | named
+        shapes = {spec.name: shape_at(spec, sizes) for spec in self.inputs}
+        checked_sizes(self.inputs, self.axes, shapes)  # before anything of that size is drawn
         case = Case("random", "flux positions", sizes, seed)
         return make_inputs(case, self.inputs, self.artifact.manifest.model.max_position)
 
@@ -251,13 +254,16 @@ class LoadedModel:
         from ropeexport.runners.torch_arrays import tensor_from
 
         tensors = {}
-        for name, _, dtype in self._types:
+        for name, expected, dtype in self._types:
             x = feeds[name]
-            if not isinstance(x, torch.Tensor):
-                x = tensor_from(x).to(self.device)
-            if x.dtype is not getattr(torch, dtype):
+            is_tensor = isinstance(x, torch.Tensor)
+            if x.dtype != (getattr(torch, dtype) if is_tensor else expected):
                 got = str(x.dtype).removeprefix("torch.")
                 raise UsageError(f"{name}: expected {dtype}, got {got}")
+            if not is_tensor:
+                x = tensor_from(x).to(self.device)
+            if x.layout is not torch.strided or x.is_nested:
+                raise UsageError(f"{name}: expected a dense tensor, got a sparse or a nested one")
             if x.device.type != self.device:
                 raise UsageError(f"{name}: expected on {self.device}, got on {x.device}")
             if x.requires_grad and torch.is_grad_enabled():
@@ -265,9 +271,11 @@ class LoadedModel:
                     f"{name}: needs a gradient, which an exported model does not pass on: call it "
                     "under torch.no_grad()"
                 )
-            tensors[name] = x
+            tensors[name] = x.resolve_neg()  # memory as it is read
         sizes = self._sizes(tensors)
-        into = self._into(out, sizes, _is_whole_tensor) if out is not None else None
+        into = (
+            memory_of(out, self.outputs, sizes, tensors, self.device) if out is not None else None
+        )
         if into is None and self.device == "cuda":
             into = self._new_outputs(sizes)
         with self._turn:
@@ -279,7 +287,7 @@ class LoadedModel:
 
         made = {}
         for spec in self.outputs:
-            shape = _shape_of(spec, sizes)
+            shape = shape_of(spec, sizes)
             if shape is None:
                 return None
             dtype = getattr(torch, spec.dtype)
@@ -296,31 +304,12 @@ class LoadedModel:
                 self._known[key] = sizes
         return sizes
 
-    def _into(self, out: Out, sizes: Sizes, is_whole: Any) -> dict[str, Any]:
-        """Return the caller's memory by output, held to types and shapes."""
-        names = [spec.name for spec in self.outputs]
-        if not isinstance(out, Mapping):
-            several = out if isinstance(out, list | tuple) else [out]
-            out = dict(zip(names, several, strict=False)) if len(several) == len(names) else {}
-        if out.keys() != set(names):
-            raise UsageError(f"out: expected memory for {', '.join(names)}, got {', '.join(out)}")
-        for spec in self.outputs:
-            x, shape = out[spec.name], _shape_of(spec, sizes)
-            if not is_whole(x):
-                raise UsageError(
-                    f"out: {spec.name}: expected a writable, C-contiguous one of the inputs' kind, "
-                    f"got {type(x).__name__}"
-                )
-            got = str(x.dtype).removeprefix("torch."), tuple(x.shape)
-            if got[0] != spec.dtype or (shape is not None and got[1] != shape):
-                wanted = f"{spec.dtype} {shape if shape is not None else spec.shape}"
-                raise UsageError(f"out: {spec.name}: expected {wanted}, got {got[0]} {got[1]}")
-        return {name: out[name] for name in names}
-
 
 def _taken(x: Any, name: str) -> Any:
     """Return what a runtime takes: tensors and arrays as they are, others by DLPack, not copied."""
     torch = sys.modules.get("torch")
+    if isinstance(x, np.ma.MaskedArray):
+        raise UsageError(f"{name}: expected an array, got a masked one: fill what is masked first")
     if isinstance(x, np.ndarray) or (torch is not None and isinstance(x, torch.Tensor)):
         return x
     if isinstance(x, np.generic):
@@ -333,15 +322,6 @@ def _taken(x: Any, name: str) -> Any:
 
         return from_dlpack(x)
     raise UsageError(f"{name}: expected an array or a tensor, got {type(x).__name__}")
-
-
-def _is_whole_array(x: Any) -> bool:
-    return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.writeable
-
-
-def _is_whole_tensor(x: Any) -> bool:
-    torch = sys.modules["torch"]
-    return isinstance(x, torch.Tensor) and x.is_contiguous() and not x.requires_grad
 
 
 def _check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
@@ -380,9 +360,3 @@ def checked_sizes(
         if full is not None and size not in (1, full):
             raise UsageError(f"axis {name}: expected 1 or {full}, got {size}")
     return sizes
-
-
-def _shape_of(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
-    """Return the shape of an output; None where the inputs' sizes do not tell it."""
-    known = all(name in sizes for dim in spec.shape for name in sum_of(dim).names)
-    return shape_at(spec, sizes) if known else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
-from ropeexport.errors import UsageError
+from ropeexport.errors import UsageError, first_line
 from ropeexport.inference.arguments import Parts, rebuilt
 from ropeexport.manifest import Argument, Forward
 
@@ -153,6 +153,8 @@ class ExportedModule(nn.Module):
         wants_class = bool(given.pop(_RETURN_DICT, self._is_class_usual))
         if self._adapt is not None:
             given = dict(self._adapt(given))
+        else:
+            self.loaded.arguments.check_omitted({*given, *self._FURTHER})
         return self._returned(self._called(given), wants_class)
 
     def _called(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +180,10 @@ class ExportedModule(nn.Module):
             return x  # what is none of the file's is refused there
         if not torch.can_cast(x.dtype, wanted):  # a float to a whole number
             raise UsageError(f"{name}: expected {wanted}, got {x.dtype}")
-        return x.to(wanted)
+        cast = x.to(wanted)
+        if not x.is_floating_point() and not torch.equal(cast.to(x.dtype), x):
+            raise UsageError(f"{name}: expected {wanted}, got whole numbers that it does not hold")
+        return cast
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the module, whose device and type cannot change: others are refused."""
@@ -201,25 +206,27 @@ class ExportedModule(nn.Module):
         """See :meth:`to`."""
         return self.to("cuda")
 
-    def cpu(self) -> Self:
-        """See :meth:`to`."""
-        return self.to("cpu")
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """See :meth:`to`: what ``half``, ``type`` and a module around this one do to its parts."""
+        made = fn(self.nothing)
+        return self.to(made.device, made.dtype)
 
-    def half(self) -> Self:
-        """See :meth:`to`."""
-        return self.to(torch.float16)
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Refuse gradients."""
+        if requires_grad:
+            self._refuse("requires_grad_", "train the module itself, before the export")
+        return self
 
-    def bfloat16(self) -> Self:
-        """See :meth:`to`."""
-        return self.to(torch.bfloat16)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module | nn.Parameter) and name != "nothing":
+            self._take_part(name)
+        super().__setattr__(name, value)
 
-    def float(self) -> Self:
-        """See :meth:`to`."""
-        return self.to(torch.float32)
+    def _take_part(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Refuse parts and weights, with which nothing would be computed."""
+        self._refuse(name, "its file has all that it computes with: change the module, export it")
 
-    def double(self) -> Self:
-        """See :meth:`to`."""
-        return self.to(torch.float64)
+    add_module = register_module = register_buffer = _take_part
 
     def train(self, mode: bool = True) -> Self:
         """Refuse training."""
@@ -253,6 +260,9 @@ class ExportedModule(nn.Module):
         return f"exported: {self.loaded!r}"
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__.get("_parameters", {})  # by which accelerate's hooks find its place
+        if name in own:
+            return own[name]
         stands_for = self.__dict__.get("_stands_for")
         value = inspect.getattr_static(stands_for, name, _ABSENT) if stands_for else _ABSENT
         if isinstance(value, classmethod | staticmethod):  # which know no weights
@@ -306,4 +316,10 @@ def _instance(name: str, values: Parts) -> Any:
             f"{name}: expected the class of what it returns, found none: import {module} first, or "
             "pass return_dict=False"
         )
-    return found(**values)
+    try:
+        return found(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name}: expected a class with the fields {', '.join(values)}: {first_line(error)}; "
+            "export again, or pass return_dict=False"
+        ) from error

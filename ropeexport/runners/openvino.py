@@ -213,6 +213,8 @@ class OpenvinoRunner(Runner):
     @_in_one_thread
     def call(self, loaded: dict[str, Any]) -> Any:
         """Run the model once; the request's outputs are the next call's too."""
+        if self._request is None:
+            raise ParityError(f"{self._file.path}: closed, or not entered: nothing to run")
         try:
             self._request.infer(loaded, share_inputs=True, share_outputs=True)
         except (RuntimeError, TypeError) as error:

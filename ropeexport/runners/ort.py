@@ -181,6 +181,11 @@ class OrtRunner(Runner):
         self._session = self._bound = None
         self._updated = {}
 
+    def _entered(self) -> Any:
+        if self._session is None:
+            raise MissingError("onnxruntime: closed, or not entered: no session to run")
+        return self._session
+
     def update(self, weights: Arrays) -> None:
         """Exchange weights, see :class:`Runner`: another session takes the place of this one.
 
@@ -208,7 +213,7 @@ class OrtRunner(Runner):
             return dict(zip(self._outputs, self._returned(results), strict=True))
         into = {name: Memory.of_array(x) for name, x in out.items()}
         memories = {name: Memory.of_array(x) for name, x in given.items()}
-        self._called(run_bound, self._session, memories, into)
+        self._called(run_bound, self._entered(), memories, into)
         return dict(out)
 
     def run_tensors(
@@ -220,7 +225,7 @@ class OrtRunner(Runner):
         memories = {name: Memory.of_tensor(inputs[name]) for name in self._inputs}
         into = {name: Memory.of_tensor(x) for name, x in out.items()}
         with in_order(self._stream):
-            self._called(run_bound, self._session, memories, into, without_waiting())
+            self._called(run_bound, self._entered(), memories, into, without_waiting())
         return dict(out)
 
     def load(self, inputs: Arrays) -> Any:
@@ -238,7 +243,7 @@ class OrtRunner(Runner):
         return {name: _value_from(x) for name, x in given.items()}
 
     def _run(self, loaded: Any) -> Any:
-        session = self._session
+        session = self._entered()  # an exchange of weights lets go of it meanwhile
         run = session.run_with_ort_values if self._has_foreign else session.run
         return run(self._outputs, loaded)
 
@@ -267,6 +272,9 @@ class OrtRunner(Runner):
         if not self._timed:  # spinning threads would slow the other runtimes of the same process
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model: Any = self._model
+        values = {name: _value_from(x) for name, x in updated.items()}
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
         provider, providers = self._provider, None
         plugged = provider is not None and provider.package
         if isinstance(model, OnnxFile):
@@ -281,6 +289,7 @@ class OrtRunner(Runner):
             raise self._load_error(error) from error
         if provider is not None:
             require_taken(session, provider)
+        session.reads = values  # where they lie, for as long as a call holds the session
         return session
 
     def _source(self, file: OnnxFile, options: Any, updated: Arrays, *, best: bool) -> str | bytes:
@@ -293,8 +302,6 @@ class OrtRunner(Runner):
             self.facts = replace(self.facts, attention="attention in blocks")
         if updated:
             made = with_references(made, updated)
-            values = [_value_from(x) for x in updated.values()]
-            options.add_external_initializers(list(updated), values)
         if made is file.graph:
             return str(file.path)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))

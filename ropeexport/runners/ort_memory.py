@@ -93,8 +93,10 @@ def in_order(stream: torch.cuda.Stream) -> Iterator[None]:
 
     current = torch.cuda.current_stream()
     stream.wait_stream(current)
-    yield
-    current.wait_stream(stream)
+    try:
+        yield
+    finally:  # of a run that failed half-way too: torch takes the inputs' memory back
+        current.wait_stream(stream)
 
 
 @dataclass(frozen=True)

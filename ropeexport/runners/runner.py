@@ -113,15 +113,19 @@ class Runner(ABC):
         """Run the model once on torch's tensors, which lie on its device.
 
         On a GPU what is returned is ready in the order of torch's current stream.  On a CPU the
-        runtime works in the tensors' own memory.
+        runtime works in the tensors' own memory, where that is contiguous.
         """
         from ropeexport.runners.torch_arrays import array_from, tensor_from
 
         arrays = {name: array_from(x) for name, x in inputs.items()}
+        if out is not None and all(x.is_cpu and x.is_contiguous() for x in out.values()):
+            self.run(arrays, {name: array_from(x) for name, x in out.items()})
+            return dict(out)
+        results = {name: tensor_from(x) for name, x in self.run(arrays).items()}
         if out is None:
-            return {name: tensor_from(x) for name, x in self.run(arrays).items()}
-        self.run(arrays, {name: array_from(x) for name, x in out.items()})
-        return dict(out)
+            device = next(iter(inputs.values())).device
+            return {name: x.to(device) for name, x in results.items()}
+        return {name: x.copy_(results[name]) for name, x in out.items()}
 
     def update(self, weights: Arrays) -> None:
         """Exchange weights of the loaded model; what is not named keeps the values that it has.

@@ -61,6 +61,8 @@ WRONG = {
     "a name too many": (["--input", "q={tmp}/a.npz"], "expected NAME=FILE.npy or FILE.npz"),
     "another type": (["--input", "q={tmp}/a.npy", "--random"], "q: expected float32, got float64"),
     "another axis": (["--random", "--shapes", "heads=3"], "'heads': expected an axis"),
+    "a negative size": (["--random", "--shapes", "length=-1"], "a whole length, got -1"),
+    "a negative seed": (["--random", "--seed", "-1"], "'--seed'"),
     "no shapes": (["--random", "--shapes", "length="], "expected length=128,batch=2 or"),
     "not numpy's": (["--random", "-o", "{tmp}/y.txt"], "output: expected FILE.npz"),
     "no engine": (["--random", "--runtime", "tensorrt"], "no engine was built"),

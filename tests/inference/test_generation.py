@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    StaticCache,
+)
 
 import ropeexport
 from ropeexport.errors import UsageError
@@ -37,29 +44,28 @@ class Cached(nn.Module):
         return {"logits": made.logits, "present": present}
 
 
-@pytest.fixture(scope="module")
-def llama() -> LlamaForCausalLM:
+SIZES = {
+    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4, "num_key_value_heads": HEADS, "max_position_embeddings": 256,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def made(kind, config) -> nn.Module:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS,
-        num_attention_heads=4, num_key_value_heads=HEADS, max_position_embeddings=256,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
+    model = kind(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(6.0)  # else a few tokens come again and again
     return model
 
 
-@pytest.fixture(scope="module")
-def cached(llama, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cached")
+def exported(model: nn.Module, folder: Path) -> Path:
     size = (BATCH, HEADS, PAST, WIDTH)
     past = [{"key": torch.randn(size), "value": torch.randn(size)} for _ in range(LAYERS)]
     steps = {0: "batch", 1: "length"}
     ropeexport.export(
-        Cached(llama).eval(),
+        Cached(model).eval(),
         {
             "input_ids": torch.randint(3, 128, (BATCH, LENGTH)),
             "attention_mask": torch.ones(BATCH, PAST + LENGTH, dtype=torch.int64),
@@ -76,6 +82,16 @@ def cached(llama, tmp_path_factory) -> Path:
         axes={"past": (0, 16, 128), "length": (1, 8, 64)},
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    return made(LlamaForCausalLM, LlamaConfig(**SIZES))
+
+
+@pytest.fixture(scope="module")
+def cached(llama, tmp_path_factory) -> Path:
+    return exported(llama, tmp_path_factory.mktemp("cached"))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +136,7 @@ def test_a_wrong_cache_changes_the_tokens(llama, served, prompt, monkeypatch) ->
     from ropeexport.inference import generation
 
     put = generation._put
-    monkeypatch.setattr(generation, "_put", lambda layer, k, v: put(layer, k.roll(1, -2), v))
+    monkeypatch.setattr(generation, "_put", lambda x, i, k, v: put(x, i, k.roll(1, -2), v))
     options = {"max_new_tokens": 40, "do_sample": False}
     wanted, found = llama.generate(prompt, **options), served.generate(prompt, **options)
     assert not torch.equal(wanted, found)
@@ -135,6 +151,55 @@ def test_calls_of_ones_own_with_a_cache(llama, served, prompt) -> None:
             torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
             assert found.past_key_values is cache
     assert cache.get_seq_length() == other.get_seq_length() == 8
+
+
+def continued(model, prompt: torch.Tensor) -> torch.Tensor:
+    options = {"do_sample": False, "return_dict_in_generate": True}
+    first = model.generate(prompt, max_new_tokens=5, **options)
+    longer = torch.cat([first.sequences, prompt[:, :1]], 1)
+    cache = first.past_key_values
+    return model.generate(longer, past_key_values=cache, max_new_tokens=9, do_sample=False)
+
+
+CACHES = {
+    "its own": lambda model, prompt, options: model.generate(prompt, **options),
+    "none": lambda model, prompt, options: model.generate(prompt, use_cache=False, **options),
+    "that knows no layers": lambda model, prompt, options: model.generate(
+        prompt, past_key_values=DynamicCache(), **options
+    ),
+    "of the call before": lambda model, prompt, options: continued(model, prompt),
+    "that is cut back": lambda model, prompt, options: model.generate(
+        prompt[:1], prompt_lookup_num_tokens=3, **options
+    ),
+    "filled in parts": lambda model, prompt, options: model.generate(
+        prompt, prefill_chunk_size=3, **options
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sliding(tmp_path_factory) -> tuple[nn.Module, nn.Module]:
+    """Return a model whose cache has layers of a window, and its export."""
+    model = made(MistralForCausalLM, MistralConfig(**SIZES, sliding_window=512))
+    folder = exported(model, tmp_path_factory.mktemp("sliding"))
+    return model, ropeexport.load(folder, device="cpu").as_module(like=model)
+
+
+@pytest.mark.parametrize("which", CACHES)
+@pytest.mark.parametrize("kind", ["full", "sliding"])
+def test_every_cache_that_grows(llama, served, sliding, prompt, kind: str, which: str) -> None:
+    models = (llama, served) if kind == "full" else sliding
+    options = {"max_new_tokens": 12, "do_sample": False}
+    wanted, found = (CACHES[which](model, prompt, options) for model in models)
+    assert torch.equal(wanted, found)
+
+
+def test_a_cache_of_a_fixed_size_is_refused(served, prompt) -> None:
+    with pytest.raises(UsageError, match=r"expected a DynamicCache, .* got a StaticCache: leave"):
+        served.generate(prompt, cache_implementation="static", max_new_tokens=4)
+    cache = StaticCache(config=served.config, max_cache_len=16)
+    with torch.no_grad(), pytest.raises(UsageError, match="got a StaticCache"):
+        served(prompt, past_key_values=cache)
 
 
 def test_without_a_cache(llama, prompt, tmp_path) -> None:

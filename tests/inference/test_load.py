@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from made_tensorrt import A_GPU
 from torch import nn
 
 import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import (
     EngineError,
+    ManifestError,
     MissingError,
     ModelFileError,
     PluginError,
@@ -167,6 +170,79 @@ WRONG_OUT = {
 }
 
 
+class Three(nn.Module):
+    def forward(self, x):
+        return x.flip(0), x * 2, x
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("three")
+    ropeexport.export(Three(), {"x": torch.zeros(4, 3)}, folder)
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_memory_that_is_shared_is_refused(three, runtime: str, kind: str) -> None:
+    """An output would be written while another, or an input, still needs the memory."""
+    memory = np.arange(48, dtype=np.float32)
+
+    def place(start: int):
+        part = memory[start : start + 12].reshape(4, 3)
+        return part if kind == "numpy" else torch.from_numpy(part)
+
+    with ropeexport.load(three, runtime=runtime, device="cpu") as model:
+        for places in ([0, 12, 24], [12, 24, 26], [12, 12, 24], [6, 12, 24]):
+            x = place(0)
+            with pytest.raises(UsageError, match="expected memory of its own for each output"):
+                model(x, out=[place(start) for start in places])
+        _, _, same = model(x, out=[place(start) for start in (12, 24, 36)])
+        assert np.array_equal(np.asarray(same), np.arange(12).reshape(4, 3))
+        assert np.array_equal(memory[36:], memory[:12])
+        assert not np.shares_memory(np.asarray(model(x)[2]), memory)  # an output that is an input
+
+
+def test_memory_elsewhere_is_refused(three) -> None:
+    with ropeexport.load(three, device="cpu") as model:
+        out = [torch.empty(4, 3, device="meta") for _ in range(3)]
+        with pytest.raises(UsageError, match=r"inputs' kind on cpu, got Tensor"):
+            model(torch.zeros(4, 3), out=out)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_memory_that_no_runtime_reads_by_itself(three, runtime: str) -> None:
+    """Torch's lazy minus sign, other orders, and what has no such memory at all."""
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with ropeexport.load(three, runtime=runtime, device="cpu") as model:
+        for given in (x[::-1], np.asfortranarray(x), np.broadcast_to(x[:1], (4, 3))):
+            assert np.array_equal(model(given)[1], np.asarray(given) * 2)
+        assert torch.equal(model(torch._neg_view(torch.from_numpy(x)))[1], torch.from_numpy(-2 * x))
+        for wrong, message in {
+            "sparse": (torch.from_numpy(x).to_sparse(), "expected a dense tensor"),
+            "masked": (np.ma.masked_array(x, x > 3), "got a masked one"),
+            "bytes": (x.astype(">f4"), "expected float32, got >f4"),
+        }.values():
+            with pytest.raises(UsageError, match=f"x: .*{message}"):
+                model(wrong)
+
+
+def test_results_reach_memory_that_a_runtime_cannot_write(three) -> None:
+    """As a GPU's, of a provider that runs on arrays."""
+    with ropeexport.load(three, device="cpu") as model:
+        x = torch.arange(12.0).reshape(4, 3)
+        out = {spec.name: torch.zeros(3, 4).T for spec in model.outputs}
+        found = model._runner.run_tensors({"x": x}, out)
+        assert all(found[name] is out[name] for name in out)
+        assert torch.equal(out["out.1"], x * 2)
+
+
+def test_a_provider_that_is_no_row_runs_on_the_cpu(three) -> None:
+    with ropeexport.load(three, providers=["AzureExecutionProvider"]) as model:
+        assert model.device == "cpu"
+        assert torch.equal(model(torch.ones(4, 3))[1], torch.full((4, 3), 2.0))
+
+
 @pytest.mark.parametrize("what", WRONG_OUT)
 def test_memory_that_does_not_fit_is_refused(cached, what: str) -> None:
     make, message = WRONG_OUT[what]
@@ -190,6 +266,8 @@ REFUSED = {
     "None for a tensor": (lambda g: {**g, "x": None}, "x: expected a tensor, as at the export"),
     "a list": (lambda g: {**g, "x": [1.0]}, "x: expected an array or a tensor, got list"),
     "another type": (lambda g: {**g, "x": g["x"].astype("f2")}, "x: expected float32, got float16"),
+    "bytes in another order": (
+        lambda g: {**g, "x": g["x"].astype(">f4")}, "x: expected float32, got >f4"),
     "another rank": (lambda g: {**g, "x": g["x"][0]}, r"x: expected shape \(batch, 2, length, 8\)"),
     "another size": (lambda g: {**g, "x": g["x"][..., :4]}, r"x: expected shape \(batch, 2"),
     "sizes that disagree": (lambda g: {**g, "x": np.repeat(g["x"], 2, 0)}, "axis batch is"),
@@ -206,7 +284,8 @@ def test_what_the_export_is_not_for_is_refused_by_name(cached, what: str, kind: 
     def to_torch(x):
         if isinstance(x, dict):
             return {name: to_torch(part) for name, part in x.items()}
-        return torch.from_numpy(x) if isinstance(x, np.ndarray) and kind == "torch" else x
+        own = isinstance(x, np.ndarray) and x.dtype.isnative
+        return torch.from_numpy(x) if own and kind == "torch" else x
 
     with (
         ropeexport.load(cached, device="cpu") as model,
@@ -268,8 +347,9 @@ def test_warmup_runs_the_shapes_that_are_named(cached) -> None:
         model.warmup([{"length": 2, "past": 0}, {"x": (2, 2, 1, 8)}, "x:1x2x4x8,past.key:1x2x0x8"])
         with pytest.raises(UsageError, match="expected an axis"):
             model.warmup({"heads": 3})
-        with pytest.raises(UsageError, match="axis length"):
-            model.warmup({"length": 9})
+        for size in (9, 10**12):  # of which nothing is drawn
+            with pytest.raises(UsageError, match="axis length"):
+                model.warmup({"length": size})
 
 
 def test_the_first_call_needs_neither_torch_nor_the_exporter(cached) -> None:
@@ -395,6 +475,7 @@ def test_safetensors_are_verified_by_header_and_on_request_by_hash(tmp_path) -> 
 
 def test_a_damaged_engine_is_not_hidden_by_another_runtime(built, monkeypatch) -> None:
     (built / "model.engine").write_bytes(b"not an engine")
+    monkeypatch.setattr("ropeexport.inference.choosing.find_gpu", lambda: A_GPU)
     monkeypatch.setattr("ropeexport.runners.trt.require_gpu", lambda device, provider: None)
     monkeypatch.setattr("ropeexport.inference.choosing.find_gpu", lambda: "a GPU")
     with pytest.raises(EngineError, match="not the engine of its manifest"):
@@ -434,6 +515,23 @@ def test_a_folder_of_a_file_takes_its_inputs(tmp_path, export_once) -> None:
         wanted = session.run(None, given)[0]
         found = model(*given.values())
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+WRONG_RECORDS = {
+    "an input that there is not": {"arguments": {"x": manifest.Argument(kind="input", value="y")}},
+    "an output that there is not": {"forward": manifest.Forward(
+        parameters=("x",), returns=manifest.Argument(kind="output", value="y"))},
+    "an input for an output": {"forward": manifest.Forward(
+        parameters=("x",), returns=manifest.Argument(kind="input", value="x"))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG_RECORDS)
+def test_a_record_that_contradicts_its_model_is_refused(three, tmp_path, what: str) -> None:
+    folder = shutil.copytree(three, tmp_path / "out")
+    manifest.write(folder, manifest.read(folder).changed(**WRONG_RECORDS[what]))
+    with pytest.raises(ManifestError, match=r"manifest: expected one of .*: export again"):
+        ropeexport.load(folder, device="cpu")
 
 
 def test_every_error_has_a_line() -> None:

@@ -76,6 +76,7 @@ def test_it_stands_for_the_module(module, denoiser) -> None:
     assert module._no_split_modules == ("Block",)
     assert (module.dtype, module.device) == (torch.float32, torch.device("cpu"))
     (nothing,) = module.parameters()  # which others ask for its device and type
+    assert module.nothing is nothing  # accelerate's hooks ask by its name
     assert (nothing.numel(), nothing.dtype, nothing.device) == (0, module.dtype, module.device)
     assert not module.training
     assert "onnxruntime" in repr(module)
@@ -126,6 +127,42 @@ def test_a_float_is_no_position(tmp_path) -> None:
         module(torch.zeros(3))
 
 
+def test_whole_numbers_that_a_type_does_not_hold_are_refused(tmp_path) -> None:
+    class Sum(nn.Module):
+        def forward(self, time, ids):
+            return time + 1, ids + 1
+
+    given = {"time": torch.zeros(2).half(), "ids": torch.zeros(2, dtype=torch.int32)}
+    ropeexport.export(Sum(), given, tmp_path / "out")
+    module = ropeexport.load(tmp_path / "out", device="cpu").as_module()
+    time, ids = module(torch.tensor([2048, 3]), torch.tensor([2**31 - 2, -5]))
+    assert time[1] == 4
+    assert ids.tolist() == [2**31 - 1, -4]
+    with pytest.raises(UsageError, match=r"time: .* whole numbers that it does not hold"):
+        module(torch.tensor([2049, 3]), ids)
+    with pytest.raises(UsageError, match=r"ids: .* whole numbers that it does not hold"):
+        module(time, torch.tensor([2**32, 0]))
+
+
+def test_an_argument_that_is_left_out_is_not_another_one(tmp_path) -> None:
+    """Its default is what the module would compute with, and not what the file does."""
+
+    class Scaled(nn.Module):
+        def forward(self, x, scale=1.0, causal=None, table=torch.ones(1)):  # noqa: B008
+            return x * scale * table
+
+    given = {"x": torch.zeros(2), "scale": 2.0, "causal": False}
+    ropeexport.export(Scaled(), given, tmp_path / "out")
+    model = ropeexport.load(tmp_path / "out", device="cpu")
+    module = model.as_module(like=Scaled())
+    assert module(torch.ones(2), scale=2.0).tolist() == [2, 2]
+    with pytest.raises(UsageError, match=r"scale: fixed as 2\.0 .* forward takes 1\.0 where it is"):
+        module(torch.ones(2))
+    with pytest.raises(UsageError, match="table: the export has no such argument"):
+        module(torch.ones(2), scale=2.0, table=None)
+    assert model(torch.ones(2)).tolist() == [2, 2]  # which stands for the file, and no module
+
+
 REFUSED = {
     "an argument that is not there": (
         lambda m: m(torch.zeros(1, 8), torch.zeros(1), attention_kwargs={"scale": 0.5}),
@@ -140,6 +177,14 @@ REFUSED = {
     "double": (lambda m: m.double(), "got torch.float64"),
     "another device": (lambda m: m.to("cuda"), "to: loaded on cpu, where it stays, got cuda"),
     "a GPU": (lambda m: m.cuda(), r"ropeexport\.load\(.*, device='cuda'\)"),
+    "type": (lambda m: m.type(torch.float16), "got torch.float16"),
+    "a type of a module around it": (lambda m: nn.Sequential(m).half(), "got torch.float16"),
+    "no memory": (lambda m: m.to_empty(device="meta"), "to: loaded on cpu, where it stays"),
+    "gradients": (lambda m: m.requires_grad_(), "requires_grad_: an export"),
+    "a part in place": (lambda m: setattr(m, "linear", nn.Linear(8, 8)), "linear: an export"),
+    "a weight in place": (
+        lambda m: setattr(m, "weight", nn.Parameter(torch.zeros(1))), "weight: an export"),
+    "a buffer": (lambda m: m.register_buffer("table", torch.zeros(1)), "table: an export"),
     "training": (lambda m: m.train(), "train: an export of .* has none"),
     "saving": (lambda m: m.save_pretrained("x"), "save_pretrained: an export"),
     "its weights": (lambda m: m.state_dict(), "state_dict: an export"),

@@ -298,6 +298,42 @@ def test_a_run_is_of_the_old_or_of_the_new_weights_and_of_no_mixture(tmp_path) -
     assert seen <= expected
 
 
+class Product(nn.Module):
+    """One whose weight a runtime reads as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 64))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_exchanged_weights_stay_in_memory_while_a_call_reads_them(tmp_path) -> None:
+    """onnxruntime reads them where they lie: of any order, and while others take their place."""
+    ropeexport.export(Product(), {"x": torch.zeros(2, 64)}, tmp_path / "out")
+    rng = np.random.default_rng(0)
+    x, one, other = (rng.standard_normal((n, 64), np.float32) for n in (2, 64, 64))
+
+    def used_again() -> list[np.ndarray]:
+        return [np.full((64, 64), np.nan, np.float32) for _ in range(1000)]
+
+    with ropeexport.load(tmp_path / "out", runtime="onnxruntime", device="cpu") as model:
+        model.update({"weight": np.asfortranarray(one)})
+        used_again()
+        np.testing.assert_allclose(model(x), x @ one, rtol=1e-4, atol=1e-4)
+        under_way = model._runner._session  # as a call has it
+        model.update({"weight": other})
+        used_again()
+        np.testing.assert_allclose(model(x), x @ other, rtol=1e-4, atol=1e-4)
+        (old,) = under_way.run(None, {"x": x})
+        np.testing.assert_allclose(old, x @ one, rtol=1e-4, atol=1e-4)
+        under_way = model._runner._session
+    used_again()
+    (old,) = under_way.run(None, {"x": x})
+    np.testing.assert_allclose(old, x @ other, rtol=1e-4, atol=1e-4)
+
+
 def test_what_fails_leaves_the_loaded_model_as_it_was(tmp_path) -> None:
     module, given = made(), arrays(inputs())
     artifact = exported(tmp_path, module, torch.float32, "body")
