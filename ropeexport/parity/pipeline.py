@@ -89,9 +89,7 @@ def check_pipeline(
             listener.case(number - 1, total, name)
             shot, seen, change = studio.shoot_eager(call, name)
             if change:
-                return Found(
-                    record, facts, not_repeatable=f"{EAGER} is no function of its {change}"
-                )
+                return Found(record, facts, files, f"{EAGER} is no function of its {change}")
             truth = oracle.truth(call, seen, options.seed)
             standard = standard_of(shot, seen, truth, oracle.widest, options.override)
             hearing = _Hearing(studio, replace, standard, call, number)

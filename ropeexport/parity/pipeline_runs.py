@@ -47,6 +47,7 @@ class Seen:
     longest: int = 1
     roundoff: float = 0.0
     data_rms: float = 0.0
+    has_unsummed: bool = False
     results: list[torch.dtype] = field(default_factory=list)
 
     def hear(self, given: Any, result: Any) -> None:
@@ -57,6 +58,7 @@ class Seen:
         for x in inputs:
             if x.is_floating_point():
                 self.data_rms = max(self.data_rms, size_of(x.double().cpu().numpy()).rms)
+                self.has_unsummed = self.has_unsummed or is_unsummed(x)
         kinds = (x.dtype for x in (*inputs, *outputs) if x.is_floating_point())
         roundoffs = (float_type(str(kind).removeprefix("torch.")).unit_roundoff for kind in kinds)
         self.roundoff = max([self.roundoff, *roundoffs])
@@ -65,6 +67,11 @@ class Seen:
 def tensors_in(tree: Any) -> list[Tensor]:
     """Return the tensors of arguments, or of a result, in order."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def is_unsummed(x: Tensor) -> bool:
+    """Say whether no sum goes over a tensor: a number for each of the batch, as a timestep."""
+    return x.dim() <= 1
 
 
 class Studio:
@@ -151,6 +158,12 @@ class Studio:
             ) from error
         if not seen.results:
             raise ParityError(f"{what}: {self.name} never called its {self.component}")
+        low, high = (float(f(first.pixels)) for f in (np.min, np.max))
+        if not 0 <= low <= high <= 1:  # nor NaN, as a decoder in float16 may give
+            raise ParityError(
+                f"{what}: {self.name} itself: expected values of 0 to 1, got {low:.3g} to "
+                f"{high:.3g}: nothing can be compared with that"
+            )
         return first, seen, self._change(first, second)
 
     def _change(self, one: Shot, other: Shot) -> str:
