@@ -357,6 +357,32 @@ def test_a_call_that_fails_by_itself_is_one_line(folder) -> None:
     assert "\n" not in str(found.value)
 
 
+def test_a_component_that_the_pipeline_holds_elsewhere_too_is_not_proven(folder) -> None:
+    class Holding(made_pipelines.Painter):
+        """Asks a transformer of its own at the last step, as for a guidance's second half."""
+
+        def __call__(self, *args, **options):
+            named, calls = self.transformer, []
+
+            def one_of_two(**given):
+                calls.append(given)
+                return (held if len(calls) == 2 else named)(**given)
+
+            self.transformer = one_of_two
+            try:
+                return super().__call__(*args, **options)
+            finally:
+                self.transformer = named
+
+    Holding.__call__.__wrapped__ = made_pipelines.Painter.__call__
+    painter, calls = made()
+    painter.__class__, held = Holding, painter.transformer
+    report = ropeexport.check(folder, pipeline=(painter, calls), runtimes=STOCK)
+    assert report.verdict == "FAIL"
+    assert "called it 1 times, and its own transformer 2 times" in report.reason
+    assert painter.transformer is held
+
+
 @pytest.mark.parametrize(("scale", "said"), [(np.nan, "got nan to nan"), (2.0, "got .* to 2:")])
 def test_a_picture_of_the_pipelines_own_that_is_none_is_one_line(folder, scale, said) -> None:
     class Scaled(made_pipelines.Painter):
