@@ -192,7 +192,7 @@ class ModelRecord(Record):
     recognition: RopeCount = RopeCount()
     weights: Weights | None = None  # None: all weights are in the file
     # names of the module's state dict that are no initializer's: what each is tied to, and those
-    # without which forward does as well, or with which the export has computed
+    # without which forward does as well; or with which the export has computed, in some place
     tied: dict[str, str] = {}
     absent: dict[str, Literal["unused", "computed"]] = {}
     # the largest position that the tables of exact angles hold, as the model makes it, beyond which

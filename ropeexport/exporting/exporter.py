@@ -11,7 +11,7 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
-from ropeexport.exporting.naming import names_without_tensor
+from ropeexport.exporting.naming import names_without_tensor, readers_of
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
 from ropeexport.exporting.purity import check_repeats
 from ropeexport.exporting.tracing import check_opset, trace
@@ -104,13 +104,14 @@ def onnx_model(
     check_repeats(example, [str(value.name) for value in model.graph.outputs])
     weights = _referred(model, example)
     before = model.clone() if is_compared(model) else None  # a graph of thousands of nodes is large
+    read = readers_of(model)
     given = replace(work_of(model, example, source, max_position), requested=requested)
     work = passed(EXPORT, given, say)
     if before is not None:
         attach_functions(before)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     made = finished(work, before, single, weights)
-    tied, absent = names_without_tensor(example.module, traced.program, made.model)
+    tied, absent = names_without_tensor(example.module, traced.program, made.model, read)
     forward = forward_of(example, traced.program, work.output_names)
     return replace(made, forward=forward, tied=tied, absent=absent)
 

@@ -89,12 +89,10 @@ def check_pipeline(
             listener.case(number - 1, total, name)
             shot, seen, change = studio.shoot_eager(call, name)
             if change:
-                return Found(
-                    record, facts, not_repeatable=f"{EAGER} is no function of its {change}"
-                )
+                return Found(record, facts, files, f"{EAGER} is no function of its {change}")
             truth = oracle.truth(call, seen, options.seed)
             standard = standard_of(shot, seen, truth, oracle.widest, options.override)
-            hearing = _Hearing(studio, replace, standard, call, number)
+            hearing = _Hearing(studio, replace, standard, call, number, seen.calls)
             done = hearing.hear(contenders, faulted)
             files |= hearing.files
             record = record.changed(
@@ -135,6 +133,7 @@ class _Hearing:
     standard: Standard
     call: Mapping[str, Any]
     number: int
+    calls: int  # of the component, in one of the pipeline
     files: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,9 +184,8 @@ class _Hearing:
         if own != its:
             return missing.changed(reason=f"it computes on {its}, and {self.studio.name} on {own}")
         try:
-            adapt = self.studio.subject.adapt
-            with self.studio.exchanged(self.replace(contender, self.studio.eager, adapt)):
-                return self.studio.shoot(self.call)
+            module = self.replace(contender, self.studio.eager, self.studio.subject.adapt)
+            return self.studio.shoot_with(module, self.call, self.calls)
         except MissingError as error:
             return missing.changed(reason=str(error))
         except RopeExportError as error:

@@ -142,6 +142,7 @@ def standard_of(
             output=output,
             sensitivity=truth.sensitivity[name],
             data_rms=truth.data_rms,
+            unsummed=truth.unsummed.get(name, Size(0.0, 0.0)),
             conversions=truth.conversions.get(name, Size(0.0, 0.0)),
             eager=Size(float(np.sqrt(np.mean(error**2))), float(np.abs(error).max())),
         )

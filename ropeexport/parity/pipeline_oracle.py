@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import float_type
 from ropeexport.parity.oracle import WideCopy, Widened, noise_of
-from ropeexport.parity.pipeline_runs import Forward, Seen, Studio, speaking, tensors_in
+from ropeexport.parity.pipeline_runs import Forward, Seen, Studio, is_unsummed, speaking, tensors_in
 from ropeexport.parity.references import TABLE_DRAWS, Truth, moves_of, size_of
-from ropeexport.parity.tolerance import MOST_SAMPLES
+from ropeexport.parity.tolerance import MOST_SAMPLES, Size
 
 
 class PipelineOracle:
@@ -38,9 +38,12 @@ class PipelineOracle:
         """
         exact = Widened(single=True)
 
-        def run(within: AbstractContextManager[object], noise: int | None = None) -> Any:
+        def run(within: AbstractContextManager[object], noise: _Noise | None = None) -> Any:
             with speaking(self._studio.eager, self._forward(seen, within, noise)):
                 return self._studio.shoot(call).exact
+
+        def moves(*, unsummed: bool) -> dict[str, Size]:
+            return moves_of(outputs, lambda n: run(exact, _Noise(seed + n, unsummed)), MOST_SAMPLES)
 
         outputs = run(exact)
         conversions = {}
@@ -54,18 +57,17 @@ class PipelineOracle:
         return Truth(
             outputs=outputs,
             sizes={name: size_of(x) for name, x in outputs.items()},
-            sensitivity=moves_of(outputs, lambda n: run(exact, seed + n), MOST_SAMPLES),
+            sensitivity=moves(unsummed=False),
             data_rms=seen.data_rms,
             conversions=conversions,
+            unsummed=moves(unsummed=True) if seen.has_unsummed else {},
         )
 
     def _forward(
-        self, seen: Seen, within: AbstractContextManager[object], noise: int | None
+        self, seen: Seen, within: AbstractContextManager[object], noise: _Noise | None
     ) -> Forward:
-        generator = None if noise is None else torch.Generator().manual_seed(noise)
-
         def forward(*args: Any, **kwargs: Any) -> Any:
-            given = pytree.tree_map_only(Tensor, lambda x: _wide(x, generator), (args, kwargs))
+            given = pytree.tree_map_only(Tensor, lambda x: _wide(x, noise), (args, kwargs))
             device = next((x.device for x in tensors_in((args, kwargs))), "cpu")
             with torch.no_grad(), within:
                 result = self._copy.module.forward(*given[0], **given[1])
@@ -75,13 +77,21 @@ class PipelineOracle:
         return forward
 
 
-def _wide(x: Tensor, generator: torch.Generator | None) -> Tensor:
+class _Noise:
+    """Rounds the inputs anew that sums go over, or those that none does."""
+
+    def __init__(self, seed: int, unsummed: bool) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.unsummed = unsummed
+
+
+def _wide(x: Tensor, noise: _Noise | None) -> Tensor:
     """Return a tensor in float64, perturbed; whole numbers are exact in every type."""
     host = x.detach().cpu()
     if not host.is_floating_point():
         return host
     wide = host.double()
-    if generator is None or bool((wide == wide.round()).all()):
+    if noise is None or is_unsummed(x) is not noise.unsummed or bool((wide == wide.round()).all()):
         return wide
     roundoff = float_type(str(x.dtype).removeprefix("torch.")).unit_roundoff
-    return wide * noise_of(wide, roundoff, generator)
+    return wide * noise_of(wide, roundoff, noise.generator)

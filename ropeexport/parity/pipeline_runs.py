@@ -44,19 +44,23 @@ class Shot:
 class Seen:
     """What passes through a component in a call: the longest axis, the coarsest type, and so on."""
 
+    calls: int = 0
     longest: int = 1
     roundoff: float = 0.0
     data_rms: float = 0.0
+    has_unsummed: bool = False
     results: list[torch.dtype] = field(default_factory=list)
 
     def hear(self, given: Any, result: Any) -> None:
         """Take one call of the component down."""
         inputs, outputs = (tensors_in(tree) for tree in (given, result))
+        self.calls += 1
         self.results = [x.dtype for x in outputs]
         self.longest = max([self.longest, *(size for x in (*inputs, *outputs) for size in x.shape)])
         for x in inputs:
             if x.is_floating_point():
                 self.data_rms = max(self.data_rms, size_of(x.double().cpu().numpy()).rms)
+                self.has_unsummed = self.has_unsummed or is_unsummed(x)
         kinds = (x.dtype for x in (*inputs, *outputs) if x.is_floating_point())
         roundoffs = (float_type(str(kind).removeprefix("torch.")).unit_roundoff for kind in kinds)
         self.roundoff = max([self.roundoff, *roundoffs])
@@ -65,6 +69,11 @@ class Seen:
 def tensors_in(tree: Any) -> list[Tensor]:
     """Return the tensors of arguments, or of a result, in order."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def is_unsummed(x: Tensor) -> bool:
+    """Say whether no sum goes over a tensor: a number for each of the batch, as a timestep."""
+    return x.dim() <= 1
 
 
 class Studio:
@@ -131,17 +140,9 @@ class Studio:
         ParityError
             Where it fails.
         """
-        seen, eager = Seen(), self.eager
-        forward = eager.forward
-
-        def spy(*args: Any, **kwargs: Any) -> Any:
-            result = forward(*args, **kwargs)
-            seen.hear((args, kwargs), result)
-            return result
-
         try:
             first = self.shoot(call)
-            with speaking(eager, spy):
+            with listening(self.eager) as seen:
                 second = self.shoot(call)
         except RopeExportError:
             raise
@@ -149,8 +150,14 @@ class Studio:
             raise ParityError(
                 f"{what}: {self.name} itself failed: {type(error).__name__}: {first_line(error)}"
             ) from error
-        if not seen.results:
+        if not seen.calls:
             raise ParityError(f"{what}: {self.name} never called its {self.component}")
+        low, high = (float(f(first.pixels)) for f in (np.min, np.max))
+        if not 0 <= low <= high <= 1:  # nor NaN, as a decoder in float16 may give
+            raise ParityError(
+                f"{what}: {self.name} itself: expected values of 0 to 1, got {low:.3g} to "
+                f"{high:.3g}: nothing can be compared with that"
+            )
         return first, seen, self._change(first, second)
 
     def _change(self, one: Shot, other: Shot) -> str:
@@ -174,6 +181,23 @@ class Studio:
             f"{', '.join(training)} {'are' if several else 'is'} in training mode; call .eval() on "
             f"{'each' if several else 'it'}"
         )
+
+    def shoot_with(self, module: nn.Module, call: Mapping[str, Any], calls: int) -> Shot:
+        """Run the pipeline with another module in the component's place, called as often.
+
+        Raises
+        ------
+        ParityError
+            Where it is not: a part of the picture would be eager's own, held to itself.
+        """
+        with self.exchanged(module), listening(module) as seen:
+            shot = self.shoot(call)
+        if seen.calls != calls:
+            raise ParityError(
+                f"{self.name} called it {seen.calls} times, and its own {self.component} {calls} "
+                "times: it holds that elsewhere too, where nothing was exchanged"
+            )
+        return shot
 
     @contextmanager
     def exchanged(self, module: nn.Module) -> Iterator[None]:
@@ -202,6 +226,20 @@ def speaking(module: nn.Module, forward: Forward) -> Iterator[None]:
             del module.forward
         else:
             module.forward = own
+
+
+@contextmanager
+def listening(module: nn.Module) -> Iterator[Seen]:
+    """Take down what passes through a module."""
+    seen, forward = Seen(), module.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        seen.hear((args, kwargs), result)
+        return result
+
+    with speaking(module, spy):
+        yield seen
 
 
 @contextmanager

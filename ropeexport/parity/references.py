@@ -44,9 +44,10 @@ _OTHER = "after calls on other inputs"
 class Truth:
     """The exact outputs of a case and how they move when its inputs are rounded anew.
 
-    ``data_rms`` is the root mean square of the largest floating input; ``conversions`` is the
-    change of each output where the module's own conversions to float32 are as they are written,
-    empty where it has none.
+    ``data_rms`` is the root mean square of the largest floating input; ``unsummed`` is the change
+    by inputs that no sum goes over, where it is known apart; ``conversions`` is the change of
+    each output where the module's own conversions to float32 are as they are written, empty where
+    it has none.
     """
 
     outputs: Outputs
@@ -54,6 +55,7 @@ class Truth:
     sensitivity: dict[str, Size]
     data_rms: float = 1.0
     conversions: Mapping[str, Size] = field(default_factory=dict)
+    unsummed: Mapping[str, Size] = field(default_factory=dict)
 
 
 class TruthTeller(Repeatable, Protocol):

@@ -8,11 +8,13 @@ by its unit roundoff ``u``.  So the oracle runs again on inputs perturbed by ran
 of up to ``u``, and the change is the ``sensitivity`` S: it knows the magnitudes, the softmax, and
 how a 2x2 matrix amplifies logits, whatever the module.  Rounding the output adds ``u |y|``, and a
 sum of n terms in float32 adds random errors that grow as the square root of n (Higham and Mary,
-2019), half of ``sqrt(n) 2^-24`` for each perturbed factor.  What the module's own conversions to
-float32 cost, C, is known as it is: they are rounded once, whatever is summed afterwards.
+2019), half of ``sqrt(n) 2^-24`` for each perturbed factor.  An input that is one number for each of
+the batch, as a timestep, is a term of no such sum: its own change T does not grow.  What the
+module's own conversions to float32 cost, C, is known as it is: they are rounded once, whatever is
+summed afterwards.
 
     G = sqrt(1 + n (2^-24 / u)^2 / 4)
-    P = sqrt(G^2 (S^2 + (u |y|)^2) + C^2) + underflow * max(1, sqrt(n) |x|)
+    P = sqrt(G^2 (S^2 + (u |y|)^2) + T^2 + C^2) + underflow * max(1, sqrt(n) |x|)
 
 *Eager.*  Eager torch's own distance E to the oracle, in the same type: what the module's further
 stages cost, which the first yardstick does not see.  It is capped at P with all but C taken
@@ -80,6 +82,8 @@ class Yardstick:
         Reference of the rule of the op whose result the output is; empty: it is held as any other.
     eager : Size or None
         Of eager's error; None where eager is what is judged, or returned nothing comparable.
+    unsummed : Size
+        Of the output's change on perturbed inputs that no sum goes over.
     """
 
     dtype: str
@@ -91,6 +95,7 @@ class Yardstick:
     conversions: Size = Size(0.0, 0.0)
     eager: Size | None = None
     rule: str = ""
+    unsummed: Size = Size(0.0, 0.0)
 
     def with_eager(self, error: Size | None) -> Yardstick:
         """Return the yardstick with eager's error known."""
@@ -189,14 +194,15 @@ def rounding(yardstick: Yardstick, factor: float = 1.0) -> Size:
     growth = math.sqrt(1.0 + terms * (_GROWTH * ratio) ** 2)
     floor = _floor(yardstick)
 
-    def size(sensitivity: float, output: float, conversions: float) -> float:
+    def size(sensitivity: float, output: float, unsummed: float, conversions: float) -> float:
         summed = growth * math.hypot(sensitivity, kind.unit_roundoff * output)
-        return math.hypot(factor * summed, conversions) + factor * floor
+        return math.hypot(factor * math.hypot(summed, unsummed), conversions) + factor * floor
 
-    moved, whole, converted = yardstick.sensitivity, yardstick.output, yardstick.conversions
+    moved, whole = yardstick.sensitivity, yardstick.output
+    single, converted = yardstick.unsummed, yardstick.conversions
     return Size(
-        rms=size(moved.rms, whole.rms, converted.rms),
-        largest=size(moved.largest, whole.largest, converted.largest),
+        rms=size(moved.rms, whole.rms, single.rms, converted.rms),
+        largest=size(moved.largest, whole.largest, single.largest, converted.largest),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.dtypes import FLOATS
-from ropeexport.errors import UsageError
+from ropeexport.errors import UsageError, first_line
 from ropeexport.ops.names import DOMAIN
 from ropeexport.runners.runner import Array, Arrays, same_bits
 from ropeexport.weights.safetensors_files import SUFFIX, Place, find, onnx_type, read_header
@@ -86,9 +86,9 @@ def new_values(given: Given, artifact: Artifact) -> dict[str, Array]:
     prefix = record.weights.prefix if record.weights is not None else ""
     for name, x in _arrays(given, prefix):
         own = record.tied.get(name, name)
-        if own not in weights:
-            if record.absent.get(name) == "unused":
-                continue  # the module computes nothing with it either
+        if record.absent.get(name) == "unused":
+            continue  # the module computes nothing with it either
+        if own not in weights or name in record.absent:
             raise _unknown(name, artifact, weights)
         value = _fitted(name, x, weights[own])
         if own in values and not same_bits(values[own], value):
@@ -138,7 +138,13 @@ def _array(name: str, x: Any) -> Array:
     if hasattr(x, "detach"):  # torch's, which is imported where there is one
         from ropeexport.runners.torch_arrays import array_from
 
-        return array_from(x)
+        try:
+            return array_from(x)
+        except (RuntimeError, TypeError) as error:  # sparse, or on no device
+            raise UsageError(
+                f"{name}: expected a dense tensor with values, got one of {x.layout} on "
+                f"{x.device}: {first_line(error)}"
+            ) from error
     raise UsageError(f"{name}: expected an array or a tensor, got a {type(x).__name__}")
 
 
@@ -162,8 +168,11 @@ def _map(file: Path, name: str, place: Place) -> Array:
 
 
 def _is_mapped(array: Array) -> bool:
+    """Say whether an array is a file's, to be read only."""
     owner: Any = array
     while isinstance(owner, np.ndarray) and owner.base is not None:
+        if owner.flags.writeable:  # a caller's, who may go on to write
+            return False
         owner = owner.base
     return isinstance(owner, mmap.mmap)
 
@@ -198,8 +207,8 @@ def _unknown(name: str, artifact: Artifact, weights: Mapping[str, Any]) -> Usage
         )
     if name in artifact.manifest.model.absent:
         return UsageError(
-            f"{name}: {where} holds it no more: the export computed with its values, so that "
-            "others need a new export; leave it out where it is as it was"
+            f"{name}: {where} holds it no more, or not in every place: the export computed with "
+            "its values, so that others need a new export; leave it out where it is as it was"
         )
     if name in artifact.file.graph.graph.initializers:
         return UsageError(f"{name}: a constant of {where}, and no weight of the module's")

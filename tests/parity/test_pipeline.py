@@ -23,6 +23,7 @@ from ropeexport.cli.main import cli
 from ropeexport.errors import MissingError, ParityError, UsageError
 from ropeexport.models.pipelines import Subject, subject_of
 from ropeexport.onnx_files.variants import without_ropes
+from ropeexport.parity.pipeline_judge import standard_of
 from ropeexport.parity.pipeline_oracle import PipelineOracle
 from ropeexport.parity.pipeline_runs import Studio
 from ropeexport.parity.records import Report
@@ -250,6 +251,32 @@ def test_the_oracle_is_the_pipeline_in_float64_rounded_at_each_step() -> None:
     assert 2**-26 < truth.sensitivity["latents"].rms < 2**-18
 
 
+class _Dated(made_pipelines.Denoiser):
+    """Reads its timestep as a model does that makes waves of it, of high frequencies."""
+
+    def forward(self, hidden_states, timestep, pe):
+        wave = torch.sin(1000 * timestep)[:, None, None]
+        return super().forward(hidden_states, timestep * 0, pe) + wave
+
+
+def test_what_a_timesteps_rounding_costs_grows_in_no_sum() -> None:
+    painter, _ = made()
+    dated = _Dated().eval()
+    dated.load_state_dict(painter.transformer.state_dict())
+    painter.transformer = dated
+    call = {"height": 2, "width": 3}
+    studio = Studio(Subject(painter, "transformer", ()), 5)
+    shot, seen, _ = studio.shoot_eager(call, "call")
+    oracle = PipelineOracle(studio)
+    truth = oracle.truth(call, seen, 0)
+    # the second of two steps has a timestep with a fraction, 6/7, and goes a third of the way
+    cost = 1000 * 6 / 7 * abs(np.cos(1000 * 6 / 7)) * 2.0**-24 / 3 / np.sqrt(3)
+    assert truth.unsummed["latents"].rms == pytest.approx(cost, rel=0.4)
+    assert truth.sensitivity["latents"].rms < cost / 4
+    held = standard_of(shot, seen, truth, oracle.widest, None).latents
+    assert held.rms < 3.5 * cost, "not the square root of 48 / 4 times as much"
+
+
 def _denoised(module, x, timestep: float):
     weights = {name: p.detach().numpy().astype(np.float64) for name, p in module.named_parameters()}
     data = x * (1 + timestep) @ weights["qkv.weight"].T + weights["qkv.bias"]
@@ -328,6 +355,65 @@ def test_a_call_that_fails_by_itself_is_one_line(folder) -> None:
     with pytest.raises(ParityError, match="call 1: Painter itself failed: TypeError: ") as found:
         ropeexport.check(folder, pipeline=(made()[0], [{"high": 3}]))
     assert "\n" not in str(found.value)
+
+
+def test_a_component_that_the_pipeline_holds_elsewhere_too_is_not_proven(folder) -> None:
+    class Holding(made_pipelines.Painter):
+        """Asks a transformer of its own at the last step, as for a guidance's second half."""
+
+        def __call__(self, *args, **options):
+            named, calls = self.transformer, []
+
+            def one_of_two(**given):
+                calls.append(given)
+                return (held if len(calls) == 2 else named)(**given)
+
+            self.transformer = one_of_two
+            try:
+                return super().__call__(*args, **options)
+            finally:
+                self.transformer = named
+
+    Holding.__call__.__wrapped__ = made_pipelines.Painter.__call__
+    painter, calls = made()
+    painter.__class__, held = Holding, painter.transformer
+    report = ropeexport.check(folder, pipeline=(painter, calls), runtimes=STOCK)
+    assert report.verdict == "FAIL"
+    assert "called it 1 times, and its own transformer 2 times" in report.reason
+    assert painter.transformer is held
+
+
+@pytest.mark.parametrize(("scale", "said"), [(np.nan, "got nan to nan"), (2.0, "got .* to 2:")])
+def test_a_picture_of_the_pipelines_own_that_is_none_is_one_line(folder, scale, said) -> None:
+    class Scaled(made_pipelines.Painter):
+        def __call__(self, *args, **options):
+            pixels = super().__call__(*args, **options)[0]
+            return (np.where(pixels == pixels.max(), np.float32(scale), pixels),)
+
+    Scaled.__call__.__wrapped__ = made_pipelines.Painter.__call__
+    painter, calls = made()
+    painter.__class__ = Scaled
+    with pytest.raises(ParityError, match=f"call 1: Scaled itself: expected .* 0 to 1, {said}"):
+        ropeexport.check(folder, pipeline=(painter, calls), runtimes=STOCK)
+    assert not (folder / "pipeline").exists()
+
+
+def test_pictures_before_a_call_that_does_not_repeat_are_this_runs(checked) -> None:
+    class Restless(made_pipelines.Painter):
+        def __call__(self, *args, **options):
+            self.decoder.train(options.get("batch", 1) == 2)
+            return super().__call__(*args, **options)
+
+    Restless.__call__.__wrapped__ = made_pipelines.Painter.__call__
+    painter, calls = made()
+    painter.__class__ = Restless
+    former = (checked / "pipeline" / "1-eager.png").read_bytes()
+    report = ropeexport.check(checked, pipeline=(painter, calls), runtimes=STOCK, seed=1)
+    assert report.verdict == "FAIL"
+    assert report.reason.startswith("eager is no function of its seed")
+    (call,) = report.pipeline.calls
+    assert (checked / "pipeline" / call.picture).read_bytes() != former
+    assert {path.name[0] for path in (checked / "pipeline").iterdir()} == {"1"}
 
 
 def test_a_component_is_found_by_the_class_that_was_exported() -> None:

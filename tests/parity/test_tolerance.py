@@ -39,6 +39,14 @@ def test_conversions_are_rounded_once_and_do_not_grow_with_the_sums() -> None:
         assert own.largest == pytest.approx(converted.largest, rel=1e-3)
 
 
+def test_what_no_sum_goes_over_does_not_grow_but_in_a_modules_stages() -> None:
+    single = Size(0.02, 0.1)
+    for factor in (1.0, 4.0):
+        own = tolerance.rounding(replace(YARDSTICK, unsummed=single, terms=4096), factor)
+        assert own.rms == pytest.approx(factor * single.rms, rel=1e-3)
+        assert own.largest == pytest.approx(factor * single.largest, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -88,6 +88,14 @@ def test_a_tied_weight_goes_by_either_name(held) -> None:
         ),
         ({"norm.weight": np.ones(8, np.int64)}, "norm.weight: expected float32, got int64"),
         ({"norm.weight": np.full(8, 0.1)}, "norm.weight: expected float32, .* got float64 values"),
+        (
+            {"norm.weight": torch.ones(8).to_sparse()},
+            "norm.weight: expected a dense tensor with values, got one of torch.sparse_coo on cpu",
+        ),
+        (
+            {"norm.weight": torch.ones(8, device="meta")},
+            "norm.weight: expected a dense tensor with values, got one of torch.strided on meta",
+        ),
         ({"norm.weight": 5}, "norm.weight: expected an array or a tensor, got a int"),
         ({}, "weights: expected those of the module's state dict by name, got none"),
         ({"unused.bias": np.ones(3)}, "got none"),
@@ -115,8 +123,72 @@ def test_what_the_export_has_computed_with_is_refused(tmp_path) -> None:
     given = cache_inputs()
     artifact = ropeexport.export(module, given, tmp_path, dynamic_axes=CACHE_AXES).artifact
     assert artifact.manifest.model.absent == {"frequencies": "computed"}  # into exact tables
-    with pytest.raises(UsageError, match=r"frequencies: .*model.onnx holds it no more: the export"):
+    with pytest.raises(UsageError, match=r"frequencies: .*model.onnx holds it no more, or not"):
         new_values(module.state_dict(), artifact)
+
+
+class Frequencies(nn.Module):
+    """Trained frequencies: of tables that the export computes, and in another place as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inv_freq = nn.Parameter(1e4 ** -(torch.arange(4) / 4))
+        self.none = nn.Parameter(torch.zeros(0, 8))
+
+    def angles(self, positions):
+        return positions[:, :, None].float() * self.inv_freq
+
+    def forward(self, x, positions):
+        cos, sin = (f(self.angles(positions)).repeat(1, 1, 2) for f in (torch.cos, torch.sin))
+        left, right = x.chunk(2, -1)
+        turned = (x * cos + torch.cat((-right, left), -1) * sin) * self.inv_freq.repeat(2)
+        return torch.cat((turned, self.none[None]), 1)
+
+
+class Static(Frequencies):
+    def angles(self, positions):
+        return (torch.arange(5)[:, None] * self.inv_freq)[None]
+
+
+class Variance(Frequencies):
+    """A buffer that is computed with in one place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.inv_freq
+        self.register_buffer("inv_freq", torch.rand(4) + 1)
+
+    def forward(self, x, positions):
+        return x[..., :4] * self.inv_freq + x[..., 4:] / torch.sqrt(self.inv_freq + 1)
+
+
+@pytest.mark.parametrize("kind", [Frequencies, Static, Variance])
+def test_what_was_computed_with_in_one_place_of_two_is_refused(tmp_path, kind) -> None:
+    module = kind().eval()
+    given = {"x": torch.randn(1, 5, 8), "positions": torch.arange(5)[None]}
+    artifact = ropeexport.export(module, given, tmp_path).artifact
+    assert "inv_freq" in weights_of(artifact.file.graph)  # the other place reads it
+    absent = artifact.manifest.model.absent
+    assert absent == {"inv_freq": "computed", "none": "unused"}  # of no elements
+    with pytest.raises(UsageError, match=r"inv_freq: .* or not in every place: the export"):
+        new_values({"inv_freq": module.inv_freq}, artifact)
+
+
+def test_what_is_merged_or_read_for_its_size_is_still_a_weight(tmp_path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 4))
+            self.norm = nn.RMSNorm(4)
+
+        def forward(self, x):
+            y = self.norm(x @ self.weight.T + 1) @ self.weight.T
+            return y * self.norm.weight + x.new_ones(self.weight.shape[0])
+
+    module = Twice().eval()
+    artifact = ropeexport.export(module, {"x": torch.randn(2, 4)}, tmp_path).artifact
+    assert artifact.manifest.model.absent == {}
+    assert set(new_values(module.state_dict(), artifact)) == {"weight", "norm.weight"}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
@@ -170,6 +242,15 @@ def test_what_is_kept_is_a_copy(held) -> None:
     assert left["norm.bias"].tolist() == [1.0] * 8
     back = changed(left, new_values({"norm.bias": module.norm.bias}, artifact), artifact.file.graph)
     assert back == {}
+
+
+def test_a_mapped_array_that_may_be_written_is_copied(held, tmp_path) -> None:
+    _, artifact = held
+    mapped = np.memmap(tmp_path / "bias", np.float32, "w+", shape=(8,))
+    mapped[:] = 1
+    left = changed({}, new_values({"norm.bias": mapped[:]}, artifact), artifact.file.graph)
+    mapped[:] = 2
+    assert left["norm.bias"].tolist() == [1.0] * 8
 
 
 def test_another_exporters_weights_are_its_floats_but_for_scalars_and_our_tables(tmp_path) -> None:
