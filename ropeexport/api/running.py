@@ -98,6 +98,9 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
 
     if verify not in get_args(Verify):
         raise UsageError(f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}")
+    for name, number in (("threads", threads), ("memory_budget", memory_budget or 0)):
+        if type(number) is not int or number < 0:
+            raise UsageError(f"{name}: expected a whole number from 0 on, got {number!r}")
     artifact = Artifact.read(Path(path))
     artifact.require_exported_file()
     artifact.check_weights(hashed=verify == "all")

@@ -84,6 +84,14 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         tokens = given.get("input_ids")
         if tokens is None or tokens.ndim != 2:
             return given
+        mask = given.get("attention_mask")
+        if mask is not None and "attention_mask" not in self._types:
+            if not bool((mask != 0).all()):
+                raise UsageError(
+                    "attention_mask: it hides tokens, and the export has no such input: export "
+                    "again with attention_mask among the arguments"
+                )
+            del given["attention_mask"]
         batch, length = tokens.shape
         if given.get("attention_mask") is None and "attention_mask" in self._types:
             given["attention_mask"] = tokens.new_ones((batch, past + length))

@@ -18,6 +18,7 @@ from ropeexport.errors import UsageError
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
 from ropeexport.inference.memory import memory_of, shape_of
+from ropeexport.machine import require
 from ropeexport.manifest import Axis, TensorSpec
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
@@ -129,6 +130,8 @@ class LoadedModel:
             they are ready in the order of torch's current stream.
         """
         torch = sys.modules.get("torch")
+        if not isinstance(inputs, Mapping):
+            raise UsageError(f"inputs: expected arrays by name, got {type(inputs).__name__}")
         feeds = self._ordered(inputs)
         if any(type(x) is not np.ndarray for x in feeds.values()):
             feeds = {name: _taken(x, name) for name, x in feeds.items()}
@@ -219,6 +222,7 @@ class LoadedModel:
 
         See :class:`ropeexport.inference.module.ExportedModule`.
         """
+        require("torch")
         from ropeexport.inference.module import ExportedModule
 
         transformers = sys.modules.get("transformers")
@@ -351,9 +355,10 @@ def checked_sizes(
         if axis is None:
             continue
         if not axis.min <= size <= axis.max:
+            wider = min(axis.min, size), axis.opt, max(axis.max, size)
             raise UsageError(
                 f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}: export "
-                f"again with --axis {name}={min(axis.min, size)}:{axis.opt}:{max(axis.max, size)}"
+                f"again with axes={{{name!r}: {wider}}} (--axis {name}={':'.join(map(str, wider))})"
             )
         target = axis.broadcasts_to
         full = sizes.get(target) if isinstance(target, str) else target

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ropeexport.errors import UsageError, first_line
 from ropeexport.inference.arguments import Parts, rebuilt
+from ropeexport.inference.likeness import check_like
 from ropeexport.manifest import Argument, Forward
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class ExportedModule(nn.Module):
 
     def _take(self, like: nn.Module) -> None:
         """Keep what others ask a module for, but its weights."""
+        if self._adapt is None:
+            check_like(self.loaded, like)
         signature = inspect.signature(like.forward)
         parameters = signature.parameters
         named = tuple(name for name, x in parameters.items() if x.kind not in _HANDS_ON)
@@ -236,7 +239,11 @@ class ExportedModule(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: it has no weights, and what it has would pass for all of them."""
-        self._refuse("state_dict", "its weights are in that folder")
+        self._refuse(
+            "state_dict",
+            "its weights are in that folder; a LoRA is merged into the module that was exported, "
+            "whose weights are then given to update()",
+        )
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse, since nothing would change."""

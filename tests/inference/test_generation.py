@@ -213,3 +213,23 @@ def test_without_a_cache(llama, prompt, tmp_path) -> None:
     assert torch.equal(llama.generate(prompt, **options), served.generate(prompt, **options))
     with pytest.raises(UsageError, match="use_cache: the export has no cache"):
         served.generate(prompt, max_new_tokens=20)
+
+
+def test_a_model_without_its_head_does_not_generate(llama, prompt, tmp_path) -> None:
+    kwargs = {"input_ids": prompt, "use_cache": False}
+    ropeexport.export(llama.model, kwargs, tmp_path / "out")
+    model = ropeexport.load(tmp_path / "out", device="cpu")
+    with pytest.raises(UsageError, match=r"expected what was exported, .*LlamaModel, got a LlamaF"):
+        model.as_module(like=llama)
+
+
+def test_a_mask_that_hides_nothing_needs_no_input(llama, prompt, tmp_path) -> None:
+    made = ropeexport.export(llama, out=tmp_path / "out")  # with the inputs that are known
+    assert "attention_mask" not in [spec.name for spec in made.manifest.model.inputs]
+    served = ropeexport.load(tmp_path / "out", device="cpu").as_module(like=llama)
+    options = {"max_new_tokens": 20, "do_sample": False, "use_cache": False}
+    options["attention_mask"] = torch.ones_like(prompt)
+    assert torch.equal(llama.generate(prompt, **options), served.generate(prompt, **options))
+    options["attention_mask"][0, 0] = 0
+    with pytest.raises(UsageError, match="attention_mask: it hides tokens"):
+        served.generate(prompt, **options)

@@ -392,6 +392,7 @@ NOT_HERE = {
         {"runtime": "openvino", "plugin": "x.so"}, UsageError, "plugin: for an engine"),
     "graphs on a CPU": (
         {"runtime": "openvino", "cuda_graphs": True}, MissingError, "records no CUDA graphs"),
+    "threads that are no number": ({"threads": "x"}, UsageError, "threads: expected a whole"),
     "a check of no such name": ({"verify": "some"}, UsageError, "expected files or all"),
 }  # fmt: skip
 

@@ -221,6 +221,20 @@ def test_like_needs_no_weights(folder) -> None:
     assert not any(x is like for x in vars(module).values())
 
 
+def test_a_module_that_was_not_exported_is_refused(folder) -> None:
+    model = ropeexport.load(folder, device="cpu")
+    with pytest.raises(
+        UsageError, match=r"like: expected what was exported, .*Denoiser, got a ReLU"
+    ):
+        model.as_module(like=nn.ReLU())
+    wider = Denoiser()
+    wider.linear = nn.Linear(16, 8)
+    with pytest.raises(UsageError, match=r"linear\.weight has shape \(8, 16\), not \(8, 8\)"):
+        model.as_module(like=wider)
+    like = torch.compile(Denoiser())
+    assert isinstance(model.as_module(like=like), type(like))
+
+
 def test_without_a_model_to_stand_for_it_is_a_module(folder) -> None:
     module = ropeexport.load(folder, device="cpu").as_module()
     assert isinstance(module, ExportedModule)
