@@ -43,11 +43,12 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         ``why`` explains; or ``onnxruntime``, ``onnxruntime:cuda``, ``openvino``, ``tensorrt``, ...
         One that is named and cannot run is an error.
     device : str
-        ``cpu`` or ``cuda``; by default where the runtime is best.
+        ``cpu`` or ``cuda``; by default where the runtime is best.  Of several GPUs, torch's current
+        one; the calls have to be made with that one too.
     providers : sequence
         An execution provider of onnxruntime by its name there, alone or with its options,
-        ``("CUDAExecutionProvider", {"device_id": 1})``, and the CPU's after it.  That it executes
-        is verified: onnxruntime itself would go on with its CPU provider.
+        ``("CUDAExecutionProvider", {"cudnn_conv_algo_search": "DEFAULT"})``, and the CPU's after
+        it.  That it executes is verified: onnxruntime itself would go on with its CPU provider.
     plugin : path
         The plugin library of an engine that does not carry it; it must be the one that the engine
         was built with.

@@ -37,6 +37,7 @@ from ropeexport.errors import (
     ParityError,
     RopeExportError,
     UnknownOperatorError,
+    UsageError,
     first_line,
 )
 from ropeexport.machine import require
@@ -316,11 +317,19 @@ class OrtRunner(Runner):
 
     def _on_stream(self, provider: Provider | None) -> dict[str, str]:
         """Return the options that have a GPU run in the order of torch's stream, with torch."""
-        is_cuda = provider is not None and provider.executes == CUDA.executes
-        if not self._timed or not is_cuda or find_spec("torch") is None:
+        if provider is None or provider.executes != CUDA.executes:
+            return {}
+        if not self._timed or find_spec("torch") is None:
             return {}
         self._stream = self._stream or stream_of_its_own()
-        return {"user_compute_stream": str(self._stream.cuda_stream)}
+        index = str(self._stream.device.index)  # a stream is of one GPU
+        asked = dict(provider.options).get("device_id", index)
+        if asked != index:
+            raise UsageError(
+                f"device_id: expected {index}, torch's current GPU, got {asked}: load it under "
+                f"torch.cuda.device({asked})"
+            )
+        return {"device_id": index, "user_compute_stream": str(self._stream.cuda_stream)}
 
     def _load_error(self, error: Exception) -> RopeExportError:
         if type(error).__name__ == "NotImplemented":

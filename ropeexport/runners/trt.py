@@ -6,6 +6,7 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -133,11 +134,13 @@ class TensorrtRunner(Runner):
 
     def close(self) -> None:
         """Let the model go."""
-        if self._session is not None:
-            self.keep()
-        self._graphs = None if self._graphs is None else {}
-        self._session = None
-        self._updated = {}
+        with self._lock:
+            if self._session is not None:
+                self.keep()
+                self._session.finish()
+            self._graphs = None if self._graphs is None else {}
+            self._session = None
+            self._updated = {}
 
     def update(self, weights: Arrays) -> None:
         """Exchange weights in the engine, all of them or none, see :class:`Runner`."""
@@ -146,9 +149,9 @@ class TensorrtRunner(Runner):
         updated = changed(self._updated, weights, self._artifact.file.graph)
         with self._lock:
             former, self._updated = self._updated, updated
-            self._graphs = None if self._graphs is None else {}  # they read where weights were
             try:
-                session.weights.put(weights)
+                session.weights.put(weights)  # which waits for what runs
+                self._graphs = None if self._graphs is None else {}  # they read where weights were
             except Exception:
                 self._updated = former
                 if session.weights.is_mixed:  # what TensorRT has half exchanged runs no more
@@ -178,7 +181,7 @@ class TensorrtRunner(Runner):
                 return session.enqueue(session.placed(inputs, out))
             key = tuple((name, tuple(x.shape)) for name, x in inputs.items())
             if key not in self._graphs:
-                self._graphs[key] = _Recorded(session, inputs)
+                self._graphs[key] = _Recorded(session.with_own_context(), inputs)
             return self._graphs[key].replay(inputs, out)
 
     def load(self, inputs: Arrays) -> Loaded:
@@ -285,11 +288,27 @@ class Session:
             self.weights.bound(memory_budget)
         if record.stripped:
             self.weights.put(record.refits)
-        self._context = self._make_context(chosen, specialise)
+        self._config = self._make_config(chosen, specialise)
+        self._context = self._make_context()
         self._shapes: Shapes = {}  # that the context has
         # one for all runs: torch keeps freed memory for the stream that it was taken on
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._done: torch.cuda.Event | None = None  # of the last run in somebody's stream
+
+    def with_own_context(self) -> Session:
+        """Return this session with another context, whose shapes and addresses stay what they are.
+
+        A context that was recorded must not be changed (TensorRT's developer guide, "CUDA Graphs").
+        """
+        other = copy.copy(self)
+        other._context, other._shapes = self._make_context(), {}
+        return other
+
+    def finish(self) -> None:
+        """Wait for all runs: what they use is about to go."""
+        import torch
+
+        torch.cuda.synchronize()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -378,18 +397,22 @@ class Session:
         else:
             self._kept.write(memoryview(content))
 
-    def _make_context(self, chosen: Flavour, specialise: bool) -> Any:
-        if chosen.capabilities.runtime_cache:
-            config = self._engine.create_runtime_config()
-            if config is None:
-                raise self._error("no context")
-            self._cache = self._make_cache(config)
-            if specialise:
-                strategies = self._trt.DynamicShapesKernelSpecializationStrategy
-                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            context = self._engine.create_execution_context(config)
-        else:
-            context = self._engine.create_execution_context()
+    def _make_config(self, chosen: Flavour, specialise: bool) -> Any:
+        """Return the configuration of contexts; None where the flavour has none."""
+        if not chosen.capabilities.runtime_cache:
+            return None
+        config = self._engine.create_runtime_config()
+        if config is None:
+            raise self._error("no context")
+        self._cache = self._make_cache(config)
+        if specialise:
+            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return config
+
+    def _make_context(self) -> Any:
+        configured = () if self._config is None else (self._config,)
+        context = self._engine.create_execution_context(*configured)
         if context is None:
             raise self._error("no context")
         return context
@@ -465,6 +488,8 @@ class Loaded:
 class _Recorded:
     """A run of one shape as a CUDA graph: it reads and writes memory of its own.
 
+    The session's context is its alone.
+
     Source: torch's documentation of ``torch.cuda.CUDAGraph`` ("CUDA Graphs", a warm-up on a side
     stream before the capture).
     """
@@ -472,11 +497,12 @@ class _Recorded:
     def __init__(self, session: Session, inputs: Mapping[str, Tensor]) -> None:
         import torch
 
+        self._session = session  # whose context the graph uses
         self._loaded = session.placed({name: x.clone() for name, x in inputs.items()})
         with session.running():  # what TensorRT does at a first run cannot be recorded
             session.enqueue(self._loaded)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # others go on
             session.enqueue(self._loaded)
 
     def replay(

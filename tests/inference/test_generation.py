@@ -17,31 +17,10 @@ from transformers import (
 )
 
 import ropeexport
+from examples.cached_llm import example
 from ropeexport.errors import UsageError
 
-BATCH, PAST, LENGTH, HEADS, WIDTH, LAYERS = 2, 5, 3, 2, 16, 2
-
-
-class Cached(nn.Module):
-    """A cache as flat tensors, by the names that optimum and onnxruntime-genai read."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids, attention_mask, position_ids, past_key_values):
-        cache = DynamicCache(config=self.model.config)
-        for index, layer in enumerate(past_key_values):
-            cache.update(layer["key"], layer["value"], index)
-        made = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        present = [{"key": x.keys, "value": x.values} for x in made.past_key_values.layers]
-        return {"logits": made.logits, "present": present}
+HEADS, LAYERS = 2, 2
 
 
 SIZES = {
@@ -61,26 +40,7 @@ def made(kind, config) -> nn.Module:
 
 
 def exported(model: nn.Module, folder: Path) -> Path:
-    size = (BATCH, HEADS, PAST, WIDTH)
-    past = [{"key": torch.randn(size), "value": torch.randn(size)} for _ in range(LAYERS)]
-    steps = {0: "batch", 1: "length"}
-    ropeexport.export(
-        Cached(model).eval(),
-        {
-            "input_ids": torch.randint(3, 128, (BATCH, LENGTH)),
-            "attention_mask": torch.ones(BATCH, PAST + LENGTH, dtype=torch.int64),
-            "position_ids": torch.arange(PAST, PAST + LENGTH).expand(BATCH, LENGTH).contiguous(),
-            "past_key_values": past,
-        },
-        folder,
-        dynamic_axes={
-            "input_ids": steps,
-            "attention_mask": {0: "batch", 1: "past + length"},
-            "position_ids": steps,
-            "past_key_values": {0: "batch", 2: "past"},
-        },
-        axes={"past": (0, 16, 128), "length": (1, 8, 64)},
-    )
+    ropeexport.export(example(model, past=128, length=64), out=folder)
     return folder
 
 

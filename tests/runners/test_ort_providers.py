@@ -62,13 +62,13 @@ def test_a_check_loads_them_before_its_session(told, export_once) -> None:
 
 def test_a_bench_loads_them_before_its_session(told, export_once, tmp_path, monkeypatch) -> None:
     class Stream:
-        cuda_stream = 7
+        cuda_stream, device = 7, SimpleNamespace(index=0)
 
     monkeypatch.setattr("torch.cuda.current_stream", Stream)
     setting = Setting(export_once(), tmp_path, None, threads=1, device="cuda")
     with pytest.raises(MissingError, match="cannot load its CUDAExecutionProvider"):
         BY_NAME["ropeexport"].set_up(setting)
-    provider = (CUDA, {"use_tf32": "0", "user_compute_stream": "7"})
+    provider = (CUDA, {"use_tf32": "0", "device_id": "0", "user_compute_stream": "7"})
     assert told == ["preload", str(provider)]
 
 

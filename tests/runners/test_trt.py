@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from made_tensorrt import A_GPU, KERNELS, LONGEST, Cuda, TensorRT, engine_record, make_session
 
 from ropeexport.errors import EngineError
-from ropeexport.runners.trt import Session
+from ropeexport.runners.trt import Session, TensorrtRunner
 from ropeexport.trt.cache import RuntimeCache
 
 
@@ -223,3 +227,36 @@ def test_a_flavour_that_compiles_nothing_at_load_keeps_nothing(cuda, tensorrt, t
     kept = RuntimeCache(tmp_path / "kept", record, A_GPU)
     Session(flavour, record, b"engine", None, kept).save_runtime_cache()
     assert not (tmp_path / "kept").exists()
+
+
+class SeveralContexts(TensorRT):
+    """One whose contexts each know what they were told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contexts: list[TensorRT] = []
+
+    def create_execution_context(self, config=None):
+        context = copy.copy(self)
+        context.told, context.shapes, context.addresses = [], {}, {}
+        self.contexts.append(context)
+        return context
+
+
+def test_a_context_that_was_recorded_is_not_changed(tmp_path, monkeypatch) -> None:
+    """By no other recording, and by no run: what a graph does then is not defined."""
+    tensorrt = SeveralContexts()
+    Cuda(tensorrt.told).install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: nullcontext())
+    runner = TensorrtRunner(SimpleNamespace(manifest=SimpleNamespace(engine=None)), graphs=True)
+    runner._session = make_session(tensorrt, tmp_path)
+    for rows in (2, 3, 2):
+        found = runner.run_tensors({"x": torch.zeros(rows, 2, dtype=torch.bfloat16)})
+        assert found["y"].shape == (rows, 2)
+    recorded = tensorrt.contexts[1:]
+    told = [list(context.told) for context in recorded]
+    assert [context.shapes for context in recorded] == [{"x": (2, 2)}, {"x": (3, 2)}]
+    runner.run({"x": np.zeros((4, 2), ml_dtypes.bfloat16)})
+    assert tensorrt.contexts[0].shapes == {"x": (4, 2)}
+    assert [context.told for context in recorded] == told

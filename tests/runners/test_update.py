@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -367,6 +369,28 @@ def test_a_memory_budget_is_refused_by_name(exported, name, opening, said) -> No
     file = Artifact.read(exported()).file
     with pytest.raises(UsageError, match=f"memory_budget: {said}"):
         registry.find(name).open(Opening(file, **{"memory_budget": 1 << 30, **opening}))
+
+
+def test_cuda_runs_on_the_gpu_of_its_stream(exported, monkeypatch) -> None:
+    told = []
+
+    def session(model, options, providers):
+        told.extend(providers)
+        raise onnxruntime.capi.onnxruntime_pybind11_state.Fail("no GPU")
+
+    stream = SimpleNamespace(cuda_stream=7, device=torch.device("cuda", 1))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr("ropeexport.runners.ort.stream_of_its_own", lambda: stream)
+    file = Artifact.read(exported()).file
+    with pytest.raises(ropeexport.RopeExportError), OrtRunner(file, provider=CUDA, timed=True):
+        pass
+    assert told[0][1] | {"device_id": "1", "user_compute_stream": "7"} == told[0][1]
+    other = replace(CUDA, options=(("device_id", "0"),))
+    with (
+        pytest.raises(UsageError, match=r"device_id: expected 1, .* got 0: load it under"),
+        OrtRunner(file, provider=other, timed=True),
+    ):
+        pass
 
 
 def test_cuda_is_told_its_budget(exported, monkeypatch) -> None:
