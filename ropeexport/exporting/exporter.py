@@ -11,9 +11,10 @@ import onnx_ir as ir
 import ropeexport
 from ropeexport import atomic, manifest
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
-from ropeexport.exporting.naming import names_without_tensor, readers_of
+from ropeexport.exporting.naming import names_without_tensor
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
 from ropeexport.exporting.purity import check_repeats
+from ropeexport.exporting.readers import readers_of
 from ropeexport.exporting.tracing import check_opset, trace
 from ropeexport.exporting.whole_graph import is_compared
 from ropeexport.manifest import Manifest, ModelRecord, Source, Weights

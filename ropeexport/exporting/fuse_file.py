@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from ropeexport.axes import Sum, substituted, sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, passed
+from ropeexport.exporting.readers import read_less, readers_of
 from ropeexport.exporting.whole_graph import is_compared
 from ropeexport.manifest import (
     Axis,
@@ -89,6 +91,7 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
         model, source, path.stem, max_position=max_position, requested=requested, fixed=fixed
     )
     defaults = _without_defaults(model)
+    read = readers_of(model)
     work = passed(FUSE, given, say)
     _give_defaults(work.model, defaults)
     assert work.fused is not None  # what the passes did
@@ -110,7 +113,10 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
             ropeexport=version, source=source, model=model, axes=ranges, relations=relations
         )
 
-    return write(finished(work, before), folder, describe, force=force), count
+    made = finished(work, before)
+    computed = read_less(read, readers_of(made.model))
+    made = replace(made, absent=dict.fromkeys(sorted(computed), "computed"))
+    return write(made, folder, describe, force=force), count
 
 
 def _without_defaults(model: ir.Model) -> Mapping[str, ir.TensorProtocol]:

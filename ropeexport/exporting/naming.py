@@ -6,7 +6,7 @@ caller's and stay.  Outputs, and what lies in between, make way for them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import chain, count
 from typing import Literal
 
@@ -17,13 +17,10 @@ from torch import Tensor, nn
 from torch.export.graph_signature import OutputKind
 
 from ropeexport.errors import UsageError
+from ropeexport.exporting.readers import Readers, read_less, readers_of
 from ropeexport.manifest import TreePath
 from ropeexport.models.example import Example
 from ropeexport.models.input_tree import joined, paths_of, placeholders
-from ropeexport.operators import is_standard
-
-# by an initializer's name: a node's name, and what it does
-Readers = Mapping[str, Mapping[str, str]]
 
 
 def name_inputs(model: ir.Model, example: Example, exported: torch.export.ExportedProgram) -> None:
@@ -77,22 +74,6 @@ def held(example: Example) -> dict[str, Tensor]:
     return parameters | dict(module.named_buffers(remove_duplicate=False))
 
 
-def readers_of(model: ir.Model) -> Readers:
-    """Return what reads each initializer, through Identity: a node's name, and what it does.
-
-    What reads its size alone is none.
-    """
-    found = {}
-    for name, value in model.graph.initializers.items():
-        readers = list(value.consumers())
-        for node in readers:
-            if is_standard(node, "Identity"):
-                readers += node.outputs[0].consumers()
-        readers = [n for n in readers if not is_standard(n, "Identity", "Shape", "Size")]
-        found[name] = {str(n.name): f"{n.op_identifier()} {n.attributes}" for n in readers}
-    return found
-
-
 def names_without_tensor(
     module: nn.Module,
     program: torch.export.ExportedProgram,
@@ -110,7 +91,7 @@ def names_without_tensor(
     model : ir.Model
         As it is written.
     read : mapping
-        What read each initializer before the passes, see :func:`readers_of`.
+        What read each initializer before the passes, see ``readers_of``.
 
     Returns
     -------
@@ -120,7 +101,7 @@ def names_without_tensor(
         Of others: ``unused``, where the program's results do not depend on it; ``computed``, where
         a pass has computed with its values, be it in one place of several.
     """
-    baked = _read_less(read, readers_of(model))
+    baked = read_less(read, readers_of(model))
     held = module.state_dict(keep_vars=True)
     names: dict[int, list[str]] = {}
     for name, tensor in held.items():
@@ -139,20 +120,6 @@ def names_without_tensor(
             elif name not in model.graph.initializers:
                 tied[name] = kept
     return tied, absent
-
-
-def _read_less(former: Readers, now: Readers) -> set[str]:
-    """Return the initializers that a place reads no more, where nothing took that place.
-
-    A node that does the same, or one that is new, has taken it: what was merged, or fused.
-    """
-    found = set()
-    for name in former.keys() & now.keys():
-        done = now[name].values()
-        lost = [node for node, does in former[name].items() if does not in done]
-        if lost and now[name].keys() <= former[name].keys():
-            found.add(name)
-    return found
 
 
 def _used_state(program: torch.export.ExportedProgram) -> set[str]:

@@ -174,6 +174,18 @@ def test_what_was_computed_with_in_one_place_of_two_is_refused(tmp_path, kind) -
         new_values({"inv_freq": module.inv_freq}, artifact)
 
 
+def test_so_it_is_in_another_exporters_file(tmp_path) -> None:
+    given = {"x": torch.randn(1, 5, 8), "positions": torch.arange(5)[None]}
+    program = torch.onnx.export(
+        Frequencies().eval(), kwargs=given, dynamo=True, opset_version=18, optimize=False
+    )
+    program.save(tmp_path / "theirs.onnx")
+    artifact = ropeexport.fuse(tmp_path / "theirs.onnx", tmp_path / "out").artifact
+    assert "inv_freq" in weights_of(artifact.file.graph)
+    with pytest.raises(UsageError, match=r"inv_freq: .* or not in every place: the export"):
+        new_values({"inv_freq": np.ones(4, np.float32)}, artifact)
+
+
 def test_what_is_merged_or_read_for_its_size_is_still_a_weight(tmp_path) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
