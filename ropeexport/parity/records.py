@@ -18,7 +18,10 @@ from ropeexport.parity.tolerance import share_of
 from ropeexport.runners.registry import distributions
 
 SCHEMA_VERSION = 1
-_DESCRIBED = ("numpy", "ml_dtypes", "onnx", "onnxscript", "torch")  # and what runtimes bring
+# and what runtimes bring
+_DESCRIBED = (
+    "numpy", "ml_dtypes", "onnx", "onnxscript", "torch", "diffusers", "transformers",
+)  # fmt: skip
 FILE_NAME = "parity.json"
 
 # EMULATED: within its bounds, in a stand-in for a runtime that this machine lacks

@@ -156,9 +156,21 @@ def picture_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def _picture_cells(found: PictureRecord) -> tuple[str, ...]:
-    error = found.latents.max_abs if found.latents else None
+    error, bound = latents_text(found)
     share = percent(found.share) if found.latents else "-"
-    return found.runtime, number(error), bound_text(found.bound), share, pixels_text(found)
+    return found.runtime, error, bound, share, pixels_text(found)
+
+
+def latents_text(found: PictureRecord) -> tuple[str, str]:
+    """Return the error of latents and its bound: of the largest, or RMS where that is nearer it."""
+    numbers, bound = found.latents, found.bound
+    if numbers is None:
+        return "-", "-"
+    if bound is None or not bound.max_abs or numbers.max_abs is None or bound.rms is None:
+        return number(numbers.max_abs), bound_text(bound)
+    if found.share > numbers.max_abs / bound.max_abs:
+        return f"{number(numbers.rms)} RMS", f"{number(bound.rms)} RMS"
+    return number(numbers.max_abs), bound_text(bound)
 
 
 def pixels_text(found: PictureRecord) -> str:

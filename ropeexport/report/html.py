@@ -14,6 +14,7 @@ from ropeexport.parity.records import CallRecord, Comparison, PictureRecord, Rep
 from ropeexport.parity.report import (
     SUMMARY_HEADINGS,
     exact,
+    latents_text,
     number,
     percent,
     pipeline_title,
@@ -101,7 +102,7 @@ def _call(call: CallRecord, pictures: Mapping[str, bytes]) -> dict[str, Any]:
         {
             "found": found,
             "pixels": pixels_text(found),
-            "latents": number(found.latents.max_abs) if found.latents else "-",
+            "latents": " of ".join(latents_text(found)) if found.latents else "",
             "share": percent(found.share),
             "picture": files.get(found.picture, ""),
             "apart": _apart(found),
