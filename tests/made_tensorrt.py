@@ -10,7 +10,7 @@ import torch
 
 from ropeexport.machine import Gpu
 from ropeexport.manifest import EngineRecord, Profile, TensorSpec
-from ropeexport.runners.trt import Session
+from ropeexport.runners.trt_session import Session
 from ropeexport.trt.cache import RuntimeCache
 from ropeexport.trt.flavour import Capabilities, Flavour
 

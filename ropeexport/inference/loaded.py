@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from threading import Lock
@@ -17,9 +17,10 @@ from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
+from ropeexport.inference.inputs import check_rank, checked_sizes, taken
 from ropeexport.inference.memory import memory_of, shape_of
 from ropeexport.machine import require
-from ropeexport.manifest import Axis, TensorSpec
+from ropeexport.manifest import Axis
 from ropeexport.parity.cases import Case
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.runner import Array, Runner
@@ -134,7 +135,7 @@ class LoadedModel:
             raise UsageError(f"inputs: expected arrays by name, got {type(inputs).__name__}")
         feeds = self._ordered(inputs)
         if any(type(x) is not np.ndarray for x in feeds.values()):
-            feeds = {name: _taken(x, name) for name, x in feeds.items()}
+            feeds = {name: taken(x, name) for name, x in feeds.items()}
         if torch is not None and any(isinstance(x, torch.Tensor) for x in feeds.values()):
             return self._run_tensors(feeds, out)
         for name, expected, dtype in self._types:
@@ -210,7 +211,7 @@ class LoadedModel:
                 f"or an input ({', '.join(specs)})"
             )
         for name, shape in by_input.items():
-            _check_rank(specs[name], shape)
+            check_rank(specs[name], shape)
         sizes |= axis_sizes([specs[name] for name in by_input], by_input) | named
         shapes = {spec.name: shape_at(spec, sizes) for spec in self.inputs}
         checked_sizes(self.inputs, self.axes, shapes)  # before anything of that size is drawn
@@ -307,61 +308,3 @@ class LoadedModel:
             if len(self._known) < _MOST_SHAPES:
                 self._known[key] = sizes
         return sizes
-
-
-def _taken(x: Any, name: str) -> Any:
-    """Return what a runtime takes: tensors and arrays as they are, others by DLPack, not copied."""
-    torch = sys.modules.get("torch")
-    if isinstance(x, np.ma.MaskedArray):
-        raise UsageError(f"{name}: expected an array, got a masked one: fill what is masked first")
-    if isinstance(x, np.ndarray) or (torch is not None and isinstance(x, torch.Tensor)):
-        return x
-    if isinstance(x, np.generic):
-        return np.asarray(x)
-    if hasattr(x, "__dlpack__"):
-        kind, _ = x.__dlpack_device__()
-        if int(kind) == 1:  # a CPU's, by DLPack
-            return np.from_dlpack(x)
-        from torch.utils.dlpack import from_dlpack
-
-        return from_dlpack(x)
-    raise UsageError(f"{name}: expected an array or a tensor, got {type(x).__name__}")
-
-
-def _check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
-    fits = len(shape) == len(spec.shape) and all(
-        isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, shape, strict=True)
-    )
-    if not fits:
-        expected = ", ".join(map(str, spec.shape))
-        raise UsageError(f"{spec.name}: expected shape ({expected}), got {tuple(shape)}")
-
-
-def checked_sizes(
-    specs: Sequence[TensorSpec], axes: Mapping[str, Axis], shapes: Mapping[str, Sequence[int]]
-) -> Sizes:
-    """Return the size of each axis from the shapes of inputs.
-
-    Raises
-    ------
-    UsageError
-        For a shape that the file does not take, or a size that the export is not for.
-    """
-    for spec in specs:
-        _check_rank(spec, shapes[spec.name])
-    sizes = axis_sizes(specs, shapes, "inputs")
-    for name, size in sizes.items():
-        axis = axes.get(name)
-        if axis is None:
-            continue
-        if not axis.min <= size <= axis.max:
-            wider = min(axis.min, size), axis.opt, max(axis.max, size)
-            raise UsageError(
-                f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}: export "
-                f"again with axes={{{name!r}: {wider}}} (--axis {name}={':'.join(map(str, wider))})"
-            )
-        target = axis.broadcasts_to
-        full = sizes.get(target) if isinstance(target, str) else target
-        if full is not None and size not in (1, full):
-            raise UsageError(f"axis {name}: expected 1 or {full}, got {size}")
-    return sizes

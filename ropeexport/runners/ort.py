@@ -1,26 +1,18 @@
-"""onnxruntime, the stock package: the one place that opens its sessions, and emulates bfloat16.
+"""onnxruntime, the stock package: the one place that opens its sessions.
 
 The custom op needs no library: onnxruntime inlines its function body.  Attention is given to it in
 the form that it computes best (:mod:`ropeexport.ops.attention`).
 
-EMULATED is bfloat16 in float32 arithmetic with the graph's own roundings.  It is for machines whose
-onnxruntime has no bfloat16 kernels, and is never a runtime's own PASS.
-
-Source: onnxruntime's documentation of its CUDA provider (``use_tf32``), of its installation
-(``preload_dlls``) and of plug-in providers (``register_execution_provider_library``,
-``get_ep_devices``, ``add_provider_for_devices``).
+Source: onnxruntime's Python API reference (SessionOptions, InferenceSession).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
 from types import MappingProxyType
@@ -30,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
-from ropeexport.dtypes import FOREIGN, FloatType
+from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import (
     MissingError,
     ModelFileError,
@@ -41,12 +33,8 @@ from ropeexport.errors import (
     first_line,
 )
 from ropeexport.machine import require
-from ropeexport.onnx_files.contract import output_specs
-from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
+from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import (
-    float32_twin,
-    has_foreign,
-    whole_message,
     with_attention_in_blocks,
     with_references,
 )
@@ -58,7 +46,14 @@ from ropeexport.runners.ort_memory import (
     stream_of_its_own,
     without_waiting,
 )
-from ropeexport.runners.registry import CPU, CUDA, Device, Opening, Provider, find
+from ropeexport.runners.ort_providers import (
+    BY_DEVICE,
+    add_plugin,
+    device_of,
+    providers_of,
+    require_taken,
+)
+from ropeexport.runners.registry import CUDA, Opening, Provider
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 from ropeexport.weights.updating import changed
 
@@ -71,11 +66,6 @@ T = TypeVar("T")
 # onnxruntime's names of the types that NumPy lacks
 _FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-_ASSIGNMENT = "session.record_ep_graph_assignment_info"
-_KINDS = {"cpu": "CPU", "cuda": "GPU"}
-_BY_DEVICE = {None: None, "cpu": CPU, "cuda": CUDA}  # what is part of onnxruntime
-_LIMIT_BYTES = 1 << 30  # weights double in float32, and a serialized model ends at 2 GiB
-_HOW = "EMULATED: float32 rounded to bfloat16 between operators"
 # how it says that an operator, or a version, is of a later standard than it knows
 _UNKNOWN = re.compile(
     "is not a registered function/op|No Op registered for|[Uu]nsupported model IR version|"
@@ -90,7 +80,7 @@ def opened(opening: Opening) -> OrtRunner:
     return OrtRunner(
         opening.model,
         threads=opening.threads,
-        provider=opening.provider or _BY_DEVICE[opening.device],
+        provider=opening.provider or BY_DEVICE[opening.device],
         timed=opening.timed,
         as_written=opening.as_written,
         memory_budget=opening.memory_budget,
@@ -386,167 +376,3 @@ def _array_from(value: Any) -> Array:
 def _cause(error: Exception) -> str:
     """Return what went wrong, without onnxruntime's code and class in front of it."""
     return first_line(error).rpartition(" : ")[2]
-
-
-def cuda_provider(**more: str) -> tuple[str, dict[str, str]]:
-    """Return the CUDA provider with its options, ``more`` among them, for the next session.
-
-    The CUDA and cuDNN of the ``nvidia-*`` wheels lie where no loader looks, so they are loaded
-    beforehand; what cannot be is said on standard error, and the session goes without the provider.
-    """
-    import onnxruntime
-
-    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
-        with contextlib.redirect_stdout(sys.stderr):  # it prints
-            onnxruntime.preload_dlls()
-    # float32 means float32: TF32 has the roundoff of float16
-    return CUDA.executes, {"use_tf32": "0", **more}
-
-
-def require_provider(device: Device | None, provider: Provider | None) -> None:
-    """Raise :class:`MissingError` where onnxruntime was built without a device's provider."""
-    import onnxruntime
-
-    asked = provider or _BY_DEVICE[device]
-    if asked is None or asked.package:
-        return
-    present = onnxruntime.get_available_providers()
-    if asked.executes not in present:
-        cure = "run: pip uninstall --yes onnxruntime; pip install 'ropeexport[gpu]'"
-        here = f"it has {', '.join(present)}"
-        raise MissingError(
-            f"onnxruntime {onnxruntime.__version__} has no {asked.executes}; "
-            f"{cure if asked.executes == CUDA.executes else here}"
-        )
-
-
-def providers_of(provider: Provider | None, **more: str) -> list[Any]:
-    """Return what a session is given for a provider that is part of onnxruntime.
-
-    None is onnxruntime's own choice: CUDA where it was built with it, and the CPU.
-    """
-    import onnxruntime
-
-    if provider is None:
-        present = CUDA.executes in onnxruntime.get_available_providers()
-        provider = CUDA if present else CPU
-    options = {**dict(provider.options), **more}
-    if provider.executes == CPU.executes:
-        return [(CPU.executes, options)]
-    is_cuda = provider.executes == CUDA.executes
-    first = cuda_provider(**options) if is_cuda else (provider.executes, options)
-    return [first, CPU.executes]
-
-
-def add_plugin(options: Any, provider: Provider) -> None:
-    """Give a session's options the devices of a provider that is a library of its own.
-
-    Raises
-    ------
-    MissingError
-        Where its package is not installed, its library cannot be loaded, or it finds no device.
-    """
-    import onnxruntime
-
-    require(provider.package)
-    library = import_module(provider.package).get_library_path()
-    try:
-        onnxruntime.register_execution_provider_library(provider.package, library)
-    except Exception as error:  # its own classes, whose names differ from version to version
-        if "already registered" not in str(error):
-            raise MissingError(
-                f"{provider.distribution}: its library cannot be loaded: {first_line(error)}"
-            ) from error
-    kind = _KINDS[provider.device]
-    devices = [
-        device
-        for device in onnxruntime.get_ep_devices()
-        if (device.ep_name, device.device.type.name) == (provider.executes, kind)
-    ]
-    if not devices:
-        raise MissingError(
-            f"{provider.distribution} is loaded, and finds no {kind} here that it knows"
-        )
-    options.add_provider_for_devices(devices[:1], dict(provider.options))
-    options.add_session_config_entry(_ASSIGNMENT, "1")
-
-
-def require_taken(session: Any, provider: Provider) -> None:
-    """Raise :class:`MissingError` where a session runs without the provider that was asked for.
-
-    onnxruntime goes on with its CPU provider where another cannot be loaded, and only warns; and
-    a plug-in that is loaded may leave every node of a model to it.
-    """
-    if session.get_providers()[0] != provider.executes:
-        needs = "its own CUDA and cuDNN; run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        cure = f", which needs {needs}" if provider.executes == CUDA.executes else ""
-        raise MissingError(f"onnxruntime cannot load its {provider.executes}{cure}")
-    if provider.package and not any(
-        part.ep_name == provider.executes for part in session.get_provider_graph_assignment_info()
-    ):
-        raise MissingError(f"{provider.executes} took no node of this model")
-
-
-def device_of(executes: str) -> str:
-    """Return where a provider computes, by onnxruntime's name of it."""
-    known = {provider.executes: provider.device for provider in find("onnxruntime").providers}
-    return known.get(executes, "")
-
-
-def opened_emulated(opening: Opening) -> EmulatedRunner:
-    """Return a runner as a stage wants it, see :mod:`ropeexport.runners.registry`."""
-    assert isinstance(opening.model, OnnxFile)
-    return EmulatedRunner(opening.model)
-
-
-class EmulatedRunner(OrtRunner):
-    """Runs the float32 twin of a bfloat16 ONNX file.
-
-    Parameters
-    ----------
-    file : OnnxFile
-        The ONNX file.
-    """
-
-    facts = Facts(implementation=(_HOW,), precision=("float32",), emulated=True)
-
-    def __init__(self, file: OnnxFile) -> None:
-        super().__init__(file, provider=CPU)
-        self._file = file
-        self._narrow: dict[str, FloatType] = {}  # outputs
-
-    def update(self, weights: Arrays) -> None:
-        """Refuse: the twin's weights are the file's in another type."""
-        raise MissingError("the emulation of bfloat16 does not exchange weights; run on a GPU")
-
-    def __enter__(self) -> Self:
-        require("onnxruntime")
-        model, path = self._file.graph, self._file.path
-        size = weight_bytes(model)
-        if size > _LIMIT_BYTES:  # before anything of it is read
-            raise MissingError(f"{path}: too large to emulate in memory ({size >> 20} MiB)")
-        if not has_foreign(model):
-            raise MissingError(f"{path}: no bfloat16 to emulate")
-        foreign = (spec for spec in output_specs(model) if spec.dtype in FOREIGN)
-        self._narrow = {spec.name: FOREIGN[spec.dtype] for spec in foreign}
-        self._model = whole_message(float32_twin(self._file.whole)).SerializeToString()
-        super().__enter__()
-        self.facts = replace(self.facts, version=f"onnxruntime {self.facts.version}")
-        return self
-
-    def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
-        """Run the twin once, whose outputs have other types than a caller's arrays."""
-        return Runner.run(self, inputs, out)
-
-    def load(self, inputs: Arrays) -> Any:
-        """Return the inputs in the twin's types."""
-        if self._session is None:
-            raise MissingError(f"{self._file.path}: enter the runner before running it")
-        foreign = {name: x for name, x in inputs.items() if str(x.dtype) in FOREIGN}
-        wide = {name: x.astype(np.float32) for name, x in foreign.items()}
-        return super().load({**inputs, **wide})
-
-    def read(self, results: Any) -> dict[str, Array]:
-        """Return the outputs in the file's types."""
-        wide = super().read(results)
-        return wide | {name: wide[name].astype(kind.numpy) for name, kind in self._narrow.items()}

@@ -262,7 +262,7 @@ RUNTIMES: tuple[Runtime, ...] = (
             ),
         ),
         reentrant=True,
-        needs="ropeexport.runners.ort:require_provider",
+        needs="ropeexport.runners.ort_providers:require_provider",
         looks="ropeexport.runners.ort:look",
     ),
     Runtime(
@@ -291,7 +291,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     Runtime(
         EMULATED,
         "the emulation of bfloat16",
-        opens="ropeexport.runners.ort:opened_emulated",
+        opens="ropeexport.runners.ort_emulated:opened_emulated",
         packages=("onnxruntime",),
         dtypes=tuple(FOREIGN),
         reentrant=True,

@@ -16,7 +16,7 @@ from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import float32_twin, has_foreign
 from ropeexport.parity.check import Options, check
 from ropeexport.report import html, junit, markdown
-from ropeexport.runners.ort import EmulatedRunner
+from ropeexport.runners.ort_emulated import EmulatedRunner
 
 BF16 = ml_dtypes.bfloat16
 ALONE = Options(count=8, runtimes=("onnxruntime",))  # and what emulates it

@@ -12,7 +12,8 @@ from ropeexport.bench.contenders import BY_NAME, CONTENDERS, Setting
 from ropeexport.errors import MissingError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners import registry
-from ropeexport.runners.ort import OrtRunner, cuda_provider, device_of
+from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners.ort_providers import cuda_provider, device_of
 
 CUDA = registry.CUDA.executes
 

@@ -15,7 +15,8 @@ import torch
 from made_tensorrt import A_GPU, KERNELS, LONGEST, Cuda, TensorRT, engine_record, make_session
 
 from ropeexport.errors import EngineError
-from ropeexport.runners.trt import Session, TensorrtRunner
+from ropeexport.runners.trt import TensorrtRunner
+from ropeexport.runners.trt_session import Session
 from ropeexport.trt.cache import RuntimeCache
 
 

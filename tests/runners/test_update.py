@@ -18,7 +18,8 @@ import ropeexport
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, UsageError
 from ropeexport.runners import registry
-from ropeexport.runners.ort import EmulatedRunner, OrtRunner
+from ropeexport.runners.ort import OrtRunner
+from ropeexport.runners.ort_emulated import EmulatedRunner
 from ropeexport.runners.registry import CPU, CUDA, Opening
 from ropeexport.testing import assert_parity
 from ropeexport.weights.updating import new_values
