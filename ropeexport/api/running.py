@@ -111,4 +111,6 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     )  # fmt: skip
     with ExitStack() as stack:
         chosen = choose(artifact, wish, stack)
-        return LoadedModel(artifact, chosen, stack.pop_all())
+        model = LoadedModel(artifact, chosen, kept := ExitStack())
+        kept.enter_context(stack.pop_all())
+        return model
