@@ -49,7 +49,7 @@ format: setup ## let the formatters write
 test-tools: setup ## run our files through other people's tools, and theirs through ours
 	$(BIN)/python -m pytest -m tools
 
-test-pipelines: setup ## hold whole pipelines' pictures to eager's, with faults planted in the exports
+test-pipelines: setup ## exports in use: pipelines' pictures, generate, exchanged weights, with faults planted
 	$(BIN)/python -m pytest tests/pipelines -m pipelines
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it

@@ -20,6 +20,8 @@ import ropeexport
 from examples.cached_llm import example
 from ropeexport.errors import UsageError
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 HEADS, LAYERS = 2, 2
 
 

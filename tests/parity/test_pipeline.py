@@ -28,6 +28,8 @@ from ropeexport.parity.pipeline_oracle import PipelineOracle
 from ropeexport.parity.pipeline_runs import Studio
 from ropeexport.parity.records import Report
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 FACTORY = f"{Path(made_pipelines.__file__)}:made"
 STOCK = ["onnxruntime"]
 

@@ -10,6 +10,8 @@ pytest.importorskip("transformers")
 from pipelines.faults import planted, sin_negated
 from pipelines.subjects import differing, exported
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 
 def test_the_picture_is_eagers_and_a_fault_shows_in_it(tmp_path) -> None:
     own = exported("flux", tmp_path / "out")

@@ -11,6 +11,8 @@ from diffusers import QwenImageTransformer2DModel
 
 from examples.qwen_image import WithPositions, positions
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 SHAPES = {
     "one image": [(1, 4, 4)],
     "odd sizes": [(1, 5, 3)],

@@ -24,6 +24,8 @@ from ropeexport.runners.registry import CPU, CUDA, Opening
 from ropeexport.testing import assert_parity
 from ropeexport.weights.updating import new_values
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 WIDTH, HEADS = 32, 4
 RANK = 2
 

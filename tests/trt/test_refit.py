@@ -26,7 +26,7 @@ from ropeexport.trt.engine import layers
 from ropeexport.trt.reporting import Journal, make_builder
 from ropeexport.weights.updating import new_values, weights_of
 
-pytestmark = pytest.mark.trt
+pytestmark = [pytest.mark.trt, pytest.mark.pipelines]
 
 WIDTH, HEADS = 32, 4
 NO_GPU = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")

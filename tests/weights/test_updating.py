@@ -17,6 +17,8 @@ from ropeexport.errors import UsageError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.weights.updating import changed, new_values, weights_of
 
+pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
+
 
 class Held(nn.Module):
     """Tied weights, a buffer, a weight that nothing depends on, and one that has two names."""
