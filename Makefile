@@ -47,7 +47,7 @@ format: setup ## let the formatters write
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 
 test-tools: setup ## run our files through other people's tools, and theirs through ours
-	$(BIN)/python -m pytest -m tools
+	$(BIN)/python -m pytest -m tools $(WORKERS)
 
 test-pipelines: setup ## exports in use: pipelines' pictures, generate, exchanged weights, with faults planted
 	$(BIN)/python -m pytest tests/pipelines -m pipelines

@@ -76,13 +76,11 @@ def run_console(block: Block, folder: Path) -> None:
 
 
 RUN = [page for page in PAGES if any(b.language and b.why is None for b in blocks(page))]
-LONG = {"running.md": pytest.mark.pipelines}  # which exports and runs one after the other
 
 
 @pytest.mark.trt
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, id=p.name, marks=LONG.get(p.name, ())) for p in RUN]
-)
+@pytest.mark.pipelines  # a page exports and runs one after the other
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_examples_run_as_they_are_written(page: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     for number, block in enumerate(blocks(page)):

@@ -20,6 +20,8 @@ from ropeexport.bench.records import Bench, Timing
 from ropeexport.cli.proving import render, schema
 from ropeexport.errors import UsageError
 
+pytestmark = pytest.mark.tools  # beside other tools, in processes of their own
+
 ROOT = Path(__file__).parents[2]
 QUICK = {"rounds": 2, "repeats": 1, "threads": 1, "device": "cpu"}
 NO_GPU = "no NVIDIA GPU: a TensorRT engine runs on one only"

@@ -9,6 +9,8 @@ import ropeexport
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import traceable_experts
 
+pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
+
 transformers = pytest.importorskip("transformers")
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}

@@ -15,6 +15,8 @@ from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.models import sources
 
+pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
+
 FLUX = {
     "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
     "num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 32,

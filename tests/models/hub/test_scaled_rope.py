@@ -16,6 +16,8 @@ from ropeexport.manifest import Source
 from ropeexport.models.example import unchanged
 from ropeexport.models.hub.load import transformers_example
 
+pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
+
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64,
