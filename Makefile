@@ -50,7 +50,7 @@ test-tools: setup ## run our files through other people's tools, and theirs thro
 	$(BIN)/python -m pytest -m tools $(WORKERS)
 
 test-pipelines: setup ## exports in use: pipelines' pictures, generate, exchanged weights, with faults planted
-	$(BIN)/python -m pytest tests/pipelines -m pipelines
+	$(BIN)/python -m pytest -m pipelines $(WORKERS)
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
 	$(BIN)/python -m pytest -m plugin
