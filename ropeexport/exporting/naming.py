@@ -14,13 +14,12 @@ import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
-from torch.export.graph_signature import OutputKind
 
 from ropeexport.errors import UsageError
 from ropeexport.exporting.readers import Readers, read_less, readers_of
 from ropeexport.manifest import TreePath
 from ropeexport.models.example import Example
-from ropeexport.models.input_tree import joined, paths_of, placeholders
+from ropeexport.models.input_tree import joined, paths_of, placeholders, returned
 
 
 def name_inputs(model: ir.Model, example: Example, exported: torch.export.ExportedProgram) -> None:
@@ -219,12 +218,9 @@ def user_outputs(
     exported: torch.export.ExportedProgram,
 ) -> Iterator[tuple[TreePath, str, torch.dtype]]:
     """Yield the paths, names and types of the tensors that the module returns."""
-    nodes = exported.graph.output_node().args[0]
-    specs = exported.graph_signature.output_specs
-    returned = [n for s, n in zip(specs, nodes, strict=True) if s.kind is OutputKind.USER_OUTPUT]
     spec = exported.call_spec.out_spec
     assert spec is not None  # torch leaves it out of programs that it did not trace
-    for path, node in zip(paths_of(spec), returned, strict=True):
+    for path, node in zip(paths_of(spec), returned(exported), strict=True):
         value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
         if isinstance(value, torch.Tensor):
             yield path, node.name, value.dtype

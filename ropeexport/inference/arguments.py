@@ -132,12 +132,12 @@ class Arguments:
     def _is_default(self, name: str, value: Any) -> bool:
         """Say whether an argument that the export was not given is what it was then."""
         default = self._forward.defaults.get(name)
-        if is_nothing(value):
-            return default is not None and is_nothing(_plain(default))
+        if _is_nothing(value):
+            return default is not None and _is_nothing(_plain(default))
         return default is not None and _is_same(_plain(default), value)
 
 
-def is_nothing(value: Any) -> bool:
+def _is_nothing(value: Any) -> bool:
     """Say whether a value holds nothing: None, or an empty container."""
     return value is None or (isinstance(value, list | tuple | dict) and not value)
 
@@ -207,7 +207,7 @@ def _is_fixed(tree: Argument) -> bool:
 
 def _is_off(value: Any) -> bool:
     """Say whether a value turns something off: None is forward's own choice, False as a rule."""
-    return value is False or is_nothing(value)
+    return value is False or _is_nothing(value)
 
 
 def _plain(tree: Argument) -> Any:

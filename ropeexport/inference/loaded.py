@@ -163,7 +163,8 @@ class LoadedModel:
         """Exchange weights: a LoRA merged or taken out, a checkpoint of the same architecture.
 
         Those that are not given keep the values that they have.  Calls under way end on the old
-        ones; where it fails, all calls go on with them.
+        ones; where it fails, all calls go on with them, but for an engine that TensorRT has
+        exchanged by half: that one has to be loaded again.
 
         Parameters
         ----------

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
+from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError, first_line
 from ropeexport.inference.arguments import Parts, rebuilt
 from ropeexport.inference.likeness import check_like
 from ropeexport.manifest import Argument, Forward
+from ropeexport.models.wrappers import HANDS_ON
 
 if TYPE_CHECKING:
     from ropeexport.inference.loaded import LoadedModel
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 Adapt = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _RETURN_DICT = "return_dict"
-_HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
@@ -98,7 +99,7 @@ class ExportedModule(nn.Module):
             check_like(self.loaded, like)
         signature = inspect.signature(like.forward)
         parameters = signature.parameters
-        named = tuple(name for name, x in parameters.items() if x.kind not in _HANDS_ON)
+        named = tuple(name for name, x in parameters.items() if x.kind not in HANDS_ON)
         if named:
             self._arguments = self._arguments.called_by(named)
             self._show(signature)
@@ -133,8 +134,7 @@ class ExportedModule(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the data that is rotated, in which a pipeline hands over its own."""
-        names = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        return names[self.loaded.dtype]
+        return EXPORTED[self.loaded.dtype].torch
 
     @property
     def device(self) -> torch.device:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from ropeexport.errors import UsageError, first_line
@@ -79,6 +79,14 @@ def placeholders(program: ExportedProgram) -> list[str]:
     """Return a program's names of the leaves of its arguments, in order."""
     specs = program.graph_signature.input_specs
     return [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
+
+
+def returned(program: ExportedProgram) -> list[Any]:
+    """Return a program's nodes of the leaves that the module returns, and numbers as they are."""
+    nodes = program.graph.output_node().args[0]
+    specs = program.graph_signature.output_specs
+    pairs = zip(specs, nodes, strict=True)
+    return [node for spec, node in pairs if spec.kind is OutputKind.USER_OUTPUT]
 
 
 def tree_of(arguments: Mapping[str, Any]) -> InputTree:

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from ropeexport.manifest import Argument, Forward
 from ropeexport.models.example import Example, traceable_arguments, unchanged
-from ropeexport.models.input_tree import recorded
+from ropeexport.models.input_tree import recorded, returned
 from ropeexport.models.wrappers import argument_names
 
 _RETURNS_CLASS = "return_dict"  # the libraries' name of the choice between a class and a tuple
@@ -45,12 +44,12 @@ def forward_of(example: Example, program: ExportedProgram, outputs: Sequence[str
         if parameter.default is not inspect.Parameter.empty
     }
     spec = program.call_spec.out_spec
-    returned = _unflattened(spec, _leaves(program), outputs) if spec is not None else None
+    tree = _unflattened(spec, _leaves(program), outputs) if spec is not None else None
     return Forward(
         parameters=tuple(argument_names(example.module)),
         defaults={n: x for n, x in recorded({}, given).items() if x.kind != "unknown"},
-        returns=_described(returned),
-        returns_class=_of_class(example, returned, outputs) if given.get(_RETURNS_CLASS) else None,
+        returns=_described(tree),
+        returns_class=_of_class(example, tree, outputs) if given.get(_RETURNS_CLASS) else None,
     )
 
 
@@ -63,11 +62,8 @@ class _Output:
 
 def _leaves(program: ExportedProgram) -> list[Any]:
     """Return what a program returns: tensors, and what is fixed as it is."""
-    nodes = program.graph.output_node().args[0]
-    kinds = [spec.kind for spec in program.graph_signature.output_specs]
-    found = zip(kinds, nodes, strict=True)
-    returned = [node for kind, node in found if kind is OutputKind.USER_OUTPUT]
-    return [node.meta.get("val") if isinstance(node, Node) else node for node in returned]
+    leaves = returned(program)
+    return [leaf.meta.get("val") if isinstance(leaf, Node) else leaf for leaf in leaves]
 
 
 def _unflattened(spec: pytree.TreeSpec, leaves: Sequence[Any], outputs: Sequence[str]) -> Any:
@@ -82,9 +78,9 @@ def _unflattened(spec: pytree.TreeSpec, leaves: Sequence[Any], outputs: Sequence
         return None
 
 
-def _of_class(example: Example, returned: Any, outputs: Sequence[str]) -> Argument | None:
+def _of_class(example: Example, tree: Any, outputs: Sequence[str]) -> Argument | None:
     """Return what forward returns with ``return_dict=True``, which fake tensors tell."""
-    found = _described(returned)
+    found = _described(tree)
     if found is None or found.kind == "class":
         return found
     with unchanged(example.module):

@@ -18,7 +18,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ropeexport.errors import UsageError
 
-_HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+HANDS_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PARALLEL = (DataParallel.forward, DistributedDataParallel.forward)
 
 
@@ -61,7 +61,7 @@ def _computed(module: nn.Module) -> nn.Module | None:
 def argument_names(module: nn.Module) -> list[str]:
     """Return the names of forward's arguments: the module's own, then those of the one inside."""
     parameters = inspect.signature(module.forward).parameters
-    own = [name for name, x in parameters.items() if x.kind not in _HANDS_ON]
+    own = [name for name, x in parameters.items() if x.kind not in HANDS_ON]
     if len(own) == len(parameters):
         return own
     inner = _inner(module)
@@ -86,7 +86,7 @@ def named_forward(module: nn.Module, names: Iterable[str]) -> Iterator[None]:
     torch.export binds inputs to the names of a signature.
     """
     forward, parameters = module.forward, inspect.signature(module.forward).parameters
-    if all(x.kind not in _HANDS_ON for x in parameters.values()):
+    if all(x.kind not in HANDS_ON for x in parameters.values()):
         yield
         return
 
