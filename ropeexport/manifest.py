@@ -25,8 +25,9 @@ ENGINE_NAME = "model.engine"
 
 Implementation = Literal["plugin", "native", "decomposed"]
 Attention = Literal["fused", "decomposed", "none"]
+CacheForm = Literal["grow", "fixed"]
 # what an input is for, for those who draw one
-InputRole = Literal["data", "matrices", "positions"]
+InputRole = Literal["data", "matrices", "positions", "mask"]
 # that, or what an op's result is for those who judge it: an op says so of its own results
 Role = InputRole | str
 TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it
@@ -203,6 +204,32 @@ class ModelRecord(Record):
     comparison: Comparison | None = None  # None: nothing was rewritten, or by an older version
 
 
+class CacheRecord(Record):
+    """The cache of a decoder: what it holds between calls, by the file's inputs and outputs.
+
+    Of form ``grow``, past and present are as long as the tokens that are held; of ``fixed``, both
+    are ``capacity`` long and may be the same memory.  ``pairs`` are the names of past and present,
+    a layer's key and value after each other; ``total`` is the length of the mask, past and new
+    tokens.
+    """
+
+    form: CacheForm
+    capacity: int  # how many tokens may be held, the new ones included
+    pairs: tuple[tuple[str, str], ...]
+    total: str = "past + length"
+    # a position from which rotations are others (longrope): the tokens are read again there
+    reread_at: int | None = None
+    # tokens that end a text, stand before one, and pad one, by the model's own config
+    eos: tuple[int, ...] = ()
+    bos: int | None = None
+    pad: int | None = None
+
+    @property
+    def layers(self) -> int:
+        """How many layers keep a key and a value."""
+        return len(self.pairs) // 2
+
+
 class PluginRecord(Record):
     """The plugin library that an engine was built with."""
 
@@ -258,6 +285,7 @@ class Manifest(Record):
     relations: dict[str, str] = {}
     engine: EngineRecord | None = None
     arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file
+    cache: CacheRecord | None = None  # None: nothing is kept between calls, or unknown to be
     forward: Forward | None = None  # None: an older version's, or of a file
 
 

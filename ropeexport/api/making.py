@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.machine import require
-from ropeexport.manifest import EngineRecord, InputRole, Manifest, Refusal, RopeCount, Source
+from ropeexport.manifest import (
+    CacheForm,
+    EngineRecord,
+    InputRole,
+    Manifest,
+    Refusal,
+    RopeCount,
+    Source,
+)
 from ropeexport.ops.names import ATTENTION_IN_BLOCKS
 
 if TYPE_CHECKING:
@@ -41,6 +49,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     weights: str | Path | None = None,
     copy_weights: bool = False,
     hash_weights: bool = False,
+    cache: CacheForm | None = None,
+    capacity: int | None = None,
     attention: AttentionForm = "standard",
     opset: int = 23,
     force: bool = False,
@@ -86,6 +96,14 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         Copy those files into ``out``; else ``out`` has to be their folder.
     hash_weights : bool
         Read those files and put their hashes into the manifest, for ``load(verify="all")``.
+    cache : str
+        Of a language model of transformers, and of what it keeps between calls: ``grow``, tensors
+        of as many tokens as are held, which every runtime takes; ``fixed``, tensors of
+        ``capacity`` tokens that are written in their place (opset 24).  Inputs and outputs have
+        the names that optimum and onnxruntime-genai read; kwargs are not needed.
+    capacity : int
+        How many tokens the cache may hold, a prompt and what follows it; by default what the
+        model's config allows, of a fixed one 4096 at most.
     attention : str
         ``standard``: ONNX's Attention, for every runtime; ``blocks``: the file keeps its memory on
         long sequences in a bare onnxruntime too, by an op that other tools may not take.  Where
@@ -159,6 +177,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     1
     """
     require("torch", "onnxscript")
+    from torch import nn
+
     from ropeexport import atomic, manifest
     from ropeexport.exporting.exporter import export_example
     from ropeexport.models.axes import check_names, with_given
@@ -166,6 +186,8 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     from ropeexport.parity.options import several
 
     check_names("roles", roles or {}, "{input: what it holds}")
+    if capacity is not None and cache is None:
+        raise UsageError("capacity: only with a cache: add cache='grow' or cache='fixed'")
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
     folder = Path(out)
@@ -174,15 +196,20 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     if isinstance(module, str):
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
             raise UsageError(f"{module}: kwargs, dynamic_axes and weights are for a module")
-        example, source = named(module, model)
+        example, source = named(module, model, cache, capacity)
         held: Any = module if source.kind == "factory" else None
     else:
         if model:
             raise UsageError(
                 f"{', '.join(model)}: only for a MODEL that is named, not for a module"
             )
-        example = example_of(module, kwargs, dynamic_axes, place)
-        kind = type(example.module)
+        if cache is None:
+            example = example_of(module, kwargs, dynamic_axes, place)
+        elif kwargs is not None or dynamic_axes is not None:
+            raise UsageError("cache: expected a decoder alone: its inputs and axes are the cache's")
+        else:
+            example = _with_cache(module, cache, capacity, place)
+        kind = type(module if isinstance(module, nn.Module) else example.module)
         source = Source(kind="module", name=f"{kind.__module__}.{kind.__qualname__}")
         held = example if place is None else module
     with unchanged(example.module), evaluated(example.module):
@@ -541,7 +568,12 @@ class ModelOptions(TypedDict, total=False):
     config: str | Path
 
 
-def named(model: str, given: ModelOptions) -> tuple[Example, Source]:
+def named(
+    model: str,
+    given: ModelOptions,
+    cache: CacheForm | None = None,
+    capacity: int | None = None,
+) -> tuple[Example, Source]:
     """Load a MODEL that is named, with the options that are its own."""
     from ropeexport.models import sources
     from ropeexport.models.builtin_models import BUILTINS, BuiltinOptions
@@ -554,7 +586,25 @@ def named(model: str, given: ModelOptions) -> tuple[Example, Source]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = Path(config) if config is not None else None
-    return sources.load(model, BuiltinOptions(**sizes), place, dtype)
+    return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity)
+
+
+def _with_cache(
+    module: nn.Module | Callable[[], nn.Module] | Example,
+    cache: CacheForm,
+    capacity: int | None,
+    weights: Path | None,
+) -> Example:
+    """Return a decoder with its cache as an example."""
+    from ropeexport.models.example import Example
+    from ropeexport.models.hub.cached import cached_example
+    from ropeexport.models.wrappers import unwrapped
+
+    if isinstance(module, Example):
+        raise UsageError("cache: expected a decoder of transformers, got an Example")
+    require("transformers")
+    made = cached_example(unwrapped(_module(module, weights)), cache, capacity)
+    return replace(made, weights=weights)
 
 
 def example_of(

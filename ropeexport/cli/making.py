@@ -81,6 +81,17 @@ _axis = click.option(
     "--dtype", type=click.Choice(list(EXPORTED)), help="Type of the data.  [default: fp32]"
 )
 @click.option("--config", type=_PATH, help="Config of diffusers:CLASS: a file or folder.")
+@click.option(
+    "--cache",
+    type=click.Choice(["grow", "fixed"]),
+    help="Of a language model, with what it keeps between calls: as long as the tokens so far, or "
+    "of a fixed capacity, written in its place.",
+)
+@click.option(
+    "--capacity",
+    type=int,
+    help="Tokens that the cache may hold.  [default: what the config allows; fixed: up to 4096]",
+)
 @_flag("--copy-weights", help="Copy safetensors files instead of writing beside them.")
 @_flag("--hash-weights", help="Hash them too, for load(verify='all').")
 @_require_rope

@@ -43,6 +43,8 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     say: Say | None = None,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`ropeexport.export`."""
+    if example.cache is not None and example.cache.form == "fixed":
+        opset = max(opset, names.CACHE_OPSET)
     atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
     copied = example.weights if copy_weights else None
     if copied is not None:
@@ -71,6 +73,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             axes=all_axes(example),
             relations=_relations(given, example),
             arguments=recorded(example.inputs, example.constants),
+            cache=example.cache,
             forward=made.forward,
         )
 

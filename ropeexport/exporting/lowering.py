@@ -397,6 +397,7 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = {
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.ropeexport.cache_update.default: _cache_update,
     }
     for op in OPS:
         for torch_op in op.torch_ops:
@@ -428,6 +429,13 @@ def schema_of(op: Op) -> onnx.defs.OpSchema:
             for name, kind in options.items()
         ],
     )
+
+
+def _cache_update(past: Any, new: Any, write: Any) -> Any:
+    """Write a TensorScatter, of an opset that this onnxscript has no module of."""
+    schema = onnx.defs.get_schema("TensorScatter", names.CACHE_OPSET, "")
+    opset = onnxscript.values.Opset("", names.CACHE_OPSET)
+    return onnxscript.values.Op(opset, schema.name, schema)(past, new, write, axis=2)
 
 
 def _scalar_tensor(s: float, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:

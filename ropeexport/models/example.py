@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from torch.utils import _pytree as pytree
 
 from ropeexport.axes import names_of, solve, sum_of
 from ropeexport.errors import UsageError
-from ropeexport.manifest import Axis, InputRole, TensorSpec
+from ropeexport.manifest import Axis, CacheRecord, InputRole, TensorSpec
 from ropeexport.models.axes import check_names, default_axes, longest_of, range_of, with_given
 from ropeexport.models.input_tree import InputTree, by_leaf, tensors_of, tree_of
 from ropeexport.models.wrappers import check_named, unwrapped
 from ropeexport.runners.module_state import ModuleState
 
-_ROLES = ("data", "matrices", "positions")  # a caller's; an output is "rotated"
+_ROLES = get_args(InputRole)  # a caller's; an output is "rotated"
 _MATRIX_RANK = 3  # (..., length, pairs, 2, 2) has more
 
 
@@ -54,7 +54,9 @@ class Example:
         a :func:`ropeexport.weights.references.skeleton`.
     roles : dict of str to str
         What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a rope
-        or ``positions``.  Of the others the traced graph says it.
+        ``positions`` or a ``mask``.  Of the others the traced graph says it.
+    cache : CacheRecord or None
+        Of a decoder with its cache, see :func:`ropeexport.models.hub.cached.cached_example`.
 
     Examples
     --------
@@ -85,6 +87,7 @@ class Example:
     constants: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     roles: dict[str, InputRole] = field(default_factory=dict)
+    cache: CacheRecord | None = None
 
     def __post_init__(self) -> None:
         _check_kinds(self)

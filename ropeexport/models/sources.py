@@ -21,7 +21,7 @@ from torch import nn
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ParityError, RopeExportError, UsageError
 from ropeexport.machine import require
-from ropeexport.manifest import Argument, Manifest, Source
+from ropeexport.manifest import Argument, CacheForm, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
@@ -46,22 +46,30 @@ Module = str | Callable[[], Any] | nn.Module | Example
 
 
 def load(
-    model: str, options: BuiltinOptions, config: Path | None, dtype: str | None
+    model: str,
+    options: BuiltinOptions,
+    config: Path | None,
+    dtype: str | None,
+    cache: CacheForm | None = None,
+    capacity: int | None = None,
 ) -> tuple[Example, Source]:
     """Return the example of a MODEL and the record that rebuilds it.
 
-    Options are a built-in's, the config a class's of diffusers, the type a library's model's.
+    Options are a built-in's, the config a class's of diffusers, the type a library's model's, the
+    cache and its capacity a language model's of transformers.
 
     Raises
     ------
     UsageError
         For a MODEL that is neither a built-in nor a factory's reference.
     """
+    if cache is not None and not is_library_model(model):
+        raise UsageError(f"--cache: only for transformers:CONFIG, got {model}")
     if model in BUILTINS:
         example = BUILTINS[model](options)
         return example, Source(kind="builtin", name=model, options=asdict(options))
     if is_library_model(model):
-        example = load_example(model, config, dtype)
+        example = load_example(model, config, dtype, cache=cache, capacity=capacity)
         kept = {"config": str(config)} if config else {}
         return example, Source(kind="config", name=model, options=kept)
     if ":" not in model:
@@ -153,7 +161,9 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if module is None and source.kind == "config":
         config, dtype = source.options.get("config"), artifact.manifest.model.dtype
         known = dtype if dtype in DTYPES else None
-        return load_example(source.name, Path(config) if config else None, known, values=True)
+        place, cache = Path(config) if config else None, artifact.manifest.cache
+        form, capacity = (cache.form, cache.capacity) if cache is not None else (None, None)
+        return load_example(source.name, place, known, values=True, cache=form, capacity=capacity)
     if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -188,6 +198,10 @@ _SIZES = (2, 6, 4, 10, 3, 7, 5, 9)
 def _around(module: nn.Module, artifact: Artifact) -> Example:
     """Return a module with inputs, axes and fixed arguments as the manifest has them."""
     manifest, folder = artifact.manifest, artifact.folder
+    if manifest.cache is not None:
+        from ropeexport.models.hub.cached import cached_example
+
+        return cached_example(module, manifest.cache.form, manifest.cache.capacity)
     arguments = manifest.arguments or _former_arguments(manifest)
     unknown = [name for name, argument in arguments.items() if argument.kind == "unknown"]
     if unknown:

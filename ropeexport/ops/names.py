@@ -15,3 +15,4 @@ PLUGIN_NAMESPACE = DOMAIN
 PLUGIN_ATTRIBUTES = {"plugin_version": PLUGIN_VERSION, "plugin_namespace": PLUGIN_NAMESPACE}
 
 MIN_OPSET = 23  # the first with Attention and RotaryEmbedding
+CACHE_OPSET = 24  # the first with TensorScatter

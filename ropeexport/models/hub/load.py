@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError, first_line
 from ropeexport.machine import require
+from ropeexport.manifest import CacheForm
 from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
 from ropeexport.models.hub.samples import (
@@ -50,7 +51,13 @@ def is_library_model(model: str) -> bool:
 
 
 def load_example(
-    model: str, config: Path | None, dtype: str | None, *, values: bool = False
+    model: str,
+    config: Path | None,
+    dtype: str | None,
+    *,
+    values: bool = False,
+    cache: CacheForm | None = None,
+    capacity: int | None = None,
 ) -> Example:
     """Return the example of ``diffusers:CLASS`` or ``transformers:CONFIG``.
 
@@ -65,9 +72,13 @@ def load_example(
         fp32, fp16 or bf16; None: as the weights' files have it, else fp32.
     values : bool
         Whether the module is to hold values, random ones, even where there are weights' files.
+    cache, capacity : optional
+        Of a language model, with logits: the form of its cache, and how many tokens that may hold.
     """
     library, _, name = model.partition(":")
     require(library)
+    if cache is not None and library != "transformers":
+        raise UsageError(f"--cache: only for transformers:CONFIG, got {model}")
     if library == "transformers" and config is not None:
         raise UsageError("--config: only for diffusers:CLASS; name it after transformers:")
     place = Path(name) if library == "transformers" else config
@@ -80,8 +91,10 @@ def load_example(
     make = skeleton if weights else seeded
     if library == "diffusers":
         example = diffusers_example(name, _read(place), kind, make)
-    else:
+    elif cache is None:
         example = transformers_example(place, kind, make)
+    else:
+        example = decoder_example(place, kind, cache, capacity, make)
     return replace(example, weights=weights)
 
 
@@ -103,17 +116,48 @@ def diffusers_example(
     return _example(module, of_diffusers(name, vars(module)["_internal_dict"]), dtype)
 
 
-def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -> Example:
-    """Return the example of a config of transformers."""
-    from transformers import AutoConfig, AutoModel
+def decoder_example(
+    path: Path,
+    dtype: torch.dtype,
+    cache: CacheForm,
+    capacity: int | None = None,
+    make: Maker = seeded,
+) -> Example:
+    """Return the example of a config of a language model of transformers, with its cache."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from ropeexport.models.hub.cached import cached_example
+
+    config = _config(path)
+    try:
+        decoder: Any = _made(lambda: AutoModelForCausalLM.from_config(config), dtype, make)
+    except ValueError as error:
+        raise UsageError(
+            f"transformers:{path}: --cache: expected the config of a language model, got a "
+            f"{type(config).__name__}: {first_line(error)}"
+        ) from error
+    if path.is_dir() and (path / "generation_config.json").is_file():
+        decoder.generation_config = GenerationConfig.from_pretrained(path)
+    return cached_example(decoder, cache, capacity)
+
+
+def _config(path: Path) -> Any:
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"transformers:{path}: expected a config.json of a model that transformers knows, or "
             f"its folder: {first_line(error)}"
         ) from error
+
+
+def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -> Example:
+    """Return the example of a config of transformers."""
+    from transformers import AutoModel
+
+    config = _config(path)
     module = _made(lambda: AutoModel.from_config(config), dtype, make)
     samples = of_transformers(module, config)
     if samples is None:
