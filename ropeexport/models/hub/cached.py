@@ -414,7 +414,7 @@ def states_of(decoder: Any) -> list[tuple[tuple[int, int], ...]]:
     weight = next(decoder.parameters())
     tokens = torch.zeros(1, 2, dtype=torch.int64, device=weight.device)
     mode = weight.fake_mode if is_fake(weight) else nullcontext()
-    with mode, torch.no_grad(), unchanged(decoder), evaluated(decoder), traceable_ropes(decoder):
+    with torch.no_grad(), unchanged(decoder), evaluated(decoder), traceable_ropes(decoder), mode:
         try:
             made = decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
         except Exception as error:  # of the model's own code
