@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.errors import MissingError, ParityError
+from ropeexport.manifest import CacheRecord, TensorSpec
+from ropeexport.runners.kept_cache import KeptCache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +150,10 @@ class Runner(ABC):
             f"{who}: cannot exchange the weights of a loaded model; load it in onnxruntime, or "
             "export the changed module"
         )
+
+    def kept_cache(self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int) -> KeptCache:
+        """Return an empty cache for a batch of texts, see :class:`KeptCache`."""
+        return KeptCache(self, cache, pasts, batch)
 
     def keep(self) -> None:
         """Keep what was compiled for this machine for the next load, where that can be."""
