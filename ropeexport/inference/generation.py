@@ -11,6 +11,7 @@ Source: transformers 5, ``generation/utils.py`` (what ``generate`` asks of a mod
 from __future__ import annotations
 
 import re
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,16 +43,17 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         self._record = model.artifact.manifest.cache
         self._pasts = {spec.name: spec for spec in model.inputs if _PAST.fullmatch(spec.name)}
 
+    @wraps(GenerationMixin.prepare_inputs_for_generation)  # whose arguments ``generate`` looks at
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, past_key_values: Any = None, **given: Any
+        self, input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Return what a step takes: all tokens again where their rotations change (longrope)."""
         limit = self._record.reread_at if self._record is not None else None
-        if past_key_values is not None and limit is not None:
-            if past_key_values.get_seq_length() <= limit < input_ids.shape[1]:
-                past_key_values = given["next_sequence_length"] = None
+        held = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if limit is not None and 0 < held <= limit < input_ids.shape[1]:
+            past_key_values = kwargs["next_sequence_length"] = None
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, **given
+            input_ids, past_key_values=past_key_values, **kwargs
         )
         return prepared
 

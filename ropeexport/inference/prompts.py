@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def _padded(given: Any, pad: int) -> tuple[Tokens, NDArray[np.bool_]]:
 
 def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     """Return whole numbers in the CPU's memory."""
-    array = np.asarray(given) if isinstance(given, list | tuple) else taken(given, name)
+    array: Any = taken(given, name) if not isinstance(given, list | tuple) else _of_list(given)
     if not isinstance(array, np.ndarray):
         array = array.detach().cpu().numpy()
     is_empty = array.size == 0 and rank == 1
@@ -104,6 +104,13 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
             f"{name}: expected whole numbers, {what}, got {array.dtype} of shape {array.shape}"
         )
     return array.astype(np.int64)
+
+
+def _of_list(given: Sequence[Any]) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError:  # of several lengths
+        return np.asarray(given, dtype=object)
 
 
 def _mask_of(given: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
