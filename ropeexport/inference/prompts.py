@@ -103,7 +103,8 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
         raise UsageError(
             f"{name}: expected whole numbers, {what}, got {array.dtype} of shape {array.shape}"
         )
-    return array.astype(np.int64)
+    tokens: Tokens = array.astype(np.int64)
+    return tokens
 
 
 def _of_list(given: Sequence[Any]) -> NDArray[Any]:
