@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 SIZES = {
-    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 4, "max_position_embeddings": 256, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", _GROUPED),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _GROUPED | {"head_dim": 16}),
     "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", _GROUPED | {
-        "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 8,
+        "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 8, "tie_word_embeddings": False,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     }),
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", SIZES | {"rotary_pct": 0.5}),
@@ -33,15 +33,16 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None,
     }),
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", _GROUPED | {
-        "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 8,
+        "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 8, "tie_word_embeddings": False,
     }),
 }  # fmt: skip
 
 
-def decoder(kind: str, scale: float = 6.0, seed: int = 0, **changes: Any) -> Any:
+def decoder(kind: str, scale: float = 12.0, seed: int = 0, **changes: Any) -> Any:
     """Return a model of random weights, the same every time, its matrices scaled.
 
-    With weights as they are initialised a model says one token again and again.
+    With weights as they are initialised a model says one token again and again, and so does
+    Gemma with the weights of its embeddings for its logits.
     """
     import transformers
 

@@ -23,7 +23,7 @@ _TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
-# what onnxruntime-genai reads a text again for at 4097 tokens, as Phi-3's rotations ask for
+# the type of which onnxruntime-genai reads a text again at 4097 tokens, and of no other length
 _PHI3, _PHI3_SWITCH = "phi3", 4096
 _SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 
@@ -91,7 +91,8 @@ def _generation_config(decoder: Any) -> str:
 def _genai_config(decoder: Any, record: Manifest, cache: CacheRecord) -> dict[str, Any] | None:
     """Return onnxruntime-genai's configuration; None where layers differ, which it has no word for.
 
-    It is told the tensors' names; what the model computes is the file's own business.
+    It is told the tensors' names; what the model computes is the file's own business.  Where the
+    text would have to be read again, which it does for one length alone, its context ends.
     """
     specs = {spec.name: spec for spec in record.model.inputs}
     pasts = [specs[past] for past, _ in cache.pairs]
@@ -100,7 +101,8 @@ def _genai_config(decoder: Any, record: Manifest, cache: CacheRecord) -> dict[st
         return None
     ((heads, width),) = sizes
     config = decoder.config.get_text_config(decoder=True)
-    is_phi3 = config.model_type.startswith(_PHI3) and cache.reread_at == _PHI3_SWITCH
+    is_phi3 = cache.reread_at == _PHI3_SWITCH
+    longest = cache.capacity if is_phi3 else min(cache.capacity, cache.reread_at or cache.capacity)
     tokens = {
         "bos_token_id": cache.bos,
         "eos_token_id": list(cache.eos) if len(cache.eos) > 1 else next(iter(cache.eos), None),
@@ -112,7 +114,7 @@ def _genai_config(decoder: Any, record: Manifest, cache: CacheRecord) -> dict[st
         "model": {
             "type": _PHI3 if is_phi3 else "decoder",
             **{name: value for name, value in tokens.items() if value is not None},
-            "context_length": cache.capacity,
+            "context_length": longest,
             "vocab_size": config.vocab_size,
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
@@ -137,7 +139,7 @@ def _genai_config(decoder: Any, record: Manifest, cache: CacheRecord) -> dict[st
         "search": {
             "do_sample": bool(getattr(asked, "do_sample", False)),
             **{name: value for name, value in sampling.items() if value is not None},
-            "max_length": cache.capacity,
+            "max_length": longest,
             "num_beams": 1,
             "past_present_share_buffer": cache.form == "fixed",
         },

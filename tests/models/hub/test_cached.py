@@ -98,7 +98,8 @@ def test_the_decoder_is_left_as_it_was() -> None:
     names = list(model.state_dict())
     made = cached_example(model, "grow")
     assert list(made.module.state_dict()) == names
-    assert made.module.training and model.training
+    assert made.module.training
+    assert model.training
     made.module.eval()
     assert not model.training
     assert not any(part.training for part in model.modules())
@@ -174,7 +175,8 @@ def made(request: Any, tmp_path_factory: Any) -> ropeexport.Export:
 
 def test_the_interface_is_what_other_runtimes_read(made: ropeexport.Export) -> None:
     cache = made.manifest.cache
-    assert cache is not None and cache.capacity == 48 and cache.layers == 2
+    assert cache is not None
+    assert (cache.capacity, cache.layers) == (48, 2)
     model = onnx.load(made.artifact.model_path)
     length: Any = 48 if cache.form == "fixed" else "past"
     present: Any = 48 if cache.form == "fixed" else "past + length"
@@ -186,7 +188,7 @@ def test_the_interface_is_what_other_runtimes_read(made: ropeexport.Export) -> N
         **{past: ("batch", 2, length, 16) for past, _ in cache.pairs},
     }
     assert shapes_of(model.graph.input) == expected
-    outputs = {"logits": (*steps, 128)} | {x: ("batch", 2, present, 16) for _, x in cache.pairs}
+    outputs = {"logits": (*steps, 512)} | {x: ("batch", 2, present, 16) for _, x in cache.pairs}
     assert shapes_of(model.graph.output) == outputs
     assert cache.pairs[1] == ("past_key_values.0.value", "present.0.value")
     assert {o.domain: o.version for o in model.opset_import}[""] == (
@@ -195,7 +197,8 @@ def test_the_interface_is_what_other_runtimes_read(made: ropeexport.Export) -> N
     kinds = {node.op_type for node in model.graph.node}
     assert ("TensorScatter" in kinds) is (cache.form == "fixed")
     masks = [n.input[3] for n in model.graph.node if n.op_type == "Attention"]
-    assert len(masks) == 2 and len(set(masks)) == 1  # made once
+    assert len(masks) == 2
+    assert len(set(masks)) == 1  # made once
     assert not any(len(n.input) > 4 for n in model.graph.node if n.op_type == "Attention")
     assert (made.found, made.replaced) == (2, 2)
     assert (cache.eos, cache.bos, cache.pad) == ((2,), 1, 0)
