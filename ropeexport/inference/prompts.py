@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def _padded(given: Any, pad: int) -> tuple[Tokens, NDArray[np.bool_]]:
 
 def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     """Return whole numbers in the CPU's memory."""
-    array: Any = taken(given, name) if not isinstance(given, list | tuple) else _of_list(given)
+    array: Any = taken(given, name) if hasattr(given, "__dlpack__") else _of_list(given)
     if not isinstance(array, np.ndarray):
         array = array.detach().cpu().numpy()
     is_empty = array.size == 0 and rank == 1
@@ -107,7 +107,7 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     return tokens
 
 
-def _of_list(given: Sequence[Any]) -> NDArray[Any]:
+def _of_list(given: Any) -> NDArray[Any]:
     try:
         return np.asarray(given)
     except ValueError:  # of several lengths

@@ -53,7 +53,7 @@ class Sampling:
             least = np.partition(scores, -self.top_k, axis=-1)[..., [-self.top_k]]
             scores = np.where(scores < least, -np.inf, scores)
         if self.top_p < 1:
-            order = np.argsort(scores, axis=-1, kind="stable")
+            order = np.argsort(-scores, axis=-1, kind="stable")[..., ::-1]  # of equals the first
             sums = np.cumsum(_softmax(np.take_along_axis(scores, order, -1)), axis=-1)
             unlikely = sums <= np.float32(1 - self.top_p)
             unlikely[..., -1] = False
