@@ -357,7 +357,8 @@ def _ort_errors() -> tuple[type[Exception], ...]:
         "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf",
         "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
     )  # fmt: skip
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+    own = (getattr(state, name) for name in names if hasattr(state, name))
+    return (*own, RuntimeError)  # the last where memory is bound
 
 
 def _value_from(array: Array) -> Any:

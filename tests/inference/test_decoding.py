@@ -294,12 +294,17 @@ def test_the_whole_capacity_is_used(serve) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_call_beyond_the_capacity_is_refused(serve, form: str) -> None:
     model = serve("llama", form).model
+    model.warmup()  # at the usual sizes, which fit
     inputs = model.random_inputs({"batch": 1, "past": 120, "length": 8})
     assert model.run(inputs)["logits"].shape == (1, 8, 512)
-    with pytest.raises(UsageError, match="at most 128 tokens, the capacity .*, got 129: export ag"):
+    with pytest.raises(
+        UsageError, match=r"at most 128 tokens, the capacity .*, got 129: export ag"
+    ):
         model.random_inputs({"batch": 1, "past": 120, "length": 9})
     longer = {name: np.concatenate([x, x[:, -1:]], 1) for name, x in inputs.items() if x.ndim == 2}
-    with pytest.raises(UsageError, match="at most 128 tokens, the capacity .*, got 129: export ag"):
+    with pytest.raises(
+        UsageError, match=r"at most 128 tokens, the capacity .*, got 129: export ag"
+    ):
         model.run(inputs | longer)
 
 

@@ -316,7 +316,8 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
     steps = {0: "batch", 1: "length"}
     positions = torch.arange(held, held + new, device=device).expand(_BATCH, new).contiguous()
     most = {"past": capacity - 1, "length": capacity}
-    best = dict(zip(most, _BEST, strict=True))
+    best = {"length": min(_BEST[1], capacity)}
+    best["past"] = min(_BEST[0], capacity - best["length"])  # both at once fit
     return Example(
         wrapper,
         {
@@ -335,7 +336,7 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
             _PAST: {0: "batch"} if form == "fixed" else {0: "batch", 2: "past"},
         },
         axes={
-            name: Axis(min=0 if name == "past" else 1, opt=min(best[name], top), max=top,
+            name: Axis(min=0 if name == "past" else 1, opt=best[name], max=top,
                        chosen_by="config")
             for name, top in most.items()
         },
