@@ -31,6 +31,7 @@ Step = Callable[[Arrays], Mapping[str, Array]]
 class Options:
     """How texts are continued, see :meth:`ropeexport.inference.loaded.LoadedModel.generate`."""
 
+    max_new_tokens: int
     eos_token_id: int | Sequence[int] | None = None
     attention_mask: Any = None
     pad_token_id: int | None = None
@@ -40,8 +41,16 @@ class Options:
     top_p: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise UsageError(f"{name}: expected a whole number, {least} or more, got {value!r}")
+        if not isinstance(self.pad_token_id, int | None):
+            raise UsageError(f"pad_token_id: expected a token, got {self.pad_token_id!r}")
+
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
+    def of(cls, **given: Any) -> Options:
         """Return options by name; others are refused."""
         known = [field.name for field in fields(cls)]
         unknown = next((name for name in given if name not in known), None)
@@ -73,21 +82,13 @@ class Decoding:
         With a cache.
     input_ids : array, tensor, or lists
         The texts.
-    max_new_tokens : int
-        How many tokens a text may get.
     options : Options
         See there.
     """
 
-    def __init__(
-        self, model: LoadedModel, input_ids: Any, max_new_tokens: int, options: Options
-    ) -> None:
+    def __init__(self, model: LoadedModel, input_ids: Any, options: Options) -> None:
         self._model, self._cache = model, cache_of(model)
-        if type(max_new_tokens) is not int or max_new_tokens < 1:
-            raise UsageError(
-                f"max_new_tokens: expected a whole number of 1 or more, got {max_new_tokens!r}"
-            )
-        self._new = max_new_tokens
+        self._new = options.max_new_tokens
         self._sampling = Sampling(options.temperature, options.top_k, options.top_p)
         self._generator = np.random.default_rng(options.seed) if options.do_sample else None
         self._eos = _ends(options.eos_token_id, self._cache)
@@ -147,21 +148,24 @@ class Decoding:
         """Hold all calls that there will be to what the export is for."""
         for rows in self._groups:
             longest = max(self.prompts.rows[row].size for row in rows)
-            last = longest + self._new - 1  # tokens that are read in all
-            if last + 1 > self._cache.capacity:
+            if longest + self._new > self._cache.capacity:
                 raise UsageError(
                     f"max_new_tokens: expected {longest} tokens and the new ones to fit into the "
                     f"cache's capacity of {self._cache.capacity}, got {self._new}: ask for fewer, "
                     "or export again with a larger capacity (--capacity)"
                 )
-            calls = {(0, longest)}
-            if last > longest:
-                calls |= {(longest, 1), (last - 1, 1)}
-            limit = self._cache.reread_at
-            if limit is not None and longest <= limit < last:
-                calls.add((0, limit + 1))
-            for past, length in sorted(calls):
+            for past, length in self._calls(longest):
                 self._check_call(len(rows), past, length)
+
+    def _calls(self, prompt: int) -> Iterator[tuple[int, int]]:
+        """Give past and length of the calls that are furthest from each other."""
+        last, limit = prompt + self._new - 1, self._cache.reread_at
+        yield 0, prompt
+        if last > prompt:
+            yield prompt, 1
+            yield last - 1, 1
+        if limit is not None and prompt <= limit < last:
+            yield 0, limit + 1
 
     def _check_call(self, batch: int, past: int, length: int) -> None:
         sizes = {"batch": batch, "past": past, "length": length}
@@ -225,8 +229,7 @@ def _logits(groups: Sequence[tuple[list[int], _Texts]], tokens: Tokens | None, b
 
 def _ends(given: int | Sequence[int] | None, cache: CacheRecord) -> Tokens:
     """Return the tokens that end a text."""
-    tokens = cache.eos if given is None else [given] if isinstance(given, int) else given
-    ends = np.asarray(tokens)
+    ends = np.atleast_1d(np.asarray(cache.eos if given is None else given))
     if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
         raise UsageError(f"eos_token_id: expected a token, several or (), got {given!r}")
     return ends.astype(np.int64)
@@ -237,16 +240,14 @@ def _vocabulary(model: LoadedModel) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def generated(model: LoadedModel, input_ids: Any, max_new_tokens: int, options: Options) -> Any:
+def generated(model: LoadedModel, input_ids: Any, options: Options) -> Any:
     """Return texts with what they are continued by."""
-    decoding = Decoding(model, input_ids, max_new_tokens, options)
+    decoding = Decoding(model, input_ids, options)
     tokens = np.stack(list(decoding), axis=-1)
     return decoding.prompts.like_given(np.concatenate([decoding.prompts.tokens, tokens], -1))
 
 
-def streamed(
-    model: LoadedModel, input_ids: Any, max_new_tokens: int, options: Options
-) -> Iterator[Any]:
+def streamed(model: LoadedModel, input_ids: Any, options: Options) -> Iterator[Any]:
     """Return an iterator over the tokens of each step; nothing runs before the first."""
-    decoding = Decoding(model, input_ids, max_new_tokens, options)
+    decoding = Decoding(model, input_ids, options)
     return (decoding.prompts.like_given(tokens) for tokens in decoding)

@@ -206,7 +206,7 @@ class LoadedModel:
         >>> next(drawn).shape
         torch.Size([1])
         """
-        return generated(self, input_ids, max_new_tokens, Options.of(options))
+        return generated(self, input_ids, Options.of(max_new_tokens=max_new_tokens, **options))
 
     def stream(self, input_ids: Any, max_new_tokens: int, **options: Any) -> Iterator[Any]:
         """Return an iterator over the new tokens of a batch, ``(batch,)`` for each step.
@@ -214,7 +214,7 @@ class LoadedModel:
         Parameters are those of :meth:`generate`.  Its cache goes with the iterator: when that is
         at its end, closed or let go.
         """
-        return streamed(self, input_ids, max_new_tokens, Options.of(options))
+        return streamed(self, input_ids, Options.of(max_new_tokens=max_new_tokens, **options))
 
     def steps(self, batch: int) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
         """Return what runs new tokens, call after call, with a cache of its own in between.

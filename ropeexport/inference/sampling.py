@@ -36,15 +36,15 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+        if not (_is_number(self.temperature) and 0 < self.temperature < math.inf):
             raise UsageError(
-                f"temperature: expected more than 0, got {self.temperature}: for the likeliest "
+                f"temperature: expected more than 0, got {self.temperature!r}: for the likeliest "
                 "token leave out do_sample"
             )
         if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 0):
             raise UsageError(f"top_k: expected a whole number, 0 or more, got {self.top_k!r}")
-        if not 0 <= self.top_p <= 1:
-            raise UsageError(f"top_p: expected 0 to 1, got {self.top_p}")
+        if not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
+            raise UsageError(f"top_p: expected 0 to 1, got {self.top_p!r}")
 
     def scores(self, logits: Scores) -> Scores:
         """Return the scores of tokens, minus infinity for those that are never drawn."""
@@ -68,6 +68,10 @@ class Sampling:
         points = generator.random((len(sums), 1)) * sums[:, -1:]
         tokens: NDArray[np.int64] = np.argmax(sums > points, axis=-1)
         return tokens
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def _softmax(scores: Scores) -> Scores:
