@@ -271,7 +271,7 @@ REFUSED = {
     "floats": ({"input_ids": np.ones((1, 4))}, r"whole numbers, \(batch, length\), got float64"),
     "an unknown token": ({"input_ids": [[512]]}, "expected tokens from 0 to 511, got 512"),
     "a negative token": ({"input_ids": [[-1, 600]]}, "expected tokens from 0 to 511, got -1"),
-    "beams": ({"num_beams": 3}, "num_beams: expected one of max_new_tokens, eos_token_id, .*as_module"),
+    "beams": ({"num_beams": 3}, "num_beams: expected one of max_new_tokens, .*as_module"),
     "a seed": ({"seed": -1}, "seed: expected a whole number, 0 or more, got -1"),
     "a pad": ({"pad_token_id": "</s>"}, "pad_token_id: expected a token, got '</s>'"),
     "warm": ({"temperature": "1"}, "temperature: expected more than 0, got '1'"),
