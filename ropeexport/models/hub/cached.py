@@ -49,7 +49,7 @@ _PAST, _PRESENT = "past_key_values", "present"
 _HALVES = ("key", "value")
 # sizes to trace with: no two alike
 _BATCH, _HELD, _NEW = 2, 5, 3
-_BEST = (512, 16)  # tokens that are held, and new ones
+_BEST_PAST, _BEST_LENGTH = 512, 16
 _CAPACITY = 4096  # without a config's own limit; of a fixed cache, whose memory it is, at most
 # layers that keep keys and values of all tokens, or of the last ones, and nothing else
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -301,7 +301,7 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
     """
     if form not in get_args(CacheForm):
         raise UsageError(f"cache: expected {' or '.join(get_args(CacheForm))}, got {form!r}")
-    shapes = states_of(decoder)
+    shapes, chosen_by = states_of(decoder), "config" if capacity is None else "caller"
     capacity = _capacity(decoder, form, capacity)
     wrapper = CachedDecoder(decoder, form)
     wrapper.__class__ = type(type(decoder).__name__, (CachedDecoder,), {})
@@ -316,7 +316,8 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
     steps = {0: "batch", 1: "length"}
     positions = torch.arange(held, held + new, device=device).expand(_BATCH, new).contiguous()
     most = {"past": capacity - 1, "length": capacity}
-    best = dict(zip(most, _BEST, strict=True))
+    usual = min(_BEST_LENGTH, capacity - 1)
+    best = {"past": min(_BEST_PAST, capacity - usual), "length": usual}
     return Example(
         wrapper,
         {
@@ -335,8 +336,8 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
             _PAST: {0: "batch"} if form == "fixed" else {0: "batch", 2: "past"},
         },
         axes={
-            name: Axis(min=0 if name == "past" else 1, opt=min(best[name], top), max=top,
-                       chosen_by="config")
+            name: Axis(min=0 if name == "past" else 1, opt=best[name], max=top,
+                       chosen_by=chosen_by)
             for name, top in most.items()
         },
         roles={"attention_mask": "mask", "position_ids": "positions"},
