@@ -158,7 +158,8 @@ def profile_axes(manifest: Manifest, profile: Profile) -> dict[str, Axis]:
 
     A second one of a decoder takes no more than the first.
     """
-    cache = manifest.cache
+    # a check of whole texts has a manifest of other axes
+    cache = manifest.cache if _PAST in manifest.axes else None
     apart = manifest if cache is None else _with_total(manifest, cache)
     low, opt, high = (axis_sizes(apart.model.inputs, getattr(profile, point)) for point in _POINTS)
     if cache is not None and _PAST not in low:  # what a mask has beyond the new tokens
