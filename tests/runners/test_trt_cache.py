@@ -25,12 +25,17 @@ from made_tensorrt import (
     engine_record,
 )
 
+import ropeexport
+from ropeexport.artifact import Artifact
 from ropeexport.errors import EngineError
+from ropeexport.machine import find_gpu
 from ropeexport.manifest import CacheRecord, EngineRecord, TensorSpec
 from ropeexport.profiles import make_profiles
+from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt.cache import RuntimeCache
+from tests import decoders
 
 CAPACITY = 8
 TYPES = {"int64": np.int64, "float32": np.float32}
@@ -261,3 +266,45 @@ def test_a_profile_that_is_refused_is_the_engines_error(tmp_path, monkeypatch) -
     kept = RuntimeCache(tmp_path, record, A_GPU)
     with pytest.raises(EngineError, match="no context of profile 0: Error Code 3: set_optimiz"):
         Session(engine.flavour, record, b"engine", None, kept)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("form", ["fixed", "grow"])
+def test_an_engine_decodes_as_onnxruntime_does(tmp_path, form: str) -> None:
+    """A padded text, a part of it, single tokens: logits and cache; past and present one memory."""
+    model = decoders.decoder("gemma3", scale=1.0, head_dim=64)
+    ropeexport.export(model, out=tmp_path, cache=form, capacity=64)
+    built = ropeexport.build(tmp_path)
+    made = Artifact.read(tmp_path)
+    cache = made.manifest.cache
+    names = {past for past, _ in cache.pairs}
+    pasts = [spec for spec in made.manifest.model.inputs if spec.name in names]
+    tokens = np.random.default_rng(0).integers(3, 500, (2, 64))
+    mask = np.ones_like(tokens)
+    mask[1, :5] = 0
+    positions = np.maximum(mask.cumsum(1) - 1, 0)
+    with TensorrtRunner(made) as runner, OrtRunner(made.file) as stock:
+        loaded = runner._session._engine
+        for index, profile in enumerate(built.profiles):
+            for name, least in profile.min.items():
+                found = [tuple(s) for s in loaded.get_tensor_profile_shape(name, index)]
+                assert found == [least, profile.opt[name], profile.max[name]]
+        aliased = {(loaded.get_aliased_input_tensor(new) or "", new) for _, new in cache.pairs}
+        assert aliased == (set(built.in_place) or {("", new) for _, new in cache.pairs})
+        ours, theirs = (each.kept_cache(cache, pasts, 2) for each in (runner, stock))
+        for start, end in pairwise([0, 17, 24, *range(25, 65)]):
+            given = {
+                "input_ids": np.ascontiguousarray(tokens[:, start:end]),
+                "attention_mask": np.ascontiguousarray(mask[:, :end]),
+                "position_ids": np.ascontiguousarray(positions[:, start:end]),
+            }
+            found, expected = ours.step(given)["logits"], theirs.step(given)["logits"]
+            bound = 2.0**-12 * np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+        with pytest.raises(EngineError, match="expected a shape within the profile"):
+            ours.step(call(tokens[:, :1], 64))
+        expected = theirs.presents()
+        for name, held in ours.presents().items():
+            bound = 2.0**-12 * np.abs(expected[name]).max()
+            np.testing.assert_allclose(held, expected[name], rtol=0, atol=bound)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from command_line import ropeexport as command
 
 import ropeexport
 from ropeexport import manifest
@@ -50,6 +53,12 @@ def test_an_engine_of_two_profiles_whose_fixed_cache_is_updated_in_place(
     reading, writing = built.profiles
     assert (reading.max["input_ids"], reading.max["attention_mask"]) == ((8, 64), (8, 64))
     assert (writing.max["input_ids"], writing.max["attention_mask"]) == ((8, 1), (8, 64))
+    told = command("inspect", tmp_path).stdout
+    assert f"\ncache: {form}, 64 tokens, 2 layers\n" in told
+    assert ("  cache: 4 tensors, updated in place\n" in told) == (form == "fixed")
+    _, first, second = re.split(r"  profile \d, (?:prefill|decode) \(min, opt, max\):\n", told)
+    assert "input_ids  1x1  2x16  8x64" in first
+    assert "input_ids  1x1  2x1  8x1" in second
     assert "attention-limits" not in {each.rule for each in ropeexport.lint(tmp_path).errors}
 
 
