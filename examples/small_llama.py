@@ -20,7 +20,7 @@ VOCABULARY, LENGTH, BATCH = 512, 64, 16
 END = "<|endoftext|>"
 
 
-def make(folder: Path, steps: int = 300) -> None:
+def make(folder: str | Path, steps: int = 300) -> None:
     """Train the model and save it with its tokenizer, as the hub has them."""
     text = "\n".join(topics[name] for name in sorted(topics))
     tokenizer = trained_tokenizer(text)
@@ -74,4 +74,4 @@ def train(model: LlamaForCausalLM, tokens: torch.Tensor, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(sys.argv[1])
