@@ -32,6 +32,18 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", _GROUPED | {
         "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None,
     }),
+    "falcon": ("FalconForCausalLM", "FalconConfig", SIZES | {
+        "alibi": False, "new_decoder_architecture": False, "multi_query": True,
+    }),
+    "deepseek_v3": ("DeepseekV3ForCausalLM", "DeepseekV3Config", SIZES | {
+        "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2,
+        "topk_group": 1, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16, "v_head_dim": 16, "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
+    }),
+    "gpt_oss": ("GptOssForCausalLM", "GptOssConfig", _GROUPED | {
+        "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8,
+    }),
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", _GROUPED | {
         "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 8, "tie_word_embeddings": False,
     }),

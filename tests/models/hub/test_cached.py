@@ -121,6 +121,10 @@ def test_shapes_are_those_of_the_models_own_cache() -> None:
 
 def test_what_keeps_another_state_is_refused_by_name() -> None:
     from transformers import (
+        BertConfig,
+        BertLMHeadModel,
+        BloomConfig,
+        BloomForCausalLM,
         LlamaConfig,
         LlamaModel,
         MambaConfig,
@@ -144,12 +148,31 @@ def test_what_keeps_another_state_is_refused_by_name() -> None:
         (T5ForConditionalGeneration(T5Config(
             vocab_size=32, d_model=16, num_layers=1, num_heads=2, d_kv=8, d_ff=16,
         )), "T5ForConditionalGeneration.*encoder"),
+        (BertLMHeadModel(BertConfig(**small, intermediate_size=16, num_attention_heads=2)),
+         "BertLMHeadModel.*sees what comes later"),
+        (BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=16, n_layer=1, n_head=2)),
+         "BloomForCausalLM.*position_ids"),
         (LlamaModel(LlamaConfig(**small, intermediate_size=16, num_attention_heads=2)),
          "LlamaModel.*logits"),
         (torch.nn.Linear(2, 2), "decoder of transformers, got a Linear"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=reason):
             cached_example(model.eval(), "grow")
+
+
+def test_a_decoder_that_knows_its_tokens_by_other_means_is_refused() -> None:
+    """Here by how many there are in a call, which is another number with a cache."""
+    model = decoder("llama")
+    forward = type(model).forward
+
+    def counting(self: Any, input_ids: Any, position_ids: Any = None, **given: Any) -> Any:
+        made = forward(self, input_ids=input_ids, position_ids=position_ids, **given)
+        made.logits = made.logits + input_ids.shape[1]
+        return made
+
+    model.__class__ = type("Counting", (type(model),), {"forward": counting})
+    with pytest.raises(UsageError, match=r"Counting: with its cache it gives other logits"):
+        cached_example(model, "grow")
 
 
 def test_bad_requests_say_what_is_wrong(tmp_path: Any) -> None:
