@@ -173,10 +173,22 @@ def test_a_text_in_steps_is_what_it_is_at_once(decoder) -> None:
 
 
 def test_each_profile_runs_what_it_is_for_in_a_context_of_its_own(decoder) -> None:
+    assert decoder.engine.told == ["7 is done"] * 2  # a profile is chosen on a stream
     in_steps(decoder, decoder.kept(2))
     assert [context.profile for context in decoder.engine.contexts] == [0, 1]
     assert decoder.runs() == [2, 2]
     assert decoder.engine.strategies == ["of its profile"]
+
+
+def test_what_no_token_was_written_to_is_zero(decoder) -> None:
+    """Attention multiplies what it does not see by 0, which makes nothing of NaN."""
+    torch.use_deterministic_algorithms(True)  # then torch fills new memory with NaN
+    try:
+        kept = decoder.kept(2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    kept.step(call(TEXT[:, :3], 0))
+    assert not kept.presents()[PRESENT][:, 0, 3:].any()
 
 
 def test_no_step_copies_the_cache(decoder) -> None:
