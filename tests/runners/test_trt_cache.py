@@ -320,3 +320,17 @@ def test_an_engine_decodes_as_onnxruntime_does(tmp_path, form: str) -> None:
         for name, held in ours.presents().items():
             bound = 2.0**-12 * np.abs(expected[name]).max()
             np.testing.assert_allclose(held, expected[name], rtol=0, atol=bound)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("form", ["fixed", "grow"])
+def test_an_engine_says_the_same_text(tmp_path, form: str) -> None:
+    ropeexport.export(decoders.decoder("llama"), out=tmp_path, cache=form, capacity=64)
+    ropeexport.build(tmp_path)
+    texts, options = [[5, 9, 17, 3, 22], [90, 3, 45]], {"max_new_tokens": 40, "eos_token_id": ()}
+    with ropeexport.load(tmp_path, runtime="onnxruntime", device="cpu") as stock:
+        expected = stock.generate(texts, **options)
+    assert len(np.unique(expected)) > 20
+    with ropeexport.load(tmp_path, runtime="tensorrt") as engine:
+        assert np.array_equal(engine.generate(texts, **options), expected)
