@@ -192,7 +192,9 @@ class TensorrtRunner(Runner):
         self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int
     ) -> EngineCache:
         """Return an empty cache for a batch of texts, in the GPU's memory."""
-        return EngineCache(self, cache, pasts, batch, self._entered().device)
+        session = self._entered()
+        with self._lock, session.running():
+            return EngineCache(self, cache, pasts, batch, session.device)
 
     def load(self, inputs: Arrays) -> Loaded:
         """Put inputs into the GPU's memory, with memory for the outputs."""

@@ -173,10 +173,22 @@ def test_a_text_in_steps_is_what_it_is_at_once(decoder) -> None:
 
 
 def test_each_profile_runs_what_it_is_for_in_a_context_of_its_own(decoder) -> None:
+    assert decoder.engine.told == ["7 is done"] * 2  # a profile is chosen on a stream
     in_steps(decoder, decoder.kept(2))
     assert [context.profile for context in decoder.engine.contexts] == [0, 1]
     assert decoder.runs() == [2, 2]
     assert decoder.engine.strategies == ["of its profile"]
+
+
+def test_what_no_token_was_written_to_is_zero(decoder) -> None:
+    """Attention multiplies what it does not see by 0, which makes nothing of NaN."""
+    torch.use_deterministic_algorithms(True)  # then torch fills new memory with NaN
+    try:
+        kept = decoder.kept(2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    kept.step(call(TEXT[:, :3], 0))
+    assert not kept.presents()[PRESENT][:, 0, 3:].any()
 
 
 def test_no_step_copies_the_cache(decoder) -> None:
@@ -308,3 +320,17 @@ def test_an_engine_decodes_as_onnxruntime_does(tmp_path, form: str) -> None:
         for name, held in ours.presents().items():
             bound = 2.0**-12 * np.abs(expected[name]).max()
             np.testing.assert_allclose(held, expected[name], rtol=0, atol=bound)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(find_gpu() is None, reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("form", ["fixed", "grow"])
+def test_an_engine_says_the_same_text(tmp_path, form: str) -> None:
+    ropeexport.export(decoders.decoder("llama"), out=tmp_path, cache=form, capacity=64)
+    ropeexport.build(tmp_path)
+    texts, options = [[5, 9, 17, 3, 22], [90, 3, 45]], {"max_new_tokens": 40, "eos_token_id": ()}
+    with ropeexport.load(tmp_path, runtime="onnxruntime", device="cpu") as stock:
+        expected = stock.generate(texts, **options)
+    assert len(np.unique(expected)) > 20
+    with ropeexport.load(tmp_path, runtime="tensorrt") as engine:
+        assert np.array_equal(engine.generate(texts, **options), expected)
