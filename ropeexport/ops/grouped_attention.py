@@ -182,3 +182,6 @@ def make_standard(node: ir.Node) -> None:
         now.replace_all_uses_with(former, replace_graph_outputs=True)
         former.name = name
     graph.remove(node, safe=True)
+    for other in node.attributes["then_branch"].as_graph():  # it reads nothing of the graph's now
+        for place in range(len(other.inputs)):
+            other.replace_input_with(place, None)
