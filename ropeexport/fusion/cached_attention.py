@@ -155,17 +155,18 @@ def _update(present: ir.Value, reader: ir.Node) -> ir.Node | None:
     node = present.producer()
     if node is None or any(use.node is not reader for use in present.uses()):
         return None
-    past, new, *rest = (*node.inputs, None)
+    inputs = (*node.inputs, None, None)
+    past, new, write = inputs[:3]
     if past is None or new is None or not _heads(past) == _heads(new) == _heads(present):
         return None
     axis = node.attributes.get_int("axis", _TOKENS - _RANK)
     if axis not in (_TOKENS, _TOKENS - _RANK):
         return None
-    if is_standard(node, "Concat") and rest == [None]:
+    if is_standard(node, "Concat") and len(node.inputs) == 2:
         return node
     is_linear = node.attributes.get_string("mode", "linear") == "linear"
-    is_indexed = len(rest) == 2 and rest[0] is not None
-    return node if is_standard(node, "TensorScatter") and is_linear and is_indexed else None
+    is_indexed = is_linear and write is not None
+    return node if is_standard(node, "TensorScatter") and is_indexed else None
 
 
 def _written(update: ir.Node) -> ir.Value | None:
