@@ -141,8 +141,9 @@ def _build(place: Path, packages: Path) -> None:
         "import runpy, sys; sys.path.append(sys.argv.pop(1)); "
         "runpy.run_module('onnxruntime_genai.models.builder', run_name='__main__')"
     )
-    command = [sys.executable, "-c", code, str(packages), "-m", str(place / "llama"), "-o",
-               str(place / "built"), "-p", "fp32", "-e", "cpu", "-c", str(place / "cache")]  # fmt: skip
+    paths = {"-m": place / "llama", "-o": place / "built", "-c": place / "cache"}
+    given = [str(x) for pair in paths.items() for x in pair]
+    command = [sys.executable, "-c", code, str(packages), *given, "-p", "fp32", "-e", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         click.echo(f"genai's builder: left out: {done.stderr.strip().splitlines()[-1:]}")
@@ -206,6 +207,7 @@ def _group(
                 continue
             stack.callback(process.close)
             running.append((row, process))
+            click.echo(f"batch {batch}: {row.name}: ready")
         turns = [[process.turn() for _, process in running] for _ in range(rounds)]
     texts = [turns[0][i]["tokens"] for i in range(len(running))]
     found = list(_rows([row for row, _ in running], turns, texts, batch))
