@@ -33,6 +33,7 @@ _SIZES = {
     "vocab_size": VOCABULARY, "hidden_size": 512, "intermediate_size": 1408,
     "num_hidden_layers": LAYERS, "num_attention_heads": 8, "num_key_value_heads": GROUPS,
     "head_dim": WIDTH, "max_position_embeddings": 1024,
+    "initializer_range": 0.05,  # so that the tokens are not all the same
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
 _PROMPT, _NEW, _CAPACITY = 128, 128, 512

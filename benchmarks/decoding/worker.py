@@ -55,10 +55,13 @@ def bare(folder: str, threads: int) -> Generate:
         for _ in range(count):
             start, total = total, total + tokens.shape[1]
             binding = session.io_binding()
-            binding.bind_cpu_input("input_ids", tokens)
-            binding.bind_cpu_input("attention_mask", np.ones((len(tokens), total), np.int64))
-            places = np.tile(np.arange(start, total), (len(tokens), 1))
-            binding.bind_cpu_input("position_ids", places)
+            given = {  # a binding holds no array by itself
+                "input_ids": np.ascontiguousarray(tokens),
+                "attention_mask": np.ones((len(tokens), total), np.int64),
+                "position_ids": np.tile(np.arange(start, total), (len(tokens), 1)),
+            }
+            for name, array in given.items():
+                binding.bind_cpu_input(name, array)
             for name in outputs:
                 past = name.replace("present", "past_key_values")
                 if isinstance(pasts.get(past, [None] * 3)[2], int):
