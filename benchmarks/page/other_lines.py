@@ -107,6 +107,9 @@ def elsewhere_lines() -> Iterator[str]:
     load = RESULTS / "load.json"
     if load.is_file():
         yield from _load(json.loads(load.read_text()))
+    decoding = RESULTS / "decoding.json"
+    if decoding.is_file():
+        yield from _decoding(json.loads(decoding.read_text()))
     yield (
         "Model classes: [models.md](models.md). The kernel and the engines on a GPU: "
         "[gpu.md](gpu.md) says what waits for one; an engine's build with a cold and a warm cache "
@@ -129,6 +132,39 @@ def _load(record: dict[str, Any]) -> Iterator[str]:
     through, bare = (statistics.median(seconds) for seconds in record["starts"].values())
     yield f"A process, from its start to the first output: {through:.2f} s, bare {bare:.2f} s."
     yield ""
+
+
+def _decoding(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "A small Llama (8 layers of 512, float32, random weights) after a prompt of "
+        f"{record['prompt']} tokens, {record['new']} more, each contender in a process of its own "
+        f"with {record['threads']} threads, medians of {record['rounds']} turns with their range, "
+        f"`python -m benchmarks.decoding` on {record['machine']['processor']}, {record['date']}. "
+        "Copied: what a step copies of the cache because it gets longer, halfway. Contenders "
+        "without a star generate the same tokens as the first:"
+    )
+    yield ""
+    for group in record["groups"]:
+        best = max(row["decode"]["median"] for row in group["rows"])
+        rows = (
+            (
+                row["name"] + ("" if row["same"] else " \\*"),
+                _speed(row["prefill"]),
+                _speed(row["decode"]),
+                f"{row['decode']['median'] / best:.2f}",
+                f"{row['copied'] / 1e6:.1f}",
+            )
+            for row in group["rows"]
+        )
+        heading = f"batch of {group['batch']}"
+        yield from table(f"{heading}|prefill tokens/s|decode tokens/s|of the best|copied MB", rows)
+        for name, why in group["left_out"].items():
+            yield f"- {name}: left out: {why}"
+        yield ""
+
+
+def _speed(row: dict[str, float]) -> str:
+    return f"{row['median']:,.0f} ({row['low']:,.0f} to {row['high']:,.0f})"
 
 
 def _weightless(record: dict[str, Any]) -> Iterator[str]:

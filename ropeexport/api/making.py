@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
@@ -19,7 +19,7 @@ from ropeexport.manifest import (
     RopeCount,
     Source,
 )
-from ropeexport.ops.names import ATTENTION_IN_BLOCKS
+from ropeexport.ops.names import ATTENTION_IN_BLOCKS, GROUPED_ATTENTION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 
 Shapes = str | Mapping[str, Sequence[int]]
-AttentionForm = Literal["standard", "blocks"]
+AttentionForm = Literal["standard", "blocks", "gqa"]
+_OPS: dict[AttentionForm, tuple[str, ...]] = {  # what a file is to have
+    "standard": (),
+    "blocks": (ATTENTION_IN_BLOCKS,),
+    "gqa": (GROUPED_ATTENTION,),
+}
 
 
 def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
@@ -106,8 +111,10 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         model's config allows, of a fixed one 4096 at most.
     attention : str
         ``standard``: ONNX's Attention, for every runtime; ``blocks``: the file keeps its memory on
-        long sequences in a bare onnxruntime too, by an op that other tools may not take.  Where
-        ropeexport runs a file in onnxruntime, it does so either way.
+        long sequences in a bare onnxruntime too, by an op that other tools may not take; ``gqa``,
+        with a cache: attention is onnxruntime's own ``GroupQueryAttention`` where that takes the
+        sizes, for bare onnxruntime and onnxruntime-genai.  Where ropeexport runs a file in
+        onnxruntime, it does so either way.
     opset : int
         23 or later.
     force : bool
@@ -223,7 +230,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
             copy_weights=copy_weights, hash_weights=hash_weights, max_position=max_position,
-            requested=_requested(attention), say=say,
+            requested=_requested(attention, cache), say=say,
         )  # fmt: skip
     return Export(Artifact(folder, record), held)
 
@@ -294,7 +301,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     folder = Path(out)
     record, count = fuse_file(
         Path(path), folder, axes=axes, force=force, require_rope=require_rope,
-        max_position=max_position, requested=_requested(attention), static=static, say=say,
+        max_position=max_position, requested=_requested(attention, None), static=static, say=say,
     )  # fmt: skip
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
@@ -396,12 +403,14 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     return run(artifact, options, on_progress=on_progress, on_note=on_note)
 
 
-def _requested(attention: AttentionForm) -> tuple[str, ...]:
-    if attention not in get_args(AttentionForm):
+def _requested(attention: AttentionForm, cache: CacheForm | None) -> tuple[str, ...]:
+    if attention not in _OPS:
+        raise UsageError(f"attention: expected {' or '.join(_OPS)}, got {attention!r}")
+    if attention == "gqa" and cache is None:
         raise UsageError(
-            f"attention: expected {' or '.join(get_args(AttentionForm))}, got {attention!r}"
+            "attention: gqa is for an export with a cache: add cache='grow' or 'fixed'"
         )
-    return (ATTENTION_IN_BLOCKS,) if attention == "blocks" else ()
+    return _OPS[attention]
 
 
 def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:

@@ -39,7 +39,8 @@ _HELD = "module.pt"
 _WARM_UP = 2
 _MEASURED = (
     "exporting/*.py", "fusion/*.py", "models/**/*.py", "ops/*.py", "weights/*.py",
-    "onnx_files/contract.py", "onnx_files/variants.py", "runners/ort.py", "modules.py",
+    "onnx_files/contract.py", "onnx_files/ort_layout.py", "onnx_files/variants.py",
+    "runners/ort.py", "modules.py",
     "reference.py",
 )  # fmt: skip
 
@@ -104,12 +105,18 @@ def bench(
     ------
     RopeExportError
         Where no run can be set up: a module that cannot be rebuilt, a length that the export is not
-        for.
+        for, a cache.
     """
     options = options or BenchOptions()
     device = choose_device(options.device)
     options = replace(options, device=device)
     record = artifact.manifest
+    if record.cache is not None:
+        raise UsageError(
+            f"{artifact.folder}: expected an export without a cache, whose calls are alike, got "
+            "one with: a prompt and the steps after it are measured by python -m "
+            "benchmarks.decoding, in the project's checkout"
+        )
     artifact.check_weights()
     # engines are made for the sizes of the run, so the profile of one that is there does not count
     space_of(record.model_copy(update={"engine": None})).check_lengths(options.lengths)

@@ -36,13 +36,18 @@ _max_position = _shown(
     default=1_049_599,
     help="Largest position that tables of exact angles hold; angles are NaN beyond.",
 )
-_attention = _shown(
-    "--attention",
-    type=click.Choice(["standard", "blocks"]),
-    default="standard",
-    help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of its "
-    "own.",
-)
+
+
+def _attention(*more: str, help: str = "") -> Callable[[Any], Any]:  # noqa: A002  (click's name)
+    return _shown(
+        "--attention",
+        type=click.Choice(["standard", "blocks", *more]),
+        default="standard",
+        help="blocks: keep memory small on long sequences in a bare onnxruntime too, by an op of "
+        f"its own.{help}",
+    )
+
+
 _verbose = _flag("-v", "--verbose", help="Print each pass over the graph, and what it did.")
 
 
@@ -97,7 +102,7 @@ _axis = click.option(
 @_require_rope
 @_axis
 @_max_position
-@_attention
+@_attention("gqa", help="  gqa: attention over a cache is onnxruntime's own GroupQueryAttention.")
 @_shown("--opset", type=int, default=23, help="ONNX opset, 23 or later.")
 @_flag("--force", help="Overwrite an existing export.")
 @_flag("--json", "as_json", help="Print the manifest as JSON.")
@@ -140,7 +145,7 @@ def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
 @_require_rope
 @_axis
 @_max_position
-@_attention
+@_attention()
 @_flag("--static", help="Axes of one size as that size, tables of fixed positions as constants.")
 @_flag("--force", help="Overwrite an existing export.")
 @_verbose

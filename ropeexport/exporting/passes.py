@@ -13,12 +13,19 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport.dtypes import short_name
-from ropeexport.errors import ExportError, ModelFileError, RopeExportError, first_line
+from ropeexport.errors import (
+    ExportError,
+    ModelFileError,
+    RopeExportError,
+    UsageError,
+    first_line,
+)
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.foreign import bring_to_opset, infer_shapes, name_dimensions
 from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
 from ropeexport.exporting.static import fix_axes, freeze_tables
+from ropeexport.fusion.cached_attention import put_grouped
 from ropeexport.fusion.fuse import Fused, fuse
 from ropeexport.manifest import Source
 from ropeexport.onnx_files import contract
@@ -165,6 +172,18 @@ def _matching(op: Op) -> Pass:
     return Pass(op.op_type.lower(), apply)
 
 
+def _grouped(work: Work) -> str:
+    if names.GROUPED_ATTENTION not in work.requested:
+        return ""
+    count = put_grouped(work.model)
+    if not count:
+        raise UsageError(
+            f"attention: expected one that onnxruntime's {names.GROUPED_ATTENTION} computes, "
+            "found none: export it without gqa"
+        )
+    return _counted(count, names.GROUPED_ATTENTION)
+
+
 def _names(work: Work) -> None:
     model = work.model
     for value, name in zip(model.graph.outputs, work.output_names, strict=False):
@@ -203,6 +222,7 @@ FINISH = (
     Pass("portable", _portable),
     Pass("clean", lambda work: clean(work.model)),
     *(_matching(op) for op in OPS if op.matcher),
+    Pass("cached attention", _grouped),
     Pass("bodies", lambda work: ", ".join(attach_functions(work.model))),
     Pass("names", _names),
     Pass("dynamic axes", _dynamic),

@@ -154,8 +154,9 @@ def _computed(
 ) -> dict[ir.Value, Array]:
     """Return a value, and with it all that its node computes."""
     node = value.producer()
-    if node is None or is_standard(node, "Constant"):
+    if value.const_value is not None and (node is None or is_standard(node, "Constant")):
         return {value: _constant(value)}
+    assert node is not None  # what is missing was asked for
     shape = static_shape(node, trial)
     if shape is not None:
         return {value: shape}

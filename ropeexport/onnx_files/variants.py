@@ -20,14 +20,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, ShapeInferencePass
+from onnx_ir.passes.common import (
+    InlinePass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    ShapeInferencePass,
+)
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.onnx_file import opset, rope_nodes
 from ropeexport.onnx_files.shapes import silent
 from ropeexport.operators import MOVERS, STANDARD, is_standard
-from ropeexport.ops import attention, names
+from ropeexport.ops import attention, grouped_attention, names
 from ropeexport.ops.apply_rope import Body, rope_function
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.op import Op
@@ -117,13 +122,16 @@ def with_standard_attention(model: ir.Model) -> ir.Model:
     """Return ``model`` with ONNX's own Attention in place of the op; a copy, where it has the op.
 
     For TensorRT, which has a layer for it, for float64, and for runtimes without function bodies,
-    where the file was asked for with the op.
+    where the file was asked for with the op, or with onnxruntime's own over a cache.
     """
-    if not any(map(attention.is_op, model.graph)):
+    if not any(attention.is_op(x) or grouped_attention.is_choice(x) for x in model.graph):
         return model
     standard = model.clone()
     for node in filter(attention.is_op, standard.graph):
         attention.make_standard(node)
+    for node in filter(grouped_attention.is_choice, standard.graph):
+        grouped_attention.make_standard(node)
+    RemoveUnusedNodesPass()(standard)
     for identifier in attention.FUNCTIONS:
         standard.functions.pop((*identifier, ""), None)
     return standard

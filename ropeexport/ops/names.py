@@ -8,6 +8,7 @@ DOMAIN_VERSION = 1
 APPLY_ROPE = "ApplyRope"
 ROPE_TABLE = "RopeTable"
 ATTENTION_IN_BLOCKS = "AttentionInBlocks"
+GROUPED_ATTENTION = "GroupQueryAttention"  # onnxruntime's own, of com.microsoft
 
 # TensorRT prefers a plugin to the function body only where the node carries these attributes
 PLUGIN_VERSION = "1"

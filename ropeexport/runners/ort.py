@@ -30,6 +30,7 @@ from ropeexport.errors import (
     UsageError,
     first_line,
 )
+from ropeexport.fusion.cached_attention import with_grouped
 from ropeexport.machine import require
 from ropeexport.manifest import CacheRecord, TensorSpec
 from ropeexport.onnx_files.onnx_file import OnnxFile
@@ -114,8 +115,8 @@ class OrtRunner(Runner):
         Threads may spin; on CUDA, inputs and outputs are bound where they lie, and a call is
         enqueued on torch's current stream.
     as_written : bool
-        The file itself is run; else, with attention in blocks where sequences are long, but for a
-        provider that is a package of its own.
+        The file itself is run; else, with attention in blocks where sequences are long, and over a
+        cache by onnxruntime's own operator, but for a provider that is a package of its own.
     memory_budget : int, optional
         Bytes that the CUDA provider's arena may take.
     """
@@ -296,11 +297,11 @@ class OrtRunner(Runner):
     def _source(self, file: OnnxFile, options: Any, updated: Arrays, *, best: bool) -> str | bytes:
         """Return a file's path; where there is anything to change in memory, the model with that.
 
-        That is attention that is put in blocks, where the ``best`` is asked for, and weights.
+        That is attention in another form, where the ``best`` is asked for, and weights.
         """
-        made = with_attention_in_blocks(file.graph) if best else file.graph
-        if made is not file.graph:
-            self.facts = replace(self.facts, attention="attention in blocks")
+        made = file.graph
+        if best:
+            made = self._with_best_attention(made)
         if updated:
             made = with_references(made, updated)
         if made is file.graph:
@@ -308,6 +309,27 @@ class OrtRunner(Runner):
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))
         message: bytes = ir.to_proto(made).SerializeToString()
         return message
+
+    def _with_best_attention(self, model: ir.Model) -> ir.Model:
+        """Return a model with attention in the forms that onnxruntime computes best."""
+        # the CUDA provider's kernel knows neither float32 nor what is added to scores
+        grouped = with_grouped(model) if self._is_on_cpu() else model
+        made = with_attention_in_blocks(grouped)
+        forms = {
+            "grouped attention": grouped is not model,
+            "attention in blocks": made is not grouped,
+        }
+        if any(forms.values()):
+            found = " and ".join(form for form, is_there in forms.items() if is_there)
+            self.facts = replace(self.facts, attention=found)
+        return made
+
+    def _is_on_cpu(self) -> bool:
+        import onnxruntime
+
+        if self._provider is not None:
+            return self._provider.executes == CPU.executes
+        return CUDA.executes not in onnxruntime.get_available_providers()
 
     def _limit(self) -> dict[str, str]:
         # the arena would else grow by powers of two, beyond what is asked for

@@ -19,6 +19,7 @@ from ropeexport.bench.bench import BenchOptions, bench
 from ropeexport.bench.records import Bench, Timing
 from ropeexport.cli.proving import render, schema
 from ropeexport.errors import UsageError
+from ropeexport.manifest import CacheRecord
 
 pytestmark = pytest.mark.tools  # beside other tools, in processes of their own
 
@@ -138,6 +139,13 @@ def test_a_length_that_the_export_is_not_for_is_refused(export_once, built_once)
     for folder in (export_once(), built_once):
         with pytest.raises(UsageError, match="axis 'length': expected 1 to 64, got 65"):
             bench(Artifact.read(folder), BenchOptions(against=("eager",), lengths=(8, 65), **QUICK))
+
+
+def test_a_cache_is_measured_elsewhere(export_once) -> None:
+    made = Artifact.read(export_once())
+    cache = CacheRecord(form="grow", capacity=8, pairs=(("past", "present"),))
+    with pytest.raises(UsageError, match=r"python -m benchmarks\.decoding"):
+        bench(made.updated(cache=cache), BenchOptions(**QUICK))
 
 
 def test_the_command_writes_records_and_a_chart(exported) -> None:

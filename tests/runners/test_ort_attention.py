@@ -101,7 +101,9 @@ def test_a_fused_file_has_blocks_where_they_are_asked_for(tmp_path: Path) -> Non
 
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ropeexport.UsageError, match="attention: expected standard or blocks"):
+    with pytest.raises(
+        ropeexport.UsageError, match="attention: expected standard or blocks or gqa"
+    ):
         ropeexport.export("flux-attention", out=tmp_path / "out", attention="flash")
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,1 @@
+"""Decoding a small Llama with its cache: ropeexport beside what else runs such files."""
