@@ -16,7 +16,7 @@ import numpy as np
 from ropeexport.axes import shape_at
 from ropeexport.errors import UsageError
 from ropeexport.inference.inputs import checked_sizes
-from ropeexport.inference.prompts import Tokens, prompts_from
+from ropeexport.inference.prompts import Tokens, array_of_lists, prompts_from
 from ropeexport.inference.sampling import Sampling
 from ropeexport.manifest import CacheRecord
 from ropeexport.runners.runner import Array, Arrays
@@ -229,7 +229,7 @@ def _logits(groups: Sequence[tuple[list[int], _Texts]], tokens: Tokens | None, b
 
 def _ends(given: int | Sequence[int] | None, cache: CacheRecord) -> Tokens:
     """Return the tokens that end a text."""
-    ends = np.atleast_1d(np.asarray(cache.eos if given is None else given))
+    ends = np.atleast_1d(array_of_lists(cache.eos if given is None else given))
     if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
         raise UsageError(f"eos_token_id: expected a token, several or (), got {given!r}")
     return ends.astype(np.int64)

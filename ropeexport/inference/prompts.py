@@ -95,7 +95,7 @@ def _padded(given: Any, pad: int) -> tuple[Tokens, NDArray[np.bool_]]:
 
 def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     """Return whole numbers in the CPU's memory."""
-    array: Any = taken(given, name) if hasattr(given, "__dlpack__") else _of_list(given)
+    array: Any = taken(given, name) if hasattr(given, "__dlpack__") else array_of_lists(given)
     if not isinstance(array, np.ndarray):
         array = array.detach().cpu().numpy()
     is_empty = array.size == 0 and rank == 1
@@ -108,10 +108,11 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     return tokens
 
 
-def _of_list(given: Any) -> NDArray[Any]:
+def array_of_lists(given: Any) -> NDArray[Any]:
+    """Return an array; of lists of several lengths one of objects, which nobody takes."""
     try:
         return np.asarray(given)
-    except ValueError:  # of several lengths
+    except ValueError:
         return np.asarray(given, dtype=object)
 
 

@@ -278,6 +278,7 @@ REFUSED = {
     "cold": ({"temperature": 0.0}, "temperature: expected more than 0, got 0.0"),
     "top_k": ({"top_k": -1}, "top_k: expected a whole number, 0 or more, got -1"),
     "top_p": ({"top_p": 1.5}, "top_p: expected 0 to 1, got 1.5"),
+    "ends": ({"eos_token_id": [[1], [2, 3]]}, "eos_token_id: expected a token, several or"),
     "an end": ({"eos_token_id": "</s>"}, "eos_token_id: expected a token, several or"),
 }  # fmt: skip
 
