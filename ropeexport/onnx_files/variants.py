@@ -137,6 +137,48 @@ def with_standard_attention(model: ir.Model) -> ir.Model:
     return standard
 
 
+def with_every_head(model: ir.Model) -> ir.Model:
+    """Return ``model`` with keys and values of attention repeated for each head of its queries.
+
+    For runtimes that know no groups of heads.  A copy, which shares the weights; where all heads
+    have their own, the model itself.
+    """
+    if not any(map(_group_of, model.graph)):
+        return model
+    made = model.clone()
+    for node in list(made.graph):
+        group = _group_of(node)
+        for place in (1, 2) if group else ():
+            _repeat_heads(made.graph, node, place, group)
+    return made
+
+
+def _group_of(node: ir.Node) -> int:
+    """Return how many heads of an attention's queries share a key; 0: each has its own."""
+    shapes = [x.shape for x in node.inputs[:2] if x is not None]
+    if not is_standard(node, "Attention") or any(s is None or len(s) != 4 for s in shapes):
+        return 0
+    queries, keys = (shape[1] if shape is not None else None for shape in shapes)
+    if not isinstance(queries, int) or not isinstance(keys, int) or queries == keys:
+        return 0
+    return queries // keys
+
+
+def _repeat_heads(graph: ir.Graph, node: ir.Node, place: int, group: int) -> None:
+    """Put (B, heads * group, L, D) in the place of an input of (B, heads, L, D)."""
+    x = node.inputs[place]
+    assert x is not None
+    assert x.shape is not None
+    sizes = ([2], [1, 1, group, 1, 1], [0, x.shape[1] * group, -1, x.shape[3]])
+    constants = [ir.node("Constant", [], {"value": ir.tensor(np.array(s))}) for s in sizes]
+    axes, repeats, joined = (constant.outputs[0] for constant in constants)
+    apart = ir.node("Unsqueeze", [x, axes])
+    repeated = ir.node("Expand", [apart.outputs[0], repeats])
+    whole = ir.node("Reshape", [repeated.outputs[0], joined])
+    graph.insert_before(node, [*constants, apart, repeated, whole])
+    node.replace_input_with(place, whole.outputs[0])
+
+
 def with_body(model: ir.Model, body: Body) -> ir.Model:
     """Return a copy of ``model`` whose rotary ops have another body; weights are shared."""
     swapped = model.clone()

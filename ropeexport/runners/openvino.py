@@ -6,6 +6,9 @@ nothing wrote in the output (2026.4; a test says when that is mended).  On a pro
 it would compute float32 in that, so its precision is pinned.  Its plug-in for CPUs has no float16
 arithmetic: it computes such a file in float32, and rounds less often than the file says.
 
+It knows no groups of heads in ``Attention`` (2026.4.1: a size that does not fit what follows), so
+keys and values are repeated for them.
+
 Where the first call of all is of one position, its attention gives wrong numbers in every later
 call (2026.4, the standard's ``Attention`` alone suffices).  So a model is called once on zeros of
 two positions before anything else; who calls OpenVINO must do the same.
@@ -40,7 +43,13 @@ from ropeexport.machine import require
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_files.contract import input_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
-from ropeexport.onnx_files.variants import inlined, whole_message, with_body, with_values
+from ropeexport.onnx_files.variants import (
+    inlined,
+    whole_message,
+    with_body,
+    with_every_head,
+    with_values,
+)
 from ropeexport.runners.registry import Opening
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 from ropeexport.weights.updating import changed
@@ -240,7 +249,8 @@ class OpenvinoRunner(Runner):
                 "needs it"
             )
         whole = with_values(self._file.whole, updated)
-        message: bytes = whole_message(inlined(with_body(whole, "general"))).SerializeToString()
+        plain = with_every_head(inlined(with_body(whole, "general")))
+        message: bytes = whole_message(plain).SerializeToString()
         return message
 
     def _load_error(self, error: Exception) -> MissingError | ModelFileError:

@@ -339,7 +339,7 @@ def test_a_model_that_was_closed_goes_on_no_more(llama) -> None:
 @pytest.mark.pipelines
 def test_a_runtime_that_keeps_no_cache_by_itself(tmp_path) -> None:
     pytest.importorskip("openvino")
-    eager = decoder("llama", num_key_value_heads=4)
+    eager = decoder("llama")  # in groups of heads, which OpenVINO does not know
     ropeexport.export(eager, out=tmp_path / "out", cache="grow", capacity=CAPACITY)
     with ropeexport.load(tmp_path / "out", runtime="openvino") as model:
         found = model.generate(**padded("right"), max_new_tokens=40, eos_token_id=())
