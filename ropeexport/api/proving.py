@@ -44,6 +44,7 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     runtimes: str | Sequence[str] = (),
     atol: float | None = None,
     rtol: float | None = None,
+    tokens: int | None = None,
     locate: bool = False,
     html: str | Path | None = None,
     markdown: str | Path | None = None,
@@ -83,6 +84,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         Only these, such as ``onnxruntime``, ``openvino`` or ``onnxruntime:cuda``; by default all.
     atol, rtol : float
         Your own bound in place of the derived ones.
+    tokens : int
+        Of an export with a cache: how many tokens of ``generate()`` each generated text has; 32
+        by default.
     locate : bool
         On a failure, find the first tensor that departs, see :func:`ropeexport.locate`.
     html, markdown, junit : path
@@ -125,8 +129,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     require = several("require", require, str)
     report = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
-        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, locate=locate,
-        html=html, markdown=markdown, junit=junit, listener=listener,
+        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
+        locate=locate, html=html, markdown=markdown, junit=junit, listener=listener,
     )  # fmt: skip
     absent = absent_of(report, require)
     if absent:
@@ -156,6 +160,7 @@ def run_check(
         lengths=several("lengths", choices["lengths"], int),
         atol=choices["atol"],
         rtol=choices["rtol"],
+        tokens=choices["tokens"],
         runtimes=several("runtimes", choices["runtimes"], str),
         required=several("require", choices["require"], str),
     )

@@ -80,6 +80,19 @@ class CaseRecord(Record):
     seed: int
 
 
+class TokensRecord(Record):
+    """How many tokens of a text of ``generate()`` an output would choose otherwise.
+
+    ``forced`` are those whose logits are nearer each other than the bound: a tie, which the text
+    goes on from with the token of ``generate()``.  ``fault`` is what is wrong, in a line.
+    """
+
+    compared: int
+    forced: int = 0
+    differing: int = 0
+    fault: str = ""
+
+
 class Comparison(Record):
     """One output of one runtime in one case."""
 
@@ -91,6 +104,7 @@ class Comparison(Record):
     reason: str = ""
     numbers: Numbers | None = None
     bound: BoundRecord | None = None
+    tokens: TokensRecord | None = None  # of a generated text's logits
 
     @property
     def share(self) -> float:
