@@ -15,7 +15,14 @@ from ropeexport.parity.cases import BEYOND, Case, select, space_of
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.inputs import make_inputs, probes_of
-from ropeexport.parity.records import BoundRecord, CaseRecord, Comparison, Status, TokensRecord, numbers_of
+from ropeexport.parity.records import (
+    BoundRecord,
+    CaseRecord,
+    Comparison,
+    Status,
+    TokensRecord,
+    numbers_of,
+)
 from ropeexport.parity.references import Truth, TruthTeller, run_in_two_orders, run_twice
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
@@ -101,7 +108,11 @@ class Judge:
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
         model = self.manifest.model
-        inputs = self.inputs(case) if self.inputs else make_inputs(case, model.inputs, model.max_position)
+        inputs = (
+            self.inputs(case)
+            if self.inputs
+            else make_inputs(case, model.inputs, model.max_position)
+        )
         record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         try:
             eager = run_twice(self.eager.name, self.eager, inputs)
@@ -224,7 +235,8 @@ class _Hearing:
         tokens = None
         if self.judge.tokens is not None and got is not None and not difference.faults:
             tokens = self.judge.tokens(self.case, spec.name, self.inputs, self.truth, got, bound)
-            broken = "; ".join(filter(None, (broken, tokens and tokens.fault))) or None
+            faults = (broken, tokens.fault if tokens else None)
+            broken = "; ".join(filter(None, faults)) or None
         passed: Status = "EMULATED" if facts.emulated else "PASS"
         status, reason = "FAIL" if broken else passed, broken or self._documented(difference)
         record = comparison_of(name, facts, spec.name, status, reason, case=self.record).changed(

@@ -157,7 +157,7 @@ def as_texts(manifest: Manifest) -> Manifest:
     )
 
 
-def select_texts(  # noqa: PLR0913  (as cases.select, by keyword)
+def select_texts(
     manifest: Manifest,
     parameters: int,
     *,
