@@ -172,6 +172,7 @@ def run_check(
             "pipeline": pipeline,
             "require": options.required,
             "runtime": options.runtimes,
+            "tokens": options.tokens,
         }
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
@@ -458,6 +459,8 @@ def _check_folder(
     artifact = Artifact.read(folder)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
+    if locating:
+        _refuse_to_locate(artifact)
     has_cases = pipeline is None or module is not None or options.asks_for_cases
     if locating and not has_cases:
         raise UsageError("--locate: looks for the tensor in a case; add --cases, or --module")
@@ -520,6 +523,7 @@ def _check_files(
 
 
 def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report) -> Report:
+    _refuse_to_locate(artifact)
     if artifact.manifest.source.kind == "onnx":
         from ropeexport.locate.taps import locate_files
 
@@ -527,6 +531,16 @@ def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report)
     from ropeexport.locate.locate import locate as run
 
     return run(artifact, report, module)
+
+
+def _refuse_to_locate(artifact: Artifact) -> None:
+    """Raise where a case is many calls, of which no single one can be run again."""
+    if artifact.manifest.cache is not None:
+        raise UsageError(
+            f"--locate: {artifact.folder} was exported with a cache, and a case is a text that is "
+            "read in many calls: expected an export of one call; export the model without --cache "
+            "to locate a fault in its layers"
+        )
 
 
 def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
