@@ -8,7 +8,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines gpu-test bench long \
-  mutation node-cases optimum clean
+  mutation node-cases genai optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -73,11 +73,21 @@ node-cases: setup ## onnx's own cases through fuse, inspect, lint and check; doc
 mutation: setup ## break fusion's guards and the bounds, place by place: tests must notice; docs/mutation.md
 	$(BIN)/python scripts/mutation.py
 
-optimum: ## optimum-onnx in build/optimum, for `ropeexport bench`: it holds transformers back
+genai: build/genai/.ready ## onnxruntime-genai in build/genai, for `make test-tools`
+
+build/genai/.ready:
+	$(PYTHON) -m venv build/genai
+	build/genai/bin/python -m pip install --quiet 'onnxruntime-genai==0.18.0'
+	touch $@
+
+optimum: build/optimum/.ready ## optimum-onnx in build/optimum, for `ropeexport bench` too: it holds transformers back
+
+build/optimum/.ready:
 	$(PYTHON) -m venv build/optimum
 	build/optimum/bin/python -m pip install --quiet 'torch==2.13.0'
 	build/optimum/bin/python -m pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' \
 	  'diffusers==0.35.2'
+	touch $@
 
 clean: ## what the targets above made
 	rm -rf $(VENV) build out

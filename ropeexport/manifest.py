@@ -225,6 +225,7 @@ class CacheRecord(Record):
     eos: tuple[int, ...] = ()
     bos: int | None = None
     pad: int | None = None
+    files: tuple[str, ...] = ()  # written beside the model, for other runtimes
 
     @property
     def layers(self) -> int:

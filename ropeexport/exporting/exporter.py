@@ -20,6 +20,7 @@ from ropeexport.exporting.whole_graph import is_compared
 from ropeexport.manifest import Manifest, ModelRecord, Source, Weights
 from ropeexport.models.axes import within_bounds
 from ropeexport.models.example import Example, all_axes, checked, unchanged, with_paths_and_roles
+from ropeexport.models.hub.companions import companions
 from ropeexport.models.input_tree import recorded
 from ropeexport.models.signature import forward_of
 from ropeexport.onnx_files.variants import attach_functions
@@ -77,7 +78,14 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
             forward=made.forward,
         )
 
-    return write(made, folder, describe, force=force, copied=copied)
+    return write(
+        made,
+        folder,
+        describe,
+        force=force,
+        copied=copied,
+        companions=lambda record, former: companions(example, record, folder, former),
+    )
 
 
 def _relations(given: Example, made: Example) -> dict[str, str]:

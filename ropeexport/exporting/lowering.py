@@ -29,6 +29,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+import ropeexport.ops.cache_update  # noqa: F401 - its torch op is one of those below
 from ropeexport.errors import ExportError
 from ropeexport.ops import names
 from ropeexport.ops.op import Op, resolve

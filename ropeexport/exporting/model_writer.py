@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ropeexport import atomic, manifest
 from ropeexport.axes import sum_of
-from ropeexport.errors import ExportError, UsageError
+from ropeexport.errors import ExportError, ManifestError, UsageError
 from ropeexport.exporting.passes import Work
 from ropeexport.exporting.whole_graph import with_whole
 from ropeexport.fusion.limits import Limits, limits_of
@@ -28,6 +28,8 @@ from ropeexport.weights.safetensors_files import weight_file
 _INLINE_LIMIT_BYTES = 32 << 20
 _INLINE_TENSOR_BYTES = 256  # a smaller tensor stays in the file, whatever the others do
 _DATA_NAME = f"{manifest.MODEL_NAME}.data"
+
+Companions = Callable[[Manifest, Container[str]], Mapping[str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def write(
     *,
     force: bool = False,
     copied: Path | None = None,
+    companions: Companions = lambda _, __: {},
 ) -> Manifest:
     """Write an output folder's files, which take their places together.
 
@@ -85,6 +88,9 @@ def write(
         Overwrite what is there; a former model's data file goes with that model.
     copied : Path, optional
         A folder whose safetensors files are copied, for the model to refer to.
+    companions : callable
+        From the manifest, and the names of such files of a former export, to the files that lie
+        beside the model for other runtimes, by name.
 
     Returns
     -------
@@ -99,6 +105,13 @@ def write(
             references.relocate(made.model, files.place)
         beside = _save(made.model, path, folder)
         record = describe(_record_of(made, path, beside))
+        former = _former_companions(folder)
+        further = companions(record, former)
+        for name, data in further.items():
+            (files.place / name).write_bytes(data)
+        files.dropped.extend(name for name in former if name not in further)
+        if record.cache is not None:
+            record = record.changed(cache=record.cache.changed(files=tuple(sorted(further))))
         manifest.write(files.place, record)
         referred = {str(tensor.location) for tensor in onnx_file.external_tensors(made.model)}
         if beside is not None:
@@ -106,6 +119,15 @@ def write(
         elif (folder / manifest.MODEL_NAME).exists() and _DATA_NAME not in referred:
             files.dropped.append(_DATA_NAME)
     return record
+
+
+def _former_companions(folder: Path) -> tuple[str, ...]:
+    """Return the files that an earlier export has written beside its model."""
+    try:
+        cache = manifest.read(folder).cache
+    except ManifestError:
+        return ()
+    return tuple(name for name in cache.files if (folder / name).is_file()) if cache else ()
 
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:

@@ -11,6 +11,7 @@ Source: transformers 5, ``generation/utils.py`` (what ``generate`` asks of a mod
 from __future__ import annotations
 
 import re
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +40,22 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         super().__init__(model, like, adapt)
         found = [_PAST.fullmatch(spec.name) for spec in model.inputs]
         self._layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+        self._record = model.artifact.manifest.cache
         self._pasts = {spec.name: spec for spec in model.inputs if _PAST.fullmatch(spec.name)}
+
+    @wraps(GenerationMixin.prepare_inputs_for_generation)  # whose arguments ``generate`` looks at
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return what a step takes: all tokens again where their rotations change (longrope)."""
+        limit = self._record.reread_at if self._record is not None else None
+        held = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if limit is not None and 0 < held <= limit < input_ids.shape[1]:
+            past_key_values = kwargs["next_sequence_length"] = None
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, **kwargs
+        )
+        return prepared
 
     def get_experts_implementation(self) -> dict[str, str | None]:
         """Return that there is no choice how experts are computed, which ``generate`` asks."""
@@ -53,9 +69,15 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
             if uses or (cache is not None and cache.get_seq_length()):
                 raise UsageError(
                     "use_cache: the export has no cache: pass use_cache=False, or export it with "
-                    "inputs past_key_values.0.key, ..."
+                    "cache='grow'"
                 )
             return super()._called(self._with_mask(given, 0))
+        if self._record is not None and self._record.form == "fixed":
+            raise UsageError(
+                "generate: the export's cache has a fixed capacity, which transformers' generate "
+                "does not keep: call generate of what ropeexport.load returned, or export again "
+                "with cache='grow'"
+            )
         keeps = cache is not None or uses is not False
         if cache is None:
             cache = DynamicCache(config=self.config)
@@ -126,7 +148,7 @@ def _put(cache: Any, index: int, keys: torch.Tensor, values: torch.Tensor) -> No
         cache.update(keys[:, :, :0], values[:, :, :0], index)
     layer = cache.layers[index]
     layer.keys, layer.values = keys, values
-    if layer.is_sliding:  # of a window that no length of the export exceeds
+    if layer.is_sliding:  # of which all is held: the file's mask has the window
         layer.cumulative_length = keys.shape[2]
 
 

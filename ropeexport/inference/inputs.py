@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ropeexport.axes import axis_sizes
+from ropeexport.axes import axis_sizes, sum_of
 from ropeexport.errors import UsageError
-from ropeexport.manifest import Axis, TensorSpec
+from ropeexport.manifest import Axis, CacheRecord, TensorSpec
 
 
 def taken(x: Any, name: str) -> Any:
@@ -43,14 +43,18 @@ def check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
 
 
 def checked_sizes(
-    specs: Sequence[TensorSpec], axes: Mapping[str, Axis], shapes: Mapping[str, Sequence[int]]
+    specs: Sequence[TensorSpec],
+    axes: Mapping[str, Axis],
+    shapes: Mapping[str, Sequence[int]],
+    cache: CacheRecord | None = None,
 ) -> dict[str, int]:
     """Return the size of each axis from the shapes of inputs.
 
     Raises
     ------
     UsageError
-        For a shape that the file does not take, or a size that the export is not for.
+        For a shape that the file does not take, a size that the export is not for, or more tokens
+        than its cache holds: a runtime may leave out those that do not fit without a word.
     """
     for spec in specs:
         check_rank(spec, shapes[spec.name])
@@ -69,4 +73,9 @@ def checked_sizes(
         full = sizes.get(target) if isinstance(target, str) else target
         if full is not None and size not in (1, full):
             raise UsageError(f"axis {name}: expected 1 or {full}, got {size}")
+    if cache is not None and (total := sum_of(cache.total).at(sizes)) > cache.capacity:
+        raise UsageError(
+            f"{cache.total}: expected at most {cache.capacity} tokens, the capacity of the cache, "
+            f"got {total}: export again with a larger one (--capacity)"
+        )
     return sizes

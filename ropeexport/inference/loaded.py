@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,7 @@ from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
+from ropeexport.inference.decoding import Options, cache_of, generated, streamed
 from ropeexport.inference.inputs import check_rank, checked_sizes, taken
 from ropeexport.inference.memory import memory_of, shape_of
 from ropeexport.machine import require
@@ -70,6 +71,7 @@ class LoadedModel:
         self._stack = stack
         self._turn: AbstractContextManager[object] = nullcontext() if runtime.reentrant else Lock()
         self._types = [(spec.name, numpy_type(spec.dtype), spec.dtype) for spec in self.inputs]
+        self._cache = manifest.cache
         self._known: dict[tuple[Any, ...], Sizes] = {}
         self._is_closed = False
 
@@ -146,6 +148,93 @@ class LoadedModel:
         with self._turn:
             return self._entered().run(feeds, into)
 
+    def generate(self, input_ids: Any, max_new_tokens: int, **options: Any) -> Any:
+        """Continue texts with a decoder that was exported with its cache.
+
+        Each text of a batch is continued as it would be alone, whatever padding it has.  All sizes
+        are checked before anything runs.
+
+        Parameters
+        ----------
+        input_ids : array, tensor, or lists
+            ``(batch, length)`` tokens; lists may be of several lengths.
+        max_new_tokens : int
+            How many tokens a text may get.
+        eos_token_id : int or sequence of int, optional
+            What ends a text; by default the model's own, ``()`` for nothing.
+        attention_mask : array or tensor, optional
+            0 for padding, on the left or on the right.  Without it, tokens that are the one of
+            padding are padding, unless that ends a text too.
+        pad_token_id : int, optional
+            What follows a text that has ended; by default the model's own, else what ends a text.
+        do_sample : bool
+            Draw the tokens, by NumPy's ``default_rng(seed)``, a number for each text and step; else
+            the likeliest is taken.
+        temperature, top_k, top_p : optional
+            What is drawn from, in this order, see
+            :class:`ropeexport.inference.sampling.Sampling`; by default all tokens.
+        seed : int
+            The same one gives the same texts.
+
+        Returns
+        -------
+        array or tensor
+            ``(batch, length + new)``: what was given, and what follows.
+
+        Raises
+        ------
+        UsageError
+            For an export without a cache, for more tokens than it holds, and for an option or a
+            size that it is not for.
+
+        Examples
+        --------
+        >>> import ropeexport, torch, transformers
+        >>> config = transformers.LlamaConfig(
+        ...     hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        ...     vocab_size=64, max_position_embeddings=64)
+        >>> decoder = transformers.LlamaForCausalLM(config).eval()
+        >>> made = ropeexport.export(decoder, out="out", cache="fixed", capacity=32)
+        >>> model = ropeexport.load("out", device="cpu")
+        >>> model.generate([[5, 6, 7], [8, 9]], max_new_tokens=4, eos_token_id=()).shape
+        (2, 7)
+        >>> tokens = torch.tensor([[5, 6, 7]])
+        >>> found = model.generate(tokens, max_new_tokens=4)
+        >>> torch.equal(found, decoder.generate(tokens, max_new_tokens=4, do_sample=False))
+        True
+        >>> drawn = model.stream(tokens, max_new_tokens=4, do_sample=True, top_k=9, seed=1)
+        >>> next(drawn).shape
+        torch.Size([1])
+        """
+        return generated(self, input_ids, max_new_tokens, Options.of(options))
+
+    def stream(self, input_ids: Any, max_new_tokens: int, **options: Any) -> Iterator[Any]:
+        """Return an iterator over the new tokens of a batch, ``(batch,)`` for each step.
+
+        Parameters are those of :meth:`generate`.  Its cache goes with the iterator: when that is
+        at its end, closed or let go.
+        """
+        return streamed(self, input_ids, max_new_tokens, Options.of(options))
+
+    def steps(self, batch: int) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+        """Return what runs new tokens, call after call, with a cache of its own in between.
+
+        It takes the inputs that are not the cache's, as arrays whose sizes the caller has checked,
+        and returns the outputs that are not.
+        """
+        cache = cache_of(self)
+        names = {past for past, _ in cache.pairs}
+        pasts = [spec for spec in self.inputs if spec.name in names]
+        with self._turn:
+            kept = self._entered().kept_cache(cache, pasts, batch)
+
+        def step(inputs: Mapping[str, Array]) -> dict[str, Array]:
+            with self._turn:
+                self._entered()
+                return kept.step(inputs)
+
+        return step
+
     def warmup(self, shapes: Any = None) -> None:
         """Run the model once at each of some sizes, so that the first real call is quick.
 
@@ -215,7 +304,9 @@ class LoadedModel:
             check_rank(specs[name], shape)
         sizes |= axis_sizes([specs[name] for name in by_input], by_input) | named
         shapes = {spec.name: shape_at(spec, sizes) for spec in self.inputs}
-        checked_sizes(self.inputs, self.axes, shapes)  # before anything of that size is drawn
+        checked_sizes(
+            self.inputs, self.axes, shapes, self._cache
+        )  # before anything of that size is drawn
         case = Case("random", "flux positions", sizes, seed)
         return make_inputs(case, self.inputs, self.artifact.manifest.model.max_position)
 
@@ -305,7 +396,8 @@ class LoadedModel:
         key = tuple(x.shape for x in feeds.values())
         sizes = self._known.get(key)
         if sizes is None:
-            sizes = checked_sizes(self.inputs, self.axes, dict(zip(feeds, key, strict=True)))
+            shapes = dict(zip(feeds, key, strict=True))
+            sizes = checked_sizes(self.inputs, self.axes, shapes, self._cache)
             if len(self._known) < _MOST_SHAPES:
                 self._known[key] = sizes
         return sizes

@@ -8,10 +8,8 @@ Source: onnxruntime's Python API reference (SessionOptions, InferenceSession).
 
 from __future__ import annotations
 
-import ctypes
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from threading import Lock
@@ -33,14 +31,18 @@ from ropeexport.errors import (
     first_line,
 )
 from ropeexport.machine import require
+from ropeexport.manifest import CacheRecord, TensorSpec
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import (
     with_attention_in_blocks,
     with_references,
 )
+from ropeexport.runners.kept_cache import KeptCache
+from ropeexport.runners.ort_cache import bound_cache
 from ropeexport.runners.ort_memory import (
     BoundMemory,
     Memory,
+    array_of,
     in_order,
     run_bound,
     stream_of_its_own,
@@ -53,7 +55,7 @@ from ropeexport.runners.ort_providers import (
     providers_of,
     require_taken,
 )
-from ropeexport.runners.registry import CUDA, Opening, Provider
+from ropeexport.runners.registry import CPU, CUDA, Opening, Provider
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, wanted
 from ropeexport.weights.updating import changed
 
@@ -63,8 +65,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# onnxruntime's names of the types that NumPy lacks
-_FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
+_FOREIGN = {kind.onnx_text for kind in FOREIGN.values()}  # types that NumPy lacks
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # how it says that an operator, or a version, is of a later standard than it knows
 _UNKNOWN = re.compile(
@@ -219,6 +220,15 @@ class OrtRunner(Runner):
             self._called(run_bound, self._entered(), memories, into, without_waiting())
         return dict(out)
 
+    def kept_cache(self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int) -> KeptCache:
+        """Return an empty cache that the session's binding holds where it computes."""
+        session, executes = self._entered(), self.facts.provider
+        if executes not in (CPU.executes, CUDA.executes):  # who may read a past after writing it
+            return super().kept_cache(cache, pasts, batch)
+        index = session.get_provider_options().get(executes, {}).get("device_id", 0)
+        place = (device_of(executes), int(index))
+        return bound_cache(session, self._called, cache, pasts, batch, place)
+
     def load(self, inputs: Arrays) -> Any:
         """Return what a session takes: arrays as they are, unless NumPy lacks one of the types."""
         given = wanted(self._inputs, inputs, "onnxruntime")
@@ -248,7 +258,7 @@ class OrtRunner(Runner):
             raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
 
     def _returned(self, results: Any) -> list[Array]:
-        return [_array_from(x) for x in results] if self._has_foreign else results
+        return [array_of(x) for x in results] if self._has_foreign else results
 
     def read(self, results: Any) -> dict[str, Array]:
         """Return the arrays of what a call gave, by name."""
@@ -347,7 +357,8 @@ def _ort_errors() -> tuple[type[Exception], ...]:
         "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf",
         "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
     )  # fmt: skip
-    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+    own = (getattr(state, name) for name in names if hasattr(state, name))
+    return (*own, RuntimeError)  # the last where memory is bound
 
 
 def _value_from(array: Array) -> Any:
@@ -359,18 +370,6 @@ def _value_from(array: Array) -> Any:
         bits = whole.view(f"u{kind.bits.itemsize}")
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind.onnx_type)
     return ort.OrtValue.ortvalue_from_numpy(whole)
-
-
-def _array_from(value: Any) -> Array:
-    kind = _FOREIGN.get(value.data_type())
-    if kind is None:
-        array: Array = value.numpy()
-        return array
-    # onnxruntime knows no NumPy type for it, so the bits are read where they lie
-    shape = tuple(value.shape())
-    size = math.prod(shape) * kind.bits.itemsize
-    bits = (ctypes.c_uint8 * size).from_address(value.data_ptr())
-    return np.frombuffer(bits, dtype=kind.numpy).reshape(shape).copy()
 
 
 def _cause(error: Exception) -> str:

@@ -5,6 +5,7 @@ It is for machines whose onnxruntime has no bfloat16 kernels, and is never a run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,7 @@ from ropeexport.errors import (
     MissingError,
 )
 from ropeexport.machine import require
+from ropeexport.manifest import CacheRecord, TensorSpec
 from ropeexport.onnx_files.contract import output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
 from ropeexport.onnx_files.variants import (
@@ -22,6 +24,7 @@ from ropeexport.onnx_files.variants import (
     has_foreign,
     whole_message,
 )
+from ropeexport.runners.kept_cache import KeptCache
 from ropeexport.runners.ort import OrtRunner
 from ropeexport.runners.registry import CPU, Opening
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner
@@ -77,6 +80,10 @@ class EmulatedRunner(OrtRunner):
     def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the twin once, whose outputs have other types than a caller's arrays."""
         return Runner.run(self, inputs, out)
+
+    def kept_cache(self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int) -> KeptCache:
+        """Return an empty cache in the file's types, which are not the session's."""
+        return KeptCache(self, cache, pasts, batch)
 
     def load(self, inputs: Arrays) -> Any:
         """Return the inputs in the twin's types."""

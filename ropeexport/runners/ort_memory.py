@@ -6,6 +6,8 @@ and the run option ``disable_synchronize_execution_providers``.
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from ropeexport.dtypes import FOREIGN
 from ropeexport.runners.runner import Array, Arrays
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Place = tuple[str, int]  # a device and its index, as onnxruntime calls it
+
+# onnxruntime's names of the types that NumPy lacks
+_FOREIGN = {kind.onnx_text: kind for kind in FOREIGN.values()}
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,42 @@ class Memory:
         shape = tuple(whole.shape)
         return cls(device.type, device.index or 0, number, shape, whole.data_ptr(), whole)
 
+    @classmethod
+    def of_value(cls, value: Any, dtype: np.dtype[np.generic], place: Place) -> Memory:
+        """Return the memory of an OrtValue whose bits are of some type."""
+        number = int(ir.DataType.from_numpy(dtype))
+        return cls(*place, number, tuple(value.shape()), value.data_ptr(), value)
+
     def bind(self, bind: Any, name: str) -> None:
         """Hand it to ``bind_input`` or ``bind_output`` of a binding."""
         bind(name, self.device, self.index, self.element_type, self.shape, self.address)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic], place: Place) -> Any:
+    """Return an OrtValue of zeros on a device: whole numbers as wide as a type, for its bits."""
+    import onnxruntime as ort
+
+    bits = np.zeros(shape, np.dtype(f"u{dtype.itemsize}"))
+    return ort.OrtValue.ortvalue_from_numpy(bits, *place)
+
+
+def array_of(value: Any) -> Array:
+    """Return an OrtValue as an array, which may share a CPU's memory, and keeps it then."""
+    import onnxruntime as ort
+
+    kind = _FOREIGN.get(value.data_type())
+    if kind is None:
+        array: Array = value.numpy()
+        return array
+    # onnxruntime knows no NumPy type for it, so the bits are read where they lie
+    shape = tuple(value.shape())
+    if value.device_name() != "cpu":
+        host = ort.OrtValue.ortvalue_from_shape_and_type(shape, kind.onnx_type)
+        host.update_inplace(value)
+        value = host
+    size = math.prod(shape) * kind.bits.itemsize
+    bits = (ctypes.c_uint8 * size).from_address(value.data_ptr())
+    return np.frombuffer(bits, dtype=kind.numpy).reshape(shape).copy()
 
 
 def run_bound(

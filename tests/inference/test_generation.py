@@ -17,17 +17,13 @@ from transformers import (
 )
 
 import ropeexport
-from examples.cached_llm import example
 from ropeexport.errors import UsageError
 
 pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
 
-HEADS, LAYERS = 2, 2
-
-
 SIZES = {
-    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4, "num_key_value_heads": HEADS, "max_position_embeddings": 256,
+    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
 
@@ -42,7 +38,7 @@ def made(kind, config) -> nn.Module:
 
 
 def exported(model: nn.Module, folder: Path) -> Path:
-    ropeexport.export(example(model, past=128, length=64), out=folder)
+    ropeexport.export(model, out=folder, cache="grow")
     return folder
 
 

@@ -18,10 +18,12 @@ a key's index).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, get_args
 
 import torch
@@ -44,17 +46,22 @@ from ropeexport.ops.cache_update import cache_update
 from ropeexport.weights.references import is_fake
 
 _NAME = "ropeexport_cached"  # of the attention below, in transformers' registries
-_EAGER = "eager"  # of attention that a model writes out itself: softcaps, sinks
+_EAGER, _SDPA = "eager", "sdpa"  # a model's own, written out (softcaps, sinks) or torch's
 _PAST, _PRESENT = "past_key_values", "present"
 _HALVES = ("key", "value")
 # sizes to trace with: no two alike
 _BATCH, _HELD, _NEW = 2, 5, 3
-_BEST = (512, 16)  # tokens that are held, and new ones
+_BEST_PAST, _BEST_LENGTH = 512, 16
 _CAPACITY = 4096  # without a config's own limit; of a fixed cache, whose memory it is, at most
 # layers that keep keys and values of all tokens, or of the last ones, and nothing else
 _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 
+# of the texts that are read to prove a wrapper: tokens, those of padding, how they are cut
+_PROVEN, _PADDED, _PIECES = 9, 2, (6, 1, 2)
+_SAME = 2.0**-12  # of the largest logit: float32 adds in another order
+
 State = dict[str, Tensor]  # of a layer: key and value
+Shape = tuple[int, int]  # heads and width
 
 
 class CachedDecoder(nn.Module):
@@ -129,7 +136,7 @@ class CachedDecoder(nn.Module):
             layers = [_GrowingLayer(state) for state in past_key_values]
             slots = total
         cache = Cache(layers=layers)
-        with _attention_by_position(self, _Slots.of(attention_mask, length, slots)):
+        with _attention_by_position(self.decoder, _Slots.of(attention_mask, length, slots)):
             made = self.decoder(
                 input_ids=input_ids,
                 position_ids=position_ids,
@@ -180,6 +187,7 @@ class _Slots:
     keys: Tensor  # (batch, slots): the position of what a slot holds
     queries: Tensor  # (batch, length): that of the new tokens
     own: Tensor  # (length, slots): a new token's own slot
+    kinds: list[Callable[..., Tensor]] = field(default_factory=list)  # of attention that was asked
 
     @classmethod
     def of(cls, mask: Tensor, length: Any, slots: Any) -> _Slots:
@@ -208,6 +216,7 @@ def _mask(
     """
     slots = _SLOTS.get()
     assert slots is not None
+    slots.kinds.append(mask_function)
     rows = torch.arange(batch_size, device=device)[:, None, None, None]
     head = torch.zeros((1, 1, 1, 1), dtype=torch.int64, device=device)
     queries, keys = slots.queries[:, None, :, None], slots.keys[:, None, None, :]
@@ -242,44 +251,44 @@ def _attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, _mask)
-
-
 @contextmanager
-def _attention_by_position(module: nn.Module, slots: _Slots) -> Iterator[None]:
-    """Have attention inside a module masked by positions for a while."""
-    found: list[Any] = [getattr(part, "config", None) for part in module.modules()]
+def _attention_by_position(decoder: Any, slots: _Slots) -> Iterator[None]:
+    """Have attention inside a decoder masked by positions for a while.
+
+    A model that asks transformers for its attention gets the one above; one that writes it out, or
+    calls torch's by itself, keeps it and gets the mask.
+    """
+    found: list[Any] = [getattr(part, "config", None) for part in (decoder, *decoder.modules())]
     configs = {id(x): x for x in found if hasattr(x, "_attn_implementation_internal")}
     former = {key: config._attn_implementation_internal for key, config in configs.items()}
+    name = _NAME if getattr(decoder, "_supports_attention_backend", False) else _SDPA
     token = _SLOTS.set(slots)
     try:
         for key, config in configs.items():
             if former[key] != _EAGER:
-                config._attn_implementation_internal = _NAME
-        with _eager_masks(_EAGER in former.values()):
-            yield
+                config._attn_implementation_internal = name
+        yield
     finally:
         _SLOTS.reset(token)
         for key, implementation in former.items():
             configs[key]._attn_implementation_internal = implementation
 
 
-@contextmanager
-def _eager_masks(is_needed: bool) -> Iterator[None]:
-    if not is_needed:
-        yield
-        return
-    usual = ALL_MASK_ATTENTION_FUNCTIONS[_EAGER]
+def _by_position_within(name: str, mask: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return transformers' mask of an implementation, but for within :class:`CachedDecoder`."""
 
-    def mask(*args: Any, **given: Any) -> Any:  # another thread's model has its usual one
-        return usual(*args, **given) if _SLOTS.get() is None else _added_mask(**given)
+    def chosen(*args: Any, **given: Any) -> Any:
+        if _SLOTS.get() is not None:
+            return mask(**given)
+        return AttentionMaskInterface._global_mapping[name](*args, **given)
 
-    ALL_MASK_ATTENTION_FUNCTIONS[_EAGER] = mask
-    try:
-        yield
-    finally:
-        ALL_MASK_ATTENTION_FUNCTIONS[_EAGER] = usual
+    return chosen
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, _mask)
+ALL_MASK_ATTENTION_FUNCTIONS[_SDPA] = _by_position_within(_SDPA, _mask)
+ALL_MASK_ATTENTION_FUNCTIONS[_EAGER] = _by_position_within(_EAGER, _added_mask)
 
 
 def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -> Example:
@@ -301,9 +310,10 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
     """
     if form not in get_args(CacheForm):
         raise UsageError(f"cache: expected {' or '.join(get_args(CacheForm))}, got {form!r}")
-    shapes = states_of(decoder)
+    shapes, chosen_by = states_of(decoder), "config" if capacity is None else "caller"
     capacity = _capacity(decoder, form, capacity)
     wrapper = CachedDecoder(decoder, form)
+    _check_alone(decoder, wrapper, shapes)
     wrapper.__class__ = type(type(decoder).__name__, (CachedDecoder,), {})
     dtype, device = decoder.dtype, decoder.device
     held = min(_HELD, capacity - 1)
@@ -316,7 +326,8 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
     steps = {0: "batch", 1: "length"}
     positions = torch.arange(held, held + new, device=device).expand(_BATCH, new).contiguous()
     most = {"past": capacity - 1, "length": capacity}
-    best = dict(zip(most, _BEST, strict=True))
+    usual = min(_BEST_LENGTH, capacity - 1)
+    best = {"past": min(_BEST_PAST, capacity - usual), "length": usual}
     return Example(
         wrapper,
         {
@@ -335,8 +346,8 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
             _PAST: {0: "batch"} if form == "fixed" else {0: "batch", 2: "past"},
         },
         axes={
-            name: Axis(min=0 if name == "past" else 1, opt=min(best[name], top), max=top,
-                       chosen_by="config")
+            name: Axis(min=0 if name == "past" else 1, opt=best[name], max=top,
+                       chosen_by=chosen_by)
             for name, top in most.items()
         },
         roles={"attention_mask": "mask", "position_ids": "positions"},
@@ -391,7 +402,7 @@ def _habits(decoder: Any) -> dict[str, Any]:
     }
 
 
-def states_of(decoder: Any) -> list[tuple[tuple[int, int], ...]]:
+def states_of(decoder: Any) -> list[tuple[Shape, ...]]:
     """Return heads and width of each layer's key and value, as a call of the model makes them.
 
     Raises
@@ -414,22 +425,106 @@ def states_of(decoder: Any) -> list[tuple[tuple[int, int], ...]]:
             f"{name}: expected layers that keep keys and values alone, got {', '.join(others)}: a "
             "state of another kind has no place in this interface; export it without cache"
         )
-    weight = next(decoder.parameters())
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device=weight.device)
-    mode = weight.fake_mode if is_fake(weight) else nullcontext()
-    with torch.no_grad(), unchanged(decoder), evaluated(decoder), traceable_ropes(decoder), mode:
-        try:
-            made = decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
-        except Exception as error:  # of the model's own code
-            raise UsageError(
-                f"{name}: expected a decoder of transformers that takes tokens and a cache: "
-                f"{type(error).__name__}: {first_line(error)}"
-            ) from error
-    if getattr(made, "logits", None) is None:
+    if "position_ids" not in inspect.signature(decoder.forward).parameters:
         raise UsageError(
-            f"{name}: expected a model with logits, as AutoModelForCausalLM makes it, got none"
+            f"{name}: expected a forward that takes position_ids, which padding needs; export it "
+            "without cache"
+        )
+    kinds = _probed(decoder, cache)
+    if not kinds or any(map(_looks_ahead, kinds)):
+        how = "that sees what comes later" if kinds else "with masks of its own"
+        raise UsageError(
+            f"{name}: expected attention that is causal by transformers' masks, got one {how}: "
+            "export it without cache (of an encoder, is_decoder=True in its config makes it one)"
         )
     layers = [layer for layer in cache.layers if layer.is_initialized]
     if not layers or layers != cache.layers[: len(layers)]:
         raise UsageError(f"{name}: expected a cache whose first layers are filled, got others")
     return [tuple((x.shape[1], x.shape[3]) for x in (y.keys, y.values)) for y in layers]
+
+
+def _probed(decoder: Any, cache: DynamicCache) -> list[Callable[..., Tensor]]:
+    """Fill a cache with two tokens; return the kinds of attention that were asked for."""
+    weight = next(decoder.parameters())
+    tokens = torch.zeros(1, 2, dtype=torch.int64, device=weight.device)
+    slots = _Slots.of(torch.ones_like(tokens), 2, 2)
+    positions = torch.arange(2, device=weight.device)[None]
+    mode = weight.fake_mode if is_fake(weight) else nullcontext()
+    with _undisturbed(decoder), _attention_by_position(decoder, slots), mode:
+        try:
+            made = decoder(
+                input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+        except Exception as error:  # of the model's own code
+            raise UsageError(
+                f"{type(decoder).__name__}: expected a decoder of transformers that takes tokens "
+                f"and a cache: {type(error).__name__}: {first_line(error)}"
+            ) from error
+    if getattr(made, "logits", None) is None:
+        raise UsageError(
+            f"{type(decoder).__name__}: expected a model with logits, as AutoModelForCausalLM "
+            "makes it, got none"
+        )
+    return slots.kinds
+
+
+def _looks_ahead(kind: Callable[..., Tensor]) -> bool:
+    """Say whether a kind of attention lets a token see the next one."""
+    zero = torch.zeros((1, 1, 1, 1), dtype=torch.int64)
+    seen = kind(zero, zero, zero, zero + 1)
+    return not is_fake(seen) and bool(seen.any())
+
+
+@contextmanager
+def _undisturbed(decoder: Any) -> Iterator[None]:
+    """Have a decoder in evaluation mode for calls that leave nothing in it."""
+    with torch.no_grad(), unchanged(decoder), evaluated(decoder), traceable_ropes(decoder):
+        yield
+
+
+def _check_alone(decoder: Any, wrapper: CachedDecoder, shapes: Sequence[Sequence[Shape]]) -> None:
+    """Raise unless rows of a padded batch, read in pieces, are what each is alone.
+
+    By the decoder's own masks and positions, in float32, where weights have values: what a model
+    does by other means than those that the wrapper replaces shows here.
+    """
+    weight = next(decoder.parameters())
+    if is_fake(weight) or decoder.dtype is not torch.float32:
+        return  # nothing to compute with, or a comparison of roundings
+    device, most = weight.device, decoder.get_input_embeddings().weight.shape[0]
+    tokens = torch.arange(1, 2 * _PROVEN + 1, device=device).view(2, -1) % most
+    with _undisturbed(decoder):
+        for padding in (slice(0, _PADDED), slice(_PIECES[0] - _PADDED, _PIECES[0])):
+            mask = torch.ones_like(tokens)
+            mask[1, padding] = 0
+            logits = _in_pieces(wrapper, shapes, tokens, mask)
+            for row, real in enumerate(mask.bool()):
+                expected = decoder(input_ids=tokens[row, real][None], use_cache=False).logits[0]
+                difference = (logits[row, real] - expected).abs().max()
+                if not difference <= _SAME * expected.abs().max():
+                    raise UsageError(
+                        f"{type(decoder).__name__}: with its cache it gives other logits than "
+                        f"alone ({float(difference):.2g} apart of {float(expected.abs().max()):.2g}"
+                        "), so it sees its tokens by means that a cache of this form has not: "
+                        "export it without cache"
+                    )
+
+
+def _in_pieces(
+    wrapper: CachedDecoder, shapes: Sequence[Sequence[Shape]], tokens: Tensor, mask: Tensor
+) -> Tensor:
+    """Return the logits of texts that are read piece by piece."""
+    slots = _PROVEN + 1 if wrapper.form == "fixed" else 0
+    weight = next(wrapper.parameters())
+    states = [
+        {name: weight.new_zeros(2, heads, slots, width)
+         for name, (heads, width) in zip(_HALVES, pair, strict=True)}
+        for pair in shapes
+    ]  # fmt: skip
+    positions, logits = (mask.cumsum(1) - 1).clamp(min=0), []
+    for start, end in pairwise(accumulate(_PIECES, initial=0)):
+        piece = slice(start, end)
+        made = wrapper(tokens[:, piece], mask[:, :end], positions[:, piece], states)
+        states = made[_PRESENT]
+        logits.append(made["logits"])
+    return torch.cat(logits, 1)
