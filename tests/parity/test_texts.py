@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_decoders import SWITCH, WINDOW, small
+from command_line import assert_one_line
+from command_line import ropeexport as command
+from decoders import decoder
 
 import ropeexport
 from mutants.caches import CACHES
 from mutants.trial import Court
-from command_line import run
 from ropeexport.errors import ParityError, UsageError
 from ropeexport.manifest import Axis, CacheRecord
 from ropeexport.parity.cases import Case
@@ -23,12 +24,12 @@ from ropeexport.parity.texts import Room, is_generated, next_tokens, select_text
 from ropeexport.parity.tolerance import Bound
 from ropeexport.testing import assert_export_parity
 
-CAPACITY = 256
+CAPACITY, SWITCH, WINDOW = 256, 64, 8
 
 
 @pytest.fixture(scope="module")
 def llama():
-    return small("Llama")
+    return decoder("llama")
 
 
 @pytest.fixture(scope="module", params=["grow", "fixed"])
@@ -49,10 +50,10 @@ def test_the_text_is_that_of_generate(made) -> None:
     assert compared == {spec.name for spec in made.manifest.model.outputs}
 
 
-@pytest.mark.parametrize("name", ["written one slot too far", "padding one slot late"])
-def test_a_fault_of_a_cache_is_caught(name: str) -> None:
+def test_a_fault_of_a_cache_is_caught() -> None:
+    fault = next(fault for fault in CACHES if fault.name == "written one slot too far")
     with Court() as court:
-        [outcome] = court.trials(next(fault for fault in CACHES if fault.name == name))
+        [outcome] = court.trials(fault)
     assert outcome.as_expected, outcome
     assert "not the text of generate()" in outcome.where
 
@@ -75,10 +76,8 @@ def test_options_of_a_check(made, llama, tmp_path) -> None:
 def test_what_cannot_be_is_refused_in_a_line(made, exported) -> None:
     with pytest.raises(UsageError, match=r"--locate: .* read in many calls"):
         made.check(cases=1, tokens=1, locate=True)
-    with pytest.raises(UsageError, match="--tokens: expected an export with a cache"):
-        ropeexport.check(exported(), tokens=3)
-    ran = CliRunner().invoke(main, ["check", str(made.folder), "--tokens", "0"])
-    assert ran.exit_code == 2
+    done = command("check", exported(), "--tokens", "3")
+    assert_one_line(done, 2, "--tokens: expected an export with a cache")
 
 
 def record_of(**fields) -> SimpleNamespace:

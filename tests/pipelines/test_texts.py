@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_decoders import KINDS, SWITCH, small
+from decoders import decoder
 
 import ropeexport
 from mutants.caches import CACHES
@@ -19,6 +19,8 @@ from ropeexport.parity.texts import select_texts, text_of
 pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
 
 TOKENS, DISTINCT = 200, 50
+SIX = ("llama", "qwen3", "gemma3", "gpt_neox", "phi3", "mixtral")
+SWITCH = 64  # of phi3
 
 
 def words_of(made: ropeexport.Exported, model: torch.nn.Module) -> np.ndarray:
@@ -31,9 +33,9 @@ def words_of(made: ropeexport.Exported, model: torch.nn.Module) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["grow", "fixed"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SIX)
 def test_the_same_200_tokens_as_generate(kind: str, form: str, tmp_path: Path) -> None:
-    model = small(kind)
+    model = decoder(kind)
     made = ropeexport.export(model, out=tmp_path, cache=form)
     words = words_of(made, model)
     assert len(words) == TOKENS
@@ -44,11 +46,28 @@ def test_the_same_200_tokens_as_generate(kind: str, form: str, tmp_path: Path) -
     texts = [c for c in report.comparisons if c.runtime == "onnxruntime" and c.tokens]
     # each of three rows, but where they would meet Phi3's switch at other calls
     assert texts[0].tokens.compared == TOKENS
-    assert found.tokens.compared == TOKENS * 7 or kind == "Phi3"
+    assert found.tokens.compared == TOKENS * 7 or kind == "phi3"
     assert found.tokens.differing == 0
     assert texts[0].case.sizes["prompt"] < SWITCH < texts[0].case.sizes["tokens"]
     outputs = {c.output for c in report.comparisons if c.status == "PASS"}
     assert outputs == {spec.name for spec in made.manifest.model.outputs}
+
+
+@pytest.fixture
+def half():
+    torch.set_default_dtype(torch.float16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_a_half_type(kind: str, tmp_path: Path, half) -> None:
+    model = decoder(kind, scale=2.0)
+    report = ropeexport.export(model, out=tmp_path, cache="grow").check(
+        runtimes="onnxruntime", tokens=TOKENS, cases=2
+    )
+    assert report.verdict == "PASS", report.reason
+    assert report.dtype == "fp16"
 
 
 @pytest.mark.parametrize("fault", CACHES, ids=lambda fault: fault.name)
