@@ -262,7 +262,7 @@ class EngineRecord(Record):
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    profile: Profile
+    profile: Profile  # of a decoder with a cache: to read a text, or a part of one
     ropes: dict[str, Implementation]  # by name of the ApplyRope node
     attention: Attention
     compute_capabilities: tuple[str, ...]  # "8.9"; empty: any that the flavour supports
@@ -274,6 +274,15 @@ class EngineRecord(Record):
     # and those that cannot, with the reason
     refits: tuple[str, ...] = ()
     fixed: dict[str, str] = {}
+    # of a decoder with a cache: a second profile, of one token after those that are held, and the
+    # inputs that are updated in place, each with the output that has its memory
+    decode: Profile | None = None
+    in_place: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """Its profiles in the engine's own order."""
+        return (self.profile,) if self.decode is None else (self.profile, self.decode)
 
 
 class Manifest(Record):

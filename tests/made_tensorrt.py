@@ -9,12 +9,22 @@ from types import SimpleNamespace
 import torch
 
 from ropeexport.machine import Gpu
-from ropeexport.manifest import EngineRecord, Profile, TensorSpec
+from ropeexport.manifest import (
+    Axis,
+    CacheRecord,
+    EngineRecord,
+    Manifest,
+    ModelRecord,
+    Profile,
+    Source,
+    TensorSpec,
+)
 from ropeexport.runners.trt_session import Session
 from ropeexport.trt.cache import RuntimeCache
 from ropeexport.trt.flavour import Capabilities, Flavour
 
 LONGEST = 8
+PAST, PRESENT = "past_key_values.0.key", "present.0.key"
 A_GPU = Gpu("NVIDIA GeForce RTX 4090", "8.9", "13.0")
 KERNELS = b"kernels\nof a GPU"
 
@@ -32,6 +42,7 @@ class TensorRT:
     ILogger = Logger
     DataType = SimpleNamespace(FLOAT="FLOAT", HALF="HALF", BF16="BF16")
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
+    ExecutionContextAllocationStrategy = SimpleNamespace(ON_PROFILE_CHANGE="of its profile")
 
     def __init__(self, *refuses: str) -> None:
         self.refuses = set(refuses)
@@ -74,6 +85,12 @@ class TensorRT:
         self.told.append("context")
         self.strategy = config and config.dynamic_shapes_kernel_specialization_strategy
         return self.answer("create_execution_context", self, None)
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.told.append(f"memory {strategy}")
+
+    def get_aliased_input_tensor(self, name):
+        return None
 
     def create_runtime_cache(self):
         return self.answer("create_runtime_cache", self, None)
@@ -239,3 +256,27 @@ def make_session(tensorrt: TensorRT, folder, *, specialise: bool = False) -> Ses
     record = engine_record()
     kept = RuntimeCache(folder, record, A_GPU)
     return Session(tensorrt.flavour, record, b"engine", None, kept, specialise=specialise)
+
+
+def decoder_manifest(form: str, capacity: int = 64) -> Manifest:
+    """A decoder of one layer that keeps keys alone, one number a token."""
+    whole = ("batch", "past + length")
+    inputs = [("input_ids", ("batch", "length")), ("attention_mask", whole),
+              ("position_ids", ("batch", "length"))]  # fmt: skip
+    slots = capacity if form == "fixed" else "past"
+    model = ModelRecord(
+        file="model.onnx", sha256="0", opset=24, dtype="fp32", outputs=(), ropes=(),
+        inputs=(
+            *(TensorSpec(name=name, dtype="int64", shape=shape) for name, shape in inputs),
+            TensorSpec(name=PAST, dtype="float32", shape=("batch", 1, slots, 1)),
+        ),
+    )  # fmt: skip
+    axes = {
+        "batch": Axis(min=1, opt=2, max=8),
+        "length": Axis(min=1, opt=min(16, capacity), max=capacity),
+        "past": Axis(min=0, opt=min(32, capacity - 1), max=capacity - 1),
+    }
+    return Manifest(
+        ropeexport="0", source=Source(kind="module", name="d"), model=model, axes=axes,
+        cache=CacheRecord(form=form, capacity=capacity, pairs=((PAST, PRESENT),)),
+    )  # fmt: skip

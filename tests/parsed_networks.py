@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ropeexport.artifact import Artifact
-from ropeexport.axes import make_profile
+from ropeexport.profiles import make_profiles
 from ropeexport.trt import flavour
 from ropeexport.trt.child import BuildRequest
 from ropeexport.trt.engine import Parsed, layers, parse
@@ -21,7 +21,7 @@ def parsed(artifact: Artifact) -> Parsed:
     record = artifact.manifest
     request = BuildRequest(
         flavour=chosen.name, model=artifact.model_path, engine=Path("engine"),
-        implementation="decomposed", profile=make_profile(record, None, None, None),
+        implementation="decomposed", profiles=make_profiles(record),
         ropes=record.model.ropes, plugin=None, embed_plugin=False, timing_cache=Path("cache"),
         refit=True,
     )  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ropeexport
-from ropeexport import atomic, manifest
-from ropeexport import axes as profiles
+from ropeexport import atomic, manifest, profiles
+from ropeexport.axes import parse_shapes
 from ropeexport.errors import ManifestError, UsageError
 from ropeexport.manifest import Axis, Manifest, ModelRecord, Source, TensorSpec
 
@@ -67,13 +67,13 @@ def test_a_folder_without_manifest_names_the_next_step(tmp_path: Path) -> None:
 
 
 def test_shapes_as_trtexec_writes_them() -> None:
-    assert profiles.parse_shapes("q:1x24x4096x128,k:2x3") == {"q": (1, 24, 4096, 128), "k": (2, 3)}
+    assert parse_shapes("q:1x24x4096x128,k:2x3") == {"q": (1, 24, 4096, 128), "k": (2, 3)}
 
 
 @pytest.mark.parametrize("text", ["", "q", "q:", "q:1x", "q:1xax2", "q:1x2,,k:1", "q:-1x2"])
 def test_malformed_shapes(text: str) -> None:
     with pytest.raises(UsageError, match="expected NAME:1x24x4096x128"):
-        profiles.parse_shapes(text)
+        parse_shapes(text)
 
 
 def test_the_profile_that_an_export_suggests() -> None:

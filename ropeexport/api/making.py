@@ -330,7 +330,8 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         ``tensorrt-rtx`` or ``tensorrt``; by default the one that is installed.
     min_shapes, opt_shapes, max_shapes : dict or str
         Shapes by input, ``{"q": (1, 24, 4096, 128)}`` or ``"q:1x24x4096x128"``; by default those of
-        the export's axes.
+        the export's axes.  A decoder with a cache has a second profile, for one token after those
+        that are held: what is given is the first's, whose batches and cache the second has.
     plugins : path
         The plugin library, in place of the cached one.
     embed_plugin : bool

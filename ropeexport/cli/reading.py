@@ -13,6 +13,7 @@ from ropeexport.cli.making import rope_lines, spec_line
 if TYPE_CHECKING:
     from ropeexport.doctor import Diagnosis
     from ropeexport.lint.rule import Finding
+    from ropeexport.manifest import Profile
     from ropeexport.onnx_files.inspection import Engine, Inspection, Model
 
 
@@ -85,6 +86,11 @@ def _model_lines(model: Model) -> Iterator[str]:
     yield f"model: {model.file}, {opset}, {state}"
     for label, specs in (("in", model.inputs), ("out", model.outputs)):
         yield from (f"  {label:3} {spec_line(spec)}" for spec in specs)
+    cache = model.cache
+    if cache is not None:
+        layers = f"{cache.layers} layer{'s' * (cache.layers > 1)}"
+        again = f"; read again beyond {cache.reread_at}" if cache.reread_at else ""
+        yield f"cache: {cache.form}, {cache.capacity} tokens, {layers}{again}"
 
 
 def _engine_lines(engine: Engine) -> Iterator[str]:
@@ -109,8 +115,15 @@ def _engine_lines(engine: Engine) -> Iterator[str]:
         yield f"  weights: {counts}; they {where}"
     if record.weight_streaming:
         yield "  weights: streamed from the host's memory where a load is bounded"
-    yield "  profile (min, opt, max):"
-    profile = record.profile
+    if record.in_place:
+        yield f"  cache: {len(record.in_place)} tensors, updated in place"
+    names = ("profile",) if record.decode is None else ("profile 0, prefill", "profile 1, decode")
+    for name, profile in zip(names, record.profiles, strict=True):
+        yield f"  {name} (min, opt, max):"
+        yield from _profile_lines(profile)
+
+
+def _profile_lines(profile: Profile) -> Iterator[str]:
     for name in profile.opt:
         points = (profile.min[name], profile.opt[name], profile.max[name])
         yield f"    {name}  " + "  ".join("x".join(map(str, shape)) for shape in points)

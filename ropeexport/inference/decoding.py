@@ -111,8 +111,7 @@ class Decoding:
         tokens = None
         for _ in range(self._new):
             tokens = self._chosen(_logits(groups, tokens, batch))
-            tokens[ended] = self._pad
-            yield tokens.copy()
+            yield np.where(ended, self._pad, tokens)  # a pad may be no token that the model knows
             if self._eos.size:
                 ended |= (tokens[:, None] == self._eos).any(-1)
                 if ended.all():

@@ -59,20 +59,23 @@ def prompts_from(
         For anything else, and for a text without a token.
     """
     tokens, real = _padded(given, pad)
-    if tokens.size and (tokens.min() < 0 or (vocabulary and tokens.max() >= vocabulary)):
-        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-        last = "" if vocabulary is None else f" to {vocabulary - 1}"
-        raise UsageError(f"input_ids: expected tokens from 0{last}, got {wrong}")
     if mask is not None:
         real = _mask_of(mask, tokens.shape)
     elif infers and real.all():
         real = tokens != pad
+    if not real.size:
+        raise UsageError("input_ids: expected a token in each text, got none")
     empty = np.flatnonzero(~real.any(-1))
     if empty.size:
         raise UsageError(
             f"input_ids: expected a token in each text, got padding alone in text {empty[0]}: "
             "begin it with the model's bos token"
         )
+    said = tokens[real]
+    if said.min() < 0 or (vocabulary and said.max() >= vocabulary):
+        wrong = said.min() if said.min() < 0 else said.max()
+        last = "" if vocabulary is None else f" to {vocabulary - 1}"
+        raise UsageError(f"input_ids: expected tokens from 0{last}, got {wrong}")
     rows = tuple(row[kept] for row, kept in zip(tokens, real, strict=True))
     return Prompts(tokens, rows, _like(given))
 
@@ -84,11 +87,9 @@ def _padded(given: Any, pad: int) -> tuple[Tokens, NDArray[np.bool_]]:
         return tokens, np.ones(tokens.shape, np.bool_)
     rows = [_array(row, "input_ids", rank=1) for row in given]
     longest = max((row.size for row in rows), default=0)
-    if not longest:
-        raise UsageError("input_ids: expected a token in each text, got none")
     real = np.arange(longest) >= np.array([[longest - row.size] for row in rows])
     tokens = np.full(real.shape, pad, np.int64)
-    tokens[real] = np.concatenate(rows)
+    tokens[real] = [token for row in rows for token in row]
     return tokens, real
 
 

@@ -12,6 +12,7 @@ from ropeexport.onnx_files.onnx_file import is_rope, with_shapes
 from ropeexport.onnx_files.variants import with_standard_attention
 from ropeexport.operators import KEEP_ELEMENTS, is_standard, that_keep
 from ropeexport.ops.forms import form_of
+from ropeexport.trt.preflight import is_limit_dropped
 
 _MOVERS = KEEP_ELEMENTS | that_keep("copies")
 _DOUBLE, _FLOAT = dtypes.DOUBLE.ir, dtypes.SINGLE.ir
@@ -85,6 +86,17 @@ def _double(graph: Graph) -> Iterator[str]:
             yield label(node)
     weights = graph.model.graph.initializers.items()
     yield from (name for name, value in weights if value.dtype == _DOUBLE)
+
+
+@rule(
+    "attention-limits",
+    "error",
+    "an attention with lengths (nonpad_kv_seqlen) or a window (left_window_size, "
+    "right_window_size), which TensorRT's parser leaves out without a word",
+    "write both as an explicit boolean mask",
+)
+def _attention_limits(graph: Graph) -> Iterator[str]:
+    return (label(node) for node in graph.of_type("Attention") if is_limit_dropped(node))
 
 
 @rule(
@@ -253,7 +265,8 @@ def _frozen(graph: Graph) -> Iterator[str]:
 
 
 GRAPH_RULES = (
-    _double, _half_tables, _not_cast_back, _without_body, _without_plugin_attributes,
+    _double, _attention_limits, _half_tables, _not_cast_back, _without_body,
+    _without_plugin_attributes,
     _casts_around_attention, _attention_written_out, _frozen, _casts_around_rope,
     _turned_around_rope,
 )  # fmt: skip

@@ -11,7 +11,14 @@ import onnx_ir as ir
 from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ManifestError, ModelFileError
-from ropeexport.manifest import EngineRecord, Implementation, ModelRecord, Record, TensorSpec
+from ropeexport.manifest import (
+    CacheRecord,
+    EngineRecord,
+    Implementation,
+    ModelRecord,
+    Record,
+    TensorSpec,
+)
 from ropeexport.onnx_files import contract, onnx_file
 from ropeexport.onnx_files.onnx_file import OnnxFile
 
@@ -38,6 +45,7 @@ class Model(Record):
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str]
     record: ModelRecord | None  # what the export said of it; None: it is not the exported file
+    cache: CacheRecord | None = None  # what a decoder keeps between calls, by the same
 
 
 class Engine(Record):
@@ -143,6 +151,7 @@ def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
         else contract.output_specs(file.graph, any_type=True),
         metadata=dict(file.graph.metadata_props),
         record=own,
+        cache=artifact.manifest.cache if artifact is not None and own is not None else None,
     )
 
 

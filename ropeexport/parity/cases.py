@@ -17,10 +17,11 @@ from typing import Literal
 
 import numpy as np
 
-from ropeexport.axes import names_of, profile_axes, shape_at
+from ropeexport.axes import names_of, shape_at
 from ropeexport.dtypes import is_float
 from ropeexport.errors import UsageError
 from ropeexport.manifest import Axis, Manifest, TensorSpec
+from ropeexport.profiles import profile_axes
 
 Kind = Literal[
     "flux positions",

@@ -6,7 +6,7 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Self
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Self
 from ropeexport.artifact import Artifact
 from ropeexport.errors import EngineError, MissingError
 from ropeexport.machine import find_gpu, require
+from ropeexport.manifest import CacheRecord, TensorSpec
 from ropeexport.runners.registry import Device, Opening, Provider
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner, filled
+from ropeexport.runners.trt_cache import EngineCache
 from ropeexport.runners.trt_session import Loaded, Recorded, Session
 from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
@@ -173,6 +175,24 @@ class TensorrtRunner(Runner):
             if key not in self._graphs:
                 self._graphs[key] = Recorded(session.with_own_context(), inputs)
             return self._graphs[key].replay(inputs, out)
+
+    def run_beside(
+        self, inputs: Arrays, held: Mapping[str, Tensor], becomes: Mapping[str, str]
+    ) -> dict[str, Tensor]:
+        """Run the engine once on arrays and on tensors that it holds, and wait for it.
+
+        ``becomes`` are the names of the outputs that held tensors become; what the engine updates
+        in place is such an output's own memory.
+        """
+        session = self._entered()
+        with self._lock, session.running():
+            return session.enqueue(session.load(inputs, held, becomes))
+
+    def kept_cache(
+        self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int
+    ) -> EngineCache:
+        """Return an empty cache for a batch of texts, in the GPU's memory."""
+        return EngineCache(self, cache, pasts, batch, self._entered().device)
 
     def load(self, inputs: Arrays) -> Loaded:
         """Put inputs into the GPU's memory, with memory for the outputs."""

@@ -1,4 +1,4 @@
-"""An engine that is deserialized: its context, the memory of its runs, its recorded graphs.
+"""An engine that is deserialized: its contexts, the memory of its runs, its recorded graphs.
 
 Source of the call sequence: TensorRT's Python API reference (Runtime, ICudaEngine,
 IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, IRuntimeCache).
@@ -7,16 +7,17 @@ IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, I
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropeexport.errors import EngineError, first_line
-from ropeexport.manifest import EngineRecord, TensorSpec
+from ropeexport.manifest import EngineRecord
 from ropeexport.runners.runner import Array, Arrays
+from ropeexport.runners.trt_contexts import Addresses, Context, Contexts, Shapes, engine_error
+from ropeexport.runners.trt_memory import addresses_of, held, make_tensor, place
 from ropeexport.runners.trt_weights import EngineWeights, no_weight
 from ropeexport.trt.cache import RuntimeCache
 from ropeexport.trt.flavour import Flavour
@@ -25,12 +26,9 @@ from ropeexport.trt.reporting import Journal, load_library
 if TYPE_CHECKING:
     from torch import Tensor
 
-Shapes = dict[str, tuple[int, ...]]
-Addresses = tuple[tuple[str, int], ...]
-
 
 class Session:
-    """A deserialized engine with its context, from bytes that were verified before.
+    """A deserialized engine with its contexts, from bytes that were verified before.
 
     Parameters
     ----------
@@ -95,20 +93,21 @@ class Session:
             self.weights.bound(memory_budget)
         if record.stripped:
             self.weights.put(record.refits)
+        self._aliases = self._find_aliases()
         self._config = self._make_config(chosen, specialise)
-        self._context = self._make_context()
-        self._shapes: Shapes = {}  # that the context has
+        self._contexts = Contexts(self._trt, self._engine, self._config, record, self._journal)
         # one for all runs: torch keeps freed memory for the stream that it was taken on
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._done: torch.cuda.Event | None = None  # of the last run in somebody's stream
+        self._contexts.make()
 
     def with_own_context(self) -> Session:
-        """Return this session with another context, whose shapes and addresses stay what they are.
+        """Return this session with contexts whose shapes and addresses stay what they are.
 
         A context that was recorded must not be changed (TensorRT's developer guide, "CUDA Graphs").
         """
         other = copy.copy(self)
-        other._context, other._shapes = self._make_context(), {}
+        other._contexts = self._contexts.anew()
         return other
 
     def finish(self) -> None:
@@ -155,30 +154,52 @@ class Session:
         yield
         self._done = stream.record_event()
 
-    def load(self, inputs: Arrays) -> Loaded:
+    def load(
+        self,
+        inputs: Arrays,
+        there: Mapping[str, Tensor] | None = None,
+        becomes: Mapping[str, str] | None = None,
+    ) -> Loaded:
         """Put inputs into the GPU's memory, their types checked, and take memory for the outputs.
+
+        ``there`` are inputs that lie there, ``becomes`` the outputs whose memory they may be, where
+        the engine updates them in place.
 
         Everything that the shapes decide is done here, so that a call is little more than its
         launch: in Python it would take longer than a small engine runs.
         """
-        return self.placed(place(self._record.inputs, inputs, self.device))
+        there = there or {}
+        specs = [spec for spec in self._record.inputs if spec.name not in there]
+        own = {
+            output: there[name]
+            for name, output in (becomes or {}).items()
+            if self._aliases.get(output) == name
+        }
+        return self.placed({**place(specs, inputs, self.device), **there}, own)
 
     def placed(
         self, given: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
     ) -> Loaded:
-        """Return a run of tensors on the GPU, with memory for the outputs, or the caller's."""
+        """Return a run of tensors on the GPU, with memory for the outputs, or the caller's.
+
+        An input that the engine updates in place is copied into the output's memory, and stays as
+        it is, unless the caller's output is that input.
+        """
         tensors = {
             spec.name: held(spec, given[spec.name], self.device) for spec in self._record.inputs
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self._set_addresses(addresses_of(tensors))
-        self._set_shapes(shapes)
-        shape_of = self._context.get_tensor_shape
-        outputs = dict(out) if out is not None else {
-            spec.name: make_tensor(spec, tuple(shape_of(spec.name)), self.device)
-            for spec in self._record.outputs
-        }  # fmt: skip
-        return Loaded(shapes, addresses_of(tensors | outputs), tensors, outputs)
+        context = self._contexts.of_shapes(shapes)
+        context.tell(shapes, addresses_of(tensors))
+        outputs = dict(out or {})
+        for spec in self._record.outputs:
+            if spec.name not in outputs:
+                shape = tuple(context.own.get_tensor_shape(spec.name))
+                outputs[spec.name] = make_tensor(spec, shape, self.device)
+        for name, source in self._aliases.items():
+            if outputs[name].data_ptr() != tensors[source].data_ptr():
+                tensors[source] = outputs[name].copy_(tensors[source])
+        return Loaded(context, shapes, addresses_of(tensors | outputs), tensors, outputs)
 
     def enqueue(self, loaded: Loaded) -> dict[str, Tensor]:
         """Enqueue a run on torch's current stream, which fills the outputs that are returned.
@@ -188,10 +209,8 @@ class Session:
         """
         import torch
 
-        self._set_addresses(loaded.addresses)
-        self._set_shapes(loaded.shapes)
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise self._error("the run failed")
+        loaded.context.tell(loaded.shapes, loaded.addresses)
+        loaded.context.run(torch.cuda.current_stream().cuda_stream)
         return loaded.outputs
 
     def save_runtime_cache(self) -> None:
@@ -200,7 +219,7 @@ class Session:
             return
         content = self._cache.serialize()
         if content is None:
-            self._kept.not_kept(self._cause())
+            self._kept.not_kept(self._journal.taken())
         else:
             self._kept.write(memoryview(content))
 
@@ -217,12 +236,11 @@ class Session:
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         return config
 
-    def _make_context(self) -> Any:
-        configured = () if self._config is None else (self._config,)
-        context = self._engine.create_execution_context(*configured)
-        if context is None:
-            raise self._error("no context")
-        return context
+    def _find_aliases(self) -> dict[str, str]:
+        """Return the outputs that are updated in place, each with the input whose memory it has."""
+        of = getattr(self._engine, "get_aliased_input_tensor", None)  # TensorRT has it from 10.15
+        found = {spec.name: of(spec.name) for spec in self._record.outputs} if of else {}
+        return {name: source for name, source in found.items() if source}
 
     def _make_cache(self, config: Any) -> Any:
         """Return the cache that the context fills, with what was kept of it; None without one."""
@@ -230,46 +248,14 @@ class Session:
         kept = self._kept.read() if cache is not None else None
         # TensorRT itself compares more of the machine, and leaves the cache empty where it differs
         if kept is not None and not cache.deserialize(kept):
-            self._kept.refused(self._cause())
+            self._kept.refused(self._journal.taken())
         if cache is None or not config.set_runtime_cache(cache):
-            self._kept.not_kept(self._cause())
+            self._kept.not_kept(self._journal.taken())
             return None
         return cache
 
-    def _set_addresses(self, addresses: Addresses) -> None:
-        for name, address in addresses:
-            if not self._context.set_tensor_address(name, address):
-                raise self._error(f"{name}: refused at address {address:#x}")
-
-    def _set_shapes(self, shapes: Shapes) -> None:
-        """Tell the context the inputs' shapes, where it has others."""
-        if shapes == self._shapes:
-            return
-        self._shapes = {}  # what is known of the context where one is refused
-        for name, shape in shapes.items():
-            if not self._context.set_input_shape(name, shape):
-                profile = self._record.profile
-                self._cause()  # forgotten: the profile says more
-                raise EngineError(
-                    f"{name}: expected a shape within the profile, {profile.min[name]} to "
-                    f"{profile.max[name]}, got {shape}"
-                )
-        try:
-            missing = self._context.infer_shapes()
-        except RuntimeError as error:  # for any reason but a shape that is missing
-            raise self._error(f"no outputs' shapes from {shapes}") from error
-        if missing:
-            raise self._error(f"no shapes for {', '.join(missing)}")
-        self._shapes = shapes
-
     def _error(self, text: str) -> EngineError:
-        return EngineError(f"{self._record.file}: {text}: {self._cause()}")
-
-    def _cause(self) -> str:
-        """Return what TensorRT said of a failure, and forget it: the next has its own cause."""
-        cause = self._journal.cause()
-        self._journal.errors.clear()
-        return cause
+        return engine_error(self._record, self._journal, text)
 
 
 @dataclass(frozen=True)
@@ -278,6 +264,8 @@ class Loaded:
 
     Parameters
     ----------
+    context : Context
+        What runs it.
     shapes : dict of str to tuple of int
         Of the inputs.
     addresses : tuple of (str, int)
@@ -286,6 +274,7 @@ class Loaded:
         By the engine's names; a call fills the outputs.
     """
 
+    context: Context
     shapes: Shapes
     addresses: Addresses
     inputs: dict[str, Tensor]
@@ -324,57 +313,3 @@ class Recorded:
         for name, x in self._loaded.outputs.items():
             out[name].copy_(x)
         return dict(out)
-
-
-def held(spec: TensorSpec, tensor: Tensor, device: str) -> Tensor:
-    """Return a tensor as an engine reads it: contiguous, at an address that is not null."""
-    return tensor.contiguous() if tensor.numel() else make_tensor(spec, tuple(tensor.shape), device)
-
-
-def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str, Tensor]:
-    """Return inputs in a device's memory.
-
-    Raises
-    ------
-    EngineError
-        Where one is missing, or is of another type than the engine takes.
-    """
-    from ropeexport.runners.torch_arrays import tensor_from
-
-    placed = {}
-    for spec in specs:
-        name = spec.name
-        if name not in inputs:
-            raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
-        if str(inputs[name].dtype) != spec.dtype:
-            raise EngineError(f"{name}: expected {spec.dtype}, got {inputs[name].dtype}")
-        placed[name] = held(spec, tensor_from(inputs[name]).to(device), device)
-    return placed
-
-
-def make_tensor(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor:
-    """Return a tensor of any values, whose memory is of one element at least.
-
-    TensorRT refuses the null address that a tensor of length zero would have.
-
-    Raises
-    ------
-    EngineError
-        Where a dimension is not known before a run.
-    """
-    import torch
-
-    if any(dim < 0 for dim in shape):
-        raise EngineError(f"{spec.name}: expected a shape that its inputs decide, got {shape}")
-    size = math.prod(shape)
-    made = torch.empty(max(size, 1), dtype=getattr(torch, spec.dtype), device=device)
-    return made[:size].view(shape)
-
-
-def addresses_of(tensors: dict[str, Tensor]) -> Addresses:
-    """Return where the memory of tensors begins, by name; it is never null."""
-    # data_ptr is 0 for a tensor of length zero, whatever memory it has
-    return tuple(
-        (name, tensor.data_ptr() or tensor.untyped_storage().data_ptr())
-        for name, tensor in tensors.items()
-    )

@@ -9,11 +9,12 @@ from typing import Literal
 
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
-from ropeexport.axes import Shapes, make_profile
+from ropeexport.axes import Shapes
 from ropeexport.child_process import OnNote, OnProgress
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import BuildError, UsageError
 from ropeexport.manifest import ENGINE_NAME, EngineRecord, Implementation, Manifest, Profile
+from ropeexport.profiles import make_profiles
 from ropeexport.trt import child, preflight
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
@@ -108,11 +109,12 @@ def make_engine(
     """
     record, flavour = artifact.manifest, pick_flavour(options.flavour)
     implementation, library = _implementation(record, options, flavour)
-    profile = _profile(record, options, implementation)
+    profiles = _profiles(record, options, implementation)
     if library is not None:  # before the hash: it says more of what was changed
         preflight.check_plugin_attributes(artifact.file, library)
     preflight.check_unchanged(artifact)
     preflight.check_types(artifact.file)
+    preflight.check_attention(artifact.file)
     engine_path = target / ENGINE_NAME
     with atomic.ended_cleanly(), atomic.replacing(engine_path) as temporary:
         request = BuildRequest(
@@ -120,7 +122,7 @@ def make_engine(
             model=artifact.model_path.absolute(),
             engine=temporary.absolute(),
             implementation=implementation,
-            profile=profile,
+            profiles=profiles,
             ropes=record.model.ropes,
             plugin=library.path.absolute() if library else None,
             embed_plugin=options.embed_plugin,
@@ -142,7 +144,7 @@ def make_engine(
         version=built.version,
         inputs=tuple(spec for spec in record.model.inputs if spec.name in built.inputs),
         outputs=record.model.outputs,
-        profile=profile,
+        profile=profiles[0],
         ropes=built.ropes,
         attention=built.attention,
         compute_capabilities=built.compute_capabilities,
@@ -152,6 +154,8 @@ def make_engine(
         weight_streaming=request.weight_streaming,
         refits=built.refits,
         fixed=built.fixed,
+        decode=profiles[1] if len(profiles) > 1 else None,
+        in_place=built.in_place,
     )
 
 
@@ -182,15 +186,17 @@ def _implementation(
     return ("plugin", validate(found, flavour)) if found else ("decomposed", None)
 
 
-def _profile(record: Manifest, options: BuildOptions, implementation: Implementation) -> Profile:
+def _profiles(
+    record: Manifest, options: BuildOptions, implementation: Implementation
+) -> tuple[Profile, ...]:
     native = implementation == "native"
     axes = preflight.native_axes(record) if native else record.axes
-    profile = make_profile(
+    profiles = make_profiles(
         record.changed(axes=axes), options.min_shapes, options.opt_shapes, options.max_shapes
     )
     if native:
-        preflight.check_native_shapes(record, profile.max)
-    return profile
+        preflight.check_native_shapes(record, profiles[0].max)
+    return profiles
 
 
 def _check_interface(record: Manifest, built: Built) -> None:

@@ -33,7 +33,7 @@ class BuildRequest(Record):
     model: Path
     engine: Path  # where the child writes it: a temporary name of the parent's
     implementation: Implementation
-    profile: Profile
+    profiles: tuple[Profile, ...]
     ropes: tuple[str, ...]
     plugin: Path | None
     embed_plugin: bool
@@ -61,6 +61,7 @@ class Built(Record):
     compute_capabilities: tuple[str, ...]  # of the GPUs that it is for; empty: any
     refits: tuple[str, ...]  # names of the weights that can be exchanged in it
     fixed: dict[str, str]  # those that cannot, and why
+    in_place: tuple[tuple[str, str], ...] = ()  # inputs, each with the output in its memory
 
 
 class Creator(Record):

@@ -14,7 +14,7 @@ from ropeexport import atomic
 from ropeexport.child_process import Channel
 from ropeexport.errors import BuildError, MissingError, PluginError
 from ropeexport.machine import find_gpu
-from ropeexport.manifest import Attention, Implementation
+from ropeexport.manifest import Attention, Implementation, Profile
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.onnx_files.variants import with_body, with_standard_attention
 from ropeexport.trt.child import BuildRequest, Built
@@ -64,6 +64,7 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
         compute_capabilities=compute_capabilities,
         refits=parsed.refits,
         fixed=parsed.fixed,
+        in_place=in_place(flavour, parsed.network),
     )
 
 
@@ -109,7 +110,8 @@ def _serialize(
 def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Journal) -> Any:
     trt = flavour.module
     config = parsed.builder.create_builder_config()
-    add_profile(flavour, parsed, config, request, journal)
+    for profile in request.profiles:
+        add_profile(flavour, parsed, config, profile, journal)
     # TF32 rounds float32 products to 10 bits; torch has it off by default, and so has the parity
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an inspector name layers
@@ -129,19 +131,19 @@ def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Jo
 
 
 def add_profile(
-    flavour: Flavour, parsed: Parsed, config: Any, request: BuildRequest, journal: Journal
+    flavour: Flavour, parsed: Parsed, config: Any, wanted: Profile, journal: Journal
 ) -> None:
-    """Give a build the sizes that its engine is for; what refuses them is a build's error."""
+    """Give a build sizes that its engine is for; what refuses them is a build's error."""
     profile = parsed.builder.create_optimization_profile()
     for name in tensor_types(parsed.network)[0]:  # a parser may drop unused inputs
-        shapes = [getattr(request.profile, point)[name] for point in ("min", "opt", "max")]
+        shapes = [getattr(wanted, point)[name] for point in ("min", "opt", "max")]
         try:
             profile.set_shape(name, *shapes)
         except ValueError as error:  # some versions say it only when the profile is added
             raise BuildError(f"{name}: {flavour.name} refuses the shapes {shapes}") from error
     if config.add_optimization_profile(profile) < 0:
         raise BuildError(
-            f"{flavour.name} refuses the profile {request.profile.model_dump()}: {journal.cause()}"
+            f"{flavour.name} refuses the profile {wanted.model_dump()}: {journal.cause()}"
         )
 
 
@@ -244,6 +246,16 @@ def tensor_types(network: Any) -> tuple[dict[str, str], dict[str, str]]:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return {t.name: t.dtype.name for t in inputs}, {t.name: t.dtype.name for t in outputs}
+
+
+def in_place(flavour: Flavour, network: Any) -> tuple[tuple[str, str], ...]:
+    """Return the inputs that an engine updates where they lie, with the outputs that they become.
+
+    Source: TensorRT's operator reference, KVCacheUpdate: cache and output are one memory.
+    """
+    kind = getattr(flavour.module.LayerType, "KV_CACHE_UPDATE", None)
+    found = (layer for layer in layers(network) if layer.type == kind)
+    return tuple((layer.get_input(0).name, layer.get_output(0).name) for layer in found)
 
 
 def attention_form(flavour: Flavour, network: Any) -> Attention:

@@ -6,7 +6,7 @@ Each check names what it found and the cure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from ropeexport.axes import with_ranges
 from ropeexport.machine import Gpu
 from ropeexport.manifest import Axis, EngineRecord, Manifest, PluginRecord
 from ropeexport.onnx_files.onnx_file import OnnxFile, rope_nodes
+from ropeexport.operators import is_standard
 from ropeexport.ops.names import PLUGIN_ATTRIBUTES
 from ropeexport.trt import plugin_library
 from ropeexport.trt.flavour import INSTALL, RTX, available_flavours
@@ -25,6 +26,7 @@ from ropeexport.trt.plugin_library import PluginLibrary
 _DOUBLE = ir.DataType.DOUBLE
 _NAMED = 5  # how many nodes an error names
 _PE_RANK = 6
+_LENGTHS = 6  # the input of Attention, from opset 24 on
 _HEAD_AXIS = 1
 _SHOWN = 12  # digits of a hash
 
@@ -39,12 +41,42 @@ def check_types(file: OnnxFile) -> None:
     """Raise where the graph holds float64, which TensorRT would make float32 without a word."""
     places = list(dict.fromkeys(float64_places(file.graph)))
     if places:
-        more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
         raise errors.BuildError(
             f"{file.path}: TensorRT has no float64 and would round to float32 without a word: "
-            f"{', '.join(places[:_NAMED])}{more}; use float32 there (for the angles of positions, "
+            f"{_named(places)}; use float32 there (for the angles of positions, "
             "ropeexport's own op keeps them exact)"
         )
+
+
+def _named(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return f"{', '.join(places[:_NAMED])}{more}"
+
+
+def check_attention(file: OnnxFile) -> None:
+    """Raise where attention is limited in a way that TensorRT's parser drops without a word."""
+    functions = file.graph.functions.values()
+    nodes = (node for part in (file.graph.graph, *functions) for node in part.all_nodes())
+    places = [node.name or str(node.outputs[0].name) for node in nodes if is_limit_dropped(node)]
+    if places:
+        raise errors.BuildError(
+            f"{file.path}: {_named(places)}: TensorRT's parser leaves out "
+            "the lengths (nonpad_kv_seqlen) and the window (left_window_size, right_window_size) "
+            "of Attention without a word, so that padding and all keys are seen; write them as an "
+            "explicit boolean mask"
+        )
+
+
+def is_limit_dropped(node: ir.Node) -> bool:
+    """Say whether a node is attention with a limit that no network of TensorRT's has.
+
+    So it is with TensorRT-RTX 1.7, which has either in its own attention, but parses neither.
+    """
+    if not is_standard(node, "Attention"):
+        return False
+    lengths = node.inputs[_LENGTHS] if len(node.inputs) > _LENGTHS else None
+    windows = (node.attributes.get(name) for name in ("left_window_size", "right_window_size"))
+    return lengths is not None or any(w is not None and w.value != -1 for w in windows)
 
 
 def check_plugin_attributes(file: OnnxFile, library: PluginLibrary) -> None:

@@ -47,6 +47,12 @@ class Journal:
         text = _SOURCE_PLACE.sub("", " ".join(self.errors[0].split()))
         return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + " …"
 
+    def taken(self) -> str:
+        """Return the cause of a failure, and forget it: the next has its own."""
+        cause = self.cause()
+        self.errors.clear()
+        return cause
+
 
 class PhaseTree:
     """The phases of a build, nested, as one fraction.

@@ -12,9 +12,10 @@ from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.axes import make_profile, parse_shapes, shape_at
+from ropeexport.axes import parse_shapes, shape_at
 from ropeexport.errors import ExportError, UsageError
 from ropeexport.parity.cases import select
+from ropeexport.profiles import make_profile
 from ropeexport.testing import assert_parity
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.axes import make_profile, parse_shapes
+from ropeexport.axes import parse_shapes
 from ropeexport.bench.peers import plain_program
 from ropeexport.errors import ExportError, ManifestError, UsageError
 from ropeexport.models import example as example_module
@@ -27,6 +27,7 @@ from ropeexport.models import input_tree
 from ropeexport.models.example import Example, bound, checked
 from ropeexport.models.input_tree import recorded, restored, tree_of
 from ropeexport.parity.cases import select
+from ropeexport.profiles import make_profile
 from ropeexport.testing import assert_parity
 
 AXES, HEADS, SIZE = user_models.CACHE_AXES, user_models.CACHE_HEADS, user_models.CACHE_SIZE

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from decoders import decoder
 from torch import nn
 from transformers import (
     DynamicCache,
@@ -150,6 +151,44 @@ def test_every_cache_that_grows(llama, served, sliding, prompt, kind: str, which
     options = {"max_new_tokens": 12, "do_sample": False}
     wanted, found = (CACHES[which](model, prompt, options) for model in models)
     assert torch.equal(wanted, found)
+
+
+@pytest.fixture(scope="module", params=["gemma3", "phi3"])
+def other(request, tmp_path_factory) -> tuple[nn.Module, nn.Module]:
+    """Return a model of a window of 8 tokens, or whose rotations change after 64; its export."""
+    model = decoder(request.param)
+    folder = exported(model, tmp_path_factory.mktemp(request.param))
+    return model, ropeexport.load(folder, device="cpu").as_module(like=model)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_beyond_a_window_and_across_a_switch(other, prompt, way: str) -> None:
+    found = []
+    for model in other:
+        torch.manual_seed(1)
+        options = {"max_new_tokens": 80, "eos_token_id": None, **WAYS[way]}
+        found.append(model.generate(prompt, **options))
+    assert torch.equal(*found)
+    assert len(set(found[0][:, 7:].flatten().tolist())) > 20
+
+
+# of longrope transformers turns all by the longest text, and reads again by the padded length
+@pytest.mark.parametrize("other", ["gemma3"], indirect=True)
+def test_a_batch_with_padding_beyond_a_window(other, prompt) -> None:
+    model, served = other
+    mask = torch.ones_like(prompt)
+    mask[0, :3] = 0
+    options = {"attention_mask": mask, "max_new_tokens": 40, "do_sample": False}
+    assert torch.equal(model.generate(prompt, **options), served.generate(prompt, **options))
+
+
+def test_an_export_with_a_fixed_cache_generates_by_itself(llama, prompt, tmp_path) -> None:
+    ropeexport.export(llama, out=tmp_path / "out", cache="fixed", capacity=64)
+    model = ropeexport.load(tmp_path / "out", device="cpu")
+    with pytest.raises(UsageError, match=r"call generate of what ropeexport.load returned"):
+        model.as_module(like=llama).generate(prompt, max_new_tokens=4)
+    wanted = llama.generate(prompt, max_new_tokens=40, do_sample=False)
+    assert torch.equal(model.generate(prompt, max_new_tokens=40), wanted)
 
 
 def test_a_cache_of_a_fixed_size_is_refused(served, prompt) -> None:

@@ -50,6 +50,7 @@ BROKEN = {
   scores = MatMul(rq, turned)
   shares = Softmax(scores)
   out = MatMul(shares, v)"""),
+    "attention-limits": ("Attention(rq, rk, v)", "Attention<left_window_size = 7>(rq, rk, v)"),
     "no-plugin-attributes": (ROPE, "ropeexport.ApplyRope"),
     "rope-casts": (f"rq, rk = {ROPE}(q, k, pe)", f"""
   wq = Cast<to = 1>(q)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ropeexport
+from tests.command_line import ROOT
 from tests.decoders import continued, decoder
 
 pytestmark = pytest.mark.tools
@@ -27,19 +28,25 @@ Texts = list[list[list[int]]]
 
 def said(name: str, folder: Path, new: int, batches: Texts) -> Texts:
     """Return what another runtime generates after batches of prompts."""
+    worker = Path(__file__).with_name(f"{name}_worker.py")
+    lines = run(name, worker, folder, new, json.dumps(batches)).splitlines()
+    texts: Texts = json.loads(lines[-1])
+    return texts
+
+
+def run(name: str, script: Path, *arguments: object) -> str:
+    """Return what a script prints in another environment."""
     program = os.environ.get(ENVIRONMENTS[name], f"build/{name}/bin/python")
     python = Path(program).with_name("python")
     if not python.is_file():
         pytest.skip(f"no {name} here: run 'make {name}', or set {ENVIRONMENTS[name]}")
-    worker = Path(__file__).with_name(f"{name}_worker.py")
-    command = [str(python), "-P", str(worker), str(folder), str(new), json.dumps(batches)]
+    command = [str(python), "-P", str(script), *map(str, arguments)]
     environment = {x: value for x, value in os.environ.items() if x != "PYTHONPATH"}
-    run = subprocess.run(
+    done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment, timeout=300
     )
-    assert run.returncode == 0, run.stderr[-2000:]
-    texts: Texts = json.loads(run.stdout.splitlines()[-1])
-    return texts
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def right_padded(prompts: tuple[list[int], ...]) -> list[list[int]]:
@@ -88,3 +95,23 @@ def test_optimum_says_the_same(tmp_path: Path, kind: str) -> None:
     (one,), both = said("optimum", tmp_path, NEW, [[PROMPTS[0]], list(PROMPTS)])
     assert one == expected[0]
     assert both == expected
+
+
+def test_a_text_is_the_same_text_everywhere(tmp_path: Path) -> None:
+    """From a folder as the hub has them, in one command, with the tokenizer that lies in it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from examples.small_llama import make
+
+    make(tmp_path, steps=40)
+    ropeexport.export(f"transformers:{tmp_path}", out=tmp_path, cache="grow")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    prompt = tokenizer("The import statement", return_tensors="pt")
+    own = AutoModelForCausalLM.from_pretrained(tmp_path)
+    expected = tokenizer.decode(own.generate(**prompt, max_new_tokens=NEW, do_sample=False)[0])
+    with ropeexport.load(tmp_path, device="cpu") as model:
+        tokens = model.generate(prompt["input_ids"], max_new_tokens=NEW)
+    assert tokenizer.decode(tokens[0]) == expected
+    for name in ENVIRONMENTS:
+        script = ROOT / "examples" / f"with_{name}.py"
+        assert run(name, script, tmp_path, "The import statement", NEW).strip() == expected

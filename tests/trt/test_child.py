@@ -20,7 +20,7 @@ BUILD = BuildRequest(
     model=Path("model.onnx"),
     engine=Path("model.engine"),
     implementation="decomposed",
-    profile=Profile(min={}, opt={}, max={}),
+    profiles=(Profile(min={}, opt={}, max={}),),
     ropes=(),
     plugin=None,
     embed_plugin=False,

@@ -128,9 +128,8 @@ def test_a_profile_that_is_refused_names_the_cause(smallest) -> None:
     network = builder.create_network(0)
     network.add_input("x", chosen.module.DataType.FLOAT, (-1, 2))
     profile = Profile(min={"x": smallest}, opt={"x": (4, 2)}, max={"x": (8, 2)})
-    request = SimpleNamespace(profile=profile)
     config = builder.create_builder_config()
     parsed = Parsed(builder, network, None)
     with pytest.raises(BuildError, match=r"refuses the (profile|shapes)") as error:
-        engine.add_profile(chosen, parsed, config, request, journal)
+        engine.add_profile(chosen, parsed, config, profile, journal)
     assert "no reason" not in str(error.value)

@@ -15,10 +15,10 @@ from torch import nn
 import ropeexport
 from ropeexport import manifest
 from ropeexport.artifact import Artifact
-from ropeexport.axes import make_profile
 from ropeexport.errors import BuildError, MissingError
 from ropeexport.machine import find_gpu
 from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.profiles import make_profiles
 from ropeexport.trt import flavour, refit
 from ropeexport.trt.build import BuildOptions, build
 from ropeexport.trt.child import BuildRequest
@@ -169,7 +169,7 @@ def test_a_flavour_that_lacks_it_is_refused_by_name(exported_file, option: str) 
     artifact = Artifact.read(exported_file)
     request = BuildRequest(
         flavour="tensorrt-rtx", model=artifact.model_path, engine=exported_file / "engine",
-        implementation="decomposed", profile=make_profile(artifact.manifest, None, None, None),
+        implementation="decomposed", profiles=make_profiles(artifact.manifest),
         ropes=(), plugin=None, embed_plugin=False, timing_cache=exported_file / "cache",
         **{option: True},
     )  # fmt: skip
