@@ -116,6 +116,7 @@ def _open_texts(
     artifact: Artifact, module: Module | None, options: Options, stack: ExitStack
 ) -> tuple[Judge, Selection]:
     from ropeexport.models import sources
+    from ropeexport.models.hub.cached import CachedDecoder
     from ropeexport.parity.oracle import Oracle
     from ropeexport.parity.rows_alone import RowsAlone
     from ropeexport.runners.eager import EagerRunner
@@ -124,8 +125,13 @@ def _open_texts(
     assert cache is not None
     texts = as_texts(record)
     names = [spec.name for spec in texts.model.outputs]
-    decoder = stack.enter_context(sources.rebuilt(artifact, module)).module.decoder
-    alone = RowsAlone(decoder, cache, names)
+    made = stack.enter_context(sources.rebuilt(artifact, module)).module
+    if not isinstance(made, CachedDecoder):
+        raise UsageError(
+            f"module: expected the decoder that {artifact.folder} was exported from, or what makes "
+            f"it, got a {type(made).__name__}"
+        )
+    alone = RowsAlone(made.decoder, cache, names)
     selection = select_texts(
         record,
         sum(x.numel() for x in alone.parameters()),

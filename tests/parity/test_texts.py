@@ -22,6 +22,7 @@ from ropeexport.parity.rows_alone import RowsAlone
 from ropeexport.parity.text_runs import count_tokens
 from ropeexport.parity.texts import Room, is_generated, next_tokens, select_texts, text_of
 from ropeexport.parity.tolerance import Bound
+from ropeexport.report import junit
 from ropeexport.testing import assert_export_parity
 
 CAPACITY, SWITCH, WINDOW = 256, 64, 8
@@ -44,7 +45,8 @@ def test_the_text_is_that_of_generate(made) -> None:
     for runtime in report.runtimes:
         assert runtime.tokens.compared == 12 * (1 + 3 + 3)
         assert runtime.tokens.differing == 0
-        assert "tokens of generate()" in ", ".join(runtime.facts)
+        assert "all 84 tokens of generate()" in runtime.facts
+    assert junit.render(report).count('name="tokens" value="all 84 tokens of generate()"') == 2
     assert "--tokens 12" in report.command or "tokens=12" in report.command
     compared = {c.output for c in report.comparisons if c.runtime == "onnxruntime"}
     assert compared == {spec.name for spec in made.manifest.model.outputs}
@@ -68,7 +70,10 @@ def test_options_of_a_check(made, llama, tmp_path) -> None:
     assert {c.bound.rule for c in lengths.comparisons} == {"override"}
     page = tmp_path / "parity.md"
     ropeexport.report(made.folder, markdown=page, junit=tmp_path / "parity.xml")
-    assert "left-padded text" in (tmp_path / "parity.xml").read_text()
+    suites = (tmp_path / "parity.xml").read_text()
+    assert "left-padded text" in suites
+    assert lengths.runtimes[0].tokens is None
+    assert 'name="tokens"' not in suites
     with pytest.raises(UsageError, match="--lengths: expected 1 to 256 tokens, got 300"):
         made.check(lengths=300)
 
@@ -76,6 +81,10 @@ def test_options_of_a_check(made, llama, tmp_path) -> None:
 def test_what_cannot_be_is_refused_in_a_line(made, exported) -> None:
     with pytest.raises(UsageError, match=r"--locate: .* read in many calls"):
         made.check(cases=1, tokens=1, locate=True)
+    other = torch.nn.Linear(1, 1)
+    example = ropeexport.Example(other, {"input": torch.zeros(1, 1)}, {})
+    with pytest.raises(UsageError, match="module: expected the decoder .*, got a Linear"):
+        ropeexport.check(made.folder, module=example)
     done = command("check", exported(), "--tokens", "3")
     assert_one_line(done, 2, "--tokens: expected an export with a cache")
 
