@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused_in_a_line(made, exported) -> None:
         made.check(cases=1, tokens=1, locate=True)
     other = torch.nn.Linear(1, 1)
     example = ropeexport.Example(other, {"input": torch.zeros(1, 1)}, {})
-    with pytest.raises(UsageError, match="module: expected the decoder .*, got a Linear"):
+    with pytest.raises(UsageError, match=r"module: expected the decoder .*, got a Linear"):
         ropeexport.check(made.folder, module=example)
     done = command("check", exported(), "--tokens", "3")
     assert_one_line(done, 2, "--tokens: expected an export with a cache")

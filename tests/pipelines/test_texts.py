@@ -40,13 +40,13 @@ def test_the_same_200_tokens_as_generate(kind: str, form: str, tmp_path: Path) -
     words = words_of(made, model)
     assert len(words) == TOKENS
     assert len(set(words.tolist())) >= DISTINCT
-    report = made.check(runtimes="onnxruntime", tokens=TOKENS, cases=3)
+    report = made.check(runtimes="onnxruntime", tokens=TOKENS, cases=2)
     assert report.verdict == "PASS", report.reason
     found = next(runtime for runtime in report.runtimes if runtime.name == "onnxruntime")
     texts = [c for c in report.comparisons if c.runtime == "onnxruntime" and c.tokens]
     # each of three rows, but where they would meet Phi3's switch at other calls
     assert texts[0].tokens.compared == TOKENS
-    assert found.tokens.compared == TOKENS * 7 or kind == "phi3"
+    assert found.tokens.compared == TOKENS * 4 or kind == "phi3"
     assert found.tokens.differing == 0
     assert texts[0].case.sizes["prompt"] < SWITCH < texts[0].case.sizes["tokens"]
     outputs = {c.output for c in report.comparisons if c.status == "PASS"}
