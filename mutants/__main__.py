@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mutants import document
 from mutants.catalogue import EQUIVALENTS, MUTANTS
+from mutants.decoders import DECODERS
 from mutants.models import KINDS
 from mutants.mutant import ALL
 from mutants.trial import Court, Outcome
@@ -37,8 +38,8 @@ def main(only: str, seed: int, record: bool) -> None:
 def _controls(court: Court, console: Console) -> bool:
     """Check that what nobody broke passes: a judge who fails everything catches everything."""
     sound = True
-    for kind in KINDS:
-        for dtype in ALL:
+    for kind in (*KINDS, *DECODERS):
+        for dtype in ALL if kind in KINDS else ALL[:1]:
             wrong = court.control(kind, dtype) if kind != "million" else ""
             sound &= not wrong
             if wrong:

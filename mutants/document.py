@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mutants.attention import ATTENTION
+from mutants.caches import CACHES
 from mutants.catalogue import EQUIVALENTS, MUTANTS
 from mutants.mutant import Mutant
 from mutants.precision import PRECISION
@@ -25,7 +26,8 @@ _INTRODUCTION = """\
 own outputs (`q_rotated`, `k_rotated`) beside the attention's (`out`), because much of what goes
 wrong in a rope is hidden behind a softmax. A fault counts as caught where every output of its last
 column fails in some case. It is tried in each of its types; float32 and float16 run in onnxruntime,
-bfloat16 in the EMULATED twin, which has the graph's own roundings.
+bfloat16 in the EMULATED twin, which has the graph's own roundings. The models of caches are small
+language models of transformers, read and generated text by text.
 
 A judge who fails everything catches everything, so the unbroken models are judged too, and have to
 pass, and so are the edits that change nothing (below). The list is in `mutants/`, a line or two of
@@ -59,6 +61,7 @@ def _lines(score: int, count: int) -> Iterator[str]:
         ("Rotation", ROTATION),
         ("Precision", PRECISION),
         ("Attention and single values", ATTENTION),
+        ("Caches", CACHES),
     ):
         yield from _table(title, mutants)
     yield _EQUIVALENT
@@ -75,6 +78,6 @@ def _table(title: str, mutants: Sequence[Mutant]) -> Iterator[str]:
     for mutant in mutants:
         yield (
             f"| {mutant.name} | {mutant.story} | {mutant.kind} | {', '.join(mutant.dtypes)} "
-            f"| {', '.join(map(str, mutant.lengths))} | {', '.join(mutant.seen_at)} |"
+            f"| {', '.join(map(str, mutant.lengths)) or '-'} | {', '.join(mutant.seen_at)} |"
         )
     yield ""

@@ -157,7 +157,13 @@ def in_turn(*edits: Edit) -> Edit:
     return edit
 
 
-_PLACES = {"ApplyRope": ("q", "k", "pe"), "Attention": ("q", "k", "v")}
+_PLACES = {
+    "ApplyRope": ("q", "k", "pe"),
+    "Attention": ("q", "k", "v"),
+    "TensorScatter": ("past", "new", "write"),
+    "LessOrEqual": ("keys", "queries"),
+    "Greater": ("keys", "edge"),
+}
 _RESULTS = {"ApplyRope": ("q", "k"), "Attention": ("x",), "Transpose": ("x",), "Reshape": ("out",)}
 
 
@@ -205,5 +211,5 @@ def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
 
 
 def _data_type(model: ModelProto) -> int:
-    q = next(value for value in model.graph.input if value.name == "q")
-    return int(q.type.tensor_type.elem_type)
+    kinds = [value.type.tensor_type.elem_type for value in model.graph.input]
+    return next(int(kind) for kind in kinds if kind in _DATA.values())

@@ -14,6 +14,7 @@ import onnx
 
 from mutants import models
 from mutants.catalogue import Equivalent, Mutant
+from mutants.decoders import DECODERS, decoder
 from mutants.edits import Edit
 from ropeexport import export
 from ropeexport.artifact import Artifact
@@ -64,7 +65,8 @@ class Court:
 
     def control(self, kind: str, dtype: str) -> str:
         """Return what fails in a model that nobody broke; empty where nothing does."""
-        report = self.check(kind, dtype, lambda _: None, Options(seed=self._seed, count=40))
+        count = None if kind in DECODERS else 40
+        report = self.check(kind, dtype, lambda _: None, Options(seed=self._seed, count=count))
         return "; ".join(sorted({c.reason for c in report.comparisons if c.status == "FAIL"}))
 
     def trials(self, subject: Mutant | Equivalent) -> Iterator[Outcome]:
@@ -77,10 +79,11 @@ class Court:
 
     def check(self, kind: str, dtype: str, edit: Edit, options: Options) -> Report:
         """Check a copy of an export, in ``place / "broken"``, with an edit made to its model."""
-        reference = f"{FACTORIES}:{kind}_{dtype}"
+        is_decoder = kind in DECODERS
+        module = decoder(kind) if is_decoder else f"{FACTORIES}:{kind}_{dtype}"
         if (kind, dtype) not in self._folders:
             folder = self._folders[kind, dtype] = self.place / f"{kind}_{dtype}"
-            export(reference, out=folder)
+            export(module, out=folder, cache=DECODERS[kind][1] if is_decoder else None)
         copy = self.place / "broken"
         shutil.copytree(self._folders[kind, dtype], copy, dirs_exist_ok=True)
         model = onnx.load(copy / "model.onnx")
@@ -88,7 +91,7 @@ class Court:
         onnx.save(model, copy / "model.onnx")
         return check(
             Artifact.read(copy),
-            reference,
+            module,
             replace(options, runtimes=options.runtimes or RUNTIMES[:1]),
         )
 

@@ -219,6 +219,8 @@ class CacheRecord(Record):
     total: str = "past + length"
     # a position from which rotations are others (longrope): the tokens are read again there
     reread_at: int | None = None
+    # how many tokens the layer with the shortest view sees; None: all see everything
+    window: int | None = None
     # tokens that end a text, stand before one, and pad one, by the model's own config
     eos: tuple[int, ...] = ()
     bos: int | None = None

@@ -44,6 +44,7 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     runtimes: str | Sequence[str] = (),
     atol: float | None = None,
     rtol: float | None = None,
+    tokens: int | None = None,
     locate: bool = False,
     html: str | Path | None = None,
     markdown: str | Path | None = None,
@@ -83,6 +84,9 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         Only these, such as ``onnxruntime``, ``openvino`` or ``onnxruntime:cuda``; by default all.
     atol, rtol : float
         Your own bound in place of the derived ones.
+    tokens : int
+        Of an export with a cache: how many tokens of ``generate()`` each generated text has; 32
+        by default.
     locate : bool
         On a failure, find the first tensor that departs, see :func:`ropeexport.locate`.
     html, markdown, junit : path
@@ -125,8 +129,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     require = several("require", require, str)
     report = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
-        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, locate=locate,
-        html=html, markdown=markdown, junit=junit, listener=listener,
+        lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
+        locate=locate, html=html, markdown=markdown, junit=junit, listener=listener,
     )  # fmt: skip
     absent = absent_of(report, require)
     if absent:
@@ -156,6 +160,7 @@ def run_check(
         lengths=several("lengths", choices["lengths"], int),
         atol=choices["atol"],
         rtol=choices["rtol"],
+        tokens=choices["tokens"],
         runtimes=several("runtimes", choices["runtimes"], str),
         required=several("require", choices["require"], str),
     )
@@ -167,6 +172,7 @@ def run_check(
             "pipeline": pipeline,
             "require": options.required,
             "runtime": options.runtimes,
+            "tokens": options.tokens,
         }
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
@@ -453,6 +459,8 @@ def _check_folder(
     artifact = Artifact.read(folder)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
+    if locating:
+        _refuse_to_locate(artifact)
     has_cases = pipeline is None or module is not None or options.asks_for_cases
     if locating and not has_cases:
         raise UsageError("--locate: looks for the tensor in a case; add --cases, or --module")
@@ -515,6 +523,7 @@ def _check_files(
 
 
 def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report) -> Report:
+    _refuse_to_locate(artifact)
     if artifact.manifest.source.kind == "onnx":
         from ropeexport.locate.taps import locate_files
 
@@ -522,6 +531,16 @@ def _locate_in_folder(artifact: Artifact, module: Module | None, report: Report)
     from ropeexport.locate.locate import locate as run
 
     return run(artifact, report, module)
+
+
+def _refuse_to_locate(artifact: Artifact) -> None:
+    """Raise where a case is many calls, of which no single one can be run again."""
+    if artifact.manifest.cache is not None:
+        raise UsageError(
+            f"--locate: {artifact.folder} was exported with a cache, and a case is a text that is "
+            "read in many calls: expected an export of one call; export the model without --cache "
+            "to locate a fault in its layers"
+        )
 
 
 def _write(report: Report, path: Path, **forms: str | Path | None) -> None:

@@ -130,6 +130,9 @@ def _say_forms(given: dict[str, Any]) -> None:
 )
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
 @click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
+@click.option(
+    "--tokens", type=_COUNT, help="Tokens of each generated text, with a cache.  [default: 32]"
+)
 @_flag("--locate", help="On a failure, find the first tensor that departs.")
 @_flag("--json", "as_json", help="Print the report as JSON.")
 @_report_options

@@ -30,6 +30,12 @@ Kind = Literal[
     "long positions",
     "positions beyond the tables",
     "random data",
+    "text",
+    "left-padded text",
+    "right-padded text",
+    "generated text",
+    "generated left-padded text",
+    "generated right-padded text",
 ]
 BEYOND: Kind = "positions beyond the tables"  # where the file's angles are NaN, as documented
 BEYOND_BY = 4  # just beyond: where an index that is off by one or clipped would still find a row
@@ -41,8 +47,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "data": ("random data",),
 }
 # Multiply-adds.  Two CPU cores run oracle, perturbed oracle, eager and onnxruntime at about 5e9/s.
-_BUDGET = 5e11
-_CASE_BUDGET = 1.5e11
+BUDGET = 5e11
+CASE_BUDGET = 1.5e11
 _CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
 # Batch times length squared: scores of one head, which a module that writes them out keeps in
 # float64.  Beyond 134 MB a head the largest batch and the greatest length are checked apart, and
@@ -202,10 +208,10 @@ def select(
         space.check_lengths(lengths)
         chosen = _unique(_at_lengths(space, lengths))
         turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))
-        again = (_case(seed, *chosen[n], f" #{turn}" if turn else "") for turn, n in turns)
+        again = (case_of(seed, *chosen[n], f" #{turn}" if turn else "") for turn, n in turns)
         return Selection(tuple(again))
     taken, left_out = _within_budget(space, _unique(_designed(space)))
-    cases = [_case(seed, *one) for one in taken[:count]]
+    cases = [case_of(seed, *one) for one in taken[:count]]
     if count is not None:
         cases += _random_cases(space, seed, count - len(cases))
     return Selection(tuple(cases), tuple(left_out))
@@ -296,7 +302,7 @@ def _in_turn(space: Space, options: list[Sizes], turn: int) -> Iterator[_Choice]
 
 
 def _unique(choices: Iterator[_Choice]) -> list[_Choice]:
-    return list({_name(*choice): choice for choice in choices}.values())
+    return list({name_of(*choice): choice for choice in choices}.values())
 
 
 def _within_budget(space: Space, choices: list[_Choice]) -> tuple[list[_Choice], list[str]]:
@@ -304,8 +310,8 @@ def _within_budget(space: Space, choices: list[_Choice]) -> tuple[list[_Choice],
     for choice in choices:
         work = work_of(space.specs, choice[1])
         too_many = scores_of(space, choice[1]) > _MOST_SCORES
-        if too_many or work > _CASE_BUDGET or spent + work > _BUDGET:
-            left_out.append(_name(*choice))
+        if too_many or work > CASE_BUDGET or spent + work > BUDGET:
+            left_out.append(name_of(*choice))
             continue
         spent += work
         taken.append(choice)
@@ -315,10 +321,10 @@ def _within_budget(space: Space, choices: list[_Choice]) -> tuple[list[_Choice],
 def _random_cases(space: Space, seed: int, count: int) -> Iterator[Case]:
     """Yield cases of random sizes, small ones as often as large ones, each within its share."""
     rng = np.random.default_rng(seed)
-    share = max(_CHEAP, _BUDGET / max(1, count))
+    share = max(_CHEAP, BUDGET / max(1, count))
     for number in range(count):
         kind = space.kinds[number % len(space.kinds)]
-        yield _case(seed, kind, _random_sizes(space, rng, share), f" #{number}")
+        yield case_of(seed, kind, _random_sizes(space, rng, share), f" #{number}")
 
 
 def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes:
@@ -334,10 +340,12 @@ def _random_sizes(space: Space, rng: np.random.Generator, share: float) -> Sizes
     return space.broadcasts(low)[0]
 
 
-def _case(seed: int, kind: Kind, sizes: Sizes, suffix: str = "") -> Case:
-    name = _name(kind, sizes) + suffix
+def case_of(seed: int, kind: Kind, sizes: Sizes, suffix: str = "") -> Case:
+    """Return a case with the name and the seed that its sizes give it."""
+    name = name_of(kind, sizes) + suffix
     return Case(name, kind, sizes, zlib.crc32(f"{seed} {name}".encode()))
 
 
-def _name(kind: Kind, sizes: Sizes) -> str:
+def name_of(kind: Kind, sizes: Sizes) -> str:
+    """Return what a case is called."""
     return f"{kind} {','.join(f'{name}={size}' for name, size in sizes.items())}"

@@ -9,8 +9,9 @@ itself, run in its own types, is the yardstick that eager torch is elsewhere.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
@@ -33,6 +34,8 @@ from ropeexport.parity.onnx_reference import (
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
 from ropeexport.parity.running import Listener, Silent, proves, run_to_report
+from ropeexport.parity.text_runs import TextRunner, count_tokens
+from ropeexport.parity.texts import as_texts, probes_of_texts, select_texts, text_of
 from ropeexport.runners.registry import choices
 from ropeexport.runners.runner import Arrays
 
@@ -80,16 +83,75 @@ def check(
     record = artifact.manifest
     artifact.check_weights()
     digest = artifact.model_sha256
-    selection = select(record, options.seed, options.count, options.lengths)
+    if record.cache is None and options.tokens is not None:
+        raise UsageError(f"--tokens: expected an export with a cache, {artifact.folder} has none")
     with ExitStack() as stack:
-        judge = _open_judge(artifact, module, options, stack)
+        judge, selection = _opened(artifact, module, options, stack)
         name = record.source.name
         listener.stage("oracle", f"{name} in float64, {len(selection.cases)} cases")
         contenders = open_contenders(artifact, stack, choices(options.runtimes, options.required))
+        if record.cache is not None:
+            contenders = [
+                replace(c, runner=TextRunner(c.runner, record)) if c.runner else c
+                for c in contenders
+            ]
         command = options.command(artifact.folder, module=module)
         return run_to_report(
             judge, selection, contenders, listener, options, command=command, digest=digest
         )
+
+
+def _opened(
+    artifact: Artifact, module: Module | None, options: Options, stack: ExitStack
+) -> tuple[Judge, Selection]:
+    """Return the judge of a folder, and its cases."""
+    record = artifact.manifest
+    if record.cache is not None:
+        return _open_texts(artifact, module, options, stack)
+    selection = select(record, options.seed, options.count, options.lengths)
+    return _open_judge(artifact, module, options, stack), selection
+
+
+def _open_texts(
+    artifact: Artifact, module: Module | None, options: Options, stack: ExitStack
+) -> tuple[Judge, Selection]:
+    from ropeexport.models import sources
+    from ropeexport.models.hub.cached import CachedDecoder
+    from ropeexport.parity.oracle import Oracle
+    from ropeexport.parity.rows_alone import RowsAlone
+    from ropeexport.runners.eager import EagerRunner
+
+    record, cache = artifact.manifest, artifact.manifest.cache
+    assert cache is not None
+    texts = as_texts(record)
+    names = [spec.name for spec in texts.model.outputs]
+    made = stack.enter_context(sources.rebuilt(artifact, module)).module
+    if not isinstance(made, CachedDecoder):
+        raise UsageError(
+            f"module: expected the decoder that {artifact.folder} was exported from, or what makes "
+            f"it, got a {type(made).__name__}"
+        )
+    alone = RowsAlone(made.decoder, cache, names)
+    selection = select_texts(
+        record,
+        sum(x.numel() for x in alone.parameters()),
+        seed=options.seed,
+        count=options.count,
+        lengths=options.lengths,
+        tokens=options.tokens,
+    )
+    oracle, eager = Oracle(alone, names), EagerRunner(alone, names)
+    stack.enter_context(eager)
+
+    def inputs(case: Case) -> Arrays:
+        with eager.calls.turn:
+            return text_of(case, texts.model.inputs[0], cache, alone.continued)
+
+    probes = [inputs(case) for case in probes_of_texts(record)]
+    judge = Judge(
+        texts, oracle, eager, options.override, inputs=inputs, probes=probes, tokens=count_tokens
+    )
+    return judge, selection
 
 
 def _open_judge(
@@ -156,13 +218,15 @@ def check_files(
     with ExitStack() as stack:
         oracle = OnnxOracle(file)
         yardstick, runtime = open_yardstick(file, record, stack)
-        other, inputs = onnx_of(candidate), None
+        other = onnx_of(candidate)
         path, model = other.path, record.model
+        saved: dict[str, Any] = {}
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file")
         if path.suffix == ARRAYS:
             inputs, outputs = load_saved(path, model)
             selection = Selection((_saved_case(record, inputs, options),))
+            saved = {"inputs": lambda _: inputs, "probes": [inputs]}
             contender = Contender(CANDIDATE, SavedRunner(outputs))
         else:
             expected, found = (
@@ -176,7 +240,7 @@ def check_files(
             selection = select(record, options.seed, options.count, options.lengths)
             contender = open_file(CANDIDATE, other, runtime, stack)
         listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
-        judge = Judge(record, oracle, yardstick, options.override, inputs=inputs, of_file=True)
+        judge = Judge(record, oracle, yardstick, options.override, of_file=True, **saved)
         command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
         report = run_to_report(
             judge, selection, [contender], listener, options, command=command, digest=digest

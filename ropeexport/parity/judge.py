@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,7 +15,14 @@ from ropeexport.parity.cases import BEYOND, Case, select, space_of
 from ropeexport.parity.compare import Difference, compare
 from ropeexport.parity.contenders import Contender
 from ropeexport.parity.inputs import make_inputs, probes_of
-from ropeexport.parity.records import BoundRecord, CaseRecord, Comparison, Status, numbers_of
+from ropeexport.parity.records import (
+    BoundRecord,
+    CaseRecord,
+    Comparison,
+    Status,
+    TokensRecord,
+    numbers_of,
+)
 from ropeexport.parity.references import Truth, TruthTeller, run_in_two_orders, run_twice
 from ropeexport.parity.survey import CaseSurvey, layout_of, token_positions
 from ropeexport.parity.tolerance import Bound, Size, Yardstick
@@ -23,6 +30,8 @@ from ropeexport.runners.runner import Array, Arrays, Facts, Reference, Runner
 
 # Hears each comparison together with the survey of its errors
 SurveyListener = Callable[[Comparison, CaseSurvey], None]
+# Counts for an output of a case, given the inputs, the truth, what was got and the bound
+TokenCount = Callable[[Case, str, Arrays, Truth, Array, Bound], TokensRecord | None]
 
 _NOT_SUPPORTED = "right for rotations only; the matrices of this case are none"
 _DROPS_NAN = "gives wrong numbers where the file says NaN"
@@ -42,10 +51,14 @@ class Judge:
         The yardstick, entered.
     override : Bound or None
         The user's own bound in place of the derived ones.
-    inputs : mapping, optional
-        Arrays in place of those that a case's seed makes.
+    inputs : callable, optional
+        Makes a case's arrays, in place of those that its seed makes.
+    probes : sequence of mapping, optional
+        Arrays of small cases, to see that eager and the oracle are functions of their inputs.
     surveyed : callable, optional
         Hears where the errors of each comparison lie.
+    tokens : callable, optional
+        Counts the tokens of a generated text that an output would choose otherwise.
     must_prove : bool
         Whether a derived bound beyond the output's own size is a failure.
     reference_roles : mapping, optional
@@ -61,7 +74,9 @@ class Judge:
     eager: Reference
     override: Bound | None = None
     surveyed: SurveyListener | None = None
-    inputs: Arrays | None = None
+    inputs: Callable[[Case], Arrays] | None = None
+    probes: Sequence[Arrays] | None = None
+    tokens: TokenCount | None = None
     must_prove: bool = True
     reference_roles: Mapping[str, Role] | None = None
     of_file: bool = False
@@ -71,8 +86,9 @@ class Judge:
 
         On small designed cases, whatever a run is asked for; to be run alone and first of all.
         """
-        model, cases = self.manifest.model, select(self.manifest).cases
-        probes = [self.inputs] if self.inputs else probes_of(cases, model)
+        model, probes = self.manifest.model, self.probes
+        if probes is None:
+            probes = probes_of(select(self.manifest).cases, model)
         if self.of_file:
             probes = [inputs for inputs in probes if self._refusal(inputs) is None]
         if not probes:
@@ -92,7 +108,11 @@ class Judge:
     def judge(self, case: Case, contenders: list[Contender]) -> Iterator[Comparison]:
         """Yield the comparisons of eager and of each contender that runs, output by output."""
         model = self.manifest.model
-        inputs = self.inputs or make_inputs(case, model.inputs, model.max_position)
+        inputs = (
+            self.inputs(case)
+            if self.inputs
+            else make_inputs(case, model.inputs, model.max_position)
+        )
         record = CaseRecord(name=case.name, kind=case.kind, sizes=dict(case.sizes), seed=case.seed)
         try:
             eager = run_twice(self.eager.name, self.eager, inputs)
@@ -212,11 +232,17 @@ class _Hearing:
         broken = bound.broken_by(difference)
         if self.judge.must_prove and broken is None:
             broken = bound.too_wide_for(self.truth.sizes[spec.name])
+        tokens = None
+        if self.judge.tokens is not None and got is not None and not difference.faults:
+            tokens = self.judge.tokens(self.case, spec.name, self.inputs, self.truth, got, bound)
+            faults = (broken, tokens.fault if tokens else None)
+            broken = "; ".join(filter(None, faults)) or None
         passed: Status = "EMULATED" if facts.emulated else "PASS"
         status, reason = "FAIL" if broken else passed, broken or self._documented(difference)
         record = comparison_of(name, facts, spec.name, status, reason, case=self.record).changed(
             numbers=numbers_of(difference),
             bound=BoundRecord.model_validate(bound, from_attributes=True),
+            tokens=tokens,
         )
         surveyed = self.judge.surveyed
         if surveyed is not None and survey is not None and difference.elements:

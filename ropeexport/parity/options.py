@@ -38,6 +38,7 @@ class Options:
     lengths: tuple[int, ...] = ()
     atol: float | None = None
     rtol: float | None = None
+    tokens: int | None = None  # of each text that is generated; None: TOKENS
     runtimes: tuple[str, ...] = ()  # by name, see ropeexport.runners.registry; none: all of them
     required: tuple[str, ...] = ()  # those that take part whatever else was chosen
 
@@ -61,6 +62,7 @@ class Options:
             "lengths": self.lengths,
             "atol": self.atol,
             "rtol": self.rtol,
+            "tokens": self.tokens,
             "runtimes": list(self.runtimes),
             "require": list(self.required),
         }

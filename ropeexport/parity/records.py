@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
@@ -80,6 +80,28 @@ class CaseRecord(Record):
     seed: int
 
 
+class TokensRecord(Record):
+    """How many tokens of a text of ``generate()`` an output would choose otherwise.
+
+    ``forced`` are those whose logits are nearer each other than the bound: a tie, which the text
+    goes on from with the token of ``generate()``.  ``fault`` is what is wrong, in a line.
+    """
+
+    compared: int
+    forced: int = 0
+    differing: int = 0
+    fault: str = ""
+
+    @property
+    def text(self) -> str:
+        """How many are those of ``generate()``, for people."""
+        equal = self.compared - self.forced - self.differing
+        if equal == self.compared:
+            return f"all {equal:,} tokens of generate()"
+        ties = f", {self.forced:,} more within the bound" if self.forced else ""
+        return f"{equal:,} of {self.compared:,} tokens of generate(){ties}"
+
+
 class Comparison(Record):
     """One output of one runtime in one case."""
 
@@ -91,6 +113,7 @@ class Comparison(Record):
     reason: str = ""
     numbers: Numbers | None = None
     bound: BoundRecord | None = None
+    tokens: TokensRecord | None = None  # of a generated text's logits
 
     @property
     def share(self) -> float:
@@ -113,12 +136,17 @@ class RuntimeRecord(Record):
     provider: str = ""  # what executed, where the runtime has several: an execution provider
     # the floating types that its operators computed in, where it says; else those of the file
     precision: tuple[str, ...] = ()
+    tokens: TokensRecord | None = None  # over all generated texts
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """What it was, for people: version, what executed, in which types, what computed ropes."""
+        """What it was, for people: version, what executed, in which types, what computed ropes.
+
+        And what it says, where that was compared.
+        """
         types = f"in {' and '.join(self.precision)}" if self.precision else ""
-        told = (self.version, self.provider or self.device, types, self.implementation)
+        said = self.tokens.text if self.tokens else ""
+        told = (self.version, self.provider or self.device, types, self.implementation, said)
         return tuple(fact for fact in told if fact)
 
 
@@ -328,6 +356,18 @@ def numbers_of(difference: Difference) -> Numbers | None:
     if difference.elements == 0:
         return None
     return Numbers.model_validate(difference, from_attributes=True)
+
+
+def tokens_of(comparisons: Iterable[Comparison]) -> TokensRecord | None:
+    """Return the tokens of several comparisons together; None where none has any."""
+    found = [comparison.tokens for comparison in comparisons if comparison.tokens is not None]
+    if not found:
+        return None
+    compared, forced, differing = (
+        sum(getattr(each, name) for each in found) for name in ("compared", "forced", "differing")
+    )
+    fault = next((each.fault for each in found if each.fault), "")
+    return TokensRecord(compared=compared, forced=forced, differing=differing, fault=fault)
 
 
 def survey_of(runtime: str, output: str, survey: Survey) -> SurveyRecord:

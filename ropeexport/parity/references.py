@@ -95,7 +95,7 @@ def truth_of(exact: Exact, inputs: Arrays, seed: int) -> Truth:
     return Truth(
         outputs=outputs,
         sizes={name: size_of(x) for name, x in outputs.items()},
-        sensitivity=moves_of(outputs, draw, MOST_SAMPLES),
+        sensitivity=moves_of(outputs, draw, MOST_SAMPLES if perturbed else 0),
         data_rms=max((size_of(x).rms for x in wide.values()), default=1.0),
     )
 

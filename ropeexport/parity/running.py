@@ -30,6 +30,7 @@ from ropeexport.parity.records import (
     Verdict,
     describe,
     survey_of,
+    tokens_of,
 )
 from ropeexport.parity.references import NotRepeatableError
 from ropeexport.parity.survey import CaseSurvey, Survey
@@ -256,7 +257,7 @@ def _runtime_record(name: str, facts: Facts, comparisons: Sequence[Comparison]) 
     mine = [comparison for comparison in comparisons if comparison.runtime == name]
     status = status_of(mine)
     reason = "" if status in ("PASS", "EMULATED") else _first_reason(mine, status)
-    return runtime_record(name, facts, status, reason)
+    return runtime_record(name, facts, status, reason).changed(tokens=tokens_of(mine))
 
 
 def runtime_record(name: str, facts: Facts, status: Status, reason: str) -> RuntimeRecord:

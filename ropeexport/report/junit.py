@@ -50,6 +50,8 @@ def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
         "precision": ", ".join(runtime.precision),
         "implementation": runtime.implementation,
     }
+    if runtime.tokens is not None:
+        facts["tokens"] = runtime.tokens.text
     properties = SubElement(suite, "properties")
     for key, value in facts.items():
         SubElement(properties, "property", name=key, value=_clean(value))

@@ -26,6 +26,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     seed: int = 0,
     atol: float | None = None,
     rtol: float | None = None,
+    tokens: int | None = None,
     require: str | Sequence[str] = (),
 ) -> Report:
     """Assert that every runtime of an export is within its bounds in every case.
@@ -40,7 +41,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     module : nn.Module, Example, callable or str
         Where the model is the user's own code: the module, or a factory or its reference
         (``FILE.py:NAME``), see :func:`ropeexport.check`.
-    cases, lengths, seed, atol, rtol
+    cases, lengths, seed, atol, rtol, tokens
         As for ``ropeexport check``.
     require : str or sequence of str
         Runtimes that must have run, by the names of ``ropeexport check --require``; one that could
@@ -66,7 +67,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
         raise UsageError("require: not for a comparison of files, which names its runtime itself")
     options = Options(
         seed=seed, count=cases, lengths=several("lengths", lengths, int), atol=atol, rtol=rtol,
-        required=several("require", require, str),
+        tokens=tokens, required=several("require", require, str),
     )  # fmt: skip
     if candidate is not None:
         report = check_files(Path(path), Path(candidate), options)

@@ -92,6 +92,9 @@ def runtime(function: Function = right, keeps_nan: bool = True, **facts) -> Cont
 
 def judge(eager: Function = right, exact: Function = right, **options) -> Judge:
     options = {"manifest": manifest(), "inputs": {"x": X}} | options
+    inputs = options.pop("inputs")
+    if inputs is not None:
+        options |= {"inputs": lambda _: inputs, "probes": [inputs]}
     return Judge(oracle=Exact(exact), eager=Eager(eager), **options)
 
 

@@ -391,11 +391,14 @@ def _habits(decoder: Any) -> dict[str, Any]:
     switches = [
         x.get("original_max_position_embeddings") for x in kinds if x.get("rope_type") == "longrope"
     ]
+    layers = DynamicCache(config=config).layers
+    windows = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
     return {
         "eos": ends,
         "bos": token("bos_token_id"),
         "pad": token("pad_token_id"),
         "reread_at": min((int(n) for n in switches if n is not None), default=None),
+        "window": min(windows, default=None),
     }
 
 
