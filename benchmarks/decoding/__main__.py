@@ -88,16 +88,26 @@ def contenders(genai: str, optimum: str) -> list[Contender]:
 @click.option("--batch", "batches", default=(1, 4), show_default=True, multiple=True)
 @click.option("--genai", default=str(ROOT / "build/genai"), help="Environment of genai.")
 @click.option("--optimum", default=str(ROOT / "build/optimum"), help="Environment of optimum.")
+@click.option(
+    "--files", type=click.Path(path_type=Path), help="Keep the models there, and use them again."
+)
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT, show_default=True)
 def main(
-    rounds: int, threads: int, batches: tuple[int, ...], genai: str, optimum: str, output: Path
+    rounds: int,
+    threads: int,
+    batches: tuple[int, ...],
+    genai: str,
+    optimum: str,
+    files: Path | None,
+    output: Path,
 ) -> None:
     """Time prefill and decode of a small Llama, side by side."""
-    with TemporaryDirectory() as place:
-        _prepare(Path(place), genai)
+    with TemporaryDirectory() as temporary:
+        place = files or Path(temporary)
+        if not (place / "gqa").is_dir():
+            _prepare(place, genai)
         groups = [
-            _group(Path(place), contenders(genai, optimum), rounds, threads, batch)
-            for batch in batches
+            _group(place, contenders(genai, optimum), rounds, threads, batch) for batch in batches
         ]
     sizes = {"prompt": _PROMPT, "new": _NEW, "capacity": _CAPACITY, "threads": threads}
     machine.write(output, {"rounds": rounds, **sizes, "groups": groups}, "benchmarks/decoding")

@@ -43,9 +43,11 @@ def bare(folder: str, threads: int) -> Generate:
     pasts = {x.name: x.shape for x in session.get_inputs() if x.name.startswith("past")}
     outputs = [x.name for x in session.get_outputs()]
 
+    is_fixed = all(isinstance(slots, int) for _, _, slots, _ in pasts.values())
+
     def empty(shape: list[Any], batch: int) -> Any:
         _, heads, slots, width = shape
-        room = slots if isinstance(slots, int) else 0  # a number where it is fixed
+        room = slots if is_fixed else 0
         array = np.zeros((batch, heads, room, width), np.float32)
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
@@ -64,7 +66,7 @@ def bare(folder: str, threads: int) -> Generate:
                 binding.bind_cpu_input(name, array)
             for name in outputs:
                 past = name.replace("present", "past_key_values")
-                if isinstance(pasts.get(past, [None] * 3)[2], int):
+                if is_fixed and past in held:
                     binding.bind_ortvalue_output(name, held[past])
                 else:
                     binding.bind_output(name)
@@ -74,7 +76,8 @@ def bare(folder: str, threads: int) -> Generate:
             found = dict(zip(outputs, binding.get_outputs(), strict=True))
             tokens = found.pop("logits").numpy()[:, -1].argmax(-1)[:, None]
             made.append(tokens)
-            held = {x.replace("present", "past_key_values"): y for x, y in found.items()}
+            if not is_fixed:
+                held = {x.replace("present", "past_key_values"): y for x, y in found.items()}
         return np.concatenate(made, 1)
 
     return generate
