@@ -130,7 +130,12 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
     made, file = manifest.model, output / manifest.model.file
     size = decimal(file.stat().st_size)
     click.echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
-    _say_written(manifest, output, *map(spec_line, made.inputs))
+    cache, specs = manifest.cache, made.inputs
+    if cache is not None:  # two for each layer, all alike
+        held = {past for past, _ in cache.pairs[2:]}
+        specs = tuple(spec for spec in specs if spec.name not in held)
+    kept = () if cache is None else (cache_line(cache),)
+    _say_written(manifest, output, *map(spec_line, specs), *kept)
 
 
 def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
@@ -303,6 +308,13 @@ def _say_pass(name: str, did: str) -> None:
 def spec_line(spec: records.TensorSpec) -> str:
     """Return what an input or output is."""
     return f"{spec.name:8} {spec.dtype:9} ({', '.join(map(str, spec.shape))})"
+
+
+def cache_line(cache: records.CacheRecord) -> str:
+    """Return what a decoder keeps between calls."""
+    layers = f"{cache.layers} layer{'s' * (cache.layers > 1)}"
+    again = f"; read again beyond {cache.reread_at}" if cache.reread_at else ""
+    return f"cache: {cache.form}, {cache.capacity} tokens, {layers}{again}"
 
 
 def _axes_line(manifest: records.Manifest) -> Iterator[str]:

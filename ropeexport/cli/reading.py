@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ropeexport.cli.making import rope_lines, spec_line
+from ropeexport.cli.making import cache_line, rope_lines, spec_line
 
 if TYPE_CHECKING:
     from ropeexport.doctor import Diagnosis
@@ -86,11 +86,8 @@ def _model_lines(model: Model) -> Iterator[str]:
     yield f"model: {model.file}, {opset}, {state}"
     for label, specs in (("in", model.inputs), ("out", model.outputs)):
         yield from (f"  {label:3} {spec_line(spec)}" for spec in specs)
-    cache = model.cache
-    if cache is not None:
-        layers = f"{cache.layers} layer{'s' * (cache.layers > 1)}"
-        again = f"; read again beyond {cache.reread_at}" if cache.reread_at else ""
-        yield f"cache: {cache.form}, {cache.capacity} tokens, {layers}{again}"
+    if model.cache is not None:
+        yield cache_line(model.cache)
 
 
 def _engine_lines(engine: Engine) -> Iterator[str]:
