@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -176,9 +177,9 @@ class _Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        self.answer()
+        self._answer()
 
-    def answer(self) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Any]:
         """Return the next answer; raise with the last that it said where there is none."""
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
@@ -187,14 +188,16 @@ class _Process:
             said = self._log.read().strip().splitlines()[-1:]
             raise RuntimeError(f"it ended: {' '.join(said)}")
         found: dict[str, Any] = json.loads(line)
+        self._child.send_signal(signal.SIGSTOP)  # its threads may spin while they wait
         return found
 
     def turn(self) -> dict[str, Any]:
         """Have it generate once."""
         assert self._child.stdin is not None
+        self._child.send_signal(signal.SIGCONT)
         self._child.stdin.write("\n")
         self._child.stdin.flush()
-        return self.answer()
+        return self._answer()
 
     def close(self) -> None:
         """End it."""

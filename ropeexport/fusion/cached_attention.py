@@ -176,12 +176,9 @@ def _written(update: ir.Node) -> ir.Value | None:
 def _is_causal(model: ir.Model, found: _Cached) -> bool:
     """Say whether a mask lets each token see some of those up to itself, and no other."""
     rng = np.random.default_rng(0)
+    trials = [Trial(model.graph, opset(model), sizes) for sizes in _SIZES]
     try:
-        return all(
-            _is_causal_at(Trial(model.graph, opset(model), sizes), found, rng)
-            for sizes in _SIZES
-            for _ in range(_DRAWS)
-        )
+        return all(_is_causal_at(t, found, rng) for t in trials for _ in range(_DRAWS))
     except UnevaluableError:
         return False
 
