@@ -34,8 +34,9 @@ from ropeexport.parity.onnx_reference import (
 from ropeexport.parity.options import Options
 from ropeexport.parity.records import Report
 from ropeexport.parity.running import Listener, Silent, proves, run_to_report
+from ropeexport.parity.text_inputs import text_of
 from ropeexport.parity.text_runs import TextRunner, count_tokens
-from ropeexport.parity.texts import as_texts, probes_of_texts, select_texts, text_of
+from ropeexport.parity.texts import as_texts, probes_of_texts, select_texts
 from ropeexport.runners.registry import choices
 from ropeexport.runners.runner import Arrays
 

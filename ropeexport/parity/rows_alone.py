@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
 from ropeexport.manifest import CacheRecord
-from ropeexport.parity.texts import Ints
+from ropeexport.parity.text_inputs import Ints
 
 
 class RowsAlone(nn.Module):

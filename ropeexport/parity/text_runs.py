@@ -11,7 +11,8 @@ from ropeexport.manifest import Manifest
 from ropeexport.parity.cases import Case
 from ropeexport.parity.records import TokensRecord
 from ropeexport.parity.references import Truth
-from ropeexport.parity.texts import is_generated, next_tokens
+from ropeexport.parity.text_inputs import next_tokens
+from ropeexport.parity.texts import is_generated
 from ropeexport.parity.tolerance import Bound
 from ropeexport.runners.kept_cache import KeptCache
 from ropeexport.runners.runner import Array, Arrays, Facts, Runner

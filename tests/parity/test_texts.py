@@ -19,8 +19,9 @@ from ropeexport.manifest import Axis, CacheRecord
 from ropeexport.parity.cases import Case
 from ropeexport.parity.references import Truth
 from ropeexport.parity.rows_alone import RowsAlone
+from ropeexport.parity.text_inputs import next_tokens, text_of
 from ropeexport.parity.text_runs import count_tokens
-from ropeexport.parity.texts import Room, is_generated, next_tokens, select_texts, text_of
+from ropeexport.parity.texts import Room, is_generated, select_texts
 from ropeexport.parity.tolerance import Bound
 from ropeexport.report import junit
 from ropeexport.testing import assert_export_parity

@@ -14,7 +14,8 @@ from mutants.caches import CACHES
 from mutants.trial import RUNTIMES, Court, caught
 from ropeexport.parity.options import Options
 from ropeexport.parity.rows_alone import RowsAlone
-from ropeexport.parity.texts import select_texts, text_of
+from ropeexport.parity.text_inputs import text_of
+from ropeexport.parity.texts import select_texts
 
 pytestmark = pytest.mark.pipelines  # minutes of them, see Makefile
 
