@@ -91,17 +91,15 @@ class _BoundCache(KeptCache):
         for name in self._results:
             self._binding.bind_output(name)
 
-    def _run(self, inputs: Arrays) -> tuple[dict[str, Array], Sequence[Any]]:
-        """Return the results, in memory of their own, and the values that hold the cache."""
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run the session on new tokens, and return the results in memory of their own."""
         given = {name: Memory.of_array(x) for name, x in inputs.items() if name in self._takes}
         for name, memory in given.items():
             memory.bind(self._binding.bind_input, name)
         self._bind_results()
         self._call(self._session.run_with_iobinding, self._binding)
-        values = self._binding.get_outputs()
-        count = len(self._results)
-        results = dict(zip(self._results, map(array_of, values[:count]), strict=True))
-        return results, values[count:]
+        values = self._binding.get_outputs_as_ortvaluevector()  # one object for each takes longer
+        return {name: array_of(values[place]) for place, name in enumerate(self._results)}
 
     def presents(self) -> dict[str, Array]:
         """Return copies of what is held, by the names of the outputs."""
@@ -118,7 +116,8 @@ class _GrowingCache(_BoundCache):
         """Run the session on new tokens."""
         for _, present in self._pairs:
             self._binding.bind_output(present, *self._place)
-        results, presents = self._run(inputs)
+        results = self._run(inputs)
+        presents = self._binding.get_outputs()[len(self._results) :]
         for (past, _), value in zip(self._pairs, presents, strict=True):
             self._binding.bind_ortvalue_input(past, value)
             self._values[past] = value
@@ -138,4 +137,4 @@ class _FixedCache(_BoundCache):
 
     def step(self, inputs: Arrays) -> dict[str, Array]:
         """Run the session on new tokens."""
-        return self._run(inputs)[0]
+        return self._run(inputs)

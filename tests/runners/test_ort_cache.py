@@ -199,6 +199,9 @@ class Binding:
         logits = onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((2, 3), np.float32))
         return [logits, "on the GPU"]
 
+    def get_outputs_as_ortvaluevector(self) -> list[Any]:
+        return self.get_outputs()
+
 
 @pytest.fixture
 def on_a_gpu(monkeypatch) -> Binding:
