@@ -145,6 +145,10 @@ def parse_pip(arguments: list[str]) -> None:
 
 def parse_python(arguments: list[str]) -> None:
     flag, module, *options = arguments
+    if flag.endswith(".py"):  # a script, for an environment of its own
+        assert (ROOT / flag).is_file(), flag
+        compile((ROOT / flag).read_text(), flag, "exec")
+        return
     assert (flag, find_spec(module) is not None) == ("-m", True)
     shown = subprocess.run(
         [sys.executable, "-m", module, "--help"],
