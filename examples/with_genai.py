@@ -14,7 +14,7 @@ model = genai.Model(folder)
 tokenizer = genai.Tokenizer(model)
 tokens = tokenizer.encode(prompt)
 parameters = genai.GeneratorParams(model)
-parameters.set_search_options(max_length=len(tokens) + new)
+parameters.set_search_options(do_sample=False, max_length=len(tokens) + new)
 generator = genai.Generator(model, parameters)
 generator.append_tokens(tokens)
 while not generator.is_done():

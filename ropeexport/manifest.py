@@ -225,6 +225,8 @@ class CacheRecord(Record):
     eos: tuple[int, ...] = ()
     bos: int | None = None
     pad: int | None = None
+    # what the model's own settings ask of a text beside the likeliest token: repetition_penalty=1.1
+    asked: tuple[str, ...] = ()
     files: tuple[str, ...] = ()  # written beside the model, for other runtimes
 
     @property

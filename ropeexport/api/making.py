@@ -194,7 +194,9 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
 
     check_names("roles", roles or {}, "{input: what it holds}")
     if capacity is not None and cache is None:
-        raise UsageError("capacity: only with a cache: add cache='grow' or cache='fixed'")
+        raise UsageError(
+            "capacity: only with a cache: add cache='grow' or 'fixed' (--cache grow or fixed)"
+        )
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
     folder = Path(out)

@@ -7,8 +7,10 @@ continued as it would be alone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,10 +46,13 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("max_new_tokens", 1), ("seed", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise UsageError(f"{name}: expected a whole number, {least} or more, got {value!r}")
-        if not isinstance(self.pad_token_id, int | None):
+        if not isinstance(self.pad_token_id, Integral | None):
             raise UsageError(f"pad_token_id: expected a token, got {self.pad_token_id!r}")
+        drawn = Sampling(self.temperature, self.top_k, self.top_p)
+        if not self.do_sample and drawn != Sampling():
+            raise UsageError("temperature, top_k, top_p: only of drawn texts: add do_sample=True")
 
     @classmethod
     def of(cls, **given: Any) -> Options:
@@ -88,7 +93,14 @@ class Decoding:
 
     def __init__(self, model: LoadedModel, input_ids: Any, options: Options) -> None:
         self._model, self._cache = model, cache_of(model)
-        self._new = options.max_new_tokens
+        if self._cache.asked:
+            warnings.warn(
+                f"{model.artifact.folder}: the model's own settings ask for "
+                f"{', '.join(self._cache.asked)}, which this leaves out: "
+                "as_module(like=...).generate has them",
+                stacklevel=4,
+            )
+        self._new = int(options.max_new_tokens)
         self._sampling = Sampling(options.temperature, options.top_k, options.top_p)
         self._generator = np.random.default_rng(options.seed) if options.do_sample else None
         self._eos = _ends(options.eos_token_id, self._cache)
@@ -148,6 +160,12 @@ class Decoding:
         """Hold all calls that there will be to what the export is for."""
         for rows in self._groups:
             longest = max(self.prompts.rows[row].size for row in rows)
+            if longest >= self._cache.capacity:
+                raise UsageError(
+                    f"input_ids: expected at most {self._cache.capacity - 1} tokens of the "
+                    f"{self._cache.capacity} that the cache has room for, got {longest}: export "
+                    "again with a larger capacity (--capacity)"
+                )
             if longest + self._new > self._cache.capacity:
                 raise UsageError(
                     f"max_new_tokens: expected {longest} tokens and the new ones to fit into the "

@@ -117,9 +117,13 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         batch, length = tokens.shape
         if given.get("attention_mask") is None and "attention_mask" in self._types:
             given["attention_mask"] = tokens.new_ones((batch, past + length))
-        if given.get("position_ids") is None and "position_ids" in self._types:
-            positions = torch.arange(past, past + length, device=tokens.device)
-            given["position_ids"] = positions.expand(batch, length)
+        if "position_ids" in self._types:
+            positions = given.get("position_ids")
+            if positions is None:
+                positions = torch.arange(past, past + length, device=tokens.device)[None]
+            if positions.ndim == 2 and positions.shape[0] == 1:  # one row for all, as generate has
+                positions = positions.expand(batch, length)
+            given["position_ids"] = positions
         return given
 
     def _past(self, name: str, cache: Any, given: dict[str, Any]) -> torch.Tensor:

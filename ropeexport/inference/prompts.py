@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ def prompts_from(
     pad : int
         The token of padding.
     infers : bool
-        Whether that token is padding where there is no mask.
+        Whether that token is padding in an array without a mask.
     vocabulary : int, optional
         How many tokens there are, where that is known.
 
@@ -61,7 +61,7 @@ def prompts_from(
     tokens, real = _padded(given, pad)
     if mask is not None:
         real = _mask_of(mask, tokens.shape)
-    elif infers and real.all():
+    elif infers and not isinstance(given, list | tuple):  # of lists their lengths say it
         real = tokens != pad
     if not real.size:
         raise UsageError("input_ids: expected a token in each text, got none")
@@ -95,15 +95,22 @@ def _padded(given: Any, pad: int) -> tuple[Tokens, NDArray[np.bool_]]:
 
 def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     """Return whole numbers in the CPU's memory."""
+    if isinstance(given, Mapping):  # a tokenizer's result
+        raise UsageError(
+            f"{name}: expected tokens, got a {type(given).__name__}: give its input_ids"
+        )
     array: Any = taken(given, name) if hasattr(given, "__dlpack__") else array_of_lists(given)
     if not isinstance(array, np.ndarray):
         array = array.detach().cpu().numpy()
     is_empty = array.size == 0 and rank == 1
     if array.ndim != rank or not (array.dtype.kind in "iub" or is_empty):
         what = "(batch, length)" if rank == 2 else "a list of tokens for each text"
-        raise UsageError(
-            f"{name}: expected whole numbers, {what}, got {array.dtype} of shape {array.shape}"
-        )
+        found = f"{array.dtype} of shape {array.shape}"
+        if isinstance(given, str) or array.dtype.kind == "U":
+            found = "text: give a tokenizer's input_ids"
+        elif rank == 1 and array.ndim == 0:
+            found = "tokens of one text alone: put their list into a list"
+        raise UsageError(f"{name}: expected whole numbers, {what}, got {found}")
     tokens: Tokens = array.astype(np.int64)
     return tokens
 

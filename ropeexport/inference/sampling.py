@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Sampling:
                 f"temperature: expected more than 0, got {self.temperature!r}: for the likeliest "
                 "token leave out do_sample"
             )
-        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 0):
+        if self.top_k is not None and (not isinstance(self.top_k, Integral) or self.top_k < 0):
             raise UsageError(f"top_k: expected a whole number, 0 or more, got {self.top_k!r}")
         if not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
             raise UsageError(f"top_p: expected 0 to 1, got {self.top_p!r}")
@@ -71,7 +72,7 @@ class Sampling:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, Real)
 
 
 def _softmax(scores: Scores) -> Scores:

@@ -64,7 +64,7 @@ def load(
         For a MODEL that is neither a built-in nor a factory's reference.
     """
     if cache is not None and not is_library_model(model):
-        raise UsageError(f"--cache: only for transformers:CONFIG, got {model}")
+        raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
     if model in BUILTINS:
         example = BUILTINS[model](options)
         return example, Source(kind="builtin", name=model, options=asdict(options))
@@ -167,7 +167,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
-            "write a factory that returns (module, example inputs, dynamic axes), and add "
+            f"write a factory that returns {_expected_of(artifact)}, and add "
             "--module path/to/file.py:factory; from Python, module= also takes the module itself"
         )
     if module is None:
@@ -175,11 +175,19 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
             f"{folder}: exported from {source.name}, which is your code and is imported only when "
             f"you name it: add --module {source.name}"
         )
-    if isinstance(module, str):
-        return _call_factory(module)
-    made = module()
-    is_alone = isinstance(made, nn.Module)
-    return _around(made, artifact) if is_alone else _example_of(str(module), made)
+    made = called(module)
+    if artifact.manifest.cache is not None:  # of whatever it gives, the decoder
+        made = made.module if isinstance(made, Example) else made
+        made = made[0] if isinstance(made, tuple) and made else made
+    is_alone = isinstance(made, nn.Module) and not isinstance(module, str)
+    if is_alone or (artifact.manifest.cache is not None and isinstance(made, nn.Module)):
+        return _around(made, artifact)
+    return _example_of(str(module), made)
+
+
+def _expected_of(artifact: Artifact) -> str:
+    is_cached = artifact.manifest.cache is not None
+    return "the decoder" if is_cached else "(module, example inputs, dynamic axes)"
 
 
 def _refuse_for_builtin(artifact: Artifact) -> None:

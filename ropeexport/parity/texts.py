@@ -177,6 +177,8 @@ def select_texts(
         Of each generated text.
     """
     room, said = Room.of(manifest), TOKENS if tokens is None else tokens
+    if tokens is not None and not 1 <= tokens < room.most:
+        raise UsageError(f"--tokens: expected 1 to {room.most - 1}, got {tokens}")
     if lengths:
         chosen = _unique(_at_lengths(room, lengths))
         turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import onnx_ir as ir
@@ -64,7 +65,13 @@ def _parameters_on_meta() -> Iterator[None]:
         nn.Parameter.__new__ = original  # type: ignore[method-assign]
 
 
-def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: str = "") -> Weights:
+def refer(
+    model: ir.Model,
+    places: Mapping[str, Place],
+    folder: Path,
+    prefix: str = "",
+    tied: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Weights:
     """Replace every initializer that has no values by a reference into a file.
 
     Parameters
@@ -77,6 +84,8 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         The folder of those files, in which the ONNX file will lie too.
     prefix : str
         What the files' names have before the module's, such as ``model.``.
+    tied : dict
+        Of a weight, all names that the module has it by: a file has one of them.
 
     Returns
     -------
@@ -96,7 +105,9 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
     missing = []
     own = any(str(value.name) in places for value in weights)
     for value in weights:
-        place = places.get(str(value.name)) or places.get(f"{prefix}{value.name}")
+        names = (str(value.name), *tied.get(str(value.name), ()))
+        own_place = next((places[name] for name in names if name in places), None)
+        place = own_place or places.get(f"{prefix}{value.name}")
         if place is None:
             missing.append(str(value.name))
         else:
@@ -105,7 +116,8 @@ def refer(model: ir.Model, places: Mapping[str, Place], folder: Path, prefix: st
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise ExportError(
             f"{folder}: no tensor for the weights {', '.join(missing[:_SHOWN])}{more}: the files "
-            "are of another class or config"
+            "are of another class or config, or have other names for them than the class: load the "
+            "model, by from_pretrained say, and export that (ropeexport.export(model, ...))"
         )
     tensors = [v.const_value for v in weights if isinstance(v.const_value, ir.ExternalTensor)]
     files = sorted({str(tensor.location) for tensor in tensors})

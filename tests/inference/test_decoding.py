@@ -265,7 +265,7 @@ REFUSED = {
     "another mask": (
         {"attention_mask": np.ones((1, 4), int)}, r"expected shape \(1, 9\), got \(1, 4\)",
     ),
-    "one list": ({"input_ids": LONG}, r"a list of tokens for each text, got int64 of shape \(\)"),
+    "one list": ({"input_ids": LONG}, "got tokens of one text alone: put their list into a list"),
     "words": ({"input_ids": [["a", "b"]]}, "expected whole numbers"),
     "nested": ({"input_ids": [[1, [2]]]}, "expected whole numbers, a list of tokens for each text"),
     "floats": ({"input_ids": np.ones((1, 4))}, r"whole numbers, \(batch, length\), got float64"),
@@ -345,6 +345,35 @@ def test_a_runtime_that_keeps_no_cache_by_itself(tmp_path) -> None:
         found = model.generate(**padded("right"), max_new_tokens=40, eos_token_id=())
     wanted = [continued(eager, text, 40) for text in (LONG, SHORT)]
     assert found[:, len(LONG) :].tolist() == wanted
+
+
+def test_settings_that_are_left_out_are_named(tmp_path) -> None:
+    eager = decoder("llama")
+    eager.generation_config.repetition_penalty = 1.3
+    ropeexport.export(eager, out=tmp_path / "out", cache="grow", capacity=16)
+    said = r"repetition_penalty=1\.3, which this leaves out"
+    with ropeexport.load(tmp_path / "out", device="cpu") as model, pytest.warns(match=said):
+        model.generate([LONG[:3]], max_new_tokens=2)
+
+
+def test_a_pad_in_a_list_is_a_token(serve) -> None:
+    """Whatever its neighbours are: the lengths of lists say what is padding."""
+    model = serve("llama", "grow").model
+    row = [5, 0, 7]
+    rows = [model.generate([row, other], 6, eos_token_id=())[0, -6:] for other in ([8, 9], row)]
+    assert rows[0].tolist() == rows[1].tolist() == continued(serve("llama", "grow").eager, row, 6)
+
+
+def test_messages_say_what_to_give(serve) -> None:
+    model = serve("llama", "grow").model
+    for given, said in (
+        (["a text"], "tokenizer's input_ids"),
+        ({"input_ids": [[1]]}, "give its input_ids"),
+        ([1, 2, 3], "put their list into a list"),
+        ([[3] * CAPACITY], f"at most {CAPACITY - 1} tokens"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            model.generate(given, max_new_tokens=2)
 
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:

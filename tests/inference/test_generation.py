@@ -120,6 +120,19 @@ def continued(model, prompt: torch.Tensor) -> torch.Tensor:
     return model.generate(longer, past_key_values=cache, max_new_tokens=9, do_sample=False)
 
 
+def test_a_batch_without_a_mask_and_a_cache(llama, tmp_path) -> None:
+    """``generate`` gives the positions of one row for all."""
+    tokens = torch.randint(3, 64, (2, 6))
+    inputs = {"input_ids": tokens, "position_ids": torch.arange(6).expand(2, 6).contiguous()}
+    steps = {0: "batch", 1: "length"}
+    axes = {"input_ids": steps, "position_ids": steps}
+    example = ropeexport.Example(llama, inputs, axes, constants={"use_cache": False})
+    ropeexport.export(example, out=tmp_path / "out")
+    module = ropeexport.load(tmp_path / "out", device="cpu").as_module(like=llama)
+    options = {"max_new_tokens": 5, "do_sample": False, "use_cache": False}
+    assert torch.equal(module.generate(tokens, **options), llama.generate(tokens, **options))
+
+
 CACHES = {
     "its own": lambda model, prompt, options: model.generate(prompt, **options),
     "none": lambda model, prompt, options: model.generate(prompt, use_cache=False, **options),

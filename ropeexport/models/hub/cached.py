@@ -41,7 +41,7 @@ from ropeexport.errors import UsageError, first_line
 from ropeexport.manifest import Axis, CacheForm, CacheRecord
 from ropeexport.models.axes import longest_of
 from ropeexport.models.example import Example, evaluated, unchanged
-from ropeexport.models.hub.load import traceable_ropes
+from ropeexport.models.hub.load import traceable_experts, traceable_ropes
 from ropeexport.ops.cache_update import cache_update
 from ropeexport.weights.references import is_fake
 
@@ -59,6 +59,16 @@ _KEPT = (DynamicLayer, DynamicSlidingWindowLayer)
 # of the texts that are read to prove a wrapper: tokens, those of padding, how they are cut
 _PROVEN, _PADDED, _PIECES = 9, 2, (6, 1, 2)
 _SAME = 2.0**-12  # of the largest logit: float32 adds in another order
+_SAME_IN_HALF = 64  # roundings of a half type
+
+# settings of transformers' generate by which a text is another one, sampled or not, and their value
+# where they ask for nothing
+_ASKED = {
+    "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0,
+    "min_new_tokens": 0, "suppress_tokens": [], "begin_suppress_tokens": [], "bad_words_ids": [],
+    "sequence_bias": {}, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None, "guidance_scale": 1.0, "penalty_alpha": None,
+}  # fmt: skip
 
 State = dict[str, Tensor]  # of a layer: key and value
 Shape = tuple[int, int]  # heads and width
@@ -359,12 +369,51 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
 
 def _capacity(decoder: Any, form: CacheForm, given: int | None) -> int:
     """Return how many tokens a cache may hold."""
-    longest = longest_of(decoder)
+    longest, limit = longest_of(decoder), _first_turn(decoder)
+    if limit is not None and not _rereads(decoder):
+        longest = min(longest or limit, limit)
     if given is None:
         return min(longest or _CAPACITY, _CAPACITY) if form == "fixed" else longest or _CAPACITY
     if type(given) is not int or given < 2:
         raise UsageError(f"capacity: expected a whole number of 2 or more, got {given!r}")
+    name = type(decoder).__name__
+    if limit is not None and not _rereads(decoder) and given > limit:
+        raise UsageError(
+            f"capacity: expected at most {limit}, beyond which {name} turns all tokens by other "
+            f"angles, those that are held too, and keeps its cache; got {given}"
+        )
+    if longest is not None and given > longest and not _ropes(decoder):
+        raise UsageError(
+            f"capacity: expected at most {longest}, as many positions as {name} has learned, got "
+            f"{given}"
+        )
     return given
+
+
+def _ropes(decoder: Any) -> list[dict[str, Any]]:
+    """Return the settings of a config's rotations: one, or one for each kind of layer."""
+    config = decoder.config.get_text_config(decoder=True)
+    found = getattr(config, "rope_parameters", None) or {}
+    by_kind = [x for x in found.values() if isinstance(x, dict)]
+    return by_kind or ([found] if found else [])
+
+
+def _first_turn(decoder: Any) -> int | None:
+    """Return the length from which a model turns all of a text by other angles, if there is one."""
+    config = decoder.config.get_text_config(decoder=True)
+    own = getattr(config, "max_position_embeddings", None)
+    limits = [
+        rope.get("original_max_position_embeddings") or own
+        for rope in _ropes(decoder)
+        if rope.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min((int(n) for n in limits if n is not None), default=None)
+
+
+def _rereads(decoder: Any) -> bool:
+    """Say whether a model's ``generate`` reads a text again there, as Phi-3's does."""
+    prepares = inspect.getsource(type(decoder).prepare_inputs_for_generation)
+    return "original_max_position_embeddings" in prepares
 
 
 def _pairs(layers: int) -> tuple[tuple[str, str], ...]:
@@ -386,18 +435,18 @@ def _habits(decoder: Any) -> dict[str, Any]:
 
     eos = token("eos_token_id")
     ends = () if eos is None else tuple(eos) if isinstance(eos, list | tuple) else (eos,)
-    ropes = getattr(config, "rope_parameters", None) or {}
-    kinds = [ropes, *(x for x in ropes.values() if isinstance(x, dict))]  # by kind of layer
-    switches = [
-        x.get("original_max_position_embeddings") for x in kinds if x.get("rope_type") == "longrope"
-    ]
     layers = DynamicCache(config=config).layers
     windows = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
     return {
         "eos": ends,
         "bos": token("bos_token_id"),
         "pad": token("pad_token_id"),
-        "reread_at": min((int(n) for n in switches if n is not None), default=None),
+        "asked": tuple(
+            f"{name}={value}"
+            for name, without in _ASKED.items()
+            if (value := getattr(asked, name, None)) not in (None, without)
+        ),
+        "reread_at": _first_turn(decoder) if _rereads(decoder) else None,
         "window": min(windows, default=None),
     }
 
@@ -416,15 +465,17 @@ def states_of(decoder: Any) -> list[tuple[Shape, ...]]:
     if getattr(config, "is_encoder_decoder", False):
         raise UsageError(
             f"{name}: expected a decoder alone, got an encoder with a decoder, whose cache is "
-            "another one: export it without cache"
+            "another one"
         )
     cache = DynamicCache(config=config)
     others = sorted({type(x).__name__ for x in cache.layers if type(x) not in _KEPT})
     if others:
         raise UsageError(
-            f"{name}: expected layers that keep keys and values alone, got {', '.join(others)}: a "
-            "state of another kind has no place in this interface; export it without cache"
+            f"{name}: expected layers that keep keys and values alone, got {', '.join(others)}: "
+            "state-space models, hybrids and other kinds of state have no place in this interface"
         )
+    if getattr(config, "alibi", False):
+        raise UsageError(f"{name}: expected rotations or learned positions, got ALiBi (alibi=True)")
     if "position_ids" not in inspect.signature(decoder.forward).parameters:
         raise UsageError(
             f"{name}: expected a forward that takes position_ids, which padding needs; export it "
@@ -478,19 +529,22 @@ def _looks_ahead(kind: Callable[..., Tensor]) -> bool:
 @contextmanager
 def _undisturbed(decoder: Any) -> Iterator[None]:
     """Have a decoder in evaluation mode for calls that leave nothing in it."""
-    with torch.no_grad(), unchanged(decoder), evaluated(decoder), traceable_ropes(decoder):
+    computed = (traceable_ropes(decoder), traceable_experts(decoder))
+    with torch.no_grad(), unchanged(decoder), evaluated(decoder), computed[0], computed[1]:
         yield
 
 
 def _check_alone(decoder: Any, wrapper: CachedDecoder, shapes: Sequence[Sequence[Shape]]) -> None:
     """Raise unless rows of a padded batch, read in pieces, are what each is alone.
 
-    By the decoder's own masks and positions, in float32, where weights have values: what a model
-    does by other means than those that the wrapper replaces shows here.
+    By the decoder's own masks and positions, where weights have values: what a model does by other
+    means than those that the wrapper replaces shows here.  In half types experts may change places.
     """
     weight = next(decoder.parameters())
-    if is_fake(weight) or decoder.dtype is not torch.float32:
-        return  # nothing to compute with, or a comparison of roundings
+    is_half = decoder.dtype is not torch.float32
+    if is_fake(weight) or (is_half and any("expert" in n for n, _ in decoder.named_modules())):
+        return
+    same = _SAME if not is_half else _SAME_IN_HALF * torch.finfo(decoder.dtype).eps
     device, most = weight.device, decoder.get_input_embeddings().weight.shape[0]
     tokens = torch.arange(1, 2 * _PROVEN + 1, device=device).view(2, -1) % most
     with _undisturbed(decoder):
@@ -501,7 +555,7 @@ def _check_alone(decoder: Any, wrapper: CachedDecoder, shapes: Sequence[Sequence
             for row, real in enumerate(mask.bool()):
                 expected = decoder(input_ids=tokens[row, real][None], use_cache=False).logits[0]
                 difference = (logits[row, real] - expected).abs().max()
-                if not difference <= _SAME * expected.abs().max():
+                if not difference <= same * expected.abs().max():
                     raise UsageError(
                         f"{type(decoder).__name__}: with its cache it gives other logits than "
                         f"alone ({float(difference):.2g} apart of {float(expected.abs().max()):.2g}"

@@ -70,16 +70,27 @@ def companions(
 
 
 def _check_same(path: Path, config: Any) -> None:
-    """Raise for the config of another architecture, which other runtimes would read."""
+    """Raise for the config of another model, which other runtimes would read."""
     try:
-        found = json.loads(path.read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        found = None
-    if found != config.model_type:
+        values = json.loads(path.read_text())
+        found = values.get("model_type") or "no config"
+        own = type(config).from_dict(values) if found == config.model_type else None
+    except (OSError, ValueError, AttributeError, TypeError):
+        found, own = "no config", None
+    sizes = {} if own is None else _sizes(own)
+    other = next((name for name, n in _sizes(config).items() if sizes.get(name) != n), "")
+    if own is None or other:
+        what = found if own is None else f"{other}={sizes.get(other)}"
+        expected = config.model_type if own is None else f"{other}={getattr(config, other)}"
         raise UsageError(
-            f"{path}: expected none, or the config of a model of type {config.model_type}, which "
-            f"is exported, got {found or 'no config'}; choose another output folder"
+            f"{path}: expected none, or the config of the model that is exported ({expected}), got "
+            f"that of another one ({what}); choose another output folder"
         )
+
+
+def _sizes(config: Any) -> dict[str, int]:
+    """Return the whole numbers of a config: its sizes, and its tokens."""
+    return {name: x for name, x in config.to_dict().items() if type(x) is int}
 
 
 def _generation_config(decoder: Any) -> str:

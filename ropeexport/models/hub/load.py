@@ -33,7 +33,7 @@ from ropeexport.models.hub.samples import (
     of_diffusers,
     of_transformers,
 )
-from ropeexport.weights.references import skeleton
+from ropeexport.weights.references import is_fake, skeleton
 from ropeexport.weights.safetensors_files import commonest_type, find, read_places
 
 LIBRARIES = ("diffusers", "transformers")
@@ -78,7 +78,7 @@ def load_example(
     library, _, name = model.partition(":")
     require(library)
     if cache is not None and library != "transformers":
-        raise UsageError(f"--cache: only for transformers:CONFIG, got {model}")
+        raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
     if library == "transformers" and config is not None:
         raise UsageError("--config: only for diffusers:CLASS; name it after transformers:")
     place = Path(name) if library == "transformers" else config
@@ -95,6 +95,8 @@ def load_example(
         example = transformers_example(place, kind, make)
     else:
         example = decoder_example(place, kind, cache, capacity, make)
+        if weights and not is_fake(next(example.module.parameters())):
+            weights = None  # they have values, which go into files of their own
     return replace(example, weights=weights)
 
 
@@ -123,7 +125,11 @@ def decoder_example(
     capacity: int | None = None,
     make: Maker = seeded,
 ) -> Example:
-    """Return the example of a config of a language model of transformers, with its cache."""
+    """Return the example of a config of a language model of transformers, with its cache.
+
+    Where a checkpoint's files have other names for the weights than the class (one tensor for each
+    expert, say), transformers loads them, and they are written anew.
+    """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     from ropeexport.models.hub.cached import cached_example
@@ -136,9 +142,19 @@ def decoder_example(
             f"transformers:{path}: --cache: expected the config of a language model, got a "
             f"{type(config).__name__}: {first_line(error)}"
         ) from error
+    if make is skeleton and not _has_weights_of(decoder, path):
+        decoder = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
     if path.is_dir() and (path / "generation_config.json").is_file():
         decoder.generation_config = GenerationConfig.from_pretrained(path)
     return cached_example(decoder, cache, capacity)
+
+
+def _has_weights_of(module: nn.Module, folder: Path) -> bool:
+    """Say whether files have each weight of a module by one of its names."""
+    places, names = read_places(folder), dict[int, set[str]]()
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), set()).add(name)
+    return not any(same.isdisjoint(places) for same in names.values())
 
 
 def _config(path: Path) -> Any:

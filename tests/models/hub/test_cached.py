@@ -175,6 +175,22 @@ def test_a_decoder_that_knows_its_tokens_by_other_means_is_refused() -> None:
         cached_example(model, "grow")
 
 
+def test_a_cache_ends_where_all_tokens_would_be_turned_anew() -> None:
+    """Of a model that keeps its cache there; Phi-3's reads the text again."""
+    longrope = KINDS["phi3"][2]["rope_parameters"]
+    made = cached_example(decoder("llama", rope_parameters=longrope), "grow").cache
+    again = cached_example(decoder("phi3"), "grow").cache
+    assert made is not None
+    assert again is not None
+    assert (made.capacity, made.reread_at) == (64, None)
+    assert (again.capacity, again.reread_at) == (256, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_proven_too(dtype: torch.dtype) -> None:
+    assert cached_example(decoder("gemma3", scale=3).to(dtype), "fixed", 16).cache is not None
+
+
 def test_bad_requests_say_what_is_wrong(tmp_path: Any) -> None:
     model = decoder("llama")
     for options, reason in (
@@ -185,6 +201,15 @@ def test_bad_requests_say_what_is_wrong(tmp_path: Any) -> None:
     ):
         with pytest.raises(UsageError, match=reason):
             ropeexport.export(model, out=tmp_path / "out", **options)
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    longrope = KINDS["phi3"][2]["rope_parameters"]
+    for other, reason in (
+        (decoder("falcon", alibi=True), r"got ALiBi"),
+        (decoder("llama", rope_parameters=dynamic), "at most 256, beyond which Llama.*got 300"),
+        (decoder("llama", rope_parameters=longrope), "at most 64, beyond which Llama.*got 300"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            ropeexport.export(other, out=tmp_path / "out", cache="grow", capacity=300)
     with pytest.raises(UsageError, match="only for transformers:CONFIG"):
         ropeexport.export("flux-attention", out=tmp_path / "out", cache="grow")
     assert not (tmp_path / "out").exists()
@@ -261,6 +286,8 @@ def test_the_file_is_what_the_module_is(made: ropeexport.Export) -> None:
 def test_a_held_decoder_is_wrapped_where_it_is_needed(made: ropeexport.Export) -> None:
     from ropeexport.models.sources import rebuild_example
 
-    example = rebuild_example(made.artifact, decoder("llama"))
-    assert isinstance(example.module, CachedDecoder)
-    assert example.axes == made.manifest.axes
+    model = decoder("llama")
+    for given in (model, lambda: model, lambda: (model, {}, {})):
+        example = rebuild_example(made.artifact, given)
+        assert isinstance(example.module, CachedDecoder)
+        assert example.axes == made.manifest.axes

@@ -12,7 +12,7 @@ import torch
 import ropeexport
 from ropeexport.errors import UsageError
 from ropeexport.manifest import read
-from tests.decoders import decoder
+from tests.decoders import continued, decoder
 
 NAMES = ("config.json", "genai_config.json", "generation_config.json")
 
@@ -72,9 +72,35 @@ def test_another_models_config_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "qwen3"}')
-    with pytest.raises(UsageError, match="type llama, which is exported, got qwen3"):
+    with pytest.raises(UsageError, match=r"\(llama\), got that of another one \(qwen3\)"):
+        ropeexport.export(decoder("llama"), out=folder, cache="grow")
+    decoder("llama", vocab_size=64).config.save_pretrained(folder)
+    with pytest.raises(
+        UsageError, match=r"vocab_size=512\), got that of another one \(vocab_size=64"
+    ):
         ropeexport.export(decoder("llama"), out=folder, cache="grow")
     assert sorted(x.name for x in folder.iterdir()) == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "referred"),
+    [
+        ("llama", {"tie_word_embeddings": True}, 20),  # one tensor in the file, of two names
+        ("mixtral", {}, 0),  # a tensor for each expert in the file
+        ("gpt_neox", {}, 0),  # another name for the head
+    ],
+)
+def test_a_folder_as_the_hub_has_it(
+    tmp_path: Path, kind: str, changes: dict[str, Any], referred: int
+) -> None:
+    model = decoder(kind, **changes)
+    model.save_pretrained(tmp_path)
+    made = ropeexport.export(f"transformers:{tmp_path}", out=tmp_path, cache="grow")
+    weights = made.manifest.model.weights
+    assert (weights.referenced_tensors if weights else 0) == referred
+    with ropeexport.load(tmp_path, device="cpu") as loaded:
+        said = loaded.generate([[5, 9, 17, 3]], max_new_tokens=12, eos_token_id=())
+    assert said[0, 4:].tolist() == continued(model, [5, 9, 17, 3], 12)
 
 
 def test_a_context_ends_where_another_runtime_would_go_on_wrongly(tmp_path: Path) -> None:
