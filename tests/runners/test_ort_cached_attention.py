@@ -15,6 +15,8 @@ from ropeexport.artifact import Artifact
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners.ort import OrtRunner
 
+pytestmark = pytest.mark.pipelines  # exports of several models, one after the other
+
 transformers = pytest.importorskip("transformers")
 
 CAPACITY, VOCABULARY = 48, 96

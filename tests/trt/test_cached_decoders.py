@@ -22,7 +22,7 @@ from ropeexport.trt.engine import Parsed
 from ropeexport.trt.reporting import Journal, make_builder
 from tests.decoders import decoder
 
-pytestmark = pytest.mark.trt
+pytestmark = [pytest.mark.trt, pytest.mark.pipelines]
 CAPACITY = 64
 SIZES = {"head_dim": 64, "num_hidden_layers": 2, "vocab_size": 128}
 KINDS = {"llama": {}, "gemma3": {"layer_types": ["sliding_attention", "full_attention"]}}

@@ -14,6 +14,8 @@ from ropeexport.errors import UsageError
 from ropeexport.manifest import read
 from tests.decoders import continued, decoder
 
+pytestmark = pytest.mark.pipelines  # exports of several models, one after the other
+
 NAMES = ("config.json", "genai_config.json", "generation_config.json")
 
 
