@@ -609,7 +609,7 @@ def _with_cache(
 ) -> Example:
     """Return a decoder with its cache as an example."""
     from ropeexport.models.example import Example
-    from ropeexport.models.hub.cached import cached_example
+    from ropeexport.models.hub.decoders import cached_example
     from ropeexport.models.wrappers import unwrapped
 
     if isinstance(module, Example):

@@ -56,7 +56,7 @@ class Example:
         What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a rope
         ``positions`` or a ``mask``.  Of the others the traced graph says it.
     cache : CacheRecord or None
-        Of a decoder with its cache, see :func:`ropeexport.models.hub.cached.cached_example`.
+        Of a decoder with its cache, see :func:`ropeexport.models.hub.decoders.cached_example`.
 
     Examples
     --------

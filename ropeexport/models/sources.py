@@ -207,7 +207,7 @@ def _around(module: nn.Module, artifact: Artifact) -> Example:
     """Return a module with inputs, axes and fixed arguments as the manifest has them."""
     manifest, folder = artifact.manifest, artifact.folder
     if manifest.cache is not None:
-        from ropeexport.models.hub.cached import cached_example
+        from ropeexport.models.hub.decoders import cached_example
 
         return cached_example(module, manifest.cache.form, manifest.cache.capacity)
     arguments = manifest.arguments or _former_arguments(manifest)

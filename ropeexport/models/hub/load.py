@@ -132,7 +132,7 @@ def decoder_example(
     """
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    from ropeexport.models.hub.cached import cached_example
+    from ropeexport.models.hub.decoders import cached_example
 
     config = _config(path)
     try:

@@ -13,7 +13,9 @@ from transformers import DynamicCache
 
 import ropeexport
 from ropeexport.errors import UsageError
-from ropeexport.models.hub.cached import CachedDecoder, cached_example, states_of
+from ropeexport.models.hub.cached import CachedDecoder
+from ropeexport.models.hub.cached_proof import states_of
+from ropeexport.models.hub.decoders import cached_example
 from tests.decoders import KINDS, decoder
 
 PROMPTS = ([5, 9, 17, 3, 22, 8, 31, 77, 44, 3, 61, 12, 90], [90, 3, 45])
