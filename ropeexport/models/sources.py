@@ -175,12 +175,11 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
             f"{folder}: exported from {source.name}, which is your code and is imported only when "
             f"you name it: add --module {source.name}"
         )
-    made = called(module)
-    if artifact.manifest.cache is not None:  # of whatever it gives, the decoder
+    made, is_cached = called(module), artifact.manifest.cache is not None
+    if is_cached:  # of whatever it gives, the decoder: its inputs are the cache's
         made = made.module if isinstance(made, Example) else made
         made = made[0] if isinstance(made, tuple) and made else made
-    is_alone = isinstance(made, nn.Module) and not isinstance(module, str)
-    if is_alone or (artifact.manifest.cache is not None and isinstance(made, nn.Module)):
+    if isinstance(made, nn.Module) and (is_cached or not isinstance(module, str)):
         return _around(made, artifact)
     return _example_of(str(module), made)
 
