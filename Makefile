@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,cpu,dev,models]'
+	  --constraint constraints.txt --config-settings editable_mode=compat --editable '.[bench,cpu,dev,models,sign]'
 	touch $@
 
 demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, print the table

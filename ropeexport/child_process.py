@@ -63,6 +63,7 @@ class Failure(Record):
 
     kind: str | None
     text: str
+    code: str = ""
 
 
 class Result(Record):
@@ -160,7 +161,7 @@ class Child:
                 return answer.model_validate_json(event.body)
             if isinstance(event, Failure):
                 kind = UnforeseenError if event.kind is None else getattr(errors, event.kind)
-                raise kind(event.text)
+                raise kind(event.text, code=event.code)
             if isinstance(event, Progress) and on_progress is not None:
                 on_progress(event.phase, event.fraction)
             if isinstance(event, Note) and on_note is not None:
@@ -282,7 +283,7 @@ def serve(handlers: Mapping[type[Any], Callable[[Any, Channel], Record]]) -> Non
             answer = work(kind.model_validate_json(asked.body), channel)
             event = Result(body=answer.model_dump_json())
         except RopeExportError as error:
-            event = Failure(kind=_kind(error), text=str(error))
+            event = Failure(kind=_kind(error), text=str(error), code=error.code)
         except Exception as error:  # the parent turns it into one line
             event = Failure(kind=None, text=f"{type(error).__name__}: {error}")
         channel.send(event)
@@ -311,7 +312,8 @@ def _kind(error: RopeExportError) -> str:
 
 def _made_of_text(kind: type) -> bool:
     ours = [base for base in kind.__mro__ if base.__module__ == errors.__name__]
-    return kind in ours and not any("__init__" in vars(base) for base in ours)
+    *more, _ = ours or [kind]  # the last, RopeExportError, is made of a text
+    return kind in ours and not any("__init__" in vars(base) for base in more)
 
 
 def _how(code: int) -> str:

@@ -11,9 +11,18 @@ EXIT_MISSING = 3
 
 
 class RopeExportError(Exception):
-    """A failure that the user can act on: what, expected and got, and the next step."""
+    """A failure that the user can act on: what, expected and got, and the next step.
+
+    ``code`` names the kind of message for good, ``RX101``: docs/troubleshooting.md has an entry
+    for each.
+    """
 
     exit_code = EXIT_FAILURE
+    code = ""
+
+    def __init__(self, text: str, *, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code or type(self).code
 
 
 class UsageError(RopeExportError):
