@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.cli.terminal import console, echo, echo_json
 from ropeexport.dtypes import EXPORTED
+from ropeexport.plain import NAME, shown
 from ropeexport.trt.flavour import NAMES
 
 if TYPE_CHECKING:
@@ -123,13 +125,13 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
     say = _say_pass if verbose else None
     manifest = ropeexport.export(model, out=output, say=say, **given).manifest
     if as_json:
-        click.echo(manifest.model_dump_json(indent=2))
+        echo_json(manifest.model_dump_json(indent=2))
         return
     from rich.filesize import decimal
 
     made, file = manifest.model, output / manifest.model.file
     size = decimal(file.stat().st_size)
-    click.echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
+    echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
     cache, specs = manifest.cache, made.inputs
     if cache is not None:  # two for each layer, all alike
         held = {past for past, _ in cache.pairs[2:]}
@@ -140,8 +142,8 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
 
 def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
     for line in (*rope_lines(manifest.model), *_axes_line(manifest), *more):
-        click.echo(f"  {line}")
-    click.echo(f"next: ropeexport build {output}")
+        echo(f"  {line}")
+    echo(f"next: ropeexport build {output}")
 
 
 @click.command(name="fuse")
@@ -164,12 +166,12 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
 
     made = ropeexport.fuse(path, output, say=_say_pass if verbose else None, **choices)
     if made.manifest is None:
-        click.echo(f"- fuse     {path}: nothing to replace, nothing written")
+        echo(f"- fuse     {path}: nothing to replace, nothing written")
         for line in _count_lines(made.count):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         return
     model = made.manifest.model
-    click.echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
+    echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
     _say_written(made.manifest, output)
 
 
@@ -203,10 +205,13 @@ def build_command(folder: Path, as_json: bool, **given: Any) -> None:
         engine = ropeexport.build(
             folder,
             on_progress=on_progress,
-            on_note=lambda text: click.echo(f"  attention: {text}", err=True),
+            on_note=lambda text: echo(f"  attention: {text}", err=True),
             **given,
         )
-    click.echo(engine.model_dump_json(indent=2) if as_json else "\n".join(_lines(folder, engine)))
+    if as_json:
+        echo_json(engine.model_dump_json(indent=2))
+    else:
+        echo(*_lines(folder, engine))
 
 
 def _lines(folder: Path, engine: records.EngineRecord) -> Iterator[str]:
@@ -239,20 +244,23 @@ def _few(lines: Iterable[str]) -> Iterator[str]:
 @contextmanager
 def _bar() -> Iterator[Callable[[str, float], None]]:
     """Show TensorRT's own progress on standard error, and take it away at the end."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("  {task.description:32}"),
+        TextColumn("  {task.description:32}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
-    hidden = not console.is_terminal  # a log file is no place for a bar
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    printer = console(err=True)
+    hidden = not printer.is_terminal  # a log file is no place for a bar
+    with Progress(*columns, console=printer, transient=True, disable=hidden) as progress:
         task = progress.add_task("starting", total=1.0)
-        yield lambda phase, fraction: progress.update(task, description=phase, completed=fraction)
+
+        def update(phase: str, fraction: float) -> None:
+            progress.update(task, description=shown(phase, NAME), completed=fraction)
+
+        yield update
 
 
 @click.group(name="plugin")
@@ -281,11 +289,11 @@ def plugin_build_command(
 
     from ropeexport.trt.plugin_build import compile_plugin
 
-    show = partial(click.echo, err=True) if verbose else None
-    click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
+    show = (lambda line: echo(line.expandtabs(), err=True)) if verbose else None
+    echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
     path = compile_plugin(architectures, tensorrt_include, show)
-    click.echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
-    click.echo("next: ropeexport build DIR --impl plugin")
+    echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
+    echo("next: ropeexport build DIR --impl plugin")
 
 
 def _proven(path: Path) -> str:
@@ -302,7 +310,7 @@ def _proven(path: Path) -> str:
 
 def _say_pass(name: str, did: str) -> None:
     """Print what a pass did; to the error output, which ``--json`` leaves free."""
-    click.echo(f"  {name:17} {did}", err=True)
+    echo(f"  {name:17} {did}", err=True)
 
 
 def spec_line(spec: records.TensorSpec) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.cli.terminal import console, echo, echo_json, show
+from ropeexport.plain import NAME, all_shown, shown
 from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def _schema_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         if wanted:
-            click.echo(render(name), nl=False)
+            echo_json(render(name).rstrip())
             ctx.exit()
 
     return click.option(
@@ -98,7 +100,7 @@ def _say_forms(given: dict[str, Any]) -> None:
     """Say where each form that was asked for lies."""
     for name in _FORMS:
         if given.get(name):
-            click.echo(f"{name}: {given[name]}", err=True)
+            echo(f"{name}: {given[name]}", err=True)
 
 
 @click.command(name="check")
@@ -159,11 +161,11 @@ def check_command(path: Path, candidate: Path | None, as_json: bool, **given: An
     with closing(_Progress()) as progress:
         report = run_check(path, candidate, listener=progress, **given)
     if as_json:
-        click.echo(report.model_dump_json(indent=1))
+        echo_json(report.model_dump_json(indent=1))
     else:
-        reports.print_report(report)
+        show(reports.render(all_shown(report)), reports.NARROWEST)
         if candidate is None:
-            click.echo(f"report: {path / FILE_NAME}")
+            echo(f"report: {path / FILE_NAME}")
     _say_forms(given)
     _exit(report, given["require"])
 
@@ -176,7 +178,7 @@ def _exit(report: Report, required: tuple[str, ...]) -> None:
     failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
     absent = absent_of(report, required)
     for line in absent:
-        click.echo(f"error: {line}", err=True)
+        echo(f"error: {line}", err=True)
     nothing_ran = report.complete and report.verdict == "FAIL" and not failed
     if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)
@@ -191,15 +193,14 @@ class _Progress:
 
     def __init__(self) -> None:
         from rich import progress
-        from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(err=True)
         self._bar = progress.Progress(
             progress.TextColumn("  cases"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,  # a log file is no place for a bar
@@ -209,14 +210,16 @@ class _Progress:
 
     def stage(self, name: str, text: str, ok: bool = True) -> None:
         """Print one line."""
-        mark = "[green]✓[/]" if ok else "[yellow]✗[/]"
-        self._console.print(f"{mark} {name:12} ", end="")
-        self._console.print(text, markup=False, soft_wrap=True)
+        from rich.text import Text
+
+        mark = ("✓", "green") if ok else ("✗", "yellow")
+        line = Text.assemble(mark, f" {shown(name):12} {shown(text)}")
+        self._console.print(line, soft_wrap=True)
 
     def case(self, done: int, total: int, name: str) -> None:
         """Move the bar; the first case shows it."""
         self._bar.start()
-        self._bar.update(self._cases, completed=done, total=total, description=name)
+        self._bar.update(self._cases, completed=done, total=total, description=shown(name, NAME))
 
 
 def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -255,25 +258,20 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
     inputs lie there beforehand, CUDA events time stretches of calls, and TensorRT's engines are
     built for the run, DIR's own left alone.
     """
-    from rich.console import Console
-
     import ropeexport
-    from ropeexport.bench import show
+    from ropeexport.bench import show as tables
     from ropeexport.bench.records import CHART_NAME, FILE_NAME, OURS
     from ropeexport.errors import EXIT_FAILURE, MissingError
 
     def say(name: str, text: str, ok: bool) -> None:
-        click.echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
+        echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
 
     found = ropeexport.bench(path, say=say, **given)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        echo_json(found.model_dump_json(indent=1))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 120)
-        console.print(show.render(found))
-        click.echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
+        show(tables.render(all_shown(found)), tables.NARROWEST)
+        echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
     ours = next(record for record in found.contenders if record.name == OURS)
     if ours.status in ("WRONG", "FAILED"):
         raise SystemExit(EXIT_FAILURE)
@@ -294,5 +292,5 @@ def report_command(path: Path, **given: Any) -> None:
     import ropeexport
     from ropeexport.parity import report as reports
 
-    reports.print_report(ropeexport.report(path, **given))
+    show(reports.render(all_shown(ropeexport.report(path, **given))), reports.NARROWEST)
     _say_forms(given)

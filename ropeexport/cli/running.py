@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ropeexport.cli.terminal import echo
 from ropeexport.runners.registry import names
 
 _PATH = click.Path(path_type=Path)
@@ -61,14 +62,14 @@ def run_command(
             given = model.random_inputs(_sizes(shapes) or known, seed) | given
         outputs = model.run(given)
         where = ", ".join(filter(None, (model.runtime, model.provider, model.device)))
-        click.echo(f"ran in {where}: {model.why}")
+        echo(f"ran in {where}: {model.why}")
     width = max(map(len, (*given, *outputs)))
     for label, arrays in (("in", given), ("out", outputs)):
         for name, array in arrays.items():
-            click.echo(f"  {label:3} {name:{width}} {summary(array)}")
+            echo(f"  {label:3} {name:{width}} {summary(array)}")
     if output is not None:
         write_outputs(output, outputs)
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
 
 
 def _sizes(text: str | None) -> str | dict[str, int] | None:
