@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel
-
 LINE = 4_000  # characters: the longest of our own messages have a tenth
 PHRASE = 1_000
 NAME = 80
@@ -42,8 +40,9 @@ def all_shown(value: T, most: int = PHRASE) -> T:
     made: Any = value
     if isinstance(value, str):
         made = shown(value, most)
-    elif isinstance(value, BaseModel):
-        made = value.model_copy(update={name: all_shown(x, most) for name, x in value})
+    elif hasattr(value, "model_copy"):  # pydantic's, which --help does not wait for
+        texts: Any = value
+        made = texts.model_copy(update={name: all_shown(x, most) for name, x in texts})
     elif isinstance(value, Mapping):
         made = {all_shown(key, most): all_shown(x, most) for key, x in value.items()}
     elif isinstance(value, list | tuple):
