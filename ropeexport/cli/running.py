@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ropeexport.cli.terminal import echo
+from ropeexport.plain import NAME, shown
 from ropeexport.runners.registry import names
 
 _PATH = click.Path(path_type=Path)
@@ -63,10 +64,10 @@ def run_command(
         outputs = model.run(given)
         where = ", ".join(filter(None, (model.runtime, model.provider, model.device)))
         echo(f"ran in {where}: {model.why}")
-    width = max(map(len, (*given, *outputs)))
+    width = max(len(shown(name, NAME)) for name in (*given, *outputs))
     for label, arrays in (("in", given), ("out", outputs)):
         for name, array in arrays.items():
-            echo(f"  {label:3} {name:{width}} {summary(array)}")
+            echo(f"  {label:3} {shown(name, NAME):{width}} {summary(array)}")
     if output is not None:
         write_outputs(output, outputs)
         echo(f"wrote {output}")
