@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.given import check_text, path_if, path_of
 from ropeexport.machine import require as require_packages
 
 if TYPE_CHECKING:
@@ -154,6 +155,9 @@ def run_check(
 
     if choices["html"] is not None:
         require_packages("jinja2", "matplotlib")
+    check_text("--module", module)
+    check_text("--pipeline", pipeline)
+    forms = {name: path_if(f"--{name}", choices[name]) for name in ("html", "markdown", "junit")}
     options = Options(
         seed=choices["seed"],
         count=choices["cases"],
@@ -165,7 +169,7 @@ def run_check(
         required=several("require", choices["require"], str),
     )
     heard = listener or Silent()
-    folder = Path(path)
+    folder = path_of("path", path)
     if candidate is not None:
         given = {
             "module": module,
@@ -177,14 +181,14 @@ def run_check(
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
             raise UsageError(f"--{named}: not for a comparison of files")
-        report = _check_files(folder, Path(candidate), options, locate, heard)
+        report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
         report = _check_folder(folder, module, pipeline, options, locate, heard)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
         heard.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
-    _write(report, folder, **{name: choices[name] for name in ("html", "markdown", "junit")})
+    _write(report, folder, **forms)
     return report
 
 
@@ -235,9 +239,10 @@ def locate(
         from ropeexport.locate.taps import check_shared, locate_files
         from ropeexport.parity.onnx_reference import onnx_of
 
-        check_shared(Path(path), Path(candidate))
-        return locate_files(onnx_of(Path(path)), onnx_of(Path(candidate)), report)
-    return _locate_in_folder(Artifact.read(Path(path)), module, report)
+        first, second = path_of("path", path), path_of("candidate", candidate)
+        check_shared(first, second)
+        return locate_files(onnx_of(first), onnx_of(second), report)
+    return _locate_in_folder(Artifact.read(path_of("path", path)), module, report)
 
 
 def report(
@@ -273,8 +278,10 @@ def report(
         require_packages("jinja2", "matplotlib")
     from ropeexport.report import view
 
-    found = view.read(Path(path))
-    _write(found, Path(path), html=html, markdown=markdown, junit=junit)
+    folder, given = path_of("path", path), {"html": html, "markdown": markdown, "junit": junit}
+    forms = {name: path_if(f"--{name}", target) for name, target in given.items()}
+    found = view.read(folder)
+    _write(found, folder, **forms)
     return found
 
 
@@ -345,14 +352,15 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.bench.records import CHART_NAME, FILE_NAME
     from ropeexport.parity.options import several
 
+    check_text("--module", module)
     options = BenchOptions(
         lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
         module=module, device=device,
     )  # fmt: skip
     if against:
         options = replace(options, against=several("against", against, str))
-    options = replace(options, threads=threads) if threads else options
-    folder = Path(path)
+    options = options if threads is None else replace(options, threads=threads)
+    folder = path_of("path", path)
     found = run(Artifact.read(folder), options, say)
     atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
     atomic.write_bytes(folder / CHART_NAME, show.chart(found))
@@ -383,7 +391,7 @@ def inspect(path: str | Path) -> Inspection:
     from ropeexport.onnx_files.inspection import inspect as run
     from ropeexport.onnx_files.inspection import subject_of
 
-    return run(subject_of(Path(path)))
+    return run(subject_of(path_of("path", path)))
 
 
 def lint(path: str | Path) -> Lint:
@@ -410,7 +418,7 @@ def lint(path: str | Path) -> Lint:
     from ropeexport.lint.lint import lint as run
     from ropeexport.onnx_files.inspection import subject_of
 
-    return run(subject_of(Path(path)))
+    return run(subject_of(path_of("path", path)))
 
 
 def doctor() -> Diagnosis:
@@ -543,7 +551,7 @@ def _refuse_to_locate(artifact: Artifact) -> None:
         )
 
 
-def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
+def _write(report: Report, path: Path, **forms: Path | None) -> None:
     """Write every form that was asked for, with the benchmark of the folder."""
     from importlib import import_module
 
@@ -555,7 +563,7 @@ def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
             folder = path if path.is_dir() else path.parent
             more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
             text = render(report, *more)
-            atomic.write_text(Path(target), text)
+            atomic.write_text(target, text)
 
 
 def _speed(folder: Path) -> bytes | None:

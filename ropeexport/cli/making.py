@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.terminal import console, echo, echo_json
+from ropeexport.cli.types import PATH, TEXT
 from ropeexport.dtypes import EXPORTED
+from ropeexport.given import counted
 from ropeexport.plain import NAME, shown
 from ropeexport.trt.flavour import NAMES
 
@@ -21,14 +23,13 @@ if TYPE_CHECKING:
 
 _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
-_PATH = click.Path(path_type=Path)
 _AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+)(?::(?P<opt>\d+):(?P<max>\d+))?")
 _SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
 _SHOWN = 5
 # why a range nobody gave is what it is
 _REASONS = {"config": ", what its config allows", "module": ", all that the module takes"}
 
-_output = click.option("-o", "--output", type=_PATH, required=True, help="Output folder.")
+_output = click.option("-o", "--output", type=PATH, required=True, help="Output folder.")
 _require_rope = click.option(
     "--require-rope", type=int, help="Fail unless so many rotary applications are found."
 )
@@ -62,8 +63,12 @@ def _axes(
         match = _AXIS.fullmatch(text)
         if match is None:
             raise click.BadParameter(f"expected NAME=MIN:OPT:MAX or NAME=SIZE, got {text!r}")
-        least = int(match["min"])
-        axes[match["name"]] = (least, int(match["opt"] or least), int(match["max"] or least))
+        name = match["name"]
+        if name in axes:
+            raise click.BadParameter(f"{name}: expected one range, got two")
+        sizes = (match[part] or match["min"] for part in ("min", "opt", "max"))
+        least, best, most = (counted(f"--axis {name}", size) for size in sizes)
+        axes[name] = (least, best, most)
     return axes or None
 
 
@@ -78,7 +83,7 @@ _axis = click.option(
 
 
 @click.command(name="export")
-@click.argument("model")
+@click.argument("model", type=TEXT)
 @_output
 @click.option("--batch", type=int, help="Batch size to tune for.  [default: 1]")
 @click.option("--heads", type=int, help="Number of heads.  [default: 24]")
@@ -87,7 +92,7 @@ _axis = click.option(
 @click.option(
     "--dtype", type=click.Choice(list(EXPORTED)), help="Type of the data.  [default: fp32]"
 )
-@click.option("--config", type=_PATH, help="Config of diffusers:CLASS: a file or folder.")
+@click.option("--config", type=PATH, help="Config of diffusers:CLASS: a file or folder.")
 @click.option(
     "--cache",
     type=click.Choice(["grow", "fixed"]),
@@ -147,7 +152,7 @@ def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
 
 
 @click.command(name="fuse")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @_output
 @_require_rope
 @_axis
@@ -176,10 +181,10 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
 
 
 @click.command(name="build")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--min-shapes", help=_SHAPES + "the smallest.  [default: the export's]")
-@click.option("--opt-shapes", help=_SHAPES + "tuned for.  [default: the export's]")
-@click.option("--max-shapes", help=_SHAPES + "the largest.  [default: the export's]")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--min-shapes", type=TEXT, help=_SHAPES + "the smallest.  [default: the export's]")
+@click.option("--opt-shapes", type=TEXT, help=_SHAPES + "tuned for.  [default: the export's]")
+@click.option("--max-shapes", type=TEXT, help=_SHAPES + "the largest.  [default: the export's]")
 @_shown(
     "--impl",
     type=click.Choice(["auto", "plugin", "native", "decomposed"]),
@@ -187,7 +192,7 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
     help="What computes the rope. auto: the plugin if there is one, else plain layers. "
     "native: TensorRT's rotary layer, right for rotations only.",
 )
-@click.option("--plugins", type=_PATH, help="The plugin library, in place of the cached.")
+@click.option("--plugins", type=PATH, help="The plugin library, in place of the cached.")
 @_shown(
     "--embed-plugin/--no-embed-plugin", default=True, help="Put the plugin library into the engine."
 )
@@ -273,11 +278,12 @@ def plugin_command() -> None:
     "--arch",
     "architectures",
     multiple=True,
+    type=TEXT,
     help="CUDA architecture as CMake writes it, 89 or 90-real; may be repeated.",
 )
 @click.option(
     "--tensorrt-include",
-    type=_PATH,
+    type=PATH,
     help="Folder of TensorRT's headers.  [default: TENSORRT_INCLUDE_DIR, the system's, a wheel's]",
 )
 @_flag("-v", "--verbose", help="Show what CMake and nvcc print.")

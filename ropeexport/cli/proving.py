@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.terminal import console, echo, echo_json, show
+from ropeexport.cli.types import FILE, PATH, TEXT
+from ropeexport.errors import UsageError
+from ropeexport.given import counted
 from ropeexport.plain import NAME, all_shown, shown
 from ropeexport.runners.registry import chosen, names
 
@@ -27,25 +30,23 @@ _ALL = ", ".join(runtime.name for runtime in chosen())
 
 _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
-_COUNT = click.IntRange(min=1)
 _module = click.option(
-    "--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME."
+    "--module", type=TEXT, metavar="REF", help="Factory of your own to import: FILE.py:NAME."
 )
 _seed = _shown("--seed", type=int, default=0, help="Seed of the inputs.")
 
 
 def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
     """Return ``1,17,1024`` as numbers; none where the option was not given."""
-    try:
-        lengths = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"expected lengths as 1,17,1024, got {text!r}") from None
-    if any(length < 1 for length in lengths):
-        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
-    return lengths
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--lengths: expected lengths as 1,17,1024, got {shown(repr(text), NAME)}")
+    return tuple(counted("--lengths", part.strip()) for part in parts)
 
 
-_lengths_option = partial(click.option, "--lengths", metavar="L[,L...]", callback=_lengths)
+_lengths_option = partial(
+    click.option, "--lengths", type=TEXT, metavar="L[,L...]", callback=_lengths
+)
 
 
 def _schema_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -91,8 +92,7 @@ def render(name: str) -> str:
 def _report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--html``, ``--markdown`` and ``--junit``."""
     for name, text in reversed(_FORMS.items()):
-        path = click.Path(path_type=Path, dir_okay=False)
-        command = click.option(f"--{name}", type=path, metavar="PATH", help=text)(command)
+        command = click.option(f"--{name}", type=FILE, metavar="PATH", help=text)(command)
     return command
 
 
@@ -104,15 +104,16 @@ def _say_forms(given: dict[str, Any]) -> None:
 
 
 @click.command(name="check")
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("candidate", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=PATH)
+@click.argument("candidate", required=False, type=PATH)
 @_module
 @click.option(
     "--pipeline",
+    type=TEXT,
     metavar="REF",
     help="Compare pictures: FILE.py:NAME, a factory of your own that returns (pipeline, calls).",
 )
-@click.option("--cases", type=_COUNT, help="Number of cases.  [default: designed]")
+@click.option("--cases", type=int, help="Number of cases.  [default: designed]")
 @_seed
 @_lengths_option(help="Lengths to check, whatever they cost.")
 @click.option(
@@ -130,10 +131,10 @@ def _say_forms(given: dict[str, Any]) -> None:
     type=click.Choice(names()),
     help=f"Only this runtime; repeatable: {', '.join(names())}.  [default: {_ALL}]",
 )
-@click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
+@click.option("--atol", type=float, help="Absolute bound in place of ours.")
+@click.option("--rtol", type=float, help="Relative bound in place of ours.")
 @click.option(
-    "--tokens", type=_COUNT, help="Tokens of each generated text, with a cache.  [default: 32]"
+    "--tokens", type=int, help="Tokens of each generated text, with a cache.  [default: 32]"
 )
 @_flag("--locate", help="On a failure, find the first tensor that departs.")
 @_flag("--json", "as_json", help="Print the report as JSON.")
@@ -227,9 +228,10 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 
 
 @click.command(name="bench")
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=PATH)
 @click.option(
     "--against",
+    type=TEXT,
     metavar="NAME[,NAME...]",
     callback=_words,
     help="Contenders: eager, ropeexport-bare, plain, ort-optimizer, optimum, compile, openvino, "
@@ -243,9 +245,9 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 )
 @_lengths_option(help="[default: the profile's optimum]")
 @_module
-@_shown("--rounds", type=_COUNT, default=7, help="Turns.")
-@_shown("--repeats", type=_COUNT, default=5, help="Runs in a turn; on a GPU, stretches.")
-@click.option("--threads", type=_COUNT, help="[default: the number of cores]")
+@_shown("--rounds", type=int, default=7, help="Turns.")
+@_shown("--repeats", type=int, default=5, help="Runs in a turn; on a GPU, stretches.")
+@click.option("--threads", type=int, help="[default: the number of cores]")
 @_seed
 @_flag("--json", "as_json", help="Print the records as JSON.")
 @_schema_option("bench")
@@ -280,7 +282,7 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
 
 
 @click.command(name="report")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @_report_options
 @_schema_option("parity")
 def report_command(path: Path, **given: Any) -> None:

@@ -10,6 +10,7 @@ import click
 
 from ropeexport.cli.making import cache_line, rope_lines, spec_line
 from ropeexport.cli.terminal import echo, echo_json
+from ropeexport.cli.types import PATH
 
 if TYPE_CHECKING:
     from ropeexport.doctor import Diagnosis
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--lint", is_flag=True, help="Hold the file to the rules of docs/lint.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect_command(path: Path, lint: bool, as_json: bool) -> None:
