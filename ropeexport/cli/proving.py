@@ -224,7 +224,12 @@ class _Progress:
 
 
 def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    if text is None:
+        return ()
+    words = tuple(part.strip() for part in text.split(","))
+    if not all(words):
+        raise UsageError(f"--against: expected NAME[,NAME...], got {shown(repr(text), NAME)}")
+    return words
 
 
 @click.command(name="bench")
