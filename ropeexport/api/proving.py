@@ -5,15 +5,16 @@ How far an output folder is from what it was made of, what it costs, and what on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import MissingError, UsageError
+from ropeexport.errors import MissingError, ParityError, UsageError, first_line
 from ropeexport.given import check_text, path_if, path_of
 from ropeexport.machine import require as require_packages
 
@@ -128,15 +129,42 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     from ropeexport.parity.options import several
 
     require = several("require", require, str)
-    report = run_check(
+    report, unwritten = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
         lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
         locate=locate, html=html, markdown=markdown, junit=junit, listener=listener,
     )  # fmt: skip
+    unwritten.raise_or_warn()
     absent = absent_of(report, require)
     if absent:
         raise MissingError("; ".join(absent))
     return report
+
+
+@dataclass
+class Unwritten:
+    """What could not be written of a result that is there all the same: a line each.
+
+    ``records`` are those of the output folder, which may be read-only; ``forms`` were asked for.
+    """
+
+    records: list[str] = field(default_factory=list)
+    forms: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def keeping(self, lines: list[str], path: Path) -> Iterator[None]:
+        """Keep an error of writing a path as one of those lines."""
+        try:
+            yield
+        except OSError as error:
+            lines.append(f"{path}: not written: {error.strerror or first_line(error)}")
+
+    def raise_or_warn(self) -> None:
+        """Raise for what was asked for; warn of records, without which the result stands."""
+        if self.forms:
+            raise ParityError("; ".join(self.forms))
+        for line in self.records:
+            warnings.warn(line, stacklevel=3)
 
 
 def run_check(
@@ -148,9 +176,14 @@ def run_check(
     locate: bool = False,
     listener: Listener | None = None,
     **choices: Any,
-) -> Report:
-    """Return the report of :func:`check`, also where a runtime that is required did not run."""
+) -> tuple[Report, Unwritten]:
+    """Return the report of :func:`check`, also where a runtime that is required did not run.
+
+    Where it, or a form of it, cannot be written, that is returned too.
+    """
+    from ropeexport.parity import report as reports
     from ropeexport.parity.options import Options, several
+    from ropeexport.parity.records import FILE_NAME as RECORDS
     from ropeexport.parity.running import Silent
 
     if choices["html"] is not None:
@@ -168,7 +201,7 @@ def run_check(
         runtimes=several("runtimes", choices["runtimes"], str),
         required=several("require", choices["require"], str),
     )
-    heard = listener or Silent()
+    heard, unwritten = listener or Silent(), Unwritten()
     folder = path_of("path", path)
     if candidate is not None:
         given = {
@@ -183,13 +216,18 @@ def run_check(
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
-        report = _check_folder(folder, module, pipeline, options, locate, heard)
+        report = _check_folder(folder, module, pipeline, options, locate, heard, unwritten)
+        with unwritten.keeping(unwritten.records, folder / RECORDS):
+            reports.write(folder, report)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
         heard.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
-    _write(report, folder, **forms)
-    return report
+    for name, target in forms.items():
+        if target is not None:
+            with unwritten.keeping(unwritten.forms, target):
+                _write(report, folder, **{name: target})
+    return report, unwritten
 
 
 def locate(
@@ -344,6 +382,25 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     >>> {record.name: record.status for record in found.contenders}
     {'eager': 'TIMED', 'ropeexport': 'TIMED'}
     """
+    found, unwritten = run_bench(
+        path, against=against, device=device, lengths=lengths, module=module, rounds=rounds,
+        repeats=repeats, threads=threads, seed=seed, say=say,
+    )  # fmt: skip
+    unwritten.raise_or_warn()
+    return found
+
+
+def run_bench(
+    path: str | Path,
+    *,
+    against: str | Sequence[str] | None = None,
+    lengths: int | Sequence[int] = (),
+    module: Module | None = None,
+    threads: int | None = None,
+    say: Callable[[str, str, bool], None],
+    **choices: Any,
+) -> tuple[Bench, Unwritten]:
+    """Return the records of :func:`bench`, and what of them could not be written."""
     require_packages("torch", "onnxruntime", "matplotlib")
     from ropeexport import atomic
     from ropeexport.bench import show
@@ -353,18 +410,17 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.parity.options import several
 
     check_text("--module", module)
-    options = BenchOptions(
-        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
-        module=module, device=device,
-    )  # fmt: skip
+    options = BenchOptions(lengths=several("lengths", lengths, int), module=module, **choices)
     if against:
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
     folder = path_of("path", path)
     found = run(Artifact.read(folder), options, say)
-    atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
-    atomic.write_bytes(folder / CHART_NAME, show.chart(found))
-    return found
+    unwritten = Unwritten()
+    with unwritten.keeping(unwritten.records, folder / FILE_NAME):
+        atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+        atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    return found, unwritten
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -458,8 +514,8 @@ def _check_folder(
     options: Options,
     locating: bool,
     listener: Listener,
+    unwritten: Unwritten,
 ) -> Report:
-    from ropeexport.parity import report as reports
     from ropeexport.parity.check import check as run
 
     if folder.suffix == ".onnx":
@@ -476,9 +532,8 @@ def _check_folder(
     if locating and found is not None and found.verdict == "FAIL":
         found = _locate_in_folder(artifact, module, found)
     if pipeline is not None:
-        found = _with_pipeline(artifact, found, pipeline, module, options, listener)
+        found = _with_pipeline(artifact, found, pipeline, module, options, listener, unwritten)
     assert found is not None
-    reports.write(folder, found)
     return found
 
 
@@ -489,16 +544,19 @@ def _with_pipeline(
     module: Module | None,
     options: Options,
     listener: Listener,
+    unwritten: Unwritten,
 ) -> Report:
     """Return a report with a pipeline in it, whose pictures are written."""
     from ropeexport.parity.pipeline import check_pipeline
+    from ropeexport.parity.pipeline_report import FOLDER
     from ropeexport.parity.running import begun
 
     artifact.check_weights()
     command = options.command(artifact.folder, module=module, pipeline=pipeline)
     before = report or begun(artifact.manifest, artifact.model_sha256, options, command)
     found = check_pipeline(artifact, pipeline, options, listener, partial(_exchanged, artifact))
-    found.write(artifact.folder)
+    with unwritten.keeping(unwritten.records, artifact.folder / FOLDER):
+        found.write(artifact.folder)
     return found.joined(before).changed(command=command)
 
 
