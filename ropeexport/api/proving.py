@@ -17,6 +17,7 @@ from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, ParityError, UsageError, first_line
 from ropeexport.given import check_text, path_if, path_of
 from ropeexport.machine import require as require_packages
+from ropeexport.plain import shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,7 +165,7 @@ class Unwritten:
         if self.forms:
             raise ParityError("; ".join(self.forms))
         for line in self.records:
-            warnings.warn(line, stacklevel=3)
+            warnings.warn(shown(line), stacklevel=3)
 
 
 def run_check(
