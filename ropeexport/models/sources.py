@@ -356,7 +356,9 @@ def _import_file(path: Path) -> Any:
 
 
 def _import_module(name: str) -> Any:
-    _add_to_path(Path.cwd())
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # behind all others: its files are taken for no installed module
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ropeexport import atomic
+from ropeexport.child_process import safe_environment
 from ropeexport.errors import MissingError, PluginError
 from ropeexport.machine import output_of
 from ropeexport.trt.cache import make_cache_folder
@@ -109,6 +110,7 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=safe_environment(os.environ),  # CMake may be a script of Python's
             start_new_session=True,  # a group of its own: CMake ends no compiler that it started
         ) as process,
     ):
@@ -199,9 +201,11 @@ def _download_headers(folder: Path) -> None:
         # pip takes hashes from a file of requirements alone
         wanted = Path(place) / "wanted.txt"
         wanted.write_text(f"{_HEADER_WHEEL} --hash=sha256:{_HEADER_WHEEL_SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", place]
-        command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--dest", place, "--only-binary", ":all:", "--require-hashes"]
+        command += ["--requirement", str(wanted)]
+        safe = safe_environment(os.environ)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=safe)
         wheels = list(Path(place).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             raise MissingError(
