@@ -84,6 +84,10 @@ class PluginError(RopeExportError):
     """The rotary plugin library could not be compiled, found, loaded or recognised."""
 
 
+class UntrustedError(RopeExportError):
+    """What would run code of a stranger's and was not allowed to, or is not what its key signed."""
+
+
 class ParityError(RopeExportError):
     """A parity run could not be set up; a difference that it found is a verdict, not an error."""
 

@@ -127,6 +127,9 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         Called after each pass over the graph with its name and what it did.
     batch, heads, head_dim, length, dtype, config
         For a MODEL that is named: sizes and type of a built-in, type and config of a library's.
+    trust_remote_code : bool
+        For ``transformers:CONFIG``: let code run that the config brings along (``auto_map``), where
+        transformers has no class of its own; without it such a config is refused by name.
 
     Returns
     -------
@@ -578,6 +581,7 @@ class ModelOptions(TypedDict, total=False):
     length: int
     dtype: str
     config: str | Path
+    trust_remote_code: bool
 
 
 def named(
@@ -592,13 +596,13 @@ def named(
     from ropeexport.models.hub.load import is_library_model
 
     sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
-    config = sizes.pop("config", None)
+    config, trusts_code = sizes.pop("config", None), bool(sizes.pop("trust_remote_code", False))
     dtype = sizes.pop("dtype", None) if is_library_model(model) else None
     if sizes and model not in BUILTINS:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = Path(config) if config is not None else None
-    return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity)
+    return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity, trusts_code)
 
 
 def _with_cache(

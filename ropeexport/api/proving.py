@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ropeexport.artifact import Artifact
+from ropeexport.artifact import NO_TRUST, Artifact, Trust
 from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import require as require_packages
 
@@ -46,6 +46,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     rtol: float | None = None,
     tokens: int | None = None,
     locate: bool = False,
+    trust: bool | str | Path = False,
+    trust_remote_code: bool = False,
     html: str | Path | None = None,
     markdown: str | Path | None = None,
     junit: str | Path | None = None,
@@ -89,6 +91,11 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         by default.
     locate : bool
         On a failure, find the first tensor that departs, see :func:`ropeexport.locate`.
+    trust : bool or path
+        Load an engine that this user has neither built nor trusted, or one whose folder the public
+        key in a file has signed; without it that runtime is SKIPPED, see :func:`ropeexport.load`.
+    trust_remote_code : bool
+        Let code run that the folder's config of transformers brings along.
     html, markdown, junit : path
         Further forms of the report to write.
     listener : Listener
@@ -130,7 +137,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     report = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
         lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
-        locate=locate, html=html, markdown=markdown, junit=junit, listener=listener,
+        locate=locate, trust=Trust.of(trust, trust_remote_code), html=html, markdown=markdown,
+        junit=junit, listener=listener,
     )  # fmt: skip
     absent = absent_of(report, require)
     if absent:
@@ -145,6 +153,7 @@ def run_check(
     module: Module | None = None,
     pipeline: Pipeline | None = None,
     locate: bool = False,
+    trust: Trust = NO_TRUST,
     listener: Listener | None = None,
     **choices: Any,
 ) -> Report:
@@ -179,7 +188,8 @@ def run_check(
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, Path(candidate), options, locate, heard)
     else:
-        report = _check_folder(folder, module, pipeline, options, locate, heard)
+        artifact = _folder_of(folder, trust)
+        report = _check_folder(artifact, module, pipeline, options, locate, heard)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
@@ -237,7 +247,8 @@ def locate(
 
         check_shared(Path(path), Path(candidate))
         return locate_files(onnx_of(Path(path)), onnx_of(Path(candidate)), report)
-    return _locate_in_folder(Artifact.read(Path(path)), module, report)
+    trust = Trust.of(options.get("trust", False), options.get("trust_remote_code", False))
+    return _locate_in_folder(Artifact.read(Path(path), trust), module, report)
 
 
 def report(
@@ -289,6 +300,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     repeats: int = 5,
     threads: int | None = None,
     seed: int = 0,
+    trust_remote_code: bool = False,
     say: Callable[[str, str, bool], None] = lambda name, text, ok: None,
 ) -> Bench:
     """Measure an output folder against what you would run instead; write its records and chart.
@@ -315,6 +327,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         By default the number of cores.
     seed : int
         Of the inputs.
+    trust_remote_code : bool
+        As for :func:`ropeexport.check`.  The folder's own engine is not loaded.
     say : callable
         Called with each contender's name, a text, and whether it runs.
 
@@ -353,7 +367,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         options = replace(options, against=several("against", against, str))
     options = replace(options, threads=threads) if threads else options
     folder = Path(path)
-    found = run(Artifact.read(folder), options, say)
+    found = run(Artifact.read(folder, Trust(code=trust_remote_code)), options, say)
     atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
     atomic.write_bytes(folder / CHART_NAME, show.chart(found))
     return found
@@ -443,8 +457,14 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
     ]
 
 
+def _folder_of(path: Path, trust: Trust) -> Artifact:
+    if path.suffix == ".onnx":
+        raise UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
+    return Artifact.read(path, trust)
+
+
 def _check_folder(
-    folder: Path,
+    artifact: Artifact,
     module: Module | None,
     pipeline: Pipeline | None,
     options: Options,
@@ -454,9 +474,6 @@ def _check_folder(
     from ropeexport.parity import report as reports
     from ropeexport.parity.check import check as run
 
-    if folder.suffix == ".onnx":
-        raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
-    artifact = Artifact.read(folder)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:
@@ -470,7 +487,7 @@ def _check_folder(
     if pipeline is not None:
         found = _with_pipeline(artifact, found, pipeline, module, options, listener)
     assert found is not None
-    reports.write(folder, found)
+    reports.write(artifact.folder, found)
     return found
 
 

@@ -128,7 +128,8 @@ def bench(
         checker = Checker(artifact, bound(example), options.seed)
         longest_last = (check, *sorted(sizes, key=partial(_tokens, record)))
         folder = artifact.folder.absolute()
-        setting = Setting(folder, Path(place), module, options.threads, device)
+        trusts_code = artifact.trust.code
+        setting = Setting(folder, Path(place), module, options.threads, device, trusts_code)
         run = Setup(artifact, setting, options.seed, checker, check, longest_last)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         groups = []

@@ -25,6 +25,7 @@ from ropeexport.manifest import Argument, CacheForm, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
+from ropeexport.models.hub.configs import OPTION, code_of
 from ropeexport.models.hub.load import (
     is_library_model,
     load_example,
@@ -52,11 +53,13 @@ def load(
     dtype: str | None,
     cache: CacheForm | None = None,
     capacity: int | None = None,
+    trusts_code: bool = False,
 ) -> tuple[Example, Source]:
     """Return the example of a MODEL and the record that rebuilds it.
 
     Options are a built-in's, the config a class's of diffusers, the type a library's model's, the
-    cache and its capacity a language model's of transformers.
+    cache and its capacity a language model's of transformers, whose code may run where that is
+    trusted; the record says where it was needed, which allows nothing.
 
     Raises
     ------
@@ -65,12 +68,18 @@ def load(
     """
     if cache is not None and not is_library_model(model):
         raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
+    if trusts_code and model.partition(":")[0] != "transformers":
+        raise UsageError(f"{OPTION}: only for transformers:CONFIG, got {model}")
     if model in BUILTINS:
         example = BUILTINS[model](options)
         return example, Source(kind="builtin", name=model, options=asdict(options))
     if is_library_model(model):
-        example = load_example(model, config, dtype, cache=cache, capacity=capacity)
+        example = load_example(
+            model, config, dtype, cache=cache, capacity=capacity, trusts_code=trusts_code
+        )
         kept = {"config": str(config)} if config else {}
+        if trusts_code and (code := code_of(Path(model.partition(":")[2]), is_decoder=bool(cache))):
+            kept["code"] = code
         return example, Source(kind="config", name=model, options=kept)
     if ":" not in model:
         raise UsageError(
@@ -163,7 +172,10 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
         known = dtype if dtype in DTYPES else None
         place, cache = Path(config) if config else None, artifact.manifest.cache
         form, capacity = (cache.form, cache.capacity) if cache is not None else (None, None)
-        return load_example(source.name, place, known, values=True, cache=form, capacity=capacity)
+        return load_example(
+            source.name, place, known, values=True, cache=form, capacity=capacity,
+            trusts_code=artifact.trust.code,
+        )  # fmt: skip
     if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "

@@ -19,6 +19,7 @@ from ropeexport.trt import child, preflight
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
 from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
+from ropeexport.trust.engines import built_here
 
 Choice = Literal["auto", "plugin", "native", "decomposed"]
 
@@ -84,6 +85,7 @@ def build(
     folder = artifact.folder
     atomic.refuse_existing(folder / ENGINE_NAME, options.force)
     engine = make_engine(artifact, folder, options, on_progress=on_progress, on_note=on_note)
+    built_here(artifact, engine)
     artifact.updated(engine=engine).write()
     return engine
 
