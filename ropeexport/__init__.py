@@ -6,6 +6,7 @@ With torch it registers its torch ops, so that ``torch.export.load`` knows those
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -60,6 +61,11 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.trust.verification import Verification as Verification
 
 __version__ = "0.1.0"
+
+# onnxruntime 1.29 and later reports each session to its maker, unless this is set before it loads
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if "onnxruntime" in sys.modules:
+    sys.modules["onnxruntime"].disable_telemetry_events()
 
 # every public name, once, by the module that has it
 _PUBLIC = {
