@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import ParityError, RopeExportError, UsageError
+from ropeexport.errors import ManifestError, ParityError, RopeExportError, UsageError
 from ropeexport.machine import require
 from ropeexport.manifest import Argument, CacheForm, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
@@ -165,6 +165,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     source, folder = artifact.manifest.source, artifact.folder
     if module is not None:
         _refuse_for_builtin(artifact)
+    _require_known(artifact)
     if source.kind == "builtin":
         return BUILTINS[source.name](BuiltinOptions(**source.options))
     if module is None and source.kind == "config":
@@ -194,6 +195,21 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if isinstance(made, nn.Module) and (is_cached or not isinstance(module, str)):
         return _around(made, artifact)
     return _example_of(str(module), made)
+
+
+def _require_known(artifact: Artifact) -> None:
+    """Raise for a source that no export writes: a manifest may come from anywhere."""
+    source = artifact.manifest.source
+    is_known = source.kind != "config" or is_library_model(source.name)
+    if source.kind == "builtin":
+        options = {each.name for each in fields(BuiltinOptions)}
+        is_known = source.name in BUILTINS and source.options.keys() <= options
+    if not is_known:
+        raise ManifestError(
+            f"{artifact.folder}: its manifest's source: expected a built-in with its options "
+            f"({', '.join(BUILTINS)}), diffusers:CLASS or transformers:CONFIG, got {source.name!r} "
+            f"with {', '.join(source.options) or 'none'}; export again"
+        )
 
 
 def _expected_of(artifact: Artifact) -> str:

@@ -30,6 +30,7 @@ SIGNATURE = "model.sig"
 # what verbs write beside a model, and what tools keep there: reports and notes, which are no part
 _UNSIGNED = (
     SIGNATURE, "parity.json", "bench.json", "bench.png", "pipeline", "timing.cache", ".cache",
+    ".ropeexport.lock",
 )  # fmt: skip
 _KEYS = "an elliptic curve's (P-256, P-384 or P-521), in PEM; docs/trust.md says how to make one"
 

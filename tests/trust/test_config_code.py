@@ -215,3 +215,31 @@ def test_the_option_is_for_configs_of_transformers(tmp_path) -> None:
     for model in ("flux-attention", "diffusers:FluxTransformer2DModel", "file.py:factory"):
         with pytest.raises(ropeexport.UsageError, match="--trust-remote-code: only for transform"):
             ropeexport.export(model, out=tmp_path / "out", trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"kind": "builtin", "name": "transformers:llama"}, "got 'transformers:llama'"),
+        (
+            {"kind": "builtin", "name": "flux-attention", "options": {"code": 1}},
+            "'flux-attention' with code",
+        ),
+        # find_spec of a dotted name would import the package before the dot
+        (
+            {"kind": "config", "name": "strangers_package.part:config"},
+            "got 'strangers_package.part",
+        ),
+        ({"kind": "config", "name": "flux-attention"}, "got 'flux-attention'"),
+    ],
+)
+def test_a_source_that_no_export_writes_is_refused(exported, monkeypatch, source, words) -> None:
+    out = exported(dtype="fp32")
+    package = out.parent / "strangers_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"open({str(out.parent / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(out.parent)
+    manifest.write(out, manifest.read(out).changed(source=manifest.Source(**source)))
+    with pytest.raises(ropeexport.ManifestError, match=f"its manifest's source: .*{words}"):
+        ropeexport.check(out)
+    assert not (out.parent / "ran").exists()
