@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from ropeexport.errors import UsageError
+from ropeexport.errors import RopeExportError, UsageError
 
 # what a kill leaves of :func:`together`, and nothing else does
 UNFINISHED = ".export-"
+
+_OTHER_KINDS = (
+    ("a folder", stat.S_ISDIR),
+    ("a named pipe", stat.S_ISFIFO),
+    ("a device", lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)),
+    ("a socket", stat.S_ISSOCK),
+)
 
 
 @contextmanager
@@ -152,6 +160,22 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path`` in one step."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def check_regular(path: Path, kind: type[RopeExportError] = UsageError) -> None:
+    """Raise an error of ``kind`` unless ``path`` is a file, or a link to one, that can be read.
+
+    A pipe or a device would be waited for, or read without an end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise kind(f"{path}: no such file") from None
+    except ValueError as error:  # a NUL in its name
+        raise kind(f"{str(path)!r}: no file's name: {error}") from None
+    if not stat.S_ISREG(mode):
+        got = next((name for name, of in _OTHER_KINDS if of(mode)), "something else")
+        raise kind(f"{path}: expected a file, got {got}")
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -105,6 +105,6 @@ class ChangedInputError(ParityError):
         super().__init__(f"changes its input {name!r} in place: return it as an output")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
