@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from ropeexport.cli.paths import PATH as _PATH
 from ropeexport.runners.registry import names
 
-_PATH = click.Path(path_type=Path)
 _RUNTIMES = click.Choice(("auto", *names()))
 _shown = partial(click.option, show_default=True)
 
@@ -50,7 +50,7 @@ def run_command(
     from ropeexport.inference.files import check_output, read_inputs, summary, write_outputs
 
     if output is not None:
-        check_output(output, force)
+        check_output(output, force, inputs)
     is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
     if (shapes or not inputs) and not is_random:
         raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")
