@@ -102,7 +102,7 @@ def _opened(path: Path) -> int:
 def _found(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
