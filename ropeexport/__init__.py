@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.errors import BuildError as BuildError
     from ropeexport.errors import EngineError as EngineError
     from ropeexport.errors import ExportError as ExportError
+    from ropeexport.errors import LockedError as LockedError
     from ropeexport.errors import ManifestError as ManifestError
     from ropeexport.errors import MissingError as MissingError
     from ropeexport.errors import ModelFileError as ModelFileError
@@ -75,9 +76,9 @@ _PUBLIC = {
     "ropeexport.api.trusting": "sign verify",
     "ropeexport.bench.records": "Bench",
     "ropeexport.doctor": "Diagnosis",
-    "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "
-    "MissingError ModelFileError NotComparableError ParityError PluginError RopeExportError "
-    "UntrustedError UsageError",
+    "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError LockedError "
+    "ManifestError MissingError ModelFileError NotComparableError ParityError PluginError "
+    "RopeExportError UntrustedError UsageError",
     "ropeexport.inference.loaded": "LoadedModel",
     "ropeexport.lint.lint": "Lint",
     "ropeexport.lint.rule": "Finding",

@@ -134,6 +134,18 @@ class Artifact:
         """
         check_weights(self.folder, self.manifest.model.weights, hashed=hashed)
 
+    def require_current(self) -> None:
+        """Raise :class:`ManifestError` where the folder has another model by now.
+
+        Who writes a record of this one asks it last: a copy into the folder, or an older version of
+        ropeexport, takes no lock.
+        """
+        if manifest.read(self.folder).model.sha256 != self.manifest.model.sha256:
+            raise ManifestError(
+                f"{self.folder}: expected the model that was read at the start, got another one: "
+                "it was exported again meanwhile; nothing is written, run the command again"
+            )
+
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
         expected = self.manifest.model.sha256

@@ -72,6 +72,10 @@ class ManifestError(RopeExportError):
     """A manifest is missing, unreadable, or of a schema that this version does not know."""
 
 
+class LockedError(RopeExportError):
+    """Another command is at work in the folder that this one would write into."""
+
+
 class BuildError(RopeExportError):
     """TensorRT could not build the engine that was asked for."""
 

@@ -347,9 +347,9 @@ def read(folder: Path) -> Manifest:
         left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
         if left is not None:  # what a kill leaves while an export's files take their places
             raise ManifestError(
-                f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it "
-                "was killed, or still runs; export again with --force and remove "
-                f"{left}, whose folder 'former' has the files of the export before it"
+                f"{folder}: expected {FILE_NAME}, found none but {left.name}: a command was killed "
+                "while it put its files in place, or still does; the next command that writes into "
+                f"the folder puts that right: run 'ropeexport check {folder}'"
             )
         raise ManifestError(
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
@@ -370,6 +370,12 @@ def read(folder: Path) -> Manifest:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of an output folder in one step."""
     atomic.write_text(folder / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def refuse_existing(folder: Path, force: bool) -> None:
+    """Raise :class:`UsageError` where an export would overwrite something without ``force``."""
+    for name in (MODEL_NAME, FILE_NAME):
+        atomic.refuse_existing(folder / name, force)
 
 
 def _refuse_newer(path: Path, text: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
+from ropeexport.locking import locks
 from ropeexport.machine import require
 from ropeexport.manifest import (
     CacheForm,
@@ -42,6 +43,7 @@ _OPS: dict[AttentionForm, tuple[str, ...]] = {  # what a file is to have
 }
 
 
+@locks("out", "export", makes=True)
 def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     module: nn.Module | Callable[[], nn.Module] | Example | str,
     kwargs: Mapping[str, Any] | None = None,
@@ -189,7 +191,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     require("torch", "onnxscript")
     from torch import nn
 
-    from ropeexport import atomic, manifest
+    from ropeexport import manifest
     from ropeexport.exporting.exporter import export_example
     from ropeexport.models.axes import check_names, with_given
     from ropeexport.models.example import checked, evaluated, unchanged
@@ -203,7 +205,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
     folder = Path(out)
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     place = Path(weights) if weights is not None else None
     if isinstance(module, str):
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
@@ -240,6 +242,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     return Export(Artifact(folder, record), held)
 
 
+@locks("out", "fuse", makes=True)
 def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     path: str | Path,
     out: str | Path,
@@ -311,6 +314,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
 
+@locks("path", "build")
 def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,

@@ -5,7 +5,7 @@ How far an output folder is from what it was made of, what it costs, and what on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import NO_TRUST, Artifact, Trust
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.locking import locks
 from ropeexport.machine import require as require_packages
 
 if TYPE_CHECKING:
@@ -163,6 +164,9 @@ def run_check(
 
     if choices["html"] is not None:
         require_packages("jinja2", "matplotlib")
+    forms = {name: choices[name] for name in ("html", "markdown", "junit")}
+    references = [ref.rpartition(":")[0] for ref in (module, pipeline) if isinstance(ref, str)]
+    forms = _checked(forms, path, *([candidate] if candidate is not None else []), *references)
     options = Options(
         seed=choices["seed"],
         count=choices["cases"],
@@ -188,13 +192,12 @@ def run_check(
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, Path(candidate), options, locate, heard)
     else:
-        artifact = _folder_of(folder, trust)
-        report = _check_folder(artifact, module, pipeline, options, locate, heard)
+        report = _check_folder(folder, trust, module, pipeline, options, locate, heard)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
         heard.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
-    _write(report, folder, **{name: choices[name] for name in ("html", "markdown", "junit")})
+    _write(report, folder, forms)
     return report
 
 
@@ -284,11 +287,13 @@ def report(
         require_packages("jinja2", "matplotlib")
     from ropeexport.report import view
 
+    forms = _checked({"html": html, "markdown": markdown, "junit": junit}, path)
     found = view.read(Path(path))
-    _write(found, Path(path), html=html, markdown=markdown, junit=junit)
+    _write(found, Path(path), forms)
     return found
 
 
+@locks("path", "bench")
 def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,
@@ -366,10 +371,12 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     if against:
         options = replace(options, against=several("against", against, str))
     options = replace(options, threads=threads) if threads else options
-    folder = Path(path)
-    found = run(Artifact.read(folder, Trust(code=trust_remote_code)), options, say)
-    atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
-    atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    artifact = Artifact.read(Path(path), Trust(code=trust_remote_code))
+    found = run(artifact, options, say)
+    artifact.require_current()
+    with atomic.together(artifact.folder, last=FILE_NAME) as files:
+        atomic.write_text(files.place / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+        atomic.write_bytes(files.place / CHART_NAME, show.chart(found))
     return found
 
 
@@ -457,23 +464,22 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
     ]
 
 
-def _folder_of(path: Path, trust: Trust) -> Artifact:
-    if path.suffix == ".onnx":
-        raise UsageError(f"{path}: expected a second file, .onnx or .npz, to compare with it")
-    return Artifact.read(path, trust)
-
-
+@locks("folder", "check")
 def _check_folder(
-    artifact: Artifact,
+    folder: Path,
+    trust: Trust,
     module: Module | None,
     pipeline: Pipeline | None,
     options: Options,
     locating: bool,
     listener: Listener,
 ) -> Report:
-    from ropeexport.parity import report as reports
     from ropeexport.parity.check import check as run
+    from ropeexport.parity.pipeline_report import write
 
+    if folder.suffix == ".onnx":
+        raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
+    artifact = Artifact.read(folder, trust)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:
@@ -484,10 +490,12 @@ def _check_folder(
     found = run(artifact, module, options, listener) if has_cases else None
     if locating and found is not None and found.verdict == "FAIL":
         found = _locate_in_folder(artifact, module, found)
+    pictures: Mapping[str, bytes] = {}
     if pipeline is not None:
-        found = _with_pipeline(artifact, found, pipeline, module, options, listener)
+        found, pictures = _with_pipeline(artifact, found, pipeline, module, options, listener)
     assert found is not None
-    reports.write(artifact.folder, found)
+    artifact.require_current()
+    write(folder, found, pictures)
     return found
 
 
@@ -498,8 +506,8 @@ def _with_pipeline(
     module: Module | None,
     options: Options,
     listener: Listener,
-) -> Report:
-    """Return a report with a pipeline in it, whose pictures are written."""
+) -> tuple[Report, Mapping[str, bytes]]:
+    """Return a report with a pipeline in it, and its pictures."""
     from ropeexport.parity.pipeline import check_pipeline
     from ropeexport.parity.running import begun
 
@@ -507,8 +515,7 @@ def _with_pipeline(
     command = options.command(artifact.folder, module=module, pipeline=pipeline)
     before = report or begun(artifact.manifest, artifact.model_sha256, options, command)
     found = check_pipeline(artifact, pipeline, options, listener, partial(_exchanged, artifact))
-    found.write(artifact.folder)
-    return found.joined(before).changed(command=command)
+    return found.joined(before).changed(command=command), found.files
 
 
 def _exchanged(
@@ -560,19 +567,31 @@ def _refuse_to_locate(artifact: Artifact) -> None:
         )
 
 
-def _write(report: Report, path: Path, **forms: str | Path | None) -> None:
+def _checked(forms: Mapping[str, str | Path | None], *read: str | Path) -> dict[str, Path]:
+    """Return the forms that are asked for, once each may be written where it is to be."""
+    from ropeexport import targets
+
+    wanted = {name: targets.named(name, to) for name, to in forms.items() if to is not None}
+    others = [Path(each) for each in read]
+    for name, target in wanted.items():
+        targets.check(target, name, *others)
+        others.append(target)
+    return wanted
+
+
+def _write(report: Report, path: Path, forms: Mapping[str, Path]) -> None:
     """Write every form that was asked for, with the benchmark of the folder."""
     from importlib import import_module
 
-    from ropeexport import atomic
+    from ropeexport import targets
 
     for name, target in forms.items():
-        if target is not None:
-            render = import_module(f"ropeexport.report.{name}").render
-            folder = path if path.is_dir() else path.parent
-            more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
-            text = render(report, *more)
-            atomic.write_text(Path(target), text)
+        render = import_module(f"ropeexport.report.{name}").render
+        folder = path if path.is_dir() else path.parent
+        more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
+        text = render(report, *more)
+        with targets.writing(target) as file:
+            file.write(text.encode())
 
 
 def _speed(folder: Path) -> bytes | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.cli.paths import PATH as _PATH
 from ropeexport.dtypes import EXPORTED
 from ropeexport.trt.flavour import NAMES
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
-_PATH = click.Path(path_type=Path)
 _AXIS = re.compile(r"(?P<name>[^=]+)=(?P<min>\d+)(?::(?P<opt>\d+):(?P<max>\d+))?")
 _SHAPES = "Shapes of the inputs as q:1x24x4096x128,k:1x24x4096x128, "
 _SHOWN = 5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeexport.cli.paths import PATH, NamedPath
 from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.runners.registry import chosen, names
 
@@ -91,7 +92,7 @@ def render(name: str) -> str:
 def _report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--html``, ``--markdown`` and ``--junit``."""
     for name, text in reversed(_FORMS.items()):
-        path = click.Path(path_type=Path, dir_okay=False)
+        path = NamedPath(dir_okay=False)
         command = click.option(f"--{name}", type=path, metavar="PATH", help=text)(command)
     return command
 
@@ -104,8 +105,8 @@ def _say_forms(given: dict[str, Any]) -> None:
 
 
 @click.command(name="check")
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("candidate", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=PATH)
+@click.argument("candidate", required=False, type=PATH)
 @_module
 @click.option(
     "--pipeline",
@@ -232,7 +233,7 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 
 
 @click.command(name="bench")
-@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR", type=PATH)
 @click.option(
     "--against",
     metavar="NAME[,NAME...]",
@@ -291,7 +292,7 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
 
 
 @click.command(name="report")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @_report_options
 @_schema_option("parity")
 def report_command(path: Path, **given: Any) -> None:

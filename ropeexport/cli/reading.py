@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ropeexport.cli.making import cache_line, rope_lines, spec_line
+from ropeexport.cli.paths import PATH
 
 if TYPE_CHECKING:
     from ropeexport.doctor import Diagnosis
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 @click.option("--lint", is_flag=True, help="Hold the file to the rules of docs/lint.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect_command(path: Path, lint: bool, as_json: bool) -> None:

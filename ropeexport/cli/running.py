@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from ropeexport.cli.paths import PATH as _PATH
 from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.runners.registry import names
 
-_PATH = click.Path(path_type=Path)
 _RUNTIMES = click.Choice(("auto", *names()))
 _shown = partial(click.option, show_default=True)
 
@@ -52,7 +52,7 @@ def run_command(
     from ropeexport.inference.files import check_output, read_inputs, summary, write_outputs
 
     if output is not None:
-        check_output(output, force)
+        check_output(output, force, inputs)
     is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
     if (shapes or not inputs) and not is_random:
         raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")

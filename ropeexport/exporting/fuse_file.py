@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport import manifest
 from ropeexport.axes import Sum, substituted, sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.foreign import may_hold_rope
@@ -81,7 +81,7 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     ModelFileError, ExportError, UsageError
         With what was expected, what was found and the next step.
     """
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     check_limit(max_position)
     model = OnnxFile(path).whole
     _refuse_twice(path, model)
