@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ropeexport.errors import UsageError
+from ropeexport.given import counted
 from ropeexport.manifest import Axis, TensorSpec
 
 Dim = int | str
@@ -161,14 +162,17 @@ def _solved(dim: Dim, size: int, name: str, sizes: Mapping[str, int], where: str
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parse_shapes(text: str) -> Shapes:
+def parse_shapes(text: str, what: str = "shapes") -> Shapes:
     """Parse shapes as trtexec writes them: ``q:1x24x4096x128,k:1x24x4096x128``."""
     shapes: Shapes = {}
     for item in text.split(","):
         match = _ITEM.fullmatch(item.strip())
         if match is None:
-            raise UsageError(f"shapes: expected NAME:1x24x4096x128[,NAME:...], got {item!r}")
-        shapes[match["name"]] = tuple(int(size) for size in match["shape"].split("x"))
+            raise UsageError(f"{what}: expected NAME:1x24x4096x128[,NAME:...], got {item!r}")
+        name = match["name"]
+        if name in shapes:
+            raise UsageError(f"{what}: {name}: expected one shape, got two")
+        shapes[name] = tuple(counted(f"{what}: {name}", n) for n in match["shape"].split("x"))
     return shapes
 
 

@@ -28,13 +28,6 @@ OWN_NAMES = {
 _OF_MODELS = (".onnx", ".engine", ".safetensors", ".so", ".runtime")  # no text is called so
 
 
-def named(option: str, target: str | Path) -> Path:
-    """Return a target as a path, which an empty name is not."""
-    if target == "":
-        raise UsageError(f"{option}: expected the name of a file, got an empty one")
-    return Path(target)
-
-
 def check(path: Path, option: str, *others: Path) -> None:
     """Raise :class:`UsageError` unless a file may be written there; nothing is written yet.
 

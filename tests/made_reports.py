@@ -104,3 +104,36 @@ def survey(runtime: str, broken: bool = False) -> SurveyRecord:
         ),
         worst=HeatMap(case="random matrices #1", length=64, heads=1, inner=3072, rows=rows),
     )
+
+
+HOSTILE = {
+    "escapes": "\x1b[2J\x1b]0;title\x07\x9b31m\x7f\x00",
+    "direction": "\u202egpj\u2066\u200b\ufeff",
+    "lines": "a\nPASS: all\r\n## b\u2028c",
+    "half a character": "\udcff\ud800",
+    "no character": "\ufffe\uffff",
+    "rich": "[/y][bold][link=https://a.b]c[/link]:smile:",
+    "markdown": "```\n~~~ **b** _i_ ~~s~~ `c` | d | <img src=x> ![p](q) [l](m) <!-- &lt; \\",
+    "github": "@all org/repo#1 #12 https://evil.example www.evil.example :smile:",
+    "line starts": "# h\n- i\n1. j\n> k\n===",
+    "formula": "$x^{2$ $\\frac$",
+    "html": "</style></svg><script>alert(1)</script>\" onload='x' {{ 7*7 }}",
+    "other letters": "é✓😀中文 עברית",
+    "long": "n" * 1_000_000,
+}
+
+
+def with_texts(one: Report, text: str) -> Report:
+    """Return a report whose every free text, name and key begins with a text."""
+
+    def changed(value: object, field: str = "") -> object:
+        if isinstance(value, str):
+            return value if field in ("verdict", "status") else text + value
+        if isinstance(value, dict):
+            keep = field not in ("sizes", "packages")
+            return {key if keep else text + key: changed(x, key) for key, x in value.items()}
+        if isinstance(value, list | tuple):
+            return [changed(x, field) for x in value]
+        return value
+
+    return Report.model_validate(changed(one.model_dump()))

@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 from command_line import assert_one_line, ropeexport
 
+import ropeexport
 from ropeexport import manifest, targets
 from ropeexport.bench import records as bench_records
 from ropeexport.errors import UsageError
@@ -88,8 +89,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"expected a folder, got the file .*file$"):
         write(tmp_path / "file" / "page.html")
-    with pytest.raises(UsageError, match="got an empty one"):
-        targets.named("html", "")
+    with pytest.raises(UsageError, match=r"--html: expected a path, got ''"):
+        ropeexport.report(tmp_path, html="")
 
 
 def test_a_file_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch) -> None:

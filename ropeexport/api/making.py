@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
+from ropeexport.given import check_text, path_if, path_of, whole, whole_if
 from ropeexport.locking import locks
 from ropeexport.machine import require
 from ropeexport.manifest import (
@@ -204,10 +205,13 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         )
     if out is None:
         raise UsageError("out: expected the output folder, got none: add out=")
-    folder = Path(out)
+    capacity = whole_if("capacity", capacity, 2)
+    require_rope = whole_if("--require-rope", require_rope)
+    folder = path_of("out", out)
     manifest.refuse_existing(folder, force)
-    place = Path(weights) if weights is not None else None
+    place = path_if("weights", weights)
     if isinstance(module, str):
+        check_text("MODEL", module)
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
             raise UsageError(f"{module}: kwargs, dynamic_axes and weights are for a module")
         example, source = named(module, model, cache, capacity)
@@ -306,9 +310,10 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     require("onnxscript")
     from ropeexport.exporting.fuse_file import fuse_file
 
-    folder = Path(out)
+    folder = path_of("out", out)
     record, count = fuse_file(
-        Path(path), folder, axes=axes, force=force, require_rope=require_rope,
+        path_of("path", path), folder, axes=axes, force=force,
+        require_rope=whole_if("--require-rope", require_rope),
         max_position=max_position, requested=_requested(attention, None), static=static, say=say,
     )  # fmt: skip
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
@@ -396,17 +401,17 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     options = BuildOptions(
         impl=impl,
         flavour=flavour,
-        min_shapes=_shapes(min_shapes),
-        opt_shapes=_shapes(opt_shapes),
-        max_shapes=_shapes(max_shapes),
-        plugin_library=Path(plugins) if plugins is not None else None,
+        min_shapes=_shapes("--min-shapes", min_shapes),
+        opt_shapes=_shapes("--opt-shapes", opt_shapes),
+        max_shapes=_shapes("--max-shapes", max_shapes),
+        plugin_library=path_if("plugins", plugins),
         embed_plugin=embed_plugin,
         refit=refit,
         strip=strip,
         weight_streaming=weight_streaming,
         force=force,
     )
-    artifact = Artifact.read(Path(path))
+    artifact = Artifact.read(path_of("path", path))
     if module is not None:
         _check_held(artifact, module)
     return run(artifact, options, on_progress=on_progress, on_note=on_note)
@@ -438,12 +443,17 @@ def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:
     check_same_weights(artifact, module)
 
 
-def _shapes(given: Shapes | None) -> dict[str, tuple[int, ...]] | None:
+def _shapes(what: str, given: Shapes | None) -> dict[str, tuple[int, ...]] | None:
     from ropeexport.axes import parse_shapes
 
+    if given is None:
+        return None
     if isinstance(given, str):
-        return parse_shapes(given)
-    return {name: tuple(shape) for name, shape in given.items()} if given else None
+        return parse_shapes(given, what)
+    return {
+        name: tuple(whole(f"{what}: {name}", size) for size in shape)
+        for name, shape in given.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -605,7 +615,7 @@ def named(
     if sizes and model not in BUILTINS:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
-    place = Path(config) if config is not None else None
+    place = path_if("config", config)
     return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity, trusts_code)
 
 

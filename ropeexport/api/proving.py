@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import NO_TRUST, Artifact, Trust
 from ropeexport.errors import MissingError, UsageError
+from ropeexport.given import check_text, path_if, path_of
 from ropeexport.locking import locks
 from ropeexport.machine import require as require_packages
 
@@ -164,6 +165,8 @@ def run_check(
 
     if choices["html"] is not None:
         require_packages("jinja2", "matplotlib")
+    check_text("--module", module)
+    check_text("--pipeline", pipeline)
     forms = {name: choices[name] for name in ("html", "markdown", "junit")}
     references = [ref.rpartition(":")[0] for ref in (module, pipeline) if isinstance(ref, str)]
     forms = _checked(forms, path, *([candidate] if candidate is not None else []), *references)
@@ -178,7 +181,7 @@ def run_check(
         required=several("require", choices["require"], str),
     )
     heard = listener or Silent()
-    folder = Path(path)
+    folder = path_of("path", path)
     if candidate is not None:
         given = {
             "module": module,
@@ -190,7 +193,7 @@ def run_check(
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
             raise UsageError(f"--{named}: not for a comparison of files")
-        report = _check_files(folder, Path(candidate), options, locate, heard)
+        report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
         report = _check_folder(folder, trust, module, pipeline, options, locate, heard)
     if locate and report.verdict == "FAIL":
@@ -248,10 +251,11 @@ def locate(
         from ropeexport.locate.taps import check_shared, locate_files
         from ropeexport.parity.onnx_reference import onnx_of
 
-        check_shared(Path(path), Path(candidate))
-        return locate_files(onnx_of(Path(path)), onnx_of(Path(candidate)), report)
+        first, second = path_of("path", path), path_of("candidate", candidate)
+        check_shared(first, second)
+        return locate_files(onnx_of(first), onnx_of(second), report)
     trust = Trust.of(options.get("trust", False), options.get("trust_remote_code", False))
-    return _locate_in_folder(Artifact.read(Path(path), trust), module, report)
+    return _locate_in_folder(Artifact.read(path_of("path", path), trust), module, report)
 
 
 def report(
@@ -287,9 +291,10 @@ def report(
         require_packages("jinja2", "matplotlib")
     from ropeexport.report import view
 
-    forms = _checked({"html": html, "markdown": markdown, "junit": junit}, path)
-    found = view.read(Path(path))
-    _write(found, Path(path), forms)
+    folder = path_of("path", path)
+    forms = _checked({"html": html, "markdown": markdown, "junit": junit}, folder)
+    found = view.read(folder)
+    _write(found, folder, forms)
     return found
 
 
@@ -364,14 +369,15 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.bench.records import CHART_NAME, FILE_NAME
     from ropeexport.parity.options import several
 
+    check_text("--module", module)
     options = BenchOptions(
         lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
         module=module, device=device,
     )  # fmt: skip
     if against:
         options = replace(options, against=several("against", against, str))
-    options = replace(options, threads=threads) if threads else options
-    artifact = Artifact.read(Path(path), Trust(code=trust_remote_code))
+    options = options if threads is None else replace(options, threads=threads)
+    artifact = Artifact.read(path_of("path", path), Trust(code=trust_remote_code))
     found = run(artifact, options, say)
     artifact.require_current()
     with atomic.together(artifact.folder, last=FILE_NAME) as files:
@@ -404,7 +410,7 @@ def inspect(path: str | Path) -> Inspection:
     from ropeexport.onnx_files.inspection import inspect as run
     from ropeexport.onnx_files.inspection import subject_of
 
-    return run(subject_of(Path(path)))
+    return run(subject_of(path_of("path", path)))
 
 
 def lint(path: str | Path) -> Lint:
@@ -431,7 +437,7 @@ def lint(path: str | Path) -> Lint:
     from ropeexport.lint.lint import lint as run
     from ropeexport.onnx_files.inspection import subject_of
 
-    return run(subject_of(Path(path)))
+    return run(subject_of(path_of("path", path)))
 
 
 def doctor() -> Diagnosis:
@@ -571,7 +577,8 @@ def _checked(forms: Mapping[str, str | Path | None], *read: str | Path) -> dict[
     """Return the forms that are asked for, once each may be written where it is to be."""
     from ropeexport import targets
 
-    wanted = {name: targets.named(name, to) for name, to in forms.items() if to is not None}
+    given = {name: path_if(f"--{name}", target) for name, target in forms.items()}
+    wanted = {name: target for name, target in given.items() if target is not None}
     others = [Path(each) for each in read]
     for name, target in wanted.items():
         targets.check(target, name, *others)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ropeexport.artifact import Artifact, Trust
 from ropeexport.errors import UsageError
+from ropeexport.given import THREADS, WORD, path_if, path_of, whole, whole_if
 
 if TYPE_CHECKING:
     from ropeexport.inference.loaded import LoadedModel
@@ -106,14 +107,13 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
 
     if verify not in get_args(Verify):
         raise UsageError(f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}")
-    for name, number in (("threads", threads), ("memory_budget", memory_budget or 0)):
-        if type(number) is not int or number < 0:
-            raise UsageError(f"{name}: expected a whole number from 0 on, got {number!r}")
-    artifact = Artifact.read(Path(path), Trust.of(trust))
+    threads = whole("threads", threads, 0, THREADS)
+    memory_budget = whole_if("memory_budget", memory_budget, 0, WORD)
+    artifact = Artifact.read(path_of("path", path), Trust.of(trust))
     artifact.require_exported_file()
     artifact.check_weights(hashed=verify == "all")
     wish = Wish(
-        runtime, device, tuple(providers or ()), Path(plugin) if plugin is not None else None,
+        runtime, device, tuple(providers or ()), path_if("plugin", plugin),
         threads, memory_budget, cuda_graphs,
     )  # fmt: skip
     with ExitStack() as stack:

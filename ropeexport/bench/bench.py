@@ -22,14 +22,15 @@ from ropeexport.bench.entrants import Checker, Entrant, Say, Setup
 from ropeexport.bench.processes import ContenderError, Turn
 from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.errors import UsageError
+from ropeexport.given import THREADS, TURNS, WORD, check_memory, whole
 from ropeexport.locking import scratch
 from ropeexport.machine import processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import bound
 from ropeexport.models.held import handed_over
-from ropeexport.parity.cases import Sizes, space_of
-from ropeexport.parity.options import again
+from ropeexport.parity.cases import Sizes, elements_of, space_of
+from ropeexport.parity.options import again, lengths_of
 from ropeexport.parity.records import describe
 from ropeexport.runners.registry import Device
 
@@ -62,6 +63,15 @@ class BenchOptions:
     device: Device | None = None
 
     def __post_init__(self) -> None:
+        checked = {
+            "lengths": lengths_of(self.lengths),
+            "rounds": whole("rounds", self.rounds, 1, TURNS),
+            "repeats": whole("repeats", self.repeats, 1, TURNS),
+            "threads": whole("threads", self.threads, 1, THREADS),
+            "seed": whole("seed", self.seed, 0, WORD),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         unknown = [name for name in self.against if name not in BY_NAME | GROUPS]
         if unknown:
             raise UsageError(
@@ -209,7 +219,10 @@ def timed_sizes(record: Manifest, lengths: tuple[int, ...]) -> list[Sizes]:
     space = space_of(record)
     smallest = {name: record.axes[name].min for name in space.batches}
     base = space.broadcasts({**space.at("opt"), **smallest})[0]
-    return [{**base, **dict.fromkeys(space.lengths, n)} for n in lengths] or [base]
+    found = [{**base, **dict.fromkeys(space.lengths, n)} for n in lengths] or [base]
+    for sizes in found:
+        check_memory("--lengths", elements_of(space.specs, sizes))
+    return found
 
 
 def _tokens(record: Manifest, sizes: Sizes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import statistics
+import warnings
 from collections.abc import Iterator
 
 from rich.console import Group as Lines
@@ -12,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ropeexport.bench.records import OURS, Bench, ContenderRecord, Group, Timing
+from ropeexport.plain import NAME, all_shown, shown
 
+NARROWEST = 120  # columns of the tables
 _LAUNCH_BOUND = (
     "* bound by launches: the host takes about as long to enqueue a call as the whole call takes"
 )
@@ -33,13 +36,14 @@ def render(found: Bench) -> RenderableType:
 
 
 def _table(found: Bench, group: Group) -> Table:
-    table = Table(title=f"{found.source}, {found.dtype}, {size_text(group)}", title_justify="left")
+    title = Text(f"{found.source}, {found.dtype}, {size_text(group)}")
+    table = Table(title=title, title_justify="left")
     table.add_column("contender")
     memory = "GPU MB" if found.device == "cuda" else "peak MB"
     for name in ("best ms", "median ms", "±", "tokens/s", memory, "load s", f"to {group.base}"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for row in rows(found, group):
-        table.add_row(*row)
+        table.add_row(*(Text(shown(cell, NAME)) for cell in row))
     return table
 
 
@@ -85,6 +89,12 @@ def chart(found: Bench) -> bytes:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name may be too long, or in letters that no font has
+        return _drawn(all_shown(found, NAME))
+
+
+def _drawn(found: Bench) -> bytes:
     from matplotlib import pyplot
 
     groups = [group for group in found.groups if group.timings]

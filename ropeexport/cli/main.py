@@ -8,6 +8,7 @@ from importlib import import_module
 
 import click
 
+from ropeexport.cli.terminal import echo, guarded
 from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
 
 # verb: the module of its click command, and the line that --help shows without importing it
@@ -53,12 +54,13 @@ def cli() -> None:
     """Take torch attention with rotary position embedding to ONNX and TensorRT, proven equal."""
 
 
+@guarded
 def main() -> None:
     """Run the command; an error that the user can act on is one line, never a traceback."""
     try:
         cli(prog_name="ropeexport")
     except RopeExportError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe went away: nothing to say, nobody to hear it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,7 +68,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written, a file in its place
         # a write has no file's name, and some libraries give no text of the system's
         where = f"{error.filename}: " if error.filename is not None else ""
-        click.echo(f"error: {where}{error.strerror or first_line(error)}", err=True)
+        echo(f"error: {where}{error.strerror or first_line(error)}", err=True)
         sys.exit(EXIT_FAILURE)
 
 

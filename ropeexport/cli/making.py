@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.paths import PATH as _PATH
+from ropeexport.cli.terminal import console, echo, echo_json
+from ropeexport.cli.types import PATH, TEXT
 from ropeexport.dtypes import EXPORTED
+from ropeexport.given import counted
+from ropeexport.plain import NAME, shown
 from ropeexport.trt.flavour import NAMES
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ _SHOWN = 5
 # why a range nobody gave is what it is
 _REASONS = {"config": ", what its config allows", "module": ", all that the module takes"}
 
-_output = click.option("-o", "--output", type=_PATH, required=True, help="Output folder.")
+_output = click.option("-o", "--output", type=PATH, required=True, help="Output folder.")
 _require_rope = click.option(
     "--require-rope", type=int, help="Fail unless so many rotary applications are found."
 )
@@ -60,8 +63,12 @@ def _axes(
         match = _AXIS.fullmatch(text)
         if match is None:
             raise click.BadParameter(f"expected NAME=MIN:OPT:MAX or NAME=SIZE, got {text!r}")
-        least = int(match["min"])
-        axes[match["name"]] = (least, int(match["opt"] or least), int(match["max"] or least))
+        name = match["name"]
+        if name in axes:
+            raise click.BadParameter(f"{name}: expected one range, got two")
+        sizes = (match[part] or match["min"] for part in ("min", "opt", "max"))
+        least, best, most = (counted(f"--axis {name}", size) for size in sizes)
+        axes[name] = (least, best, most)
     return axes or None
 
 
@@ -76,7 +83,7 @@ _axis = click.option(
 
 
 @click.command(name="export")
-@click.argument("model")
+@click.argument("model", type=TEXT)
 @_output
 @click.option("--batch", type=int, help="Batch size to tune for.  [default: 1]")
 @click.option("--heads", type=int, help="Number of heads.  [default: 24]")
@@ -85,7 +92,7 @@ _axis = click.option(
 @click.option(
     "--dtype", type=click.Choice(list(EXPORTED)), help="Type of the data.  [default: fp32]"
 )
-@click.option("--config", type=_PATH, help="Config of diffusers:CLASS: a file or folder.")
+@click.option("--config", type=PATH, help="Config of diffusers:CLASS: a file or folder.")
 @click.option(
     "--cache",
     type=click.Choice(["grow", "fixed"]),
@@ -124,13 +131,13 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
     say = _say_pass if verbose else None
     manifest = ropeexport.export(model, out=output, say=say, **given).manifest
     if as_json:
-        click.echo(manifest.model_dump_json(indent=2))
+        echo_json(manifest.model_dump_json(indent=2))
         return
     from rich.filesize import decimal
 
     made, file = manifest.model, output / manifest.model.file
     size = decimal(file.stat().st_size)
-    click.echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
+    echo(f"✓ export   {file}: opset {made.opset}, {made.dtype}, {size}")
     cache, specs = manifest.cache, made.inputs
     if cache is not None:  # two for each layer, all alike
         held = {past for past, _ in cache.pairs[2:]}
@@ -141,12 +148,12 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
 
 def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
     for line in (*rope_lines(manifest.model), *_axes_line(manifest), *more):
-        click.echo(f"  {line}")
-    click.echo(f"next: ropeexport build {output}")
+        echo(f"  {line}")
+    echo(f"next: ropeexport build {output}")
 
 
 @click.command(name="fuse")
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @_output
 @_require_rope
 @_axis
@@ -165,20 +172,20 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
 
     made = ropeexport.fuse(path, output, say=_say_pass if verbose else None, **choices)
     if made.manifest is None:
-        click.echo(f"- fuse     {path}: nothing to replace, nothing written")
+        echo(f"- fuse     {path}: nothing to replace, nothing written")
         for line in _count_lines(made.count):
-            click.echo(f"  {line}")
+            echo(f"  {line}")
         return
     model = made.manifest.model
-    click.echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
+    echo(f"✓ fuse     {output / model.file}: opset {model.opset}")
     _say_written(made.manifest, output)
 
 
 @click.command(name="build")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--min-shapes", help=_SHAPES + "the smallest.  [default: the export's]")
-@click.option("--opt-shapes", help=_SHAPES + "tuned for.  [default: the export's]")
-@click.option("--max-shapes", help=_SHAPES + "the largest.  [default: the export's]")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--min-shapes", type=TEXT, help=_SHAPES + "the smallest.  [default: the export's]")
+@click.option("--opt-shapes", type=TEXT, help=_SHAPES + "tuned for.  [default: the export's]")
+@click.option("--max-shapes", type=TEXT, help=_SHAPES + "the largest.  [default: the export's]")
 @_shown(
     "--impl",
     type=click.Choice(["auto", "plugin", "native", "decomposed"]),
@@ -186,7 +193,7 @@ def fuse_command(path: Path, output: Path, verbose: bool, **choices: Any) -> Non
     help="What computes the rope. auto: the plugin if there is one, else plain layers. "
     "native: TensorRT's rotary layer, right for rotations only.",
 )
-@click.option("--plugins", type=_PATH, help="The plugin library, in place of the cached.")
+@click.option("--plugins", type=PATH, help="The plugin library, in place of the cached.")
 @_shown(
     "--embed-plugin/--no-embed-plugin", default=True, help="Put the plugin library into the engine."
 )
@@ -204,10 +211,13 @@ def build_command(folder: Path, as_json: bool, **given: Any) -> None:
         engine = ropeexport.build(
             folder,
             on_progress=on_progress,
-            on_note=lambda text: click.echo(f"  attention: {text}", err=True),
+            on_note=lambda text: echo(f"  attention: {text}", err=True),
             **given,
         )
-    click.echo(engine.model_dump_json(indent=2) if as_json else "\n".join(_lines(folder, engine)))
+    if as_json:
+        echo_json(engine.model_dump_json(indent=2))
+    else:
+        echo(*_lines(folder, engine))
 
 
 def _lines(folder: Path, engine: records.EngineRecord) -> Iterator[str]:
@@ -240,20 +250,23 @@ def _few(lines: Iterable[str]) -> Iterator[str]:
 @contextmanager
 def _bar() -> Iterator[Callable[[str, float], None]]:
     """Show TensorRT's own progress on standard error, and take it away at the end."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("  {task.description:32}"),
+        TextColumn("  {task.description:32}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
-    hidden = not console.is_terminal  # a log file is no place for a bar
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    printer = console(err=True)
+    hidden = not printer.is_terminal  # a log file is no place for a bar
+    with Progress(*columns, console=printer, transient=True, disable=hidden) as progress:
         task = progress.add_task("starting", total=1.0)
-        yield lambda phase, fraction: progress.update(task, description=phase, completed=fraction)
+
+        def update(phase: str, fraction: float) -> None:
+            progress.update(task, description=shown(phase, NAME), completed=fraction)
+
+        yield update
 
 
 @click.group(name="plugin")
@@ -266,11 +279,12 @@ def plugin_command() -> None:
     "--arch",
     "architectures",
     multiple=True,
+    type=TEXT,
     help="CUDA architecture as CMake writes it, 89 or 90-real; may be repeated.",
 )
 @click.option(
     "--tensorrt-include",
-    type=_PATH,
+    type=PATH,
     help="Folder of TensorRT's headers.  [default: TENSORRT_INCLUDE_DIR, the system's, a wheel's]",
 )
 @_flag("-v", "--verbose", help="Show what CMake and nvcc print.")
@@ -282,11 +296,11 @@ def plugin_build_command(
 
     from ropeexport.trt.plugin_build import compile_plugin
 
-    show = partial(click.echo, err=True) if verbose else None
-    click.echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
+    show = (lambda line: echo(line.expandtabs(), err=True)) if verbose else None
+    echo("compiling the plugin with CMake and nvcc: about a minute", err=True)
     path = compile_plugin(architectures, tensorrt_include, show)
-    click.echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
-    click.echo("next: ropeexport build DIR --impl plugin")
+    echo(f"✓ plugin   {path}: {decimal(path.stat().st_size)}{_proven(path)}")
+    echo("next: ropeexport build DIR --impl plugin")
 
 
 def _proven(path: Path) -> str:
@@ -303,7 +317,7 @@ def _proven(path: Path) -> str:
 
 def _say_pass(name: str, did: str) -> None:
     """Print what a pass did; to the error output, which ``--json`` leaves free."""
-    click.echo(f"  {name:17} {did}", err=True)
+    echo(f"  {name:17} {did}", err=True)
 
 
 def spec_line(spec: records.TensorSpec) -> str:

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.paths import PATH, NamedPath
+from ropeexport.cli.terminal import console, echo, echo_json, show
 from ropeexport.cli.trusting import trust_options, trusted
+from ropeexport.cli.types import FILE, PATH, TEXT
+from ropeexport.errors import UsageError
+from ropeexport.given import counted
+from ropeexport.plain import NAME, all_shown, shown
 from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
@@ -27,9 +31,8 @@ _ALL = ", ".join(runtime.name for runtime in chosen())
 
 _flag = partial(click.option, is_flag=True)
 _shown = partial(click.option, show_default=True)
-_COUNT = click.IntRange(min=1)
 _module = click.option(
-    "--module", metavar="REF", help="Factory of your own to import: FILE.py:NAME."
+    "--module", type=TEXT, metavar="REF", help="Factory of your own to import: FILE.py:NAME."
 )
 _code = _flag("--trust-remote-code", help="Run the code that DIR's config of a model brings along.")
 _seed = _shown("--seed", type=int, default=0, help="Seed of the inputs.")
@@ -37,16 +40,15 @@ _seed = _shown("--seed", type=int, default=0, help="Seed of the inputs.")
 
 def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...]:
     """Return ``1,17,1024`` as numbers; none where the option was not given."""
-    try:
-        lengths = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise click.BadParameter(f"expected lengths as 1,17,1024, got {text!r}") from None
-    if any(length < 1 for length in lengths):
-        raise click.BadParameter(f"expected lengths of at least 1, got {text!r}")
-    return lengths
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--lengths: expected lengths as 1,17,1024, got {shown(repr(text), NAME)}")
+    return tuple(counted("--lengths", part.strip()) for part in parts)
 
 
-_lengths_option = partial(click.option, "--lengths", metavar="L[,L...]", callback=_lengths)
+_lengths_option = partial(
+    click.option, "--lengths", type=TEXT, metavar="L[,L...]", callback=_lengths
+)
 
 
 def _schema_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -54,7 +56,7 @@ def _schema_option(name: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         if wanted:
-            click.echo(render(name), nl=False)
+            echo_json(render(name).rstrip())
             ctx.exit()
 
     return click.option(
@@ -92,8 +94,7 @@ def render(name: str) -> str:
 def _report_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--html``, ``--markdown`` and ``--junit``."""
     for name, text in reversed(_FORMS.items()):
-        path = NamedPath(dir_okay=False)
-        command = click.option(f"--{name}", type=path, metavar="PATH", help=text)(command)
+        command = click.option(f"--{name}", type=FILE, metavar="PATH", help=text)(command)
     return command
 
 
@@ -101,7 +102,7 @@ def _say_forms(given: dict[str, Any]) -> None:
     """Say where each form that was asked for lies."""
     for name in _FORMS:
         if given.get(name):
-            click.echo(f"{name}: {given[name]}", err=True)
+            echo(f"{name}: {given[name]}", err=True)
 
 
 @click.command(name="check")
@@ -110,10 +111,11 @@ def _say_forms(given: dict[str, Any]) -> None:
 @_module
 @click.option(
     "--pipeline",
+    type=TEXT,
     metavar="REF",
     help="Compare pictures: FILE.py:NAME, a factory of your own that returns (pipeline, calls).",
 )
-@click.option("--cases", type=_COUNT, help="Number of cases.  [default: designed]")
+@click.option("--cases", type=int, help="Number of cases.  [default: designed]")
 @_seed
 @_lengths_option(help="Lengths to check, whatever they cost.")
 @click.option(
@@ -131,10 +133,10 @@ def _say_forms(given: dict[str, Any]) -> None:
     type=click.Choice(names()),
     help=f"Only this runtime; repeatable: {', '.join(names())}.  [default: {_ALL}]",
 )
-@click.option("--atol", type=click.FloatRange(min=0), help="Absolute bound in place of ours.")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Relative bound in place of ours.")
+@click.option("--atol", type=float, help="Absolute bound in place of ours.")
+@click.option("--rtol", type=float, help="Relative bound in place of ours.")
 @click.option(
-    "--tokens", type=_COUNT, help="Tokens of each generated text, with a cache.  [default: 32]"
+    "--tokens", type=int, help="Tokens of each generated text, with a cache.  [default: 32]"
 )
 @trust_options
 @_code
@@ -168,11 +170,11 @@ def check_command(
     with closing(_Progress()) as progress:
         report = run_check(path, candidate, listener=progress, trust=trust, **given)
     if as_json:
-        click.echo(report.model_dump_json(indent=1))
+        echo_json(report.model_dump_json(indent=1))
     else:
-        reports.print_report(report)
+        show(reports.render(all_shown(report)), reports.NARROWEST)
         if candidate is None:
-            click.echo(f"report: {path / FILE_NAME}")
+            echo(f"report: {path / FILE_NAME}")
     _say_forms(given)
     _exit(report, given["require"])
 
@@ -185,7 +187,7 @@ def _exit(report: Report, required: tuple[str, ...]) -> None:
     failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
     absent = absent_of(report, required)
     for line in absent:
-        click.echo(f"error: {line}", err=True)
+        echo(f"error: {line}", err=True)
     nothing_ran = report.complete and report.verdict == "FAIL" and not failed
     if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)
@@ -200,15 +202,14 @@ class _Progress:
 
     def __init__(self) -> None:
         from rich import progress
-        from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(err=True)
         self._bar = progress.Progress(
             progress.TextColumn("  cases"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,  # a log file is no place for a bar
@@ -218,24 +219,32 @@ class _Progress:
 
     def stage(self, name: str, text: str, ok: bool = True) -> None:
         """Print one line."""
-        mark = "[green]✓[/]" if ok else "[yellow]✗[/]"
-        self._console.print(f"{mark} {name:12} ", end="")
-        self._console.print(text, markup=False, soft_wrap=True)
+        from rich.text import Text
+
+        mark = ("✓", "green") if ok else ("✗", "yellow")
+        line = Text.assemble(mark, f" {shown(name):12} {shown(text)}")
+        self._console.print(line, soft_wrap=True)
 
     def case(self, done: int, total: int, name: str) -> None:
         """Move the bar; the first case shows it."""
         self._bar.start()
-        self._bar.update(self._cases, completed=done, total=total, description=name)
+        self._bar.update(self._cases, completed=done, total=total, description=shown(name, NAME))
 
 
 def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    if text is None:
+        return ()
+    words = tuple(part.strip() for part in text.split(","))
+    if not all(words):
+        raise UsageError(f"--against: expected NAME[,NAME...], got {shown(repr(text), NAME)}")
+    return words
 
 
 @click.command(name="bench")
 @click.argument("path", metavar="DIR", type=PATH)
 @click.option(
     "--against",
+    type=TEXT,
     metavar="NAME[,NAME...]",
     callback=_words,
     help="Contenders: eager, ropeexport-bare, plain, ort-optimizer, optimum, compile, openvino, "
@@ -249,9 +258,9 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 )
 @_lengths_option(help="[default: the profile's optimum]")
 @_module
-@_shown("--rounds", type=_COUNT, default=7, help="Turns.")
-@_shown("--repeats", type=_COUNT, default=5, help="Runs in a turn; on a GPU, stretches.")
-@click.option("--threads", type=_COUNT, help="[default: the number of cores]")
+@_shown("--rounds", type=int, default=7, help="Turns.")
+@_shown("--repeats", type=int, default=5, help="Runs in a turn; on a GPU, stretches.")
+@click.option("--threads", type=int, help="[default: the number of cores]")
 @_seed
 @_code
 @_flag("--json", "as_json", help="Print the records as JSON.")
@@ -265,25 +274,20 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
     inputs lie there beforehand, CUDA events time stretches of calls, and TensorRT's engines are
     built for the run, DIR's own left alone.
     """
-    from rich.console import Console
-
     import ropeexport
-    from ropeexport.bench import show
+    from ropeexport.bench import show as tables
     from ropeexport.bench.records import CHART_NAME, FILE_NAME, OURS
     from ropeexport.errors import EXIT_FAILURE, MissingError
 
     def say(name: str, text: str, ok: bool) -> None:
-        click.echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
+        echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
 
     found = ropeexport.bench(path, say=say, **given)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        echo_json(found.model_dump_json(indent=1))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = max(console.width, 120)
-        console.print(show.render(found))
-        click.echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
+        show(tables.render(all_shown(found)), tables.NARROWEST)
+        echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
     ours = next(record for record in found.contenders if record.name == OURS)
     if ours.status in ("WRONG", "FAILED"):
         raise SystemExit(EXIT_FAILURE)
@@ -304,5 +308,5 @@ def report_command(path: Path, **given: Any) -> None:
     import ropeexport
     from ropeexport.parity import report as reports
 
-    reports.print_report(ropeexport.report(path, **given))
+    show(reports.render(all_shown(ropeexport.report(path, **given))), reports.NARROWEST)
     _say_forms(given)

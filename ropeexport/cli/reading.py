@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ropeexport.cli.making import cache_line, rope_lines, spec_line
-from ropeexport.cli.paths import PATH
+from ropeexport.cli.terminal import echo, echo_json
+from ropeexport.cli.types import PATH
 
 if TYPE_CHECKING:
     from ropeexport.doctor import Diagnosis
@@ -34,7 +35,10 @@ def inspect_command(path: Path, lint: bool, as_json: bool) -> None:
     import ropeexport
 
     found = ropeexport.inspect(path)
-    click.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))
+    if as_json:
+        echo_json(found.model_dump_json(indent=2))
+    else:
+        echo(*_lines(found))
 
 
 def _lint(path: Path, as_json: bool) -> None:
@@ -47,9 +51,9 @@ def _lint(path: Path, as_json: bool) -> None:
     if as_json:
         records = [finding.model_dump() for finding in found.findings]
         whole = found.inspection.model_dump(mode="json") | {"findings": records}
-        click.echo(json.dumps(whole, indent=2))
+        echo_json(json.dumps(whole, indent=2))
     else:
-        click.echo("\n".join(_finding_lines(found.findings)))
+        echo(*_finding_lines(found.findings))
     if found.errors:
         raise SystemExit(EXIT_FAILURE)
 
@@ -139,8 +143,10 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
     from ropeexport.errors import EXIT_MISSING, EXIT_PASS
 
     diagnosis = ropeexport.doctor()
-    text = diagnosis.model_dump_json(indent=2) if as_json else "\n".join(_doctor_lines(diagnosis))
-    click.echo(text)
+    if as_json:
+        echo_json(diagnosis.model_dump_json(indent=2))
+    else:
+        echo(*_doctor_lines(diagnosis))
     context.exit(EXIT_PASS if diagnosis.ok else EXIT_MISSING)
 
 

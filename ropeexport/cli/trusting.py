@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-_FILE = click.Path(path_type=Path)
+from ropeexport.cli.terminal import echo, echo_json
+from ropeexport.cli.types import PATH
 
 
 def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--trust`` and ``--key``, which :func:`trusted` reads."""
     text = "Load an engine that is signed with this public key."
-    command = click.option("--key", type=_FILE, metavar="PUBLIC.pem", help=text)(command)
+    command = click.option("--key", type=PATH, metavar="PUBLIC.pem", help=text)(command)
     text = "Load an engine that was not built here: it can run code on this machine."
     return click.option("--trust", is_flag=True, help=text)(command)
 
@@ -29,9 +30,9 @@ def trusted(given: dict[str, Any]) -> bool | Path:
 
 
 @click.command(name="sign")
-@click.argument("folder", metavar="DIR", type=_FILE)
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
-    "--key", type=_FILE, metavar="PRIVATE.pem", required=True, help="An elliptic curve's key."
+    "--key", type=PATH, metavar="PRIVATE.pem", required=True, help="An elliptic curve's key."
 )
 @click.option(
     "--password",
@@ -47,9 +48,9 @@ def sign_command(folder: Path, key: Path, password: str | None, force: bool) -> 
     if password is None and sys.stdin.isatty() and _is_encrypted(key):
         password = click.prompt(f"password of {key}", hide_input=True, err=True)
     made = ropeexport.sign(folder, key, password=password, force=force)
-    click.echo(f"✓ sign     {made.file}: {len(made.files)} files")
+    echo(f"✓ sign     {made.file}: {len(made.files)} files")
     for name in made.files:
-        click.echo(f"  {name}")
+        echo(f"  {name}")
 
 
 def _is_encrypted(key: Path) -> bool:
@@ -60,8 +61,8 @@ def _is_encrypted(key: Path) -> bool:
 
 
 @click.command(name="verify")
-@click.argument("folder", metavar="DIR", type=_FILE)
-@click.option("--key", type=_FILE, metavar="PUBLIC.pem", help="Of who signed it.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--key", type=PATH, metavar="PUBLIC.pem", help="Of who signed it.")
 @click.option("--ignore-unsigned", is_flag=True, help="Let files lie there that are not signed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify_command(folder: Path, key: Path | None, ignore_unsigned: bool, as_json: bool) -> None:
@@ -75,13 +76,13 @@ def verify_command(folder: Path, key: Path | None, ignore_unsigned: bool, as_jso
 
     found = ropeexport.verify(folder, key, ignore_unsigned=ignore_unsigned)
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        echo_json(found.model_dump_json(indent=1))
     else:
         width = max(len(each.file) for each in found.files)
         for each in found.files:
             mark = "✗" if each in found.faults else "✓" if each.status == "verified" else "-"
-            click.echo(f"{mark} {each.file:{width}}  {each.status}")
+            echo(f"{mark} {each.file:{width}}  {each.status}")
         by = f"signed with {key}" if key is not None else "compared with its manifest alone"
-        click.echo(f"verify: {len(found.files)} files, {len(found.faults)} wrong, {by}")
+        echo(f"verify: {len(found.files)} files, {len(found.faults)} wrong, {by}")
     if found.faults:
         raise SystemExit(EXIT_FAILURE)

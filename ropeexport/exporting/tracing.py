@@ -28,6 +28,7 @@ from ropeexport.exporting.naming import name_inputs, name_outputs, output_names,
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.tables import check_tables
+from ropeexport.given import whole
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
 from ropeexport.models.hub.load import traceable_experts, traceable_ropes
@@ -39,7 +40,7 @@ from ropeexport.ops.rope_table import MAX_POSITION
 
 def check_opset(opset: int) -> None:
     """Raise :class:`UsageError` unless torch's exporter can write an opset that the ops need."""
-    if opset == names.MIN_OPSET:
+    if whole("opset", opset) == names.MIN_OPSET:
         return
     if not names.MIN_OPSET < opset <= newest_opset():
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from threading import Lock
@@ -15,6 +15,7 @@ from ropeexport.artifact import Artifact
 from ropeexport.axes import axis_sizes, parse_shapes, shape_at
 from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
+from ropeexport.given import WORD, check_memory, whole
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
 from ropeexport.inference.decoding import Options, cache_of, generated, streamed
@@ -22,7 +23,7 @@ from ropeexport.inference.inputs import check_rank, checked_sizes, taken
 from ropeexport.inference.memory import memory_of, shape_of
 from ropeexport.machine import require
 from ropeexport.manifest import Axis
-from ropeexport.parity.cases import Case
+from ropeexport.parity.cases import Case, elements_of
 from ropeexport.parity.inputs import make_inputs
 from ropeexport.runners.runner import Array, Runner
 
@@ -289,7 +290,12 @@ class LoadedModel:
 
     def random_inputs(self, shapes: Any = None, seed: int = 0) -> dict[str, Array]:
         """Return inputs that the model takes, drawn by what each is for; shapes as above."""
-        given = parse_shapes(shapes) if isinstance(shapes, str) else dict(shapes or {})
+        seed = whole("seed", seed, 0, WORD)
+        given = (
+            parse_shapes(shapes)
+            if isinstance(shapes, str)
+            else _counted({} if shapes is None else shapes)
+        )
         sizes = {name: axis.opt for name, axis in self.axes.items()}
         named = {name: x for name, x in given.items() if isinstance(x, int)}
         by_input = {name: tuple(x) for name, x in given.items() if not isinstance(x, int)}
@@ -307,6 +313,7 @@ class LoadedModel:
         checked_sizes(
             self.inputs, self.axes, shapes, self._cache
         )  # before anything of that size is drawn
+        check_memory("shapes", elements_of(self.inputs, sizes))
         case = Case("random", "flux positions", sizes, seed)
         return make_inputs(case, self.inputs, self.artifact.manifest.model.max_position)
 
@@ -401,3 +408,17 @@ class LoadedModel:
             if len(self._known) < _MOST_SHAPES:
                 self._known[key] = sizes
         return sizes
+
+
+def _counted(shapes: Any) -> dict[str, int | tuple[int, ...]]:
+    """Return sizes of axes and shapes of inputs as the caller has them, each number checked."""
+    if not isinstance(shapes, Mapping):
+        raise UsageError(
+            f"shapes: expected {{'length': 128}} or {{'q': (1, 24, 128, 64)}}, got {shapes!r}"
+        )
+    return {
+        name: tuple(whole(f"shapes: {name}", size) for size in given)
+        if isinstance(given, Sequence)
+        else whole(f"shapes: {name}", given)
+        for name, given in shapes.items()
+    }

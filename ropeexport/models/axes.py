@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ropeexport.axes import Sum, names_of, substituted, sum_of
 from ropeexport.errors import AxisRangeError, UsageError
+from ropeexport.given import whole
 from ropeexport.manifest import Axis, TensorSpec
 
 if TYPE_CHECKING:
@@ -158,8 +159,9 @@ def range_of(name: str, given: Given) -> Axis:
     """
     if isinstance(given, Axis):
         axis = given
-    elif isinstance(given, Sequence) and len(given) == 3 and all(type(n) is int for n in given):
-        axis = Axis(min=given[0], opt=given[1], max=given[2])
+    elif isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 3:
+        low, opt, high = (whole(f"axis {name!r}", size) for size in given)
+        axis = Axis(min=low, opt=opt, max=high)
     else:
         raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {given!r}")
     if not 0 <= axis.min <= axis.opt <= axis.max:
@@ -168,6 +170,7 @@ def range_of(name: str, given: Given) -> Axis:
         )
     if axis.max == 0:
         raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0")
+    whole(f"axis {name!r}", axis.max)
     return axis
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import UsageError
+from ropeexport.given import check_memory, whole
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example
 from ropeexport.modules import FluxAttention, FluxSelfAttention, FluxSelfAttentionIds
@@ -34,12 +35,14 @@ class BuiltinOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "heads", "head_dim", "length"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         if self.head_dim % 2:
             raise UsageError(f"head_dim: expected an even number, got {self.head_dim}")
         if self.dtype not in DTYPES:
             raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        # the weights of queries, keys, values and output, and what is traced with
+        elements = self.width * (4 * self.width + 3 * _TRACE_BATCH * _TRACE_LENGTH)
+        check_memory("heads, head_dim", elements)
 
     @property
     def width(self) -> int:

@@ -33,7 +33,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ropeexport.errors import UsageError
+from ropeexport.given import whole
 from ropeexport.ops import names
 from ropeexport.ops.op import INTEGERS, Array, Op, TorchOp, function_of
 
@@ -163,11 +163,8 @@ def limit_of(coarse_rows: int) -> int:
 
 def check_limit(max_position: int) -> None:
     """Raise :class:`UsageError` for a limit that tables cannot have."""
-    if not 0 < max_position <= LARGEST_POSITION:
-        raise UsageError(
-            f"max position: expected 1 to {LARGEST_POSITION} (float32 skips whole numbers beyond), "
-            f"got {max_position}"
-        )
+    what = "max position (float32 skips whole numbers beyond the largest)"
+    whole(what, max_position, 1, LARGEST_POSITION)
 
 
 def rope_table(positions: Array, coarse: Array, fine: Array) -> Array:

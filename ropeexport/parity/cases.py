@@ -20,6 +20,7 @@ import numpy as np
 from ropeexport.axes import names_of, shape_at
 from ropeexport.dtypes import is_float
 from ropeexport.errors import UsageError
+from ropeexport.given import check_memory
 from ropeexport.manifest import Axis, Manifest, TensorSpec
 from ropeexport.profiles import profile_axes
 
@@ -156,6 +157,11 @@ def work_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> float:
     return 2.0 * data * longest
 
 
+def elements_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> int:
+    """Return how many elements all inputs have together."""
+    return sum(math.prod(shape_at(spec, sizes)) for spec in specs)
+
+
 def scores_of(space: Space, sizes: Mapping[str, int]) -> float:
     """Estimate the attention scores of one head in one run: the batch times the length squared."""
     batch = math.prod(sizes[name] for name in space.batches)
@@ -207,6 +213,8 @@ def select(
     if lengths:
         space.check_lengths(lengths)
         chosen = _unique(_at_lengths(space, lengths))
+        for _, sizes in chosen:
+            check_memory("--lengths", elements_of(space.specs, sizes))
         turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))
         again = (case_of(seed, *chosen[n], f" #{turn}" if turn else "") for turn, n in turns)
         return Selection(tuple(again))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ropeexport.errors import UsageError
+from ropeexport.given import CASES, LENGTHS, WORD, bound_if, whole, whole_if
 from ropeexport.parity import tolerance
 
 T = TypeVar("T")
@@ -29,6 +30,13 @@ def several(what: str, given: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
     return tuple(given)
 
 
+def lengths_of(given: Iterable[int]) -> tuple[int, ...]:
+    """Return lengths of a caller, checked."""
+    lengths = tuple(whole("lengths", length, 1) for length in given)
+    whole("lengths: how many", len(lengths), 0, LENGTHS)
+    return lengths
+
+
 @dataclass(frozen=True)
 class Options:
     """What a run is asked for, see :func:`ropeexport.parity.check.check`."""
@@ -41,6 +49,18 @@ class Options:
     tokens: int | None = None  # of each text that is generated; None: TOKENS
     runtimes: tuple[str, ...] = ()  # by name, see ropeexport.runners.registry; none: all of them
     required: tuple[str, ...] = ()  # those that take part whatever else was chosen
+
+    def __post_init__(self) -> None:
+        checked = {
+            "seed": whole("seed", self.seed, 0, WORD),
+            "count": whole_if("cases", self.count, 1, CASES),
+            "lengths": lengths_of(self.lengths),
+            "atol": bound_if("atol", self.atol),
+            "rtol": bound_if("rtol", self.rtol),
+            "tokens": whole_if("tokens", self.tokens, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def override(self) -> tolerance.Bound | None:

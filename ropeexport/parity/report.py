@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +24,7 @@ from ropeexport.parity.records import (
     RuntimeRecord,
     Status,
 )
+from ropeexport.plain import NAME, shown
 
 _MARKS: dict[Status, tuple[str, str]] = {
     "PASS": ("✓", "green"),
@@ -32,7 +33,7 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "SKIPPED": ("-", "yellow"),
     "NOT_SUPPORTED": ("-", "yellow"),
 }
-_NARROWEST = 110
+NARROWEST = 110  # columns of the tables
 SUMMARY_HEADINGS = (
     "runtime", "output", "cases", "abs", "rel", "ULPs", "rel L2", "cosine", "bound", "of bound",
 )  # fmt: skip
@@ -192,14 +193,6 @@ def write(folder: Path, report: Report) -> Path:
     return path
 
 
-def print_report(report: Report) -> None:
-    """Print the table, one line a runtime and the verdict."""
-    shown = Console(highlight=False)
-    if not shown.is_terminal and shown.width < _NARROWEST:
-        shown.width = _NARROWEST
-    shown.print(render(report))
-
-
 def render(report: Report) -> RenderableType:
     """Return a report as something that rich prints."""
     rows = rows_of(report.comparisons)
@@ -226,18 +219,18 @@ def _table(rows: Sequence[Row]) -> Table:
     for place, heading in enumerate(SUMMARY_HEADINGS):
         table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*summary_cells(row))
+        table.add_row(*(Text(shown(cell, NAME)) for cell in summary_cells(row)))
     return table
 
 
 def _picture_table(rows: Sequence[tuple[str, ...]], report: Report) -> Table:
     assert report.pipeline is not None
-    table = Table(title=pipeline_title(report.pipeline), title_justify="left")
+    table = Table(title=Text(pipeline_title(report.pipeline)), title_justify="left")
     for heading in PICTURE_HEADINGS:
         right = heading in ("latents", "bound", "of bound")
         table.add_column(heading, justify="right" if right else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(shown(cell, NAME)) for cell in row))
     return table
 
 

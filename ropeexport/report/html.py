@@ -23,6 +23,7 @@ from ropeexport.parity.report import (
     summary_cells,
     word,
 )
+from ropeexport.plain import all_shown
 from ropeexport.report import plots, view
 
 _SHOWN_CASES = 100  # the others open on demand
@@ -43,6 +44,7 @@ def render(
     pictures : mapping
         PNGs of a pipeline, by the names that the report has for them.
     """
+    report = all_shown(report)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"share": _share, "worst": _worst, "again": _again, "word": word}
     environment.filters |= {"text": view.cell_text, "detail": view.cell_detail, "percent": percent}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -16,22 +15,21 @@ from ropeexport.parity.records import (
     Status,
 )
 from ropeexport.parity.report import number, pixels_text, word
+from ropeexport.plain import all_shown
 from ropeexport.report import view
-
-# characters that no XML 1.0 document may hold
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(report: Report) -> str:
-    """Return a report as JUnit XML."""
-    root = Element("testsuites", name=_clean(f"parity of {report.source}"))
+    """Return a report as JUnit XML; what no XML may hold is escaped as in a terminal."""
+    report = all_shown(report)
+    root = Element("testsuites", name=f"parity of {report.source}")
     for runtime in report.runtimes:
         _add_suite(root, report, runtime)
-    shown = view.failures(report) or any(x.status == "FAIL" for _, x in view.pictures(report))
-    if report.verdict == "FAIL" and not shown:  # no comparison shows why
+    has_why = view.failures(report) or any(x.status == "FAIL" for _, x in view.pictures(report))
+    if report.verdict == "FAIL" and not has_why:  # no comparison shows why
         suite = SubElement(root, "testsuite", name="verdict")
         case = SubElement(suite, "testcase", classname="verdict", name="verdict")
-        SubElement(case, "failure", message=_clean(report.reason))
+        SubElement(case, "failure", message=report.reason)
     for counted in (root, *root):
         for name, tag in (("tests", "testcase"), ("failures", "failure"), ("skipped", "skipped")):
             counted.set(name, str(len(list(counted.iter(tag)))))
@@ -40,7 +38,7 @@ def render(report: Report) -> str:
 
 
 def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
-    suite = SubElement(root, "testsuite", name=_clean(runtime.name))
+    suite = SubElement(root, "testsuite", name=runtime.name)
     facts = {
         "command": report.command,
         "seed": str(report.seed),
@@ -54,7 +52,7 @@ def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
         facts["tokens"] = runtime.tokens.text
     properties = SubElement(suite, "properties")
     for key, value in facts.items():
-        SubElement(properties, "property", name=key, value=_clean(value))
+        SubElement(properties, "property", name=key, value=value)
     for comparison in report.comparisons:
         if comparison.runtime == runtime.name:
             _add_case(suite, comparison)
@@ -64,7 +62,7 @@ def _add_suite(root: Element, report: Report, runtime: RuntimeRecord) -> None:
 
 
 def _add_case(suite: Element, comparison: Comparison) -> None:
-    name = _clean(comparison.case.name if comparison.case else "any case")
+    name = comparison.case.name if comparison.case else "any case"
     held = f"{comparison.runtime}.{comparison.output}"
     case = SubElement(suite, "testcase", classname=held, name=name)
     facts = _facts(comparison.reason, comparison.numbers, comparison.bound)
@@ -73,16 +71,16 @@ def _add_case(suite: Element, comparison: Comparison) -> None:
 
 def _add_picture(suite: Element, call: str, found: PictureRecord) -> None:
     held = f"{found.runtime}.pipeline"
-    case = SubElement(suite, "testcase", classname=held, name=_clean(call))
+    case = SubElement(suite, "testcase", classname=held, name=call)
     facts = _facts(found.reason, found.latents, found.bound, f"pixels: {pixels_text(found)}")
     _add_result(case, found.status, found.reason, facts)
 
 
 def _add_result(case: Element, status: Status, reason: str, facts: str) -> None:
     if status == "FAIL":
-        SubElement(case, "failure", message=_clean(reason)).text = facts
+        SubElement(case, "failure", message=reason).text = facts
     elif status != "PASS":
-        SubElement(case, "skipped", message=_clean(f"{word(status)}: {reason}"))
+        SubElement(case, "skipped", message=f"{word(status)}: {reason}")
 
 
 def _facts(reason: str, numbers: Numbers | None, bound: BoundRecord | None, *more: str) -> str:
@@ -94,8 +92,4 @@ def _facts(reason: str, numbers: Numbers | None, bound: BoundRecord | None, *mor
             lines.append(f"at {list(worst.index)}: got {worst.got}, expected {worst.expected}")
     if bound is not None:
         lines.append(f"bounds {number(bound.max_abs)}, {number(bound.rms)}")
-    return _clean("\n".join(lines))
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("�", text)
+    return "\n".join(lines)

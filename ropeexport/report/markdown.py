@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ropeexport.parity.records import Comparison, Report, RuntimeRecord, Status
@@ -15,6 +16,7 @@ from ropeexport.parity.report import (
     summary_cells,
     word,
 )
+from ropeexport.plain import all_shown
 from ropeexport.report import view
 
 _MARKS: dict[Status, str] = {
@@ -24,18 +26,26 @@ _MARKS: dict[Status, str] = {
     "SKIPPED": "⚪",
     "NOT_SUPPORTED": "⚪",
 }
+_MARKUP = re.compile(r"[\\|<>*_`\[\]~&!]")
+_START = re.compile(r"^(\d*)([#+=.)-])")
+# GitHub makes something of a word as it stands: a mention, an issue, a link, an emoji by its name.
+# A comment within the word is not seen, and ends that.
+_LINKS = re.compile(
+    r"(?<=@)(?=\w)|(?<=#)(?=\d)|(?<=:)(?=//)|(?<=www)(?=\.)|(?<=:)(?=[\w+-]+:)", re.IGNORECASE
+)
 _MOST_FAILURES = 10  # a comment may hold 65,536 characters
 
 
 def render(report: Report) -> str:
     """Return a report as GitHub-flavoured Markdown."""
-    return "\n".join(_lines(report)) + "\n"
+    return "\n".join(_lines(all_shown(report))) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
     yield f"## {_MARKS[report.verdict]} Parity {report.verdict}: {_text(report.headline)}"
     yield ""
-    yield f"{_text(report.source)}, {report.dtype}, `{report.model}` {report.model_sha256[:12]}"
+    what = (report.source, report.dtype, report.model, report.model_sha256[:12])
+    yield _line(", ".join(what))
     yield ""
     yield from _table(("", "runtime", "status", "what ran"), map(_runtime, report.runtimes))
     yield ""
@@ -44,7 +54,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _table(SUMMARY_HEADINGS, rows, numbers_from=2)
         yield ""
     if report.pipeline is not None:
-        yield from (f"{_text(pipeline_title(report.pipeline))}:", "")
+        yield from (f"{_line(pipeline_title(report.pipeline))}:", "")
         yield from _table(PICTURE_HEADINGS, picture_rows(report))
         yield ""
     if failed := view.failures(report):
@@ -52,12 +62,13 @@ def _lines(report: Report) -> Iterator[str]:
     if report.locations:
         yield from ("### Where it departs first", "")
         for location in report.locations:
-            yield f"- {'; '.join(_text(line) for line in location_lines(location))}"
+            yield f"- {_line('; '.join(location_lines(location)))}"
         yield ""
     for note in report.notes:
         yield from (f"> **Note:** {_text(note)}", "")
     yield from ("<details><summary>Environment and command</summary>", "")
-    yield from ("```console", report.command, "```", "")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
+    yield from (f"{fence}console", report.command, fence, "")
     yield from _table(("", "version"), report.environment.versions.items())
     yield from ("", "</details>", "")
     yield f"<sub>The method: {view.score()}.</sub>"
@@ -89,9 +100,12 @@ def _table(
         yield f"| {' | '.join(_text(cell) for cell in row)} |"
 
 
+def _line(text: str) -> str:
+    """Return text that Markdown takes literally at the start of a line too."""
+    return _START.sub(r"\1\\\2", _text(text))
+
+
 def _text(text: str) -> str:
-    """Return text that Markdown and a table's cell take literally."""
-    escaped = text.replace("\\", "\\\\").replace("|", "\\|")
-    for character in "<>*_`[]":
-        escaped = escaped.replace(character, f"\\{character}")
-    return " ".join(escaped.split())
+    """Return text that Markdown and a table's cell take literally, on a page of GitHub's too."""
+    escaped = " ".join(_MARKUP.sub(r"\\\g<0>", text).split())
+    return _LINKS.sub("<!-- -->", escaped)

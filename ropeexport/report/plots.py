@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,7 +215,8 @@ def _styled(
 
 def svg_of(paint: Callable[[Any], None], name: str) -> str:
     """Paint a figure and return its SVG element with the page's colours."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name may be too long, or in letters that no font has
         figure = Figure(figsize=(4.7, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()

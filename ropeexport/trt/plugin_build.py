@@ -138,9 +138,7 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
             raise
     if process.returncode != 0:
         faults = [line for line in lines if "error" in line.lower()] or lines
-        raise PluginError(
-            f"{' '.join(command[:2])} failed:\n  " + "\n  ".join(faults[:_ERROR_LINES])
-        )
+        raise PluginError(f"{' '.join(command[:2])} failed: {'; '.join(faults[:_ERROR_LINES])}")
 
 
 def _install(build: Path) -> Path:

@@ -56,7 +56,7 @@ def test_nothing_compared_is_no_pass(exported) -> None:
 def test_lengths_that_are_none_are_usage(exported, lengths: str) -> None:
     done = ropeexport("check", exported(), "--lengths", lengths)
     assert done.returncode == 2
-    assert "expected lengths" in done.stderr
+    assert "lengths: expected" in done.stderr
 
 
 def test_lengths_beyond_the_profile_are_one_line(exported) -> None:

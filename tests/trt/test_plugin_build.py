@@ -54,5 +54,5 @@ def test_what_fails_while_a_line_is_shown_ends_the_compilers() -> None:
 
 def test_a_compilation_that_fails_shows_its_errors() -> None:
     code = "echo fine; echo 'rope.cu:3: error: no such thing' >&2; exit 2"
-    with pytest.raises(PluginError, match=r"^sh -c failed:\n  rope\.cu:3: error: no such thing$"):
+    with pytest.raises(PluginError, match=r"^sh -c failed: rope\.cu:3: error: no such thing$"):
         plugin_build.run_tool(["sh", "-c", code], None)

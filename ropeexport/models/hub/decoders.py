@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from ropeexport.errors import UsageError
+from ropeexport.given import whole
 from ropeexport.manifest import Axis, CacheForm, CacheRecord
 from ropeexport.models.axes import longest_of
 from ropeexport.models.example import Example
@@ -105,8 +106,7 @@ def _capacity(decoder: Any, form: CacheForm, given: int | None) -> int:
         longest = min(longest or limit, limit)
     if given is None:
         return min(longest or _CAPACITY, _CAPACITY) if form == "fixed" else longest or _CAPACITY
-    if type(given) is not int or given < 2:
-        raise UsageError(f"capacity: expected a whole number of 2 or more, got {given!r}")
+    given = whole("capacity", given, 2)
     name = type(decoder).__name__
     if limit is not None and not _rereads(decoder) and given > limit:
         raise UsageError(
