@@ -12,8 +12,7 @@ from threading import Thread
 import pytest
 from command_line import assert_one_line, ropeexport
 
-import ropeexport
-from ropeexport import manifest, targets
+from ropeexport import manifest, report, targets
 from ropeexport.bench import records as bench_records
 from ropeexport.errors import UsageError
 from ropeexport.inference.files import check_output
@@ -90,7 +89,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected a folder, got the file .*file$"):
         write(tmp_path / "file" / "page.html")
     with pytest.raises(UsageError, match=r"--html: expected a path, got ''"):
-        ropeexport.report(tmp_path, html="")
+        report(tmp_path, html="")
 
 
 def test_a_file_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch) -> None:
@@ -138,9 +137,9 @@ def test_commands_find_a_bad_target_before_they_run(exported, tmp_path: Path) ->
     for words, text in (
         (("check", folder, "--html", folder / "manifest.json"), "ropeexport itself keeps"),
         (("check", folder, "--junit", page, "--html", page), "writes something else into"),
-        (("check", folder, "--markdown", ""), "expected a path, got an empty name"),
-        (("export", "flux-attention", "-o", ""), "expected a path, got an empty name"),
-        (("build", ""), "expected a path, got an empty name"),
+        (("check", folder, "--markdown", ""), "expected a path, got ''"),
+        (("export", "flux-attention", "-o", ""), "expected a path, got ''"),
+        (("build", ""), "expected a path, got ''"),
         (("export", "flux-attention", "-o", "/dev/null"), "expected a folder to write into"),
     ):
         done = ropeexport(*words)
