@@ -6,6 +6,7 @@ With torch it registers its torch ops, so that ``torch.export.load`` knows those
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -27,12 +28,15 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.api.proving import locate as locate
     from ropeexport.api.proving import report as report
     from ropeexport.api.running import load as load
+    from ropeexport.api.trusting import sign as sign
+    from ropeexport.api.trusting import verify as verify
     from ropeexport.bench.records import Bench as Bench
     from ropeexport.doctor import Diagnosis as Diagnosis
     from ropeexport.errors import AxisRangeError as AxisRangeError
     from ropeexport.errors import BuildError as BuildError
     from ropeexport.errors import EngineError as EngineError
     from ropeexport.errors import ExportError as ExportError
+    from ropeexport.errors import LockedError as LockedError
     from ropeexport.errors import ManifestError as ManifestError
     from ropeexport.errors import MissingError as MissingError
     from ropeexport.errors import ModelFileError as ModelFileError
@@ -40,6 +44,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.errors import ParityError as ParityError
     from ropeexport.errors import PluginError as PluginError
     from ropeexport.errors import RopeExportError as RopeExportError
+    from ropeexport.errors import UntrustedError as UntrustedError
     from ropeexport.errors import UsageError as UsageError
     from ropeexport.inference.loaded import LoadedModel as LoadedModel
     from ropeexport.lint.lint import Lint as Lint
@@ -53,19 +58,27 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.ops.apply_rope_torch import apply_rope as apply_rope
     from ropeexport.ops.rope_table_torch import rope as rope
     from ropeexport.parity.records import Report as Report
+    from ropeexport.trust.verification import Signature as Signature
+    from ropeexport.trust.verification import Verification as Verification
 
 __version__ = "0.1.0"
+
+# onnxruntime 1.29 and later reports each session to its maker, unless this is set before it loads
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if "onnxruntime" in sys.modules:
+    sys.modules["onnxruntime"].disable_telemetry_events()
 
 # every public name, once, by the module that has it
 _PUBLIC = {
     "ropeexport.api.making": "Export Fusion build export fuse",
     "ropeexport.api.proving": "bench check doctor inspect lint locate report",
     "ropeexport.api.running": "load",
+    "ropeexport.api.trusting": "sign verify",
     "ropeexport.bench.records": "Bench",
     "ropeexport.doctor": "Diagnosis",
-    "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError ManifestError "
-    "MissingError ModelFileError NotComparableError ParityError PluginError RopeExportError "
-    "UsageError",
+    "ropeexport.errors": "AxisRangeError BuildError EngineError ExportError LockedError "
+    "ManifestError MissingError ModelFileError NotComparableError ParityError PluginError "
+    "RopeExportError UntrustedError UsageError",
     "ropeexport.inference.loaded": "LoadedModel",
     "ropeexport.lint.lint": "Lint",
     "ropeexport.lint.rule": "Finding",
@@ -76,6 +89,7 @@ _PUBLIC = {
     "ropeexport.ops.apply_rope_torch": "apply_rope",
     "ropeexport.ops.rope_table_torch": "rope",
     "ropeexport.parity.records": "Report",
+    "ropeexport.trust.verification": "Signature Verification",
 }
 _HOMES = {name: home for home, names in _PUBLIC.items() for name in names.split()}
 

@@ -1,5 +1,11 @@
 """``python -m ropeexport`` is the ``ropeexport`` command."""
 
+import os
+import sys
+
+if not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # Python puts the current folder in front, whose files are no modules of ours
+
 from ropeexport.cli.main import main
 
 main()

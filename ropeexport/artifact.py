@@ -6,7 +6,7 @@ Every verb reads a folder once, into an :class:`Artifact`, and hands that on.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +21,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What may run of a folder that a stranger may have made; its manifest allows nothing.
+
+    Parameters
+    ----------
+    engines : bool
+        An engine, and the plugin library beside it, that this user has neither built nor trusted.
+    key : Path, optional
+        A public key: such an engine may run where the folder's signature is of that key.
+    code : bool
+        The code that a config of transformers, which the manifest names, brings along.
+    """
+
+    engines: bool = False
+    key: Path | None = None
+    code: bool = False
+
+    @classmethod
+    def of(cls, trust: bool | str | Path, code: bool = False) -> Self:
+        """Return what a caller says: yes or no, or the file of a public key."""
+        if isinstance(trust, bool):
+            return cls(engines=trust, code=code)
+        return cls(key=Path(trust), code=code)
+
+
+NO_TRUST = Trust()
+
+
+@dataclass(frozen=True)
 class Artifact:
     """An output folder and its manifest.
 
@@ -30,15 +59,27 @@ class Artifact:
         Where the files lie that the manifest names.
     manifest : Manifest
         What they are; it need not be the one that is written there.
+    trust : Trust, optional
+        What of it may run.
     """
 
     folder: Path
     manifest: Manifest
+    trust: Trust = NO_TRUST
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read a folder's manifest, see :func:`ropeexport.manifest.read`."""
-        return cls(folder, manifest.read(folder))
+    def read(cls, folder: Path, trust: Trust = NO_TRUST) -> Self:
+        """Read a folder's manifest, see :func:`ropeexport.manifest.read`.
+
+        Raises
+        ------
+        ManifestError
+            Also where a link, or no regular file, lies in the place of a file that it names.
+        """
+        found = manifest.read(folder)
+        for name in found.files:
+            _require_own(folder, name)
+        return cls(folder, found, trust)
 
     def write(self) -> Self:
         """Write the manifest into the folder."""
@@ -47,7 +88,7 @@ class Artifact:
 
     def updated(self, **fields: Any) -> Self:
         """Return the folder with other fields of its manifest; nothing is written."""
-        return type(self)(self.folder, self.manifest.changed(**fields))
+        return replace(self, manifest=self.manifest.changed(**fields))
 
     @property
     def model_path(self) -> Path:
@@ -93,6 +134,18 @@ class Artifact:
         """
         check_weights(self.folder, self.manifest.model.weights, hashed=hashed)
 
+    def require_current(self) -> None:
+        """Raise :class:`ManifestError` where the folder has another model by now.
+
+        Who writes a record of this one asks it last: a copy into the folder, or an older version of
+        ropeexport, takes no lock.
+        """
+        if manifest.read(self.folder).model.sha256 != self.manifest.model.sha256:
+            raise ManifestError(
+                f"{self.folder}: expected the model that was read at the start, got another one: "
+                "it was exported again meanwhile; nothing is written, run the command again"
+            )
+
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
         expected = self.manifest.model.sha256
@@ -125,3 +178,24 @@ class Artifact:
         if atomic.sha256_of(path) != source.options["sha256"]:
             raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
         return OnnxFile(path)
+
+
+def _require_own(folder: Path, name: str) -> None:
+    """Raise where what lies in a file's place is none of the folder, or no regular file.
+
+    In a hub's cache each file of a folder is a link, ``snapshots/REVISION/NAME`` to ``blobs/HASH``
+    of the same repository, and may be.  Weights, which are data that is mapped, may be links to
+    wherever they lie.
+    """
+    path = folder / name
+    real, home = (Path(os.path.realpath(each)) for each in (path, folder))
+    homes = [home]
+    for each in (home, *home.parents):
+        if each.parent.name == "snapshots":
+            homes.append(each.parents[1] / "blobs")
+    if not any(real.is_relative_to(each) for each in homes):
+        raise ManifestError(
+            f"{path}: expected a file of the folder, got a link to {real}; put the file there"
+        )
+    if real.exists() and not real.is_file():
+        raise ManifestError(f"{path}: expected a regular file, got a folder, a pipe or a device")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -13,10 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from ropeexport.errors import UsageError
+from filelock import lock_descriptor
 
-# what a kill leaves of :func:`together`, and nothing else does
+from ropeexport.errors import RopeExportError, UsageError
+
+# what a kill leaves of :func:`together`, and of :func:`replacing`; nothing else has such names
 UNFINISHED = ".export-"
+_TEMPORARY = ".ropeexport"  # then the suffix
+_LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
+_LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
+
+_OTHER_KINDS = (
+    ("a folder", stat.S_ISDIR),
+    ("a named pipe", stat.S_ISFIFO),
+    ("a device", lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)),
+    ("a socket", stat.S_ISSOCK),
+)
 
 
 @contextmanager
@@ -24,21 +39,60 @@ def replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on success it is renamed to ``path``.
 
     ``beside`` is another folder of the same file system for the temporary path: that of the files
-    which it refers to.
+    which it refers to.  A file that is replaced keeps its mode.
+
+    Raises
+    ------
+    UsageError
+        Where ``path`` is a link, which a rename would put a file in place of.
     """
+    refuse_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=".tmp", dir=beside or path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with claimed(beside or path.parent, path.name, ".tmp") as temporary:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask()
+        temporary.chmod(mode)
         temporary.replace(path)
+
+
+@contextmanager
+def claimed(folder: Path, name: str, suffix: str) -> Iterator[Path]:
+    """Yield a temporary file of a folder; where this process is killed, :func:`tidied` removes it.
+
+    The process holds a lock on it, by which it is known to be in use.
+    """
+    handle, place = tempfile.mkstemp(
+        prefix=f".{name[:_LONGEST_NAME]}.", suffix=f"{_TEMPORARY}{suffix}", dir=folder
+    )
+    try:
+        with suppress(OSError):  # a file system without locks: the file is left alone
+            lock_descriptor(handle, blocking=False)
+        yield Path(place)
     finally:
+        os.close(handle)
         with suppress(FileNotFoundError):
-            temporary.unlink()
+            Path(place).unlink()
+
+
+def tidied(folder: Path) -> list[str]:
+    """Remove the temporary files of runs that were killed, and return their names."""
+    found = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another run does the same
+            is_left = _LEFT.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+            if is_left and is_free(path):
+                path.unlink()
+                found.append(path.name)
+    return found
+
+
+def is_free(path: Path) -> bool:
+    """Say whether no process holds a lock on a file or folder."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return lock_descriptor(handle, blocking=False)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -75,69 +129,123 @@ class Together:
         A temporary folder: what lies in it at the end takes its place.
     dropped : list of str
         Names of files of the folder that are removed at the same moment.
+    over_links : set of str
+        Names of files that may take the place of a link; any other link is refused.
     """
 
     place: Path
     dropped: list[str] = field(default_factory=list)
+    over_links: set[str] = field(default_factory=set)
 
 
 @contextmanager
 def together(folder: Path, last: str) -> Iterator[Together]:
     """Replace files of a folder together: where anything fails, all are what they were.
 
-    A kill between the renames cannot be undone: ``last``, the file that says what the others are,
-    is then missing, and a folder of the prefix ``UNFINISHED`` holds the rest.
+    A kill between the renames leaves a folder of the prefix ``UNFINISHED``, by which
+    :func:`recovered` brings the files to what they were, or to what they were to be.  ``last``, the
+    file that says what the others are, is missing until then.
 
     Raises
     ------
     UsageError
-        Where a folder lies in a file's place; it is never removed.
+        Where a folder or a link lies in a file's place; neither is ever removed.
     """
     with (
         ended_cleanly(),
-        _made(folder),
+        made(folder),
         tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
     ):
-        new, former = Path(temporary, "new"), Path(temporary, "former")
+        new, former, ready = (Path(temporary, name) for name in ("new", "former", "ready"))
         new.mkdir()
         former.mkdir()
         files = Together(new)
         yield files
-        names = sorted({path.name for path in new.iterdir()} - {last})
-        away = [folder / name for name in (last, *names, *files.dropped)]
-        for path in away:
-            if path.is_dir():
-                raise UsageError(
-                    f"{path}: expected a file to replace, got a folder; move it away, or choose "
-                    "another output folder"
-                )
+        names = [*sorted(_files(new) - {last}), *([last] if (new / last).is_file() else [])]
+        away = [last, *(name for name in (*names, *files.dropped) if name != last)]
+        for name in (*names, *files.dropped):
+            _refuse_other_than_file(folder, name, name in {*files.over_links, *files.dropped})
         _move(
-            [(path, former / path.name) for path in away if os.path.lexists(path)]
-            + [(new / name, folder / name) for name in (*names, last)]
+            [(folder / n, former / n) for n in away if os.path.lexists(folder / n)]
+            + [(new, ready)]  # from here on a kill means the new files
+            + [(ready / name, folder / name) for name in names]
+        )
+        shutil.rmtree(former)  # while `ready` is there: a kill meanwhile means the new files too
+
+
+def recovered(folder: Path, last: str) -> list[str]:
+    """Finish or undo what killed runs of :func:`together` left; return the names of its folders.
+
+    Only for who knows that no run is in the folder: the files take their places where those are
+    empty, ``last`` at the end.
+    """
+    found = []
+    for left in sorted(folder.glob(f"{UNFINISHED}*")):
+        if left.is_symlink() or not left.is_dir():
+            continue
+        moved = left / ("ready" if (left / "ready").is_dir() else "former")
+        names = _files(moved) if not moved.is_symlink() else set()
+        for name in sorted(names, key=lambda name: (name == last, name)):
+            if not os.path.lexists(folder / name):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (moved / name).rename(folder / name)
+        shutil.rmtree(left / "former", ignore_errors=True)  # in the order of `together`
+        shutil.rmtree(left)
+        found.append(left.name)
+    return found
+
+
+def _files(folder: Path) -> set[str]:
+    """Return the names of the files in a folder and in its folders."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def _refuse_other_than_file(folder: Path, name: str, over_link: bool) -> None:
+    path = folder / name
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: expected a file to replace, got a folder; move it away, or choose "
+            "another output folder"
+        )
+    if not over_link:
+        refuse_link(path)
+    if path.parent != folder:
+        refuse_link(path.parent)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise :class:`UsageError` for a link where a file of ropeexport's own is written."""
+    if path.is_symlink():
+        raise UsageError(
+            f"{path}: expected a file or nothing, got a link, which would be replaced, or written "
+            "through; move it away"
         )
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder where there is none; where that was for nothing, remove it again."""
-    existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none, with those above it; remove them if they stay empty."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException:
-        if not existed:
-            with suppress(OSError):  # something else lies in it
-                folder.rmdir()
-        raise
+    finally:
+        with suppress(OSError):  # something lies in it
+            for path in missing:
+                path.rmdir()
 
 
 def _move(moves: list[tuple[Path, Path]]) -> None:
     """Rename every file, or none."""
+    begun: list[tuple[Path, Path]] = []
     try:
         for source, target in moves:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            begun.append((source, target))
             source.rename(target)
     except BaseException:  # an interruption too
-        for source, target in reversed(moves):
+        for source, target in reversed(begun):
             if os.path.lexists(target) and not os.path.lexists(source):
                 target.rename(source)
         raise
@@ -152,6 +260,22 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path`` in one step."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def check_regular(path: Path, kind: type[RopeExportError] = UsageError) -> None:
+    """Raise an error of ``kind`` unless ``path`` is a file, or a link to one, that can be read.
+
+    A pipe or a device would be waited for, or read without an end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise kind(f"{path}: no such file") from None
+    except ValueError as error:  # a NUL in its name
+        raise kind(f"{str(path)!r}: no file's name: {error}") from None
+    if not stat.S_ISREG(mode):
+        got = next((name for name, of in _OTHER_KINDS if of(mode)), "something else")
+        raise kind(f"{path}: expected a file, got {got}")
 
 
 def refuse_existing(path: Path, force: bool) -> None:

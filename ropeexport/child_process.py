@@ -327,7 +327,22 @@ def _how(code: int) -> str:
         return f"by signal {-code}"
 
 
+def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which no Python takes the current folder's files for modules.
+
+    It goes on to what a child starts itself.  An empty part of ``PYTHONPATH``, which a shell leaves
+    where it joins one that is not set, would be the current folder.
+    """
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    return {
+        **environment,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+
+
 def _with_package(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which the package is found, though ``-P`` drops the work folder."""
-    paths = [environment.get("PYTHONPATH", ""), str(_PACKAGE_ROOT)]
-    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    """Return an environment in which the package is found, though the work folder is left out."""
+    safe = safe_environment(environment)
+    paths = [safe["PYTHONPATH"], str(_PACKAGE_ROOT)]
+    return {**safe, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

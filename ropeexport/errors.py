@@ -72,6 +72,10 @@ class ManifestError(RopeExportError):
     """A manifest is missing, unreadable, or of a schema that this version does not know."""
 
 
+class LockedError(RopeExportError):
+    """Another command is at work in the folder that this one would write into."""
+
+
 class BuildError(RopeExportError):
     """TensorRT could not build the engine that was asked for."""
 
@@ -82,6 +86,10 @@ class EngineError(RopeExportError):
 
 class PluginError(RopeExportError):
     """The rotary plugin library could not be compiled, found, loaded or recognised."""
+
+
+class UntrustedError(RopeExportError):
+    """What would run code of a stranger's and was not allowed to, or is not what its key signed."""
 
 
 class ParityError(RopeExportError):
@@ -101,6 +109,6 @@ class ChangedInputError(ParityError):
         super().__init__(f"changes its input {name!r} in place: return it as an output")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

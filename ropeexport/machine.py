@@ -31,6 +31,7 @@ _SETS = {
     "gpu": ("tensorrt",),
     "models": ("diffusers", "transformers"),
     "report": ("jinja2", "matplotlib"),
+    "sign": ("OpenSSL", "model_signing"),
 }
 _BROUGHT_BY = {name: f"ropeexport[{set_}]" for set_, names in _SETS.items() for name in names} | {
     "PIL": "pillow",

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any, Literal, Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from ropeexport import atomic
 from ropeexport.errors import ManifestError
@@ -31,6 +31,18 @@ InputRole = Literal["data", "matrices", "positions", "mask"]
 # that, or what an op's result is for those who judge it: an op says so of its own results
 Role = InputRole | str
 TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it
+
+
+def _of_folder(name: str) -> str:
+    """Return a file's name if it is one of the folder's own, as a plain path from there."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
+        raise ValueError(f"expected a file of the folder, as a path from there, got {name!r}")
+    return name
+
+
+# of a file that a manifest names: it may come from a stranger, and is read and loaded
+FileName = Annotated[str, AfterValidator(_of_folder)]
 
 
 class Record(BaseModel):
@@ -145,7 +157,7 @@ class RopeCount(Record):
 class WeightFile(Record):
     """A file that a model refers to, and what tells whether it is the same: one of the hashes."""
 
-    file: str
+    file: FileName
     size: int
     header_sha256: str | None = None  # of a safetensors file
     sha256: str | None = None  # of a data file that was written with the model
@@ -183,7 +195,7 @@ class Comparison(Record):
 class ModelRecord(Record):
     """The exported ONNX file."""
 
-    file: str
+    file: FileName
     sha256: str
     opset: int
     dtype: str  # fp32, fp16 or bf16: the type of the data that is rotated
@@ -227,7 +239,7 @@ class CacheRecord(Record):
     pad: int | None = None
     # what the model's own settings ask of a text beside the likeliest token: repetition_penalty=1.1
     asked: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()  # written beside the model, for other runtimes
+    files: tuple[FileName, ...] = ()  # written beside the model, for other runtimes
 
     @property
     def layers(self) -> int:
@@ -241,7 +253,7 @@ class PluginRecord(Record):
     name: str
     version: str
     namespace: str
-    file: str
+    file: FileName
     sha256: str
     embedded: bool
 
@@ -257,7 +269,7 @@ class Profile(Record):
 class EngineRecord(Record):
     """An engine, what it was built from and which implementations it holds."""
 
-    file: str
+    file: FileName
     sha256: str
     model_sha256: str
     flavour: str  # tensorrt-rtx or tensorrt
@@ -282,6 +294,12 @@ class EngineRecord(Record):
     in_place: tuple[tuple[str, str], ...] = ()
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Its files in the folder: it, and the library that is loaded with it."""
+        beside = self.plugin is not None and not self.plugin.embedded
+        return (self.file, self.plugin.file) if self.plugin and beside else (self.file,)
+
+    @property
     def profiles(self) -> tuple[Profile, ...]:
         """Its profiles in the engine's own order."""
         return (self.profile,) if self.decode is None else (self.profile, self.decode)
@@ -301,6 +319,12 @@ class Manifest(Record):
     arguments: dict[str, Argument] = {}  # of forward; empty: an older version's, or of a file
     cache: CacheRecord | None = None  # None: nothing is kept between calls, or unknown to be
     forward: Forward | None = None  # None: an older version's, or of a file
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the folder that it names, but for those with weights."""
+        engine = self.engine.files if self.engine is not None else ()
+        return (self.model.file, *engine, *(self.cache.files if self.cache is not None else ()))
 
 
 def source_of_file(path: Path, folder: Path) -> Source:
@@ -323,9 +347,9 @@ def read(folder: Path) -> Manifest:
         left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
         if left is not None:  # what a kill leaves while an export's files take their places
             raise ManifestError(
-                f"{folder}: expected {FILE_NAME}, found none but {left.name}: an export into it "
-                "was killed, or still runs; export again with --force and remove "
-                f"{left}, whose folder 'former' has the files of the export before it"
+                f"{folder}: expected {FILE_NAME}, found none but {left.name}: a command was killed "
+                "while it put its files in place, or still does; the next command that writes into "
+                f"the folder puts that right: run 'ropeexport check {folder}'"
             )
         raise ManifestError(
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
@@ -346,6 +370,12 @@ def read(folder: Path) -> Manifest:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of an output folder in one step."""
     atomic.write_text(folder / FILE_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def refuse_existing(folder: Path, force: bool) -> None:
+    """Raise :class:`UsageError` where an export would overwrite something without ``force``."""
+    for name in (MODEL_NAME, FILE_NAME):
+        atomic.refuse_existing(folder / name, force)
 
 
 def _refuse_newer(path: Path, text: bytes) -> None:

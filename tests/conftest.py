@@ -67,9 +67,15 @@ def built_once(export_once, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def built(built_once, tmp_path) -> Path:
-    """A fresh copy of an output folder with an engine."""
-    return Path(shutil.copytree(built_once, tmp_path / "built"))
+def built(built_once, tmp_path, own_cache) -> Path:
+    """A fresh copy of an output folder with an engine that this user has built."""
+    from ropeexport.artifact import Artifact
+    from ropeexport.trust.engines import built_here
+
+    folder = Path(shutil.copytree(built_once, tmp_path / "built"))
+    artifact = Artifact.read(folder)
+    built_here(artifact, artifact.manifest.engine)
+    return folder
 
 
 @pytest.fixture

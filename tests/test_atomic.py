@@ -1,4 +1,4 @@
-"""Files that take their places together: all or none, and a kill in between is recognised."""
+"""Files that take their places together: all or none, after a kill in between too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ropeexport.errors import ManifestError, UsageError
 
 FORMER = {"manifest.json": "old", "model.onnx": "old", "model.onnx.data": "old"}
 NEW = {"manifest.json": "new", "model.onnx": "new"}
-MOVES = len(FORMER) + len(NEW)
+COMMIT = len(FORMER)  # the rename after which a kill means the new files
+MOVES = len(FORMER) + 1 + len(NEW)
 
 # the process ends at the rename of that number, as SIGKILL would end it
 KILLED = """
@@ -83,11 +84,88 @@ def test_a_kill_between_the_renames_is_recognised(tmp_path: Path, at: int) -> No
     write(tmp_path, FORMER)
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]
     assert subprocess.run(command, check=False).returncode == 9
-    if not at:
-        assert texts(tmp_path) == FORMER
-        return
-    with pytest.raises(ManifestError, match=r"an export into it was killed.*--force"):
-        manifest.read(tmp_path)
+    if at:
+        with pytest.raises(ManifestError, match="a command was killed while it put its files"):
+            manifest.read(tmp_path)
+    assert len(atomic.recovered(tmp_path, manifest.FILE_NAME)) == 1
+    assert texts(tmp_path) == (NEW if at > COMMIT else FORMER)
+    assert len(list(tmp_path.iterdir())) == len(texts(tmp_path))
+
+
+@pytest.mark.parametrize("at", [1, COMMIT, COMMIT + 1, MOVES - 1])
+def test_a_kill_of_the_recovery_is_recovered(tmp_path: Path, at: int) -> None:
+    write(tmp_path, FORMER)
+    kill = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]
+    assert subprocess.run(kill, check=False).returncode == 9
+    recover = (
+        KILLED.partition("with atomic")[0] + "atomic.recovered(Path(sys.argv[1]), sys.argv[3])"
+    )
+    again = [sys.executable, "-c", recover, str(tmp_path), "0", manifest.FILE_NAME]
+    assert subprocess.run(again, check=False).returncode == 9
+    atomic.recovered(tmp_path, manifest.FILE_NAME)
+    assert texts(tmp_path) == (NEW if at > COMMIT else FORMER)
+
+
+def test_a_recovery_overwrites_nothing(tmp_path: Path) -> None:
+    for place in ("former", "ready"):
+        left = tmp_path / f"{atomic.UNFINISHED}{place}"
+        left.mkdir()
+        write(left / place, FORMER)
+    write(tmp_path, NEW)
+    atomic.recovered(tmp_path, manifest.FILE_NAME)
+    assert texts(tmp_path) == FORMER | NEW
+    assert len(list(tmp_path.iterdir())) == len(FORMER)
+
+
+def test_files_in_folders_take_their_places_too(tmp_path: Path) -> None:
+    write(tmp_path / "pictures", {"a": "old", "b": "old"})
+    with atomic.together(tmp_path, "report") as files:
+        write(files.place, {"report": "new"})
+        write(files.place / "pictures", {"a": "new"})
+        files.dropped.append("pictures/b")
+    assert texts(tmp_path) == {"report": "new"}
+    assert texts(tmp_path / "pictures") == {"a": "new"}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "pictures/a"])
+def test_a_link_is_neither_replaced_nor_written_through(tmp_path: Path, name: str) -> None:
+    folder, behind = tmp_path / "out", tmp_path / "behind"
+    write(behind, {"a": "precious"})
+    folder.mkdir()
+    link = folder / name.partition("/")[0]
+    link.symlink_to(behind / "a" if link.name == name else behind)
+
+    def put() -> None:
+        with atomic.together(folder, "manifest.json") as files:
+            (files.place / name).parent.mkdir(exist_ok=True)
+            (files.place / name).write_text("new")
+
+    with pytest.raises(UsageError, match=rf"{link.name}: expected a file or nothing, got a link"):
+        put()
+    assert link.is_symlink()
+    assert texts(behind) == {"a": "precious"}
+    assert list(folder.iterdir()) == [link]
+
+
+def test_temporary_files_go_when_nobody_holds_them(tmp_path: Path) -> None:
+    held = "from ropeexport import atomic; from pathlib import Path; import os, sys\n"
+    held += "with atomic.replacing(Path(sys.argv[1], 'file')) as x:\n"
+    killed = [sys.executable, "-c", f"{held} os._exit(9)", str(tmp_path)]
+    assert subprocess.run(killed, check=False).returncode == 9
+    assert len(list(tmp_path.glob(".file.*"))) == 1
+    write(tmp_path, {".notes.ab.ropeexport.tmp": "mine", "file": "mine"})
+    with atomic.replacing(tmp_path / "file") as temporary:
+        assert len(atomic.tidied(tmp_path)) == 1
+        assert temporary.exists()
+    assert sorted(texts(tmp_path)) == [".notes.ab.ropeexport.tmp", "file"]
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(0o640)
+    atomic.write_text(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_nothing_is_left_of_what_failed_before(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ VERBS = (
     "bench",
     "report",
     "inspect",
+    "sign",
+    "verify",
     "plugin",
     "doctor",
 )

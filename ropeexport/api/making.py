@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.given import check_text, path_if, path_of, whole, whole_if
+from ropeexport.locking import locks
 from ropeexport.machine import require
 from ropeexport.manifest import (
     CacheForm,
@@ -43,6 +44,7 @@ _OPS: dict[AttentionForm, tuple[str, ...]] = {  # what a file is to have
 }
 
 
+@locks("out", "export", makes=True)
 def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     module: nn.Module | Callable[[], nn.Module] | Example | str,
     kwargs: Mapping[str, Any] | None = None,
@@ -128,6 +130,9 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         Called after each pass over the graph with its name and what it did.
     batch, heads, head_dim, length, dtype, config
         For a MODEL that is named: sizes and type of a built-in, type and config of a library's.
+    trust_remote_code : bool
+        For ``transformers:CONFIG``: let code run that the config brings along (``auto_map``), where
+        transformers has no class of its own; without it such a config is refused by name.
 
     Returns
     -------
@@ -187,7 +192,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     require("torch", "onnxscript")
     from torch import nn
 
-    from ropeexport import atomic, manifest
+    from ropeexport import manifest
     from ropeexport.exporting.exporter import export_example
     from ropeexport.models.axes import check_names, with_given
     from ropeexport.models.example import checked, evaluated, unchanged
@@ -203,7 +208,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     capacity = whole_if("capacity", capacity, 2)
     require_rope = whole_if("--require-rope", require_rope)
     folder = path_of("out", out)
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     place = path_if("weights", weights)
     if isinstance(module, str):
         check_text("MODEL", module)
@@ -241,6 +246,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     return Export(Artifact(folder, record), held)
 
 
+@locks("out", "fuse", makes=True)
 def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     path: str | Path,
     out: str | Path,
@@ -313,6 +319,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
 
+@locks("path", "build")
 def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,
@@ -588,6 +595,7 @@ class ModelOptions(TypedDict, total=False):
     length: int
     dtype: str
     config: str | Path
+    trust_remote_code: bool
 
 
 def named(
@@ -602,13 +610,13 @@ def named(
     from ropeexport.models.hub.load import is_library_model
 
     sizes: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
-    config = sizes.pop("config", None)
+    config, trusts_code = sizes.pop("config", None), bool(sizes.pop("trust_remote_code", False))
     dtype = sizes.pop("dtype", None) if is_library_model(model) else None
     if sizes and model not in BUILTINS:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
         raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
     place = path_if("config", config)
-    return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity)
+    return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity, trusts_code)
 
 
 def _with_cache(

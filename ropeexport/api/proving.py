@@ -6,16 +6,17 @@ How far an output folder is from what it was made of, what it costs, and what on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ropeexport.artifact import Artifact
+from ropeexport.artifact import NO_TRUST, Artifact, Trust
 from ropeexport.errors import MissingError, ParityError, UsageError, first_line
 from ropeexport.given import check_text, path_if, path_of
+from ropeexport.locking import locks
 from ropeexport.machine import require as require_packages
 from ropeexport.plain import shown
 
@@ -49,6 +50,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     rtol: float | None = None,
     tokens: int | None = None,
     locate: bool = False,
+    trust: bool | str | Path = False,
+    trust_remote_code: bool = False,
     html: str | Path | None = None,
     markdown: str | Path | None = None,
     junit: str | Path | None = None,
@@ -92,6 +95,11 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
         by default.
     locate : bool
         On a failure, find the first tensor that departs, see :func:`ropeexport.locate`.
+    trust : bool or path
+        Load an engine that this user has neither built nor trusted, or one whose folder the public
+        key in a file has signed; without it that runtime is SKIPPED, see :func:`ropeexport.load`.
+    trust_remote_code : bool
+        Let code run that the folder's config of transformers brings along.
     html, markdown, junit : path
         Further forms of the report to write.
     listener : Listener
@@ -133,7 +141,8 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     report, unwritten = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
         lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
-        locate=locate, html=html, markdown=markdown, junit=junit, listener=listener,
+        locate=locate, trust=Trust.of(trust, trust_remote_code), html=html, markdown=markdown,
+        junit=junit, listener=listener,
     )  # fmt: skip
     unwritten.raise_or_warn()
     absent = absent_of(report, require)
@@ -157,6 +166,8 @@ class Unwritten:
         """Keep an error of writing a path as one of those lines."""
         try:
             yield
+        except UsageError as error:  # a folder lies in a file's place
+            lines.append(str(error))
         except OSError as error:
             lines.append(f"{path}: not written: {error.strerror or first_line(error)}")
 
@@ -175,6 +186,7 @@ def run_check(
     module: Module | None = None,
     pipeline: Pipeline | None = None,
     locate: bool = False,
+    trust: Trust = NO_TRUST,
     listener: Listener | None = None,
     **choices: Any,
 ) -> tuple[Report, Unwritten]:
@@ -182,16 +194,16 @@ def run_check(
 
     Where it, or a form of it, cannot be written, that is returned too.
     """
-    from ropeexport.parity import report as reports
     from ropeexport.parity.options import Options, several
-    from ropeexport.parity.records import FILE_NAME as RECORDS
     from ropeexport.parity.running import Silent
 
     if choices["html"] is not None:
         require_packages("jinja2", "matplotlib")
     check_text("--module", module)
     check_text("--pipeline", pipeline)
-    forms = {name: path_if(f"--{name}", choices[name]) for name in ("html", "markdown", "junit")}
+    forms = {name: choices[name] for name in ("html", "markdown", "junit")}
+    references = [ref.rpartition(":")[0] for ref in (module, pipeline) if isinstance(ref, str)]
+    forms = _checked(forms, path, *([candidate] if candidate is not None else []), *references)
     options = Options(
         seed=choices["seed"],
         count=choices["cases"],
@@ -217,9 +229,7 @@ def run_check(
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
-        report = _check_folder(folder, module, pipeline, options, locate, heard, unwritten)
-        with unwritten.keeping(unwritten.records, folder / RECORDS):
-            reports.write(folder, report)
+        report = _check_folder(folder, trust, module, pipeline, options, locate, heard, unwritten)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
@@ -227,7 +237,7 @@ def run_check(
     for name, target in forms.items():
         if target is not None:
             with unwritten.keeping(unwritten.forms, target):
-                _write(report, folder, **{name: target})
+                _write(report, folder, {name: target})
     return report, unwritten
 
 
@@ -281,7 +291,8 @@ def locate(
         first, second = path_of("path", path), path_of("candidate", candidate)
         check_shared(first, second)
         return locate_files(onnx_of(first), onnx_of(second), report)
-    return _locate_in_folder(Artifact.read(path_of("path", path)), module, report)
+    trust = Trust.of(options.get("trust", False), options.get("trust_remote_code", False))
+    return _locate_in_folder(Artifact.read(path_of("path", path), trust), module, report)
 
 
 def report(
@@ -317,10 +328,10 @@ def report(
         require_packages("jinja2", "matplotlib")
     from ropeexport.report import view
 
-    folder, given = path_of("path", path), {"html": html, "markdown": markdown, "junit": junit}
-    forms = {name: path_if(f"--{name}", target) for name, target in given.items()}
+    folder = path_of("path", path)
+    forms = _checked({"html": html, "markdown": markdown, "junit": junit}, folder)
     found = view.read(folder)
-    _write(found, folder, **forms)
+    _write(found, folder, forms)
     return found
 
 
@@ -335,6 +346,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     repeats: int = 5,
     threads: int | None = None,
     seed: int = 0,
+    trust_remote_code: bool = False,
     say: Callable[[str, str, bool], None] = lambda name, text, ok: None,
 ) -> Bench:
     """Measure an output folder against what you would run instead; write its records and chart.
@@ -361,6 +373,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         By default the number of cores.
     seed : int
         Of the inputs.
+    trust_remote_code : bool
+        As for :func:`ropeexport.check`.  The folder's own engine is not loaded.
     say : callable
         Called with each contender's name, a text, and whether it runs.
 
@@ -385,12 +399,13 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     """
     found, unwritten = run_bench(
         path, against=against, device=device, lengths=lengths, module=module, rounds=rounds,
-        repeats=repeats, threads=threads, seed=seed, say=say,
+        repeats=repeats, threads=threads, seed=seed, trust_remote_code=trust_remote_code, say=say,
     )  # fmt: skip
     unwritten.raise_or_warn()
     return found
 
 
+@locks("path", "bench")
 def run_bench(
     path: str | Path,
     *,
@@ -398,6 +413,7 @@ def run_bench(
     lengths: int | Sequence[int] = (),
     module: Module | None = None,
     threads: int | None = None,
+    trust_remote_code: bool = False,
     say: Callable[[str, str, bool], None],
     **choices: Any,
 ) -> tuple[Bench, Unwritten]:
@@ -415,12 +431,16 @@ def run_bench(
     if against:
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
-    folder = path_of("path", path)
-    found = run(Artifact.read(folder), options, say)
+    artifact = Artifact.read(path_of("path", path), Trust(code=trust_remote_code))
+    found = run(artifact, options, say)
+    artifact.require_current()
     unwritten = Unwritten()
-    with unwritten.keeping(unwritten.records, folder / FILE_NAME):
-        atomic.write_text(folder / FILE_NAME, found.model_dump_json(indent=1) + "\n")
-        atomic.write_bytes(folder / CHART_NAME, show.chart(found))
+    with (
+        unwritten.keeping(unwritten.records, artifact.folder / FILE_NAME),
+        atomic.together(artifact.folder, last=FILE_NAME) as files,
+    ):
+        atomic.write_text(files.place / FILE_NAME, found.model_dump_json(indent=1) + "\n")
+        atomic.write_bytes(files.place / CHART_NAME, show.chart(found))
     return found, unwritten
 
 
@@ -508,8 +528,10 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
     ]
 
 
+@locks("folder", "check")
 def _check_folder(
     folder: Path,
+    trust: Trust,
     module: Module | None,
     pipeline: Pipeline | None,
     options: Options,
@@ -518,10 +540,12 @@ def _check_folder(
     unwritten: Unwritten,
 ) -> Report:
     from ropeexport.parity.check import check as run
+    from ropeexport.parity.pipeline_report import write
+    from ropeexport.parity.records import FILE_NAME
 
     if folder.suffix == ".onnx":
         raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
-    artifact = Artifact.read(folder)
+    artifact = Artifact.read(folder, trust)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:
@@ -532,9 +556,13 @@ def _check_folder(
     found = run(artifact, module, options, listener) if has_cases else None
     if locating and found is not None and found.verdict == "FAIL":
         found = _locate_in_folder(artifact, module, found)
+    pictures: Mapping[str, bytes] = {}
     if pipeline is not None:
-        found = _with_pipeline(artifact, found, pipeline, module, options, listener, unwritten)
+        found, pictures = _with_pipeline(artifact, found, pipeline, module, options, listener)
     assert found is not None
+    artifact.require_current()
+    with unwritten.keeping(unwritten.records, folder / FILE_NAME):
+        write(folder, found, pictures)
     return found
 
 
@@ -545,20 +573,16 @@ def _with_pipeline(
     module: Module | None,
     options: Options,
     listener: Listener,
-    unwritten: Unwritten,
-) -> Report:
-    """Return a report with a pipeline in it, whose pictures are written."""
+) -> tuple[Report, Mapping[str, bytes]]:
+    """Return a report with a pipeline in it, and its pictures."""
     from ropeexport.parity.pipeline import check_pipeline
-    from ropeexport.parity.pipeline_report import FOLDER
     from ropeexport.parity.running import begun
 
     artifact.check_weights()
     command = options.command(artifact.folder, module=module, pipeline=pipeline)
     before = report or begun(artifact.manifest, artifact.model_sha256, options, command)
     found = check_pipeline(artifact, pipeline, options, listener, partial(_exchanged, artifact))
-    with unwritten.keeping(unwritten.records, artifact.folder / FOLDER):
-        found.write(artifact.folder)
-    return found.joined(before).changed(command=command)
+    return found.joined(before).changed(command=command), found.files
 
 
 def _exchanged(
@@ -610,19 +634,32 @@ def _refuse_to_locate(artifact: Artifact) -> None:
         )
 
 
-def _write(report: Report, path: Path, **forms: Path | None) -> None:
+def _checked(forms: Mapping[str, str | Path | None], *read: str | Path) -> dict[str, Path]:
+    """Return the forms that are asked for, once each may be written where it is to be."""
+    from ropeexport import targets
+
+    given = {name: path_if(f"--{name}", target) for name, target in forms.items()}
+    wanted = {name: target for name, target in given.items() if target is not None}
+    others = [Path(each) for each in read]
+    for name, target in wanted.items():
+        targets.check(target, name, *others)
+        others.append(target)
+    return wanted
+
+
+def _write(report: Report, path: Path, forms: Mapping[str, Path]) -> None:
     """Write every form that was asked for, with the benchmark of the folder."""
     from importlib import import_module
 
-    from ropeexport import atomic
+    from ropeexport import targets
 
     for name, target in forms.items():
-        if target is not None:
-            render = import_module(f"ropeexport.report.{name}").render
-            folder = path if path.is_dir() else path.parent
-            more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
-            text = render(report, *more)
-            atomic.write_text(target, text)
+        render = import_module(f"ropeexport.report.{name}").render
+        folder = path if path.is_dir() else path.parent
+        more = (_speed(folder), _pictures(folder, report)) if name == "html" else ()
+        text = render(report, *more)
+        with targets.writing(target) as file:
+            file.write(text.encode())
 
 
 def _speed(folder: Path) -> bytes | None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ropeexport.artifact import Artifact
+from ropeexport.artifact import Artifact, Trust
 from ropeexport.errors import UsageError
 from ropeexport.given import THREADS, WORD, path_if, path_of, whole, whole_if
 
@@ -26,6 +26,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     plugin: str | Path | None = None,
     threads: int = 0,
     verify: Verify = "files",
+    trust: bool | str | Path = False,
     cuda_graphs: bool = False,
     memory_budget: int | None = None,
 ) -> LoadedModel:
@@ -57,6 +58,10 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         Of the runtime's pool; 0: its own choice.
     verify : str
         ``files``, or ``all``: weights are read and hashed to their last byte too.
+    trust : bool or path
+        Of an engine that this user has neither built nor trusted before: ``True`` lets it run, and
+        is kept for the next load; the file of a public key does where the folder's signature is of
+        that key, see :func:`ropeexport.sign`.  An engine can run code of whoever made it.
     cuda_graphs : bool
         Record the calls on torch's tensors once for each shape, and replay them (TensorRT).
     memory_budget : int
@@ -74,6 +79,8 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         Where no runtime can load it here, or the one that is named cannot.
     ManifestError, ModelFileError, EngineError, PluginError
         Where a file is not the one of the manifest.
+    UntrustedError
+        For an engine of somebody else's without ``trust``, or one that its key has not signed.
 
     Examples
     --------
@@ -102,7 +109,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         raise UsageError(f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}")
     threads = whole("threads", threads, 0, THREADS)
     memory_budget = whole_if("memory_budget", memory_budget, 0, WORD)
-    artifact = Artifact.read(path_of("path", path))
+    artifact = Artifact.read(path_of("path", path), Trust.of(trust))
     artifact.require_exported_file()
     artifact.check_weights(hashed=verify == "all")
     wish = Wish(

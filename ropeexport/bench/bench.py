@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import ropeexport
 from ropeexport import atomic
@@ -24,6 +23,7 @@ from ropeexport.bench.processes import ContenderError, Turn
 from ropeexport.bench.records import Bench, Group, Timing
 from ropeexport.errors import UsageError
 from ropeexport.given import THREADS, TURNS, WORD, check_memory, whole
+from ropeexport.locking import scratch
 from ropeexport.machine import processor
 from ropeexport.manifest import Manifest
 from ropeexport.models import sources
@@ -131,14 +131,15 @@ def bench(
     # engines are made for the sizes of the run, so the profile of one that is there does not count
     space_of(record.model_copy(update={"engine": None})).check_lengths(options.lengths)
     sizes = timed_sizes(record, options.lengths)
-    with atomic.ended_cleanly(), TemporaryDirectory() as place, ExitStack() as stack:
+    with atomic.ended_cleanly(), scratch("bench") as place, ExitStack() as stack:
         check = checked_sizes(record)
-        module = handed_over(options.module, Path(place) / _HELD)
+        module = handed_over(options.module, place / _HELD)
         example = stack.enter_context(sources.rebuilt(artifact, options.module))
         checker = Checker(artifact, bound(example), options.seed)
         longest_last = (check, *sorted(sizes, key=partial(_tokens, record)))
         folder = artifact.folder.absolute()
-        setting = Setting(folder, Path(place), module, options.threads, device)
+        trusts_code = artifact.trust.code
+        setting = Setting(folder, place, module, options.threads, device, trusts_code)
         run = Setup(artifact, setting, options.seed, checker, check, longest_last)
         found = [run.open(BY_NAME[name], stack, say) for name in options.names]
         groups = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.artifact import Artifact
+from ropeexport.artifact import Artifact, Trust
 from ropeexport.bench.records import BARE, OURS
 from ropeexport.errors import BuildError, EngineError, MissingError, RopeExportError
 from ropeexport.machine import find_gpu
@@ -58,6 +58,8 @@ class Setting:
         For the runtime's own pool.
     device : str
         ``cpu`` or ``cuda``.
+    trusts_code : bool
+        Whether the code that the folder's config brings along may run.
     """
 
     folder: Path
@@ -65,11 +67,12 @@ class Setting:
     module: str | Held | None
     threads: int
     device: Device = "cpu"
+    trusts_code: bool = False
 
     @cached_property
     def artifact(self) -> Artifact:
         """The output folder, read once."""
-        return Artifact.read(self.folder)
+        return Artifact.read(self.folder, Trust(code=self.trusts_code))
 
     @property
     def outputs(self) -> list[str]:
@@ -143,7 +146,8 @@ def run_file(
     path = setting.prepared / file if file else setting.artifact.model_path
     is_engine = chosen.runtime.runs == "engine"
     opening = Opening(
-        model=Artifact.read(path.parent) if is_engine else OnnxFile(path),
+        # an engine of this run's own
+        model=Artifact.read(path.parent, Trust(engines=True)) if is_engine else OnnxFile(path),
         provider=chosen.provider,
         device=setting.device,
         threads=setting.threads,

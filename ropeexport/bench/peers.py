@@ -6,7 +6,8 @@ what a user without ropeexport has.
 
 optimum-onnx's export of a model of transformers or diffusers: it holds transformers back to a
 version that ropeexport's own models have left, so its command is run from an environment of its
-own: ``make optimum`` puts it into ``build/optimum``, and ``ROPEEXPORT_OPTIMUM`` names another one.
+own: ``make optimum`` puts it into the checkout's ``build/optimum``, and ``ROPEEXPORT_OPTIMUM``
+names another one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ropeexport.child_process import safe_environment
 from ropeexport.errors import ExportError, MissingError, first_line
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.naming import name_inputs
@@ -32,7 +34,8 @@ from ropeexport.ops.registry import OPS
 
 VARIABLE = "ROPEEXPORT_OPTIMUM"
 _OPSET = 23
-_OPTIMUM = Path("build/optimum/bin/optimum-cli")
+# of this checkout, never of the current folder: it is run
+_OPTIMUM = Path(__file__).parents[2] / "build/optimum/bin/optimum-cli"
 _OPTIMUMS_OPSET = "18"  # the newest opset that its exporter writes
 
 
@@ -67,7 +70,7 @@ def export_with_optimum(module: nn.Module, target: Path) -> None:
     ExportError
         With the last line that was said, where the export fails.
     """
-    command = os.environ.get(VARIABLE) or (str(_OPTIMUM.absolute()) if _OPTIMUM.is_file() else "")
+    command = os.environ.get(VARIABLE) or (str(_OPTIMUM) if _OPTIMUM.is_file() else "")
     if not command:
         raise MissingError(
             f"optimum-onnx needs an environment of its own: run 'make optimum', or set {VARIABLE} "
@@ -87,7 +90,8 @@ def export_with_optimum(module: nn.Module, target: Path) -> None:
     else:
         script = Path(__file__).with_name("optimum_diffusers.py")
         words = [Path(command).with_name("python"), "-I", script, saved, made / "model.onnx"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    safe = safe_environment(os.environ)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=safe)
     shutil.rmtree(saved)
     if not (made / "model.onnx").is_file():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

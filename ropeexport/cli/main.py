@@ -21,6 +21,8 @@ _COMMANDS = {
     "bench": ("proving", "Measure an export against what you would run instead."),
     "report": ("proving", "Write a parity run as HTML, Markdown or JUnit XML."),
     "inspect": ("reading", "Show the rotary ops of a file and what implements them."),
+    "sign": ("trusting", "Sign an exported folder, every file of it."),
+    "verify": ("trusting", "Say of each file of a folder whether it is what was signed."),
     "plugin": ("making", "Compile the TensorRT plugin for the rotary op."),
     "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }

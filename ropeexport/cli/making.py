@@ -104,6 +104,7 @@ _axis = click.option(
     type=int,
     help="Tokens that the cache may hold.  [default: what the config allows; fixed: up to 4096]",
 )
+@_flag("--trust-remote-code", help="Run the code that a config of transformers brings along.")
 @_flag("--copy-weights", help="Copy safetensors files instead of writing beside them.")
 @_flag("--hash-weights", help="Hash them too, for load(verify='all').")
 @_require_rope

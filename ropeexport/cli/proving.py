@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeexport.cli.terminal import console, echo, echo_json, show
+from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.cli.types import FILE, PATH, TEXT
 from ropeexport.errors import EXIT_FAILURE, UsageError
 from ropeexport.given import counted
@@ -34,6 +35,7 @@ _shown = partial(click.option, show_default=True)
 _module = click.option(
     "--module", type=TEXT, metavar="REF", help="Factory of your own to import: FILE.py:NAME."
 )
+_code = _flag("--trust-remote-code", help="Run the code that DIR's config of a model brings along.")
 _seed = _shown("--seed", type=int, default=0, help="Seed of the inputs.")
 
 
@@ -137,11 +139,15 @@ def _say_forms(given: dict[str, Any]) -> None:
 @click.option(
     "--tokens", type=int, help="Tokens of each generated text, with a cache.  [default: 32]"
 )
+@trust_options
+@_code
 @_flag("--locate", help="On a failure, find the first tensor that departs.")
 @_flag("--json", "as_json", help="Print the report as JSON.")
 @_report_options
 @_schema_option("parity")
-def check_command(path: Path, candidate: Path | None, as_json: bool, **given: Any) -> None:
+def check_command(
+    path: Path, candidate: Path | None, as_json: bool, trust_remote_code: bool, **given: Any
+) -> None:
     """Prove how far each runtime is from a float64 oracle.
 
     Compares eager torch, onnxruntime and the engine with the exact result over the corners of the
@@ -157,11 +163,13 @@ def check_command(path: Path, candidate: Path | None, as_json: bool, **given: An
     itself.  With --locate both are .onnx files, whose tensors of the same name are compared.
     """
     from ropeexport.api.proving import run_check
+    from ropeexport.artifact import Trust
     from ropeexport.parity import report as reports
     from ropeexport.parity.records import FILE_NAME
 
+    trust = Trust.of(trusted(given), trust_remote_code)
     with closing(_Progress()) as progress:
-        report, unwritten = run_check(path, candidate, listener=progress, **given)
+        report, unwritten = run_check(path, candidate, listener=progress, trust=trust, **given)
     if as_json:
         echo_json(report.model_dump_json(indent=1))
     else:
@@ -264,6 +272,7 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 @_shown("--repeats", type=int, default=5, help="Runs in a turn; on a GPU, stretches.")
 @click.option("--threads", type=int, help="[default: the number of cores]")
 @_seed
+@_code
 @_flag("--json", "as_json", help="Print the records as JSON.")
 @_schema_option("bench")
 def bench_command(path: Path, as_json: bool, **given: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ropeexport.cli.terminal import echo
+from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.cli.types import PATH, TEXT
 from ropeexport.errors import UsageError
 from ropeexport.given import counted
@@ -45,6 +46,7 @@ _shown = partial(click.option, show_default=True)
     default="files",
     help="all: weights are hashed to the last byte too.",
 )
+@trust_options
 @click.option("-o", "--output", type=PATH, help="Write the outputs into this .npz file.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 def run_command(
@@ -55,11 +57,11 @@ def run_command(
     from ropeexport.inference.files import check_output, read_inputs, summary, write_outputs
 
     if output is not None:
-        check_output(output, force)
+        check_output(output, force, inputs)
     is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
     if (shapes or not inputs) and not is_random:
         raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")
-    with ropeexport.load(folder, **options) as model:
+    with ropeexport.load(folder, trust=trusted(options), **options) as model:
         given = read_inputs(inputs, model.inputs)
         if is_random:
             known = {name: array.shape for name, array in given.items()}

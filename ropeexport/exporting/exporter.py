@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport import manifest
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
 from ropeexport.exporting.naming import names_without_tensor
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
@@ -46,7 +46,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     """Export an :class:`Example` into an output folder, see :func:`ropeexport.export`."""
     if example.cache is not None and example.cache.form == "fixed":
         opset = max(opset, names.CACHE_OPSET)
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     copied = example.weights if copy_weights else None
     if copied is not None:
         safetensors_files.check_free(copied, folder, force)

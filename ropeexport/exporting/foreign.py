@@ -22,7 +22,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
-from ropeexport.onnx_files.shapes import INVENTED, Dims, is_unknown, symbolic_shapes
+from ropeexport.onnx_files.shapes import INVENTED, Dims, infer, is_unknown, symbolic_shapes
 from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
@@ -120,7 +120,18 @@ def _may_hold_rope(function: ir.Function, model: ir.Model) -> bool:
         model.functions[key] for node in f.all_nodes() if (key := node.op_identifier())
         in model.functions
     ))  # fmt: skip
-    used = {node.op_type for f in called for node in f.all_nodes()}
+    return _can_rotate(node for f in called for node in f.all_nodes())
+
+
+def may_hold_rope(model: ir.Model) -> bool:
+    """Say whether a file has what a rotation takes, or operators of others that may rotate."""
+    nodes = [x for part in (model.graph, *model.functions.values()) for x in part.all_nodes()]
+    others = (x for x in nodes if not is_standard(x) and x.op_identifier() not in model.functions)
+    return any(others) or _can_rotate(nodes)
+
+
+def _can_rotate(nodes: Iterable[ir.Node]) -> bool:
+    used = {node.op_type for node in nodes}
     return "RotaryEmbedding" in used or ("Mul" in used and not used.isdisjoint(_JOINS))
 
 
@@ -247,7 +258,7 @@ def infer_shapes(model: ir.Model) -> None:
         for value in (value for node in model.graph for value in node.outputs):
             if _is_unknown(value):
                 value.shape = None
-        passes.ShapeInferencePass()(model)
+        infer(model)
         _adopt(symbolic_shapes(model), model)
         if _shapes(model) == before:
             break

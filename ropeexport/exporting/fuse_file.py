@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport import manifest
 from ropeexport.axes import Sum, substituted, sum_of
 from ropeexport.errors import ModelFileError
+from ropeexport.exporting.foreign import may_hold_rope
 from ropeexport.exporting.model_writer import check_count, check_smallest, finished, write
 from ropeexport.exporting.passes import FUSE, ROPES, Say, Work, passed
 from ropeexport.exporting.readers import read_less, readers_of
@@ -80,10 +81,13 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     ModelFileError, ExportError, UsageError
         With what was expected, what was found and the next step.
     """
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     check_limit(max_position)
     model = OnnxFile(path).whole
     _refuse_twice(path, model)
+    if not may_hold_rope(model):
+        check_count(RopeCount(), require_rope)
+        return None, RopeCount()
     before = model.clone() if is_compared(model) else None
     source = source_of_file(path, folder)
     fixed = _of_one_size(axes or {}) if static else None
@@ -196,6 +200,8 @@ def _refuse_twice(path: Path, model: ir.Model) -> None:
 def replaced(file: OnnxFile) -> ir.Model:
     """Return a file's graph with its rotary applications as ops, and nothing else finished."""
     source = Source(kind="onnx", name=file.path.name)
+    if not may_hold_rope(file.whole):
+        return file.whole
     model = file.whole.clone()
     _without_defaults(model)
     return passed(FUSE[: FUSE.index(ROPES) + 1], Work(model, source, file.path.stem)).model

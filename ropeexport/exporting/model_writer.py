@@ -97,19 +97,20 @@ def write(
     Manifest
         What was written.
     """
-    atomic.refuse_existing(folder / manifest.MODEL_NAME, force)
+    manifest.refuse_existing(folder, force)
     with atomic.together(folder, manifest.FILE_NAME) as files:
         path = files.place / manifest.MODEL_NAME
         if copied is not None:
-            safetensors_files.copy_weights(copied, files.place)
+            files.over_links |= safetensors_files.copy_weights(copied, files.place)
             references.relocate(made.model, files.place)
         beside = _save(made.model, path, folder)
         record = describe(_record_of(made, path, beside))
-        former = _former_companions(folder)
+        former, engine = _former_files(folder)
         further = companions(record, former)
         for name, data in further.items():
             (files.place / name).write_bytes(data)
-        files.dropped.extend(name for name in former if name not in further)
+        # an engine of another model is nobody's any more
+        files.dropped.extend(name for name in (*former, *engine) if name not in further)
         if record.cache is not None:
             record = record.changed(cache=record.cache.changed(files=tuple(sorted(further))))
         manifest.write(files.place, record)
@@ -121,13 +122,15 @@ def write(
     return record
 
 
-def _former_companions(folder: Path) -> tuple[str, ...]:
-    """Return the files that an earlier export has written beside its model."""
+def _former_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the files that an earlier export has written beside its model, and its engine."""
     try:
-        cache = manifest.read(folder).cache
+        record = manifest.read(folder)
     except ManifestError:
-        return ()
-    return tuple(name for name in cache.files if (folder / name).is_file()) if cache else ()
+        return (), ()
+    beside = record.cache.files if record.cache else ()
+    engine = (record.engine.file,) if record.engine else ()
+    return tuple(name for name in beside if (folder / name).is_file()), engine
 
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:

@@ -24,6 +24,7 @@ from onnxscript.rewriter.rules.common import materialize_reshape_shape_rule
 from onnxscript.rewriter.rules.fusion import _rms_normalization
 
 from ropeexport.fusion.movement import closure, inputs_of
+from ropeexport.onnx_files.budget import is_small
 from ropeexport.operators import MOVERS, is_standard
 
 _FOLD_INPUT_LIMIT = 8192  # elements; larger constants are weights and tables, not shapes
@@ -113,7 +114,9 @@ def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:
     if any(x.dtype == ir.DataType.STRING for x in inputs):
         return False
     reads_weight = any(x.is_initializer() and x.name in weights for x in inputs)
-    return False if reads_weight and not is_standard(node, "Shape", "Size") else None
+    if reads_weight and not is_standard(node, "Shape", "Size"):
+        return False
+    return None if is_small(node) else False
 
 
 def fuse_norms(model: ir.Model) -> int:

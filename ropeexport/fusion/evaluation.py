@@ -5,8 +5,9 @@ Each operator is onnx's own reference implementation, so a region means here wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import cycle
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
 from ropeexport.fusion import contrib
+from ropeexport.onnx_files.budget import LARGEST, check_size
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
@@ -77,7 +79,14 @@ class Trial:
         self.symbols = next((s for s in larger if _smallest(made, s) >= _SMALLEST), given)
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
-        """Return a value's shape, or raise where it is not known."""
+        """Return a value's shape, or raise where it is not known or too large to be filled."""
+        sizes = self.sizes(value)
+        if math.prod(sizes) > LARGEST:
+            raise UnevaluableError(f"{value.name} of {sizes} is too large to be tried", value)
+        return sizes
+
+    def sizes(self, value: ir.Value) -> tuple[int, ...]:
+        """Return a value's shape, however large, or raise where it is not known."""
         if value.shape is None:
             raise UnevaluableError(f"the shape of {value.name} is not known", value)
         return tuple(self._size(dim, value) for dim in value.shape)
@@ -144,7 +153,7 @@ def static_shape(node: ir.Node, trial: Trial) -> Array | None:
         return None
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
     try:
-        return np.array(trial.shape(shaped)[start:end], dtype=np.int64)
+        return np.array(trial.sizes(shaped)[start:end], dtype=np.int64)
     except UnevaluableError:
         return None
 
@@ -198,6 +207,7 @@ def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
     if node.op_type in ("Cast", "CastLike", "Identity"):
         return (_cast(node, inputs[0]),)
     kwargs = {name: _attribute(a.value) for name, a in node.attributes.items()}
+    check_size(node.op_type, opset, inputs, partial(ir.to_proto, node))
     kernel = _kernel(node.op_type, opset)
     result = kernel.eval(*inputs, n_outputs=len(node.outputs), **kwargs)
     return result if isinstance(result, (tuple, list)) else (result,)

@@ -15,12 +15,11 @@ from itertools import zip_longest
 from typing import TypeAlias
 
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from ropeexport.fusion import contrib
 from ropeexport.fusion.movement import closure, inputs_of
 from ropeexport.fusion.suspects import is_product, suspects
-from ropeexport.onnx_files.shapes import INVENTED, is_unknown
+from ropeexport.onnx_files.shapes import INVENTED, infer, is_unknown
 from ropeexport.operators import is_standard
 
 Dim: TypeAlias = int | ir.SymbolicDim
@@ -83,7 +82,7 @@ def unify(model: ir.Model) -> Joined:
         relations |= {name: str(dim) for name, dim in same.items()}
         _rename(model, same)
         _forget_invented(model)
-        passes.ShapeInferencePass(strict_mode=False)(model)
+        infer(model, strict_mode=False)
         _forget_invented(model)
     return Joined(frozenset(relations.values()), relations, shapes)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ropeexport import atomic
+from ropeexport import atomic, targets
 from ropeexport.dtypes import held_in
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
@@ -57,16 +57,17 @@ def _read(path: Path) -> Any:
         raise UsageError(f"{path}: expected arrays as NumPy saves them: {error}") from error
 
 
-def check_output(path: Path, force: bool) -> None:
+def check_output(path: Path, force: bool, inputs: Sequence[str] = ()) -> None:
     """Raise :class:`UsageError` unless outputs can be written there: before anything runs."""
     if path.suffix != ".npz":
         raise UsageError(f"output: expected FILE.npz, got {str(path)!r}")
     atomic.refuse_existing(path, force)
+    targets.check(path, "output", *(Path(text.rpartition("=")[2]) for text in inputs))
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
     """Write arrays by name into an ``.npz`` file, bfloat16 as its bits."""
-    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+    with targets.writing(path) as file:
         save: Any = np.savez  # whose own arguments an output's name may be
         save(file, **outputs)
 

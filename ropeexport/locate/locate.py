@@ -15,8 +15,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -28,6 +26,7 @@ from ropeexport.exporting.exporter import work_of
 from ropeexport.exporting.passes import EXPORT, run
 from ropeexport.exporting.tracing import trace
 from ropeexport.locate.taps import Search, Tap, failed_cases, in_order, of_taps, taps_of, write
+from ropeexport.locking import scratch
 from ropeexport.manifest import EngineRecord, Manifest
 from ropeexport.models import sources
 from ropeexport.models.example import checked
@@ -71,10 +70,10 @@ def locate(artifact: Artifact, report: Report, module: Module | None = None) -> 
         model = run(EXPORT, work_of(traced.model, example, record.source, limit)).model
         outputs = program.graph_signature.user_outputs
         taps = taps_of(model, returned_by(program), outputs, record.model.outputs)
-        with TemporaryDirectory() as place, ExitStack() as stack, warnings.catch_warnings():
+        with scratch("locate") as place, ExitStack() as stack, warnings.catch_warnings():
             # torch copies a program by a method that it calls deprecated itself
             warnings.simplefilter("ignore", FutureWarning)
-            copy = write(artifact.file, record, (tap.tensor for tap in taps), Path(place))
+            copy = write(artifact.file, record, (tap.tensor for tap in taps), place)
             taps = in_order(copy.manifest, taps, made_by)
             names = [tap.tensor for tap in taps]
             tapped = TappedProgram(program, traced.inputs, taps)

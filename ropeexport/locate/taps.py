@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import onnx_ir as ir
@@ -26,6 +25,7 @@ import onnx_ir as ir
 from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.errors import RopeExportError, UsageError
+from ropeexport.locking import scratch
 from ropeexport.manifest import MODEL_NAME, Manifest, TensorSpec
 from ropeexport.onnx_files.contract import output_specs, spec_of
 from ropeexport.onnx_files.onnx_file import OnnxFile, producers, with_shapes
@@ -268,9 +268,9 @@ def locate_files(
     made_by = producers(candidate.graph)
     specs = (*_shared(reference, candidate), *manifest_of(reference).model.outputs)
     taps = [Tap(spec, source=source_of(made_by.get(spec.name))) for spec in specs]
-    with TemporaryDirectory() as place, ExitStack() as stack:
-        exact = _tapped(reference, taps, Path(place, REFERENCE))
-        other = _tapped(candidate, taps, Path(place, CANDIDATE))
+    with scratch("locate") as place, ExitStack() as stack:
+        exact = _tapped(reference, taps, place / REFERENCE)
+        other = _tapped(candidate, taps, place / CANDIDATE)
         copy = exact.manifest
         taps = in_order(copy, taps, made_by)
         yardstick, row = open_yardstick(exact.file, copy, stack)

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import cycle, takewhile
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import ParityError, RopeExportError, UsageError
+from ropeexport.errors import ManifestError, ParityError, RopeExportError, UsageError
 from ropeexport.machine import require
 from ropeexport.manifest import Argument, CacheForm, Manifest, Source
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
+from ropeexport.models.hub.configs import OPTION, code_of
 from ropeexport.models.hub.load import (
     is_library_model,
     load_example,
@@ -52,11 +53,13 @@ def load(
     dtype: str | None,
     cache: CacheForm | None = None,
     capacity: int | None = None,
+    trusts_code: bool = False,
 ) -> tuple[Example, Source]:
     """Return the example of a MODEL and the record that rebuilds it.
 
     Options are a built-in's, the config a class's of diffusers, the type a library's model's, the
-    cache and its capacity a language model's of transformers.
+    cache and its capacity a language model's of transformers, whose code may run where that is
+    trusted; the record says where it was needed, which allows nothing.
 
     Raises
     ------
@@ -65,12 +68,18 @@ def load(
     """
     if cache is not None and not is_library_model(model):
         raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
+    if trusts_code and model.partition(":")[0] != "transformers":
+        raise UsageError(f"{OPTION}: only for transformers:CONFIG, got {model}")
     if model in BUILTINS:
         example = BUILTINS[model](options)
         return example, Source(kind="builtin", name=model, options=asdict(options))
     if is_library_model(model):
-        example = load_example(model, config, dtype, cache=cache, capacity=capacity)
+        example = load_example(
+            model, config, dtype, cache=cache, capacity=capacity, trusts_code=trusts_code
+        )
         kept = {"config": str(config)} if config else {}
+        if trusts_code and (code := code_of(Path(model.partition(":")[2]), is_decoder=bool(cache))):
+            kept["code"] = code
         return example, Source(kind="config", name=model, options=kept)
     if ":" not in model:
         raise UsageError(
@@ -156,6 +165,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     source, folder = artifact.manifest.source, artifact.folder
     if module is not None:
         _refuse_for_builtin(artifact)
+    _require_known(artifact)
     if source.kind == "builtin":
         return BUILTINS[source.name](BuiltinOptions(**source.options))
     if module is None and source.kind == "config":
@@ -163,7 +173,10 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
         known = dtype if dtype in DTYPES else None
         place, cache = Path(config) if config else None, artifact.manifest.cache
         form, capacity = (cache.form, cache.capacity) if cache is not None else (None, None)
-        return load_example(source.name, place, known, values=True, cache=form, capacity=capacity)
+        return load_example(
+            source.name, place, known, values=True, cache=form, capacity=capacity,
+            trusts_code=artifact.trust.code,
+        )  # fmt: skip
     if module is None and source.kind != "factory":
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
@@ -182,6 +195,21 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if isinstance(made, nn.Module) and (is_cached or not isinstance(module, str)):
         return _around(made, artifact)
     return _example_of(str(module), made)
+
+
+def _require_known(artifact: Artifact) -> None:
+    """Raise for a source that no export writes: a manifest may come from anywhere."""
+    source = artifact.manifest.source
+    is_known = source.kind != "config" or is_library_model(source.name)
+    if source.kind == "builtin":
+        options = {each.name for each in fields(BuiltinOptions)}
+        is_known = source.name in BUILTINS and source.options.keys() <= options
+    if not is_known:
+        raise ManifestError(
+            f"{artifact.folder}: its manifest's source: expected a built-in with its options "
+            f"({', '.join(BUILTINS)}), diffusers:CLASS or transformers:CONFIG, got {source.name!r} "
+            f"with {', '.join(source.options) or 'none'}; export again"
+        )
 
 
 def _expected_of(artifact: Artifact) -> str:
@@ -356,7 +384,9 @@ def _import_file(path: Path) -> Any:
 
 
 def _import_module(name: str) -> Any:
-    _add_to_path(Path.cwd())
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # behind all others: its files are taken for no installed module
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

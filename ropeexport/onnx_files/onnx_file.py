@@ -7,8 +7,11 @@ is checked here: what is missing would be a fault of the first stage that looks 
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,13 +20,21 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
 
+from ropeexport.atomic import check_regular
 from ropeexport.errors import ModelFileError, first_line
-from ropeexport.onnx_files.shapes import silent
+from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.registry import op_of
+
+_MOST_NODES = 1 << 20  # of a function, with what it calls
+_DEEPEST = 500  # functions inside each other: onnx's own code nests its calls
+_END_OF_VERSIONS = 1 << 31
+_LARGEST_SIZE = 1 << 48  # of an axis; products of several stay within 64 bits, as a rule
+_LONGEST_NAME = 128
+_LONG_NUMBER = re.compile(r"\d{19}")
+_POWER = re.compile(r"\*\*\s*(?!\d(?![\d\s]*\*\*))|\*\*.*\*\*.*\*\*")  # all but a few small ones
 
 
 class OnnxFile:
@@ -62,13 +73,13 @@ class OnnxFile:
 
 def load(path: Path) -> ir.Model:
     """Read an ONNX file; whatever is wrong with it is one clear :class:`ModelFileError`."""
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
+    check_regular(path, ModelFileError)
     try:
-        model = ir.load(path)
+        with _without_collecting():
+            model = ir.load(path)
     except Exception as error:  # of damaged bytes a parser may say anything
         raise ModelFileError(
-            f"{path}: not a readable ONNX file ({first_line(error)}); export it again"
+            f"{path}: not a readable ONNX file ({first_line(_root(error))}); export it again"
         ) from error
     if not len(model.graph) or not model.opset_imports:
         raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
@@ -76,7 +87,7 @@ def load(path: Path) -> ir.Model:
         _check_sound(model)
     except _UnsoundError as fault:
         raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again") from None
-    _forget_negative(model.graph)
+    _forget_odd(model.graph)
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
@@ -84,10 +95,36 @@ def load(path: Path) -> ir.Model:
     return model
 
 
+def _root(error: BaseException) -> BaseException:
+    """Return the first of the errors that were raised from each other."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep Python from looking for garbage among objects that are all kept: half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _is_no_size(dim: int | ir.SymbolicDim) -> bool:
     if isinstance(dim, int):
-        return dim < 0
-    return dim.value is not None and dim.value.removeprefix("-").isdecimal()
+        return not 0 <= dim <= _LARGEST_SIZE
+    if dim.value is None:
+        return False
+    return dim.value.removeprefix("-").isdecimal() or not _is_expression(dim.value)
+
+
+def _is_expression(text: str) -> bool:
+    """Say whether SymPy may compute with a name: powers of powers would never end."""
+    return len(text) <= _LONGEST_NAME and not _POWER.search(text) and not _LONG_NUMBER.search(text)
 
 
 def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -95,7 +132,9 @@ def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
     onnx and onnx_ir read nothing behind a link; a path that leaves the folder stays as it is.
     """
-    if not isinstance(tensor, ir.ExternalTensor) or not _stays(tensor):
+    if not isinstance(tensor, ir.ExternalTensor) or "\0" in str(tensor.location):
+        return tensor
+    if not _stays(tensor):
         return tensor
     path, real = os.path.abspath(tensor.path), os.path.realpath(tensor.path)
     if os.path.dirname(real) == os.path.realpath(os.path.dirname(path)):
@@ -111,8 +150,11 @@ def _stays(tensor: ir.ExternalTensor) -> bool:
     return Path(os.path.abspath(tensor.path)).is_relative_to(os.path.abspath(tensor.base_dir))
 
 
-def _forget_negative(graph: ir.Graph) -> None:
-    """Let what some exporters write of a dynamic axis, -1 or a number as its name, be unknown."""
+def _forget_odd(graph: ir.Graph) -> None:
+    """Let what some exporters write of a dynamic axis, -1 or a number as its name, be unknown.
+
+    And what nobody can compute with: sizes beyond any memory, endless expressions.
+    """
     made = (value for node in graph for value in node.outputs)
     for value in (*graph.inputs, *graph.outputs, *made):
         dims = tuple(value.shape or ())
@@ -140,8 +182,7 @@ def opset(model: ir.Model) -> int:
 def with_shapes(model: ir.Model) -> ir.Model:
     """Return a copy with the types and shapes that onnx infers, where the file does not say."""
     copy = model.clone()
-    with silent("onnx_ir"):  # of a graph that it refuses, onnx_ir logs a traceback
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy)
+    infer(copy, check_type=False, strict_mode=False, data_prop=False)
     return copy
 
 
@@ -217,12 +258,18 @@ def check_weights(path: Path, model: ir.Model) -> None:
 def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
     """Raise unless a file in the model's folder holds a tensor."""
     data = Path(tensor.path)
+    begin, length = tensor.offset or 0, tensor.length or 0
+    if "\0" in str(tensor.location) or min(begin, length) < 0:
+        raise ModelFileError(
+            f"{path}: weight {tensor.name}: expected a file's name, and bytes from 0 on, got "
+            f"{str(tensor.location)!r} from {begin}, {length} long; export it again"
+        )
     if not _stays(tensor):
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
             f"{tensor.location}, which onnx refuses; move it there, or export again"
         )
-    end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
+    end = begin + max(length, tensor.nbytes)
     size = data.stat().st_size if data.is_file() else None
     if size is None or size < end:
         raise ModelFileError(
@@ -238,23 +285,56 @@ class _UnsoundError(Exception):
 def _check_sound(model: ir.Model) -> None:
     if not model.graph.outputs:
         raise _UnsoundError("expected an output, got none")
+    for part in (model, *model.functions.values()):
+        _check_imports(part.opset_imports)
     _check_graph(model.graph, model.opset_imports, set())
     for function in model.functions.values():
         _check_graph(function.graph, function.opset_imports, set())
-    calls = {
-        name: {node.op_identifier() for node in function.all_nodes()} & model.functions.keys()
+    _check_calls(model)
+
+
+def _check_calls(model: ir.Model) -> None:
+    """Check that functions, put where they are called, make a graph that can be worked with."""
+    called = {
+        name: [node.op_identifier() for node in function.all_nodes()]
         for name, function in model.functions.items()
     }
+    calls = {name: set(nodes) & called.keys() for name, nodes in called.items()}
     try:
-        TopologicalSorter(calls).prepare()
+        order = list(TopologicalSorter(calls).static_order())
     except CycleError as error:
         domain, name, _ = error.args[1][0]
         raise _UnsoundError(f"function {domain}::{name} calls itself") from None
+    nodes: dict[ir.OperatorIdentifier, int] = {}
+    depth: dict[ir.OperatorIdentifier, int] = {}
+    for key in order:
+        nodes[key] = sum(nodes.get(inner, 1) for inner in called[key])
+        depth[key] = 1 + max((depth[inner] for inner in calls[key]), default=0)
+        if nodes[key] > _MOST_NODES or depth[key] > _DEEPEST:
+            raise _UnsoundError(
+                f"function {key[0]}::{key[1]}: expected at most {_MOST_NODES:,} nodes, those of "
+                f"what it calls included, and {_DEEPEST} functions inside each other, got more"
+            )
+
+
+def _check_imports(imports: dict[str, int]) -> None:
+    for domain, version in imports.items():
+        _check_text(domain)
+        if not 0 < version < _END_OF_VERSIONS:
+            raise _UnsoundError(f"expected an opset of 1 or more of {domain!r}, got {version}")
+
+
+def _check_text(*names: object) -> None:
+    """Check names; one that is no text is bytes."""
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise _UnsoundError(f"expected names in UTF-8, got {name!r}")
 
 
 def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value | None]) -> None:
     """Check a graph that sees the values of those around it."""
     known = {None, *outer, *graph.inputs, *graph.initializers.values()}
+    _check_text(*(value.name for value in (*graph.inputs, *graph.outputs)))
     _check_names([value.name for value in graph.inputs])
     made = [value.name for node in graph for value in node.outputs]
     _check_names([name for name in (*graph.initializers, *made) if name])
@@ -262,11 +342,14 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
         tensor = value.const_value
         if tensor is None or tensor.dtype == ir.DataType.UNDEFINED:
             raise _UnsoundError(f"initializer {name!r}: expected values of a known type")
+        if isinstance(tensor, ir.ExternalTensor) and tensor.dtype == ir.DataType.STRING:
+            raise _UnsoundError(f"initializer {name!r}: text lies in the model's file, not outside")
         if any(isinstance(size, int) and size < 0 for size in tensor.shape):
             raise _UnsoundError(
                 f"initializer {name!r}: expected sizes of 0 or more, got {tensor.shape}"
             )
     for node in graph:
+        _check_text(node.op_type, node.domain, node.name, *(x.name for x in node.outputs))
         called = f"{node.op_type} {node.name!r}" if node.name else node.op_type
         for value in node.inputs:
             if value not in known:
@@ -276,12 +359,23 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
             raise _UnsoundError(
                 f"{called}: expected at least {least} inputs, got {len(node.inputs)}"
             )
+        _check_attributes(node, called)
         for inner in _graphs(node):
             _check_graph(inner, imports, known)
         known.update(node.outputs)
     for value in graph.outputs:
         if value not in known:
             raise _UnsoundError(f"output {value.name!r}: nothing makes it")
+
+
+def _check_attributes(node: ir.Node, called: str) -> None:
+    for attribute in node.attributes.values():
+        is_list = attribute.type == ir.AttributeType.TENSORS
+        if attribute.is_ref() or not (is_list or attribute.type == ir.AttributeType.TENSOR):
+            continue
+        tensors = attribute.value if is_list else (attribute.value,)
+        if any(tensor.dtype == ir.DataType.UNDEFINED for tensor in tensors):
+            raise _UnsoundError(f"{called}: {attribute.name}: expected values of a known type")
 
 
 def _check_names(names: list[str | None]) -> None:

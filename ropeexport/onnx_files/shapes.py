@@ -7,14 +7,29 @@ older exporter writes them; onnxruntime's does, with SymPy.
 from __future__ import annotations
 
 import logging
+import math
+import resource
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from ropeexport.operators import is_standard
 
 _LARGEST_VALUE = 1024  # bytes of a constant that may say a shape; a larger one is a weight
+_MOST_VALUES = 1 << 10  # of a tensor that says sizes
+_MOST_BITS = 64
+_FOLLOWED = (
+    "Add", "Cast", "Concat", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze",
+)  # fmt: skip
+_LONGEST_VECTOR = 1 << 20
+_MOST_MEMORY = 1 << 30
 _UNBOUNDED = 2**31 - 1  # what an exporter writes for "to the end"
 
 INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
@@ -41,9 +56,9 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
     from onnxruntime.tools import symbolic_shape_infer
 
     # its public function writes the model into the working directory where it ends early
-    inference = symbolic_shape_infer.SymbolicShapeInference(
-        _UNBOUNDED, auto_merge=True, guess_output_rank=False, verbose=0
-    )
+    own = symbolic_shape_infer.SymbolicShapeInference
+    kind = symbolic_shape_infer.SymbolicShapeInference = _bounded(own)  # for branches it makes more
+    inference = kind(_UNBOUNDED, auto_merge=True, guess_output_rank=False, verbose=0)
     with silent(symbolic_shape_infer.__name__):
         try:
             inference._preprocess(_light(model))
@@ -51,8 +66,101 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
                 inference._infer_impl()
         except Exception:  # it asserts much of a graph; what it has found so far holds
             pass
-    known = _free_symbols(model)
-    return dict(_found(inference.out_mp_.graph, known)) if inference.out_mp_ is not None else {}
+        finally:
+            symbolic_shape_infer.SymbolicShapeInference = own
+    found = getattr(inference, "out_mp_", None)
+    return dict(_found(found.graph, _free_symbols(model))) if found is not None else {}
+
+
+def _bounded(inference: type[Any]) -> type[Any]:
+    """Return onnxruntime's inference, which keeps no values that are too many or too large.
+
+    It computes with whole numbers of any length: products of products would never end.
+    """
+
+    class Bounded(inference):  # type: ignore[misc]  # onnxruntime has no types
+        @property
+        def sympy_data_(self) -> dict[str, Any]:
+            return self._values
+
+        @sympy_data_.setter
+        def sympy_data_(self, values: dict[str, Any]) -> None:
+            self._values = _Values(values)
+
+        def _infer_ConstantOfShape(self, node: Any) -> None:  # noqa: N802  # its name
+            sizes = self._get_int_or_float_values(node)[0]
+            count = math.prod(sizes) if isinstance(sizes, list) else sizes or 0
+            if isinstance(count, int | float) and count > _MOST_VALUES:
+                raise ValueError(f"{count} values are no sizes")
+            super()._infer_ConstantOfShape(node)
+
+        def _new_symbolic_shape(self, rank: int, *given: Any) -> Any:
+            if rank > _MOST_VALUES:
+                raise ValueError(f"{rank} axes are none")
+            return super()._new_symbolic_shape(rank, *given)
+
+        def _infer_Concat(self, node: Any) -> None:  # noqa: N802  # its name
+            super()._infer_Concat(node)
+            joined = self._values.pop(node.output[0], None)  # a list that grew after it was kept
+            if joined is not None:
+                self._values[node.output[0]] = joined
+
+    return Bounded
+
+
+class _Values(dict[str, Any]):
+    """Values by name; those that are no sizes are left out."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        parts = value if isinstance(value, list) else [value]
+        if len(parts) <= _MOST_VALUES and all(map(_is_short, parts)):
+            super().__setitem__(name, value)
+
+    def copy(self) -> _Values:
+        return _Values(self)
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _MOST_BITS
+    if isinstance(value, np.ndarray):
+        return value.size <= _MOST_VALUES
+    operations = getattr(value, "count_ops", None)  # of an expression of SymPy's
+    return operations is None or operations() <= _MOST_VALUES
+
+
+def infer(model: ir.Model, **options: bool) -> None:
+    """Let onnx infer the types and shapes of a model, in place, within bounds.
+
+    It follows the values of sizes through arithmetic, and takes each vector for such: one of 2^30
+    elements would fill the memory.
+    """
+    with silent("onnx_ir"), _bounded_memory():  # of a graph that it refuses, it logs a traceback
+        passes.ShapeInferencePass(**{"data_prop": not _has_long_vectors(model), **options})(model)
+
+
+def _has_long_vectors(model: ir.Model) -> bool:
+    read = (x for node in model.graph if is_standard(node, *_FOLLOWED) for x in node.inputs)
+    shapes = (tuple(x.shape) for x in read if x is not None and x.shape is not None)
+    return any(len(s) == 1 and isinstance(s[0], int) and s[0] > _LONGEST_VECTOR for s in shapes)
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Let memory that C++ code takes beyond a gigabyte be an error of its, where Linux counts it."""
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        former = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = taken + _MOST_MEMORY
+        if former[0] == resource.RLIM_INFINITY or wanted < former[0]:
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, former[1]))
+    except (OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, former)
 
 
 def is_unknown(dim: int | ir.SymbolicDim) -> bool:

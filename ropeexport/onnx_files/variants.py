@@ -24,13 +24,12 @@ from onnx_ir.passes.common import (
     InlinePass,
     RemoveUnusedFunctionsPass,
     RemoveUnusedNodesPass,
-    ShapeInferencePass,
 )
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.onnx_file import opset, rope_nodes
-from ropeexport.onnx_files.shapes import silent
+from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import MOVERS, STANDARD, is_standard
 from ropeexport.ops import attention, grouped_attention, names
 from ropeexport.ops.apply_rope import Body, rope_function
@@ -288,8 +287,7 @@ def _twin(
     retype = _Retype(dict.fromkeys(types, into), rounds)
     typed = inlined(model)
     typed = typed.clone() if typed is model else typed
-    with silent("onnx_ir"):
-        ShapeInferencePass(check_type=False, strict_mode=False)(typed)
+    infer(typed, check_type=False, strict_mode=False)
     retype.graph(typed.graph)
     for function in typed.functions.values():  # those that could not be inlined
         retype.graph(function.graph)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import held_in
-from ropeexport.errors import MissingError, RopeExportError, UsageError
+from ropeexport.errors import MissingError, RopeExportError, UntrustedError, UsageError
 from ropeexport.manifest import Manifest, ModelRecord
 from ropeexport.operators import is_standard
 from ropeexport.parity.records import Status
@@ -93,7 +93,7 @@ def open_runner(
     """Enter a runner, or keep the reason why it cannot be."""
     try:
         runner = stack.enter_context(make())
-    except MissingError as error:
+    except (MissingError, UntrustedError) as error:  # nothing of it has run
         return Contender(name, reason=str(error))
     except RopeExportError as error:
         return Contender(name, status="FAIL", reason=str(error))

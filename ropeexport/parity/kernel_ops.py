@@ -9,6 +9,7 @@ standard's, onnx's evaluator has some in their newest meaning alone, whatever a 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_batch_normalization import BatchNormalization_14
 
+from ropeexport.onnx_files.budget import one_run, run_bounded
 from ropeexport.onnx_files.uses import KERNELS
 
 Floats = NDArray[np.floating[Any]]
@@ -244,3 +246,13 @@ class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # onnx has no types
 
     def __init__(self, proto: Any, *, new_ops: Any = None, **given: Any) -> None:
         super().__init__(proto, new_ops=list(OPS), **given)
+
+    def _init(self) -> None:
+        super()._init()
+        for node in self.rt_nodes_:
+            node.run = partial(run_bounded, node, node.run)
+
+    def run(self, output_names: Any, feed_inputs: dict[str, Any], *args: Any, **given: Any) -> Any:
+        """Compute outputs, within a budget that whatever runs inside shares."""
+        with one_run(self.rt_inits_ | feed_inputs):
+            return super().run(output_names, feed_inputs, *args, **given)

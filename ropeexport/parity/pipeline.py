@@ -7,17 +7,16 @@ nothing.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import nn
 
+from ropeexport import atomic
 from ropeexport.artifact import Artifact
 from ropeexport.errors import MissingError, RopeExportError, first_line
 from ropeexport.machine import require
@@ -110,10 +109,9 @@ def _opened_without_rope(artifact: Artifact, device: str) -> Iterator[Contender]
         yield Contender(WITHOUT, reason=f"{artifact.manifest.model.file} applies none")
         return
     # beside the weights that it refers to
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".without-rope.", suffix=".onnx") as file:
-        file.write(ir.to_proto(model).SerializeToString())
-        file.flush()
-        named = artifact.manifest.model.changed(file=Path(file.name).name)
+    with atomic.claimed(folder, "without-rope", ".onnx") as path:
+        path.write_bytes(ir.to_proto(model).SerializeToString())
+        named = artifact.manifest.model.changed(file=path.name)
         with ExitStack() as stack:
             variant, opened = artifact.updated(model=named), []
             there = [name for name in names() if name == f"onnxruntime:{device}"]

@@ -7,12 +7,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ropeexport import atomic
-from ropeexport.parity.records import PictureRecord, PipelineRecord, Report, RuntimeRecord, Verdict
+from ropeexport.parity import report as reports
+from ropeexport.parity.records import (
+    FILE_NAME,
+    PictureRecord,
+    PipelineRecord,
+    Report,
+    RuntimeRecord,
+    Verdict,
+)
 from ropeexport.parity.running import runtime_record, status_of
 from ropeexport.runners.registry import EAGER
 from ropeexport.runners.runner import Facts
 
 FOLDER = "pipeline"  # beside parity.json: where the pictures lie
+
+
+def write(folder: Path, report: Report, pictures: Mapping[str, bytes]) -> None:
+    """Write a report and its pictures in place of a former run's, all or none."""
+    if not pictures:
+        reports.write(folder, report)
+        return
+    with atomic.together(folder, last=FILE_NAME) as files:
+        reports.write(files.place, report)
+        names = {f"{FOLDER}/{name}": data for name, data in pictures.items()}
+        former = (path.name for path in (folder / FOLDER).glob("[0-9]*-*.png"))
+        files.dropped += sorted({f"{FOLDER}/{name}" for name in former} - names.keys())
+        (files.place / FOLDER).mkdir()
+        for name, data in names.items():
+            (files.place / name).write_bytes(data)
 
 
 @dataclass(frozen=True)
@@ -48,17 +71,6 @@ class Found:
         return report.changed(
             verdict=verdict, reason=reason, pipeline=self.record, runtimes=tuple(runtimes.values())
         )
-
-    def write(self, folder: Path) -> None:
-        """Write the pictures in place of a former run's."""
-        if not self.files:
-            return
-        place = folder / FOLDER
-        with atomic.together(place, last=max(self.files)) as files:
-            former = {path.name for path in place.glob("[0-9]*-*.png")}
-            files.dropped += sorted(former - set(self.files))
-            for name, data in self.files.items():
-                (files.place / name).write_bytes(data)
 
     def _runtime(self, name: str, known: RuntimeRecord | None) -> RuntimeRecord:
         """Return the record of a runtime over the pictures and what was compared before."""

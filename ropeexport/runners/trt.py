@@ -1,4 +1,4 @@
-"""TensorRT engines on a GPU, in torch's memory; an engine is verified before it is loaded.
+"""TensorRT engines on a GPU, in torch's memory; one is verified, and trusted, before it is loaded.
 
 Source of the call sequence: TensorRT's Python API reference (Runtime, ICudaEngine,
 IExecutionContext) and, for the runtime cache, TensorRT-RTX's (IRuntimeConfig, IRuntimeCache).
@@ -21,6 +21,7 @@ from ropeexport.runners.trt_cache import EngineCache
 from ropeexport.runners.trt_session import Loaded, Recorded, Session
 from ropeexport.trt import flavour, preflight
 from ropeexport.trt.cache import RuntimeCache, runtime_cache_folder
+from ropeexport.trust.engines import require_trusted
 from ropeexport.weights.updating import changed
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class TensorrtRunner(Runner):
         compile them while others stand in: what is timed is then what runs in the end.
     kept_in : Path, optional
         Where what was compiled for this GPU is kept for the next load; else ropeexport's cache
-        folder, and never the output folder, which is only read.
+        folder, and never the output folder, which is only read.  With it, nothing is kept in the
+        cache folder, that the engine is trusted neither.
     plugin : Path, optional
         The library of an engine that does not carry it, in place of the one that is found.
     graphs : bool, optional
@@ -92,7 +94,7 @@ class TensorrtRunner(Runner):
         self._memory_budget = memory_budget
         self._updated: dict[str, Array] = {}  # weights that are not the file's
         self._lock = Lock()  # a run and an exchange of weights never meet
-        self._kept_in = kept_in or runtime_cache_folder()
+        self._kept_in, self._keeps = kept_in or runtime_cache_folder(), kept_in is None
         self._specialise = specialise
         engine = artifact.manifest.engine
         self.facts = Facts(device="cuda")
@@ -116,6 +118,8 @@ class TensorrtRunner(Runner):
         _require_cuda_torch()
         plugin = record.plugin
         library = preflight.plugin_path(folder, plugin, self._plugin) if plugin else None
+        # neither the engine nor the library has reached TensorRT by now
+        require_trusted(self._artifact, record, library, keeps=self._keeps)
         kept = RuntimeCache(self._kept_in, record, gpu)
         chosen = flavour.load(record.flavour)
         self._session = Session(

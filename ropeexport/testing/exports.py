@@ -28,6 +28,8 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     rtol: float | None = None,
     tokens: int | None = None,
     require: str | Sequence[str] = (),
+    trust: bool | str | Path = False,
+    trust_remote_code: bool = False,
 ) -> Report:
     """Assert that every runtime of an export is within its bounds in every case.
 
@@ -46,6 +48,8 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     require : str or sequence of str
         Runtimes that must have run, by the names of ``ropeexport check --require``; one that could
         not run is otherwise SKIPPED, which the summary of the pytest plugin says.
+    trust, trust_remote_code
+        As for :func:`ropeexport.check`.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     RopeExportError
         Where no run can be set up.
     """
-    from ropeexport.artifact import Artifact
+    from ropeexport.artifact import Artifact, Trust
     from ropeexport.parity.check import Options, check, check_files
     from ropeexport.parity.options import several
 
@@ -72,7 +76,8 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     if candidate is not None:
         report = check_files(Path(path), Path(candidate), options)
     else:
-        report = check(Artifact.read(Path(path)), module, options)
+        trusted = Trust.of(trust, trust_remote_code)
+        report = check(Artifact.read(Path(path), trusted), module, options)
     log.add(*_notes(report))
     absent = [r for r in report.runtimes if r.name in options.required and r.status == "SKIPPED"]
     problems = [f"{r.name} was required: SKIPPED: {r.reason}" for r in absent]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ropeexport import atomic
+from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.axes import Shapes
 from ropeexport.child_process import OnNote, OnProgress
@@ -19,6 +19,7 @@ from ropeexport.trt import child, preflight
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import pick_flavour
 from ropeexport.trt.plugin_library import PluginLibrary, find, require, validate
+from ropeexport.trust.engines import built_here
 
 Choice = Literal["auto", "plugin", "native", "decomposed"]
 
@@ -82,9 +83,14 @@ def build(
     """
     options = options or BuildOptions()
     folder = artifact.folder
-    atomic.refuse_existing(folder / ENGINE_NAME, options.force)
-    engine = make_engine(artifact, folder, options, on_progress=on_progress, on_note=on_note)
-    artifact.updated(engine=engine).write()
+    _refuse_existing(artifact, options.force)
+    with atomic.together(folder, manifest.FILE_NAME) as files:
+        engine = make_engine(
+            artifact, files.place, options, folder, on_progress=on_progress, on_note=on_note
+        )
+        artifact.require_current()
+        built_here(artifact, engine)
+        manifest.write(files.place, artifact.manifest.changed(engine=engine))
     return engine
 
 
@@ -92,18 +98,21 @@ def make_engine(
     artifact: Artifact,
     target: Path,
     options: BuildOptions,
+    home: Path | None = None,
     *,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> EngineRecord:
-    """Build an engine of a folder's model into another folder, the only one that is written to.
+    """Build an engine of a folder's model into another folder.
 
     Parameters
     ----------
     artifact : Artifact
         The model, with its weights.
     target : Path
-        Where the engine, the timing cache and a library that is not embedded go.
+        Where the engine and a library that is not embedded go.
+    home : Path, optional
+        Where they are moved afterwards, with the timing cache in it; by default they stay.
     options, on_progress, on_note
         See :func:`build`.
     """
@@ -115,27 +124,27 @@ def make_engine(
     preflight.check_unchanged(artifact)
     preflight.check_types(artifact.file)
     preflight.check_attention(artifact.file)
-    engine_path = target / ENGINE_NAME
-    with atomic.ended_cleanly(), atomic.replacing(engine_path) as temporary:
+    engine_path, home = target / ENGINE_NAME, home or target
+    with atomic.ended_cleanly():
         request = BuildRequest(
             flavour=flavour,
             model=artifact.model_path.absolute(),
-            engine=temporary.absolute(),
+            engine=engine_path.absolute(),
             implementation=implementation,
             profiles=profiles,
             ropes=record.model.ropes,
             plugin=library.path.absolute() if library else None,
             embed_plugin=options.embed_plugin,
-            timing_cache=(target / TIMING_CACHE_NAME).absolute(),
+            timing_cache=(home / TIMING_CACHE_NAME).absolute(),
             refit=options.refit or options.strip,
             strip=options.strip,
             weight_streaming=options.weight_streaming,
         )
         built = child.build(request, on_progress, on_note)
         _check_interface(record, built)
-        sha256 = atomic.sha256_of(temporary)
+        sha256 = atomic.sha256_of(engine_path)
         if library is not None and not options.embed_plugin:
-            _put_beside(library.path, target)
+            _put_beside(library.path, target, home)
     return EngineRecord(
         file=engine_path.name,
         sha256=sha256,
@@ -159,12 +168,21 @@ def make_engine(
     )
 
 
-def _put_beside(library: Path, folder: Path) -> None:
-    """Copy the library that an engine needs into its folder, so that the folder is whole."""
-    copy = folder / library.name
-    if copy.resolve() != library.resolve():
-        with atomic.replacing(copy) as temporary:
-            shutil.copyfile(library, temporary)
+def _refuse_existing(artifact: Artifact, force: bool) -> None:
+    """Raise :class:`UsageError` where an engine, recorded or not, would be overwritten."""
+    path = artifact.folder / ENGINE_NAME
+    if artifact.manifest.engine is None and path.exists() and not force:
+        raise UsageError(
+            f"{path} exists already, though {manifest.FILE_NAME} records no engine; add --force to "
+            "overwrite it"
+        )
+    atomic.refuse_existing(path, force)
+
+
+def _put_beside(library: Path, target: Path, home: Path) -> None:
+    """Copy the library that an engine needs beside it, so that the folder is whole."""
+    if (home / library.name).resolve() != library.resolve():
+        shutil.copyfile(library, target / library.name)
 
 
 def _implementation(

@@ -98,7 +98,7 @@ class RuntimeCache:
         try:
             return self._verified() if self.path.is_file() else None
         except OSError as error:
-            self._left_out(_reason(error))
+            self._left_out(reason_of(error))
             return None
 
     def refused(self, cause: str) -> None:
@@ -109,12 +109,12 @@ class RuntimeCache:
         """Keep something in place of what there was, and no more files than are worth it."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._require_own_folder()
+            require_own(self.folder)
             with atomic.replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._first_line(content) + b"\n")
                 file.write(content)
         except OSError as error:
-            self.not_kept(_reason(error))
+            self.not_kept(reason_of(error))
             return
         with suppress(OSError):  # another process does the same: the next write goes on with it
             self._drop_oldest()
@@ -124,7 +124,7 @@ class RuntimeCache:
         _log.warning("%s: what was compiled for the GPU is not kept: %s", self.path, cause)
 
     def _verified(self) -> bytes:
-        self._require_own_folder()
+        require_own(self.folder)
         first, _, content = self.path.read_bytes().partition(b"\n")
         if first != self._first_line(content):  # compared whole: nothing of it is parsed
             raise OSError("damaged, or of another engine, GPU, driver or TensorRT")
@@ -147,15 +147,6 @@ class RuntimeCache:
     def _first_line(self, content: bytes | memoryview) -> bytes:
         return json.dumps(self._identity | {"content": _sha256(content)}).encode()
 
-    def _require_own_folder(self) -> None:
-        """Raise unless the folder is the user's, and nobody else can read or change it."""
-        found = self.folder.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(
-                f"{self.folder}: expected a folder of this user's alone (mode 700), "
-                f"got mode {found.st_mode & 0o777:o} of user {found.st_uid}"
-            )
-
     def _drop_oldest(self) -> None:
         files = sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime_ns)
         for file in files[:-_MOST_KEPT]:
@@ -166,5 +157,16 @@ def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return what the system says of a failure."""
     return error.strerror or str(error)
+
+
+def require_own(folder: Path) -> None:
+    """Raise unless a folder is the user's, and nobody else can read or change it."""
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(
+            f"{folder}: expected a folder of this user's alone (mode 700), "
+            f"got mode {found.st_mode & 0o777:o} of user {found.st_uid}"
+        )

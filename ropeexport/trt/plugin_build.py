@@ -6,18 +6,19 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ropeexport import atomic
+from ropeexport.child_process import safe_environment
 from ropeexport.errors import MissingError, PluginError
+from ropeexport.locking import locked
 from ropeexport.machine import output_of
+from ropeexport.trt import tool
 from ropeexport.trt.cache import make_cache_folder
 from ropeexport.trt.plugin_library import FILE_NAME, cached_library
 
@@ -81,6 +82,18 @@ def compile_plugin(
         raise MissingError(f"cmake is not installed; run: {CMAKE_CURE}")
     if nvcc is None:
         raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
+    with locked(make_cache_folder(), "plugin build"):
+        return _compiled(sources, (cmake, nvcc), architectures, include, on_line)
+
+
+def _compiled(
+    sources: Path,
+    tools: tuple[str, str],
+    architectures: Sequence[str],
+    include: Path | None,
+    on_line: OnLine | None,
+) -> Path:
+    cmake, nvcc = tools
     headers = header_folder(include)
     generator = cmake_generator()
     # CMake keeps a folder to one of sources and to one generator
@@ -104,12 +117,14 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
     with (
         atomic.ended_cleanly(),
         subprocess.Popen(
-            command,
+            # a session of its own, that a terminal's signals do not reach: it ends as it is told to
+            [sys.executable, "-I", tool.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # a group of its own: CMake ends no compiler that it started
+            env=safe_environment(os.environ),  # CMake may be a script of Python's
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout is not None  # a pipe
@@ -119,8 +134,7 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
                 if on_line is not None:
                     on_line(line.rstrip())
         except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()
             raise
     if process.returncode != 0:
         faults = [line for line in lines if "error" in line.lower()] or lines
@@ -197,9 +211,11 @@ def _download_headers(folder: Path) -> None:
         # pip takes hashes from a file of requirements alone
         wanted = Path(place) / "wanted.txt"
         wanted.write_text(f"{_HEADER_WHEEL} --hash=sha256:{_HEADER_WHEEL_SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", place]
-        command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--dest", place, "--only-binary", ":all:", "--require-hashes"]
+        command += ["--requirement", str(wanted)]
+        safe = safe_environment(os.environ)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=safe)
         wheels = list(Path(place).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             raise MissingError(

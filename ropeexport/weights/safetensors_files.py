@@ -195,10 +195,12 @@ def _text(file: WeightFile) -> str:
     return " and ".join([f"{file.size} bytes", *digests])
 
 
-def copy_weights(source: Path, folder: Path) -> None:
-    """Copy the safetensors files of a folder into another."""
-    for path in find(source):
+def copy_weights(source: Path, folder: Path) -> set[str]:
+    """Copy the safetensors files of a folder into another, and return their names."""
+    files = find(source)
+    for path in files:
         shutil.copyfile(path, folder / path.name)
+    return {path.name for path in files}
 
 
 def check_free(source: Path, folder: Path, force: bool) -> None:

@@ -98,4 +98,4 @@ def test_a_factory_in_a_package_and_one_with_a_sibling(tmp_path: Path) -> None:
 def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = ropeexport("export", "flux-attention", "-o", tmp_path / "file", *SMALL)
-    assert_one_line(done, 1, str(tmp_path / "file"))
+    assert_one_line(done, 2, str(tmp_path / "file"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_ninja_of_an_environment_that_was_not_entered(tools, configured, monkeyp
     environment = tools.parent / "environment"
     environment.mkdir()
     (environment / "ninja").touch()
+    (environment / "python").symlink_to(sys.executable)
     monkeypatch.setattr(plugin_build.sys, "executable", str(environment / "python"))
     plugin_build.compile_plugin()
     assert f"-DCMAKE_MAKE_PROGRAM={environment / 'ninja'}" in configured()[0]

@@ -13,6 +13,10 @@ from ropeexport.errors import PluginError
 from ropeexport.trt import plugin_build
 
 COMPILE = "sleep 600 & echo $!; wait"  # CMake's place, and the compiler's
+# what heeds no signal, prints to nobody, and gives what it starts a group of its own
+DEAF = """trap '' TERM HUP
+setsid sh -c 'trap "" TERM; echo $$; exec sleep 600 >/dev/null 2>&1' & wait
+"""
 PARENT = """
 import sys
 from ropeexport.trt import plugin_build
@@ -20,10 +24,11 @@ plugin_build.run_tool(["sh", "-c", sys.argv[1]], lambda line: print(line, flush=
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_that_is_ended_leaves_no_compiler(number) -> None:
+@pytest.mark.parametrize("tool", [COMPILE, DEAF])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_leaves_no_compiler(number, tool: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HEARS_SIGNALS + PARENT, COMPILE],
+        [sys.executable, "-c", HEARS_SIGNALS + PARENT, tool],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

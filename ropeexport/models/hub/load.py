@@ -9,7 +9,6 @@ call, as a model that has seen no other sequence would (source: transformers
 from __future__ import annotations
 
 import copy
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from ropeexport.machine import require
 from ropeexport.manifest import CacheForm
 from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
+from ropeexport.models.hub.configs import code_of, load_config, read_config
 from ropeexport.models.hub.samples import (
     DIFFUSERS,
     EVERY_SIZE,
@@ -58,6 +58,7 @@ def load_example(
     values: bool = False,
     cache: CacheForm | None = None,
     capacity: int | None = None,
+    trusts_code: bool = False,
 ) -> Example:
     """Return the example of ``diffusers:CLASS`` or ``transformers:CONFIG``.
 
@@ -74,6 +75,13 @@ def load_example(
         Whether the module is to hold values, random ones, even where there are weights' files.
     cache, capacity : optional
         Of a language model, with logits: the form of its cache, and how many tokens that may hold.
+    trusts_code : bool
+        Whether code that a config of transformers brings along may run.
+
+    Raises
+    ------
+    UntrustedError
+        For a config that needs it without that.
     """
     library, _, name = model.partition(":")
     require(library)
@@ -90,11 +98,11 @@ def load_example(
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
     make = skeleton if weights else seeded
     if library == "diffusers":
-        example = diffusers_example(name, _read(place), kind, make)
+        example = diffusers_example(name, read_config(place), kind, make)
     elif cache is None:
-        example = transformers_example(place, kind, make)
+        example = transformers_example(place, kind, make, trusts_code=trusts_code)
     else:
-        example = decoder_example(place, kind, cache, capacity, make)
+        example = decoder_example(place, kind, cache, capacity, make, trusts_code=trusts_code)
         if weights and not is_fake(next(example.module.parameters())):
             weights = None  # they have values, which go into files of their own
     return replace(example, weights=weights)
@@ -114,7 +122,9 @@ def diffusers_example(
             f"diffusers:{name}: no sample inputs are known for it (known: {', '.join(DIFFUSERS)}); "
             "write a factory that returns (module, example inputs, dynamic axes)"
         )
-    module = _made(lambda: kind.from_config(config), dtype, make)
+    # the class is diffusers' own; of code that the config names nothing runs
+    own = {key: value for key, value in config.items() if key != "auto_map"}
+    module = _made(lambda: kind.from_config(own), dtype, make)
     return _example(module, of_diffusers(name, vars(module)["_internal_dict"]), dtype)
 
 
@@ -124,6 +134,8 @@ def decoder_example(
     cache: CacheForm,
     capacity: int | None = None,
     make: Maker = seeded,
+    *,
+    trusts_code: bool = False,
 ) -> Example:
     """Return the example of a config of a language model of transformers, with its cache.
 
@@ -134,18 +146,28 @@ def decoder_example(
 
     from ropeexport.models.hub.decoders import cached_example
 
-    config = _config(path)
+    code = code_of(path, is_decoder=True)
+    config, trusted = load_config(path, code, trusts_code), bool(code)
     try:
-        decoder: Any = _made(lambda: AutoModelForCausalLM.from_config(config), dtype, make)
+        decoder: Any = _made(
+            lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=trusted), dtype, make
+        )
     except ValueError as error:
         raise UsageError(
             f"transformers:{path}: --cache: expected the config of a language model, got a "
             f"{type(config).__name__}: {first_line(error)}"
         ) from error
     if make is skeleton and not _has_weights_of(decoder, path):
-        decoder = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+        decoder = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trusted,
+            use_safetensors=True,
+            local_files_only=True,
+        ).eval()
     if path.is_dir() and (path / "generation_config.json").is_file():
-        decoder.generation_config = GenerationConfig.from_pretrained(path)
+        decoder.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
     return cached_example(decoder, cache, capacity)
 
 
@@ -157,24 +179,15 @@ def _has_weights_of(module: nn.Module, folder: Path) -> bool:
     return not any(same.isdisjoint(places) for same in names.values())
 
 
-def _config(path: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"transformers:{path}: expected a config.json of a model that transformers knows, or "
-            f"its folder: {first_line(error)}"
-        ) from error
-
-
-def transformers_example(path: Path, dtype: torch.dtype, make: Maker = seeded) -> Example:
+def transformers_example(
+    path: Path, dtype: torch.dtype, make: Maker = seeded, *, trusts_code: bool = False
+) -> Example:
     """Return the example of a config of transformers."""
     from transformers import AutoModel
 
-    config = _config(path)
-    module = _made(lambda: AutoModel.from_config(config), dtype, make)
+    code = code_of(path)
+    config, trusted = load_config(path, code, trusts_code), bool(code)
+    module = _made(lambda: AutoModel.from_config(config, trust_remote_code=trusted), dtype, make)
     samples = of_transformers(module, config)
     if samples is None:
         raise UsageError(
@@ -219,17 +232,6 @@ def _example(module: nn.Module, samples: Samples, dtype: torch.dtype) -> Example
     inputs = {name: sample.make(dtype) for name, sample in samples.inputs.items()}
     axes = {name: sample.axes for name, sample in samples.inputs.items() if sample.axes}
     return Example(module, inputs, axes, constants=dict(samples.constants))
-
-
-def _read(config: Path) -> dict[str, Any]:
-    path = config / "config.json" if config.is_dir() else config
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not a readable config: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
 
 
 @contextmanager

@@ -1,0 +1,175 @@
+"""One command at a time in an output folder, and what a command that was killed has left there.
+
+A command that writes into a folder holds its lock from the first thing that it reads to the last
+that it writes; commands that only read take none.  The lock is the kernel's (flock), so it ends
+with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import logging
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from filelock import FileLock, Timeout, lock_descriptor
+
+from ropeexport import atomic, manifest
+from ropeexport.errors import LockedError, UsageError
+
+LOCK_NAME = ".ropeexport.lock"
+_PATIENCE_SECONDS = 3.0
+_HOLDER = re.compile(r"(?P<pid>\d+) (?P<verb>[a-z ]+)")
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def locks(
+    argument: str, verb: str, *, makes: bool = False
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Return a decorator: the function holds the lock of the folder that its argument names.
+
+    With ``makes`` the folder is made where there is none, and goes if it stays empty.
+    """
+
+    def decorate(work: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(work)
+
+        @functools.wraps(work)
+        def locking(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            given = signature.bind(*args, **kwargs).arguments.get(argument)
+            if given is None:  # which the function has its own words for
+                return work(*args, **kwargs)
+            if given == "":
+                raise UsageError(f"{argument}: expected a folder, got an empty name")
+            with locked(Path(given), verb, makes=makes):
+                return work(*args, **kwargs)
+
+        return locking
+
+    return decorate
+
+
+@contextmanager
+def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
+    """Hold a folder's lock, and clear first what killed runs have left in it.
+
+    A thread that holds it already goes on.  Where nothing can be written, or the file system has no
+    locks, there is none.
+
+    Parameters
+    ----------
+    folder : Path
+        An output folder, or the cache folder; where there is none, nothing is done.
+    verb : str
+        Who holds it, for the message to others.
+    makes : bool
+        Make the folder where there is none; it goes again if it stays empty.
+
+    Raises
+    ------
+    LockedError
+        Where another command holds it for more than a few seconds.
+    """
+    if makes and folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder to write into, got a file")
+    with atomic.ended_cleanly(), atomic.made(folder) if makes else nullcontext():
+        if not folder.is_dir():  # what reads it says so
+            yield
+            return
+        path = Path(os.path.realpath(folder), LOCK_NAME)
+        lock = FileLock(path, _PATIENCE_SECONDS, is_singleton=True, fallback_to_soft=False)
+        if not _is_taken(lock, folder, verb):
+            yield
+            return
+        try:
+            if lock.lock_counter == 1:
+                _clear(folder)
+            yield
+        finally:
+            if lock.lock_counter == 1:
+                path.unlink(missing_ok=True)  # filelock takes none that has no name any more
+            lock.release()
+
+
+def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
+    """Take a lock, or say that there is none to be had."""
+    path = Path(lock.lock_file)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockedError(
+            f"{folder}: expected to be alone in it, found {_holder(path)} at work there; wait for "
+            "it to end, or choose another folder"
+        ) from None
+    except OSError as error:
+        if error.errno in _READ_ONLY and not os.path.lexists(path):
+            return False  # nor can anything else be written
+        if error.errno not in _NO_LOCKS:
+            raise
+        _log.warning(
+            "%s: its file system has no locks (%s): run one command at a time in it",
+            folder, error.strerror,
+        )  # fmt: skip
+        return False
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        path.write_text(f"{os.getpid()} {verb}")
+    return True
+
+
+def _holder(path: Path) -> str:
+    """Return who holds a lock, as far as its file says so."""
+    text = ""
+    with suppress(OSError, UnicodeDecodeError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            text = path.read_text()
+    found = _HOLDER.fullmatch(text)
+    if found is None:
+        return f"another command (it holds {path.name})"
+    return f"'ropeexport {found['verb']}' (process {found['pid']})"
+
+
+def _clear(folder: Path) -> None:
+    """Bring a folder that killed runs have left to a state of one of them, and say what goes."""
+    found = [*atomic.recovered(folder, manifest.FILE_NAME), *atomic.tidied(folder)]
+    if found:
+        _log.warning(
+            "%s: cleared what a command that was killed has left there: %s",
+            folder, ", ".join(found),
+        )  # fmt: skip
+
+
+@contextmanager
+def scratch(kind: str) -> Iterator[Path]:
+    """Yield a temporary folder; where this process is killed, the next of its kind removes it."""
+    base, prefix = Path(tempfile.gettempdir()), f"ropeexport-{kind}-"
+    for left in base.glob(f"{prefix}*"):
+        with suppress(OSError):
+            found = left.lstat()
+            is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if is_ours and atomic.is_free(left):
+                shutil.rmtree(left)
+    made = Path(tempfile.mkdtemp(dir=base))
+    handle = os.open(made, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            lock_descriptor(handle, blocking=False)
+        made = made.rename(base / f"{prefix}{made.name}")  # with the lock: nobody takes it for left
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(handle)

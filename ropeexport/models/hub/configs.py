@@ -1,0 +1,120 @@
+"""Configs of transformers, and the code that some bring along, which runs only where it is allowed.
+
+Where transformers has classes of its own for a config, those are taken, whatever code lies beside
+it; and no config that is returned names code, but for one that was allowed to run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ropeexport.errors import UntrustedError, UsageError, first_line
+
+CONFIG_NAME = "config.json"
+OPTION = "--trust-remote-code"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the values of a config: a file, or the folder that holds it."""
+    path = path / CONFIG_NAME if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a readable config: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def code_of(path: Path, *, is_decoder: bool = False) -> str:
+    """Return the class of a config's own code that its model needs, ``modeling_new.NewModel``.
+
+    Empty where transformers has a class of its own, as it has for many configs that name code.
+    """
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    values = read_config(path)
+    named, kind = values.get("auto_map"), values.get("model_type")
+    if not isinstance(named, Mapping):
+        return ""
+    auto = "AutoModelForCausalLM" if is_decoder else "AutoModel"
+    models = MODEL_FOR_CAUSAL_LM_MAPPING if is_decoder else MODEL_MAPPING
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return _text(named.get(auto) or named.get("AutoConfig"))
+    return "" if CONFIG_MAPPING[kind] in models else _text(named.get(auto))
+
+
+def load_config(path: Path, code: str, trusts_code: bool) -> Any:
+    """Return a config of transformers.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or its folder.
+    code : str
+        What it needs of its own code, see :func:`code_of`.
+    trusts_code : bool
+        Whether that may run.
+
+    Raises
+    ------
+    UntrustedError
+        For code that may not run, and for kernels that it would have downloaded and run.
+    UsageError
+        For what transformers cannot read.
+    """
+    from transformers import AutoConfig
+
+    if code and not trusts_code:
+        raise UntrustedError(
+            f"{path}: its model is the code of {_file_of(code)}, which the config names (auto_map) "
+            "and transformers has no class for: code of whoever made the folder.  Read it, and add "
+            f"{OPTION} (trust_remote_code=True) to run it"
+        )
+    # code is looked for beside a folder's config
+    place = path.parent if path.name == CONFIG_NAME else path
+    try:
+        config = AutoConfig.from_pretrained(
+            place, trust_remote_code=bool(code), local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"transformers:{path}: expected a config.json of a model that transformers knows, or "
+            f"its folder: {first_line(error)}"
+        ) from error
+    for each in _with_parts(config):
+        _refuse_kernels(path, each)
+        if not code and hasattr(each, "auto_map"):
+            del each.auto_map  # a part's would be asked about on a terminal
+    return config
+
+
+def _with_parts(config: Any) -> Iterator[Any]:
+    yield config
+    for name in getattr(config, "sub_configs", {}):
+        part = getattr(config, name, None)
+        if part is not None:
+            yield from _with_parts(part)
+
+
+def _refuse_kernels(path: Path, config: Any) -> None:
+    """Raise for attention of a repository's: transformers would fetch and run its code."""
+    kernels = getattr(config, "_attn_implementation", None)
+    if "/" in str(kernels):
+        raise UntrustedError(
+            f"{path}: its attention is {kernels}, code of a repository that would be downloaded "
+            "and run: take attn_implementation out of the config"
+        )
+
+
+def _file_of(code: str) -> str:
+    repository, _, name = code.rpartition("--")
+    file = f"{name.rpartition('.')[0].replace('.', '/')}.py"
+    return f"{file} of the repository {repository}" if repository else file
+
+
+def _text(reference: Any) -> str:
+    return str(reference) if reference else ""

@@ -1,0 +1,180 @@
+"""Signatures of output folders: the one importer of OpenSSF's model-signing.
+
+A signature is a file in the folder, a Sigstore bundle, with the hash of every other file; keys are
+files, and nothing is asked of a network.  What the library says of a signature is the verdict here;
+the bundle is read once more only to say which file departs.
+
+Source: the library's ``signing`` and ``verifying``, and the format in its ``_signing/signing.py``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ropeexport import atomic
+from ropeexport.errors import (
+    ModelFileError,
+    RopeExportError,
+    UntrustedError,
+    UsageError,
+    first_line,
+)
+from ropeexport.machine import require
+
+SIGNATURE = "model.sig"
+# what verbs write beside a model, and what tools keep there: reports and notes, which are no part
+_UNSIGNED = (
+    SIGNATURE, "parity.json", "bench.json", "bench.png", "pipeline", "timing.cache", ".cache",
+    ".ropeexport.lock",
+)  # fmt: skip
+_KEYS = "an elliptic curve's (P-256, P-384 or P-521), in PEM; docs/trust.md says how to make one"
+
+
+def sign_files(folder: Path, key: Path, password: str | None = None) -> tuple[str, ...]:
+    """Hash every file of a folder to its end, write the signature, and return their names.
+
+    Raises
+    ------
+    UsageError
+        For a file that is no private key, or needs its password.
+    """
+    require("model_signing", "OpenSSL")
+    from model_signing import signing
+
+    _require_key(key)
+    secret: Any = password.encode() if password else None
+    try:
+        config: Any = signing.Config()  # type: ignore[no-untyped-call]
+        config.use_elliptic_key_signer(private_key=key, password=secret)
+    except TypeError as error:  # no password where one is needed, or the other way round
+        raise UsageError(f"{key}: {first_line(error)}") from error
+    except Exception as error:  # of another kind of file the library may say anything
+        raise UsageError(f"{key}: expected a private key, {_KEYS}: {first_line(error)}") from error
+    hashing = _hashing()
+    with tempfile.TemporaryDirectory() as place:  # in the folder it would be signed itself
+        made = Path(place) / SIGNATURE
+        config.set_hashing_config(hashing).sign(folder, made)
+        atomic.write_bytes(folder / SIGNATURE, made.read_bytes())
+    return tuple(hashing.found)
+
+
+def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[str, str]:
+    """Return what became of each file since a folder was signed with a key, by its name.
+
+    ``verified``, ``changed``, ``missing`` or ``not signed``; the last only of ``all_files``.
+
+    Raises
+    ------
+    UntrustedError
+        Where the signature is missing, or none of that key.
+    UsageError
+        For a file that is no public key.
+    """
+    require("model_signing", "OpenSSL")
+    from model_signing import verifying
+
+    _require_key(key)
+    try:
+        config: Any = verifying.Config()  # type: ignore[no-untyped-call]
+        config.use_elliptic_key_verifier(public_key=key)
+    except Exception as error:
+        raise UsageError(f"{key}: expected a public key, {_KEYS}: {first_line(error)}") from error
+    signature = folder / SIGNATURE
+    if not signature.is_file():
+        raise UntrustedError(f"{folder}: not signed: expected {SIGNATURE}, found none")
+    content = signature.read_bytes()
+    said = _said(content)
+    hashing = _hashing(None if all_files else said)
+    with tempfile.TemporaryDirectory() as place:  # read once, so that both read the same
+        copy = Path(place) / SIGNATURE
+        copy.write_bytes(content)
+        try:
+            config.set_hashing_config(hashing).verify(folder, copy)
+        except RopeExportError:
+            raise
+        except Exception as error:
+            if not hashing.was_asked:  # the signature is verified before anything is hashed
+                raise UntrustedError(
+                    f"{signature}: not signed with {key}, or changed since: {first_line(error)}"
+                ) from error
+            return _departures(signature, said, hashing.found, error)
+    return dict.fromkeys(hashing.found, "verified")
+
+
+def require_signed(folder: Path, key: Path, names: Iterable[str]) -> None:
+    """Raise unless a folder's signature is of a key, holds, and has some files among its own."""
+    found = compare_signed(folder, key, all_files=False)
+    wanted = {**found, **{name: found.get(name, "not signed") for name in names}}
+    wrong = [f"{name} is {status}" for name, status in wanted.items() if status != "verified"]
+    if wrong:
+        raise UntrustedError(f"{folder}: not as it was signed with {key}: {', '.join(wrong)}")
+
+
+def _departures(
+    signature: Path, said: Mapping[str, str], found: Mapping[str, str], error: Exception
+) -> dict[str, str]:
+    names = sorted({*said, *found})
+    statuses = {name: _status(said.get(name), found.get(name)) for name in names}
+    if all(status == "verified" for status in statuses.values()):
+        raise UntrustedError(f"{signature}: does not fit its folder: {first_line(error)}")
+    return statuses
+
+
+def _status(said: str | None, found: str | None) -> str:
+    if said is None:
+        return "not signed"
+    if found is None:
+        return "missing"
+    return "verified" if said == found else "changed"
+
+
+def _said(content: bytes) -> dict[str, str]:
+    """Return the hash of each file that a bundle names, whoever has signed it; none: it is none."""
+    try:
+        payload = json.loads(content)["dsseEnvelope"]["payload"]
+        resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
+        return {str(each["name"]): str(each["digest"]) for each in resources}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _require_key(key: Path) -> None:
+    if not key.is_file():
+        raise UsageError(f"{key}: no such file; expected a key, {_KEYS}")
+
+
+def _hashing(only: Mapping[str, str] | None = None) -> Any:
+    """Return how a folder is hashed, which keeps what was found; ``only`` files of some names."""
+    from model_signing import hashing
+
+    class Hashing(hashing.Config):
+        """The library's, by whole files."""
+
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.found: dict[str, str] = {}
+            self.was_asked = False
+            self.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
+            self.set_allow_symlinks(True)  # as a hub's cache has them: what they lead to is hashed
+            self.set_ignored_paths(paths=_UNSIGNED)
+
+        def hash(self, model_path: Any, *, files_to_hash: Any = None) -> Any:
+            """Return the folder's hashes."""
+            self.was_asked = True
+            if only is not None:
+                home = Path(model_path)
+                there = (home / name for name in only if ".." not in Path(name).parts)
+                files_to_hash = [path for path in there if path.is_file()]
+            try:
+                made = super().hash(model_path, files_to_hash=files_to_hash)
+            except ValueError as error:  # a pipe, a device
+                raise ModelFileError(f"{model_path}: {first_line(error)}") from error
+            self.found = {x.identifier: x.digest.digest_hex for x in made.resource_descriptors()}
+            return made
+
+    return Hashing()

@@ -1,0 +1,119 @@
+"""What is known of each file of an output folder: by its signature, or by its manifest alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
+from ropeexport.errors import ModelFileError
+from ropeexport.manifest import Record, WeightFile
+from ropeexport.trust import signing
+from ropeexport.weights.safetensors_files import weight_file
+
+Status = Literal["verified", "header only", "changed", "missing", "not signed", "no hash"]
+_WRONG = ("changed", "missing")
+
+
+class FileStatus(Record):
+    """A file, and what became of it.
+
+    ``verified``: its last byte was read, and its hash is the one that was signed, or that the
+    manifest has; ``header only``: of weights, the size and the header are; ``no hash``: nothing
+    says what it was; ``not signed``: it lies beside what was.
+    """
+
+    file: str
+    status: Status
+
+
+class Verification(Record):
+    """What :func:`ropeexport.verify` found.
+
+    ``key`` is the public key; None: only the manifest, which may come from whoever changed the
+    files, was asked.  ``unsigned`` says whether files may lie there that were not signed.
+    """
+
+    folder: str
+    key: str | None
+    files: tuple[FileStatus, ...]
+    unsigned: bool = False
+
+    @property
+    def faults(self) -> tuple[FileStatus, ...]:
+        """The files that are not what they were."""
+        wrong = _WRONG if self.unsigned else (*_WRONG, "not signed")
+        return tuple(each for each in self.files if each.status in wrong)
+
+
+class Signature(Record):
+    """What :func:`ropeexport.sign` wrote: the signature's file, and the files that it is of."""
+
+    file: str
+    files: tuple[str, ...]
+
+
+def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signature:
+    """Sign a folder whose files are those of its manifest."""
+    artifact = Artifact.read(folder)
+    atomic.refuse_existing(folder / signing.SIGNATURE, force)
+    wrong = [each for each in by_manifest(artifact) if each.status in _WRONG]
+    if wrong:
+        raise ModelFileError(
+            f"{folder}: not signed, as its files are not those of its manifest: "
+            f"{', '.join(f'{each.file} is {each.status}' for each in wrong)}; export or build again"
+        )
+    files = signing.sign_files(folder, key, password)
+    return Signature(file=str(folder / signing.SIGNATURE), files=files)
+
+
+def verify(folder: Path, key: Path | None, unsigned: bool) -> Verification:
+    """Say of each file whether it is what it was."""
+    if key is None:
+        files = tuple(by_manifest(Artifact.read(folder)))
+    else:
+        found = signing.compare_signed(folder, key, all_files=not unsigned)
+        files = tuple(FileStatus(file=name, status=status) for name, status in found.items())
+    named = str(key) if key is not None else None
+    return Verification(folder=str(folder), key=named, files=files, unsigned=unsigned)
+
+
+def by_manifest(artifact: Artifact) -> Iterator[FileStatus]:
+    """Yield each file that a manifest names, as far as it says what they were."""
+    record, folder = artifact.manifest, artifact.folder
+    yield FileStatus(file=manifest.FILE_NAME, status="no hash")
+    yield _file(folder, record.model.file, record.model.sha256)
+    engine = record.engine
+    if engine is not None:
+        yield _file(folder, engine.file, engine.sha256)
+        if engine.plugin is not None and not engine.plugin.embedded:
+            yield _file(folder, engine.plugin.file, engine.plugin.sha256)
+    for weights in record.model.weights.files if record.model.weights is not None else ():
+        yield _weights(folder, weights)
+    for name in record.cache.files if record.cache is not None else ():
+        yield _file(folder, name, None)
+
+
+def _file(folder: Path, name: str, sha256: str | None) -> FileStatus:
+    path = folder / name
+    if not path.is_file():
+        status: Status = "missing"
+    elif sha256 is None:
+        status = "no hash"
+    else:
+        status = "verified" if atomic.sha256_of(path) == sha256 else "changed"
+    return FileStatus(file=name, status=status)
+
+
+def _weights(folder: Path, expected: WeightFile) -> FileStatus:
+    path = folder / expected.file
+    if not path.is_file():
+        return FileStatus(file=expected.file, status="missing")
+    try:
+        found = weight_file(path, hashed=expected.sha256 is not None)
+    except ModelFileError:  # truncated, or no safetensors file any more
+        return FileStatus(file=expected.file, status="changed")
+    whole: Status = "verified" if expected.sha256 is not None else "header only"
+    return FileStatus(file=expected.file, status=whole if found == expected else "changed")

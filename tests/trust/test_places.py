@@ -1,0 +1,93 @@
+"""Files that a manifest names lie in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from command_line import assert_one_line
+from command_line import ropeexport as command
+
+import ropeexport
+from ropeexport import manifest
+from ropeexport.errors import ManifestError
+
+OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "..", ".", "", "a\0b"]
+
+
+def named(folder: Path, place: list, name: str) -> None:
+    """Let the folder's manifest name a file in some place."""
+    path = folder / manifest.FILE_NAME
+    record = json.loads(path.read_text())
+    record["cache"] = {"form": "grow", "capacity": 8, "pairs": [], "files": ["config.json"]}
+    weights = {"file": "w.safetensors", "size": 1, "sha256": "0"}
+    record["model"]["weights"] = {
+        "files": [weights], "referenced_tensors": 1, "referenced_bytes": 1
+    }  # fmt: skip
+    record["engine"]["plugin"] = {
+        "name": "a", "version": "1", "namespace": "n", "file": "a.so", "sha256": "0",
+        "embedded": False,
+    }  # fmt: skip
+    target = record
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = name
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize(
+    "place",
+    [
+        ["model", "file"],
+        ["engine", "file"],
+        ["engine", "plugin", "file"],
+        ["model", "weights", "files", 0, "file"],
+        ["cache", "files", 0],
+    ],
+)
+def test_a_name_that_leads_out_is_refused(built, place, name) -> None:
+    named(built, place, name)
+    where = ".".join(map(str, place))
+    with pytest.raises(ManifestError, match=rf"{where}: .*expected a file of the folder"):
+        manifest.read(built)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "onnx/model.onnx", "..model", "a b/ä.onnx"])
+def test_a_name_of_the_folder_is_taken(built, name) -> None:
+    named(built, ["model", "file"], name)
+    assert manifest.read(built).model.file == name
+
+
+@pytest.mark.parametrize("verb", ["inspect", "check", "build", "bench", "verify"])
+def test_every_verb_refuses_it_in_a_line(built, verb) -> None:
+    named(built, ["model", "file"], "../secret")
+    assert_one_line(command(verb, built), 1, "expected a file of the folder")
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.engine"])
+def test_a_link_that_leads_out_is_refused(built, tmp_path, file) -> None:
+    secret = (built / file).rename(tmp_path / "secret")
+    (built / file).symlink_to(secret)
+    for act in (ropeexport.load, ropeexport.inspect, ropeexport.check, ropeexport.verify):
+        with pytest.raises(ManifestError, match=rf"{file}: expected a file of the fol"):
+            act(built)
+    (built / file).unlink()
+    (built / "inner").write_bytes(secret.read_bytes())
+    (built / file).symlink_to("inner")  # as a tool that keeps versions has it
+    ropeexport.load(built, device="cpu").close()
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.engine"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(built, file) -> None:
+    (built / file).unlink()
+    os.mkfifo(built / file)
+    assert_one_line(command("inspect", built), 1, f"{file}: expected a regular file, got a folder")
+
+
+def test_a_link_that_leads_to_itself_is_no_traceback(built) -> None:
+    (built / "model.onnx").unlink()
+    (built / "model.onnx").symlink_to("model.onnx")
+    assert_one_line(command("inspect", built), 1, "model.onnx")

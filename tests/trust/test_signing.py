@@ -1,0 +1,256 @@
+"""``sign`` and ``verify``: each kind of file changed, removed and added is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import assert_one_line
+from command_line import ropeexport as command
+from safetensors.torch import save_file
+from torch import nn
+from trust.keys import make_keys
+
+import ropeexport
+from ropeexport import atomic, manifest
+from ropeexport.artifact import Artifact
+from ropeexport.errors import ModelFileError, UntrustedError, UsageError
+
+WEIGHTS = "model.safetensors"
+NAMES = ("manifest.json", "model.engine", "model.onnx", WEIGHTS)
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.one(x)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """An export beside its weights, with an engine, and all of it signed."""
+    folder = tmp_path_factory.mktemp("signed") / "out"
+    folder.mkdir()
+    save_file(Two().state_dict(), folder / WEIGHTS)
+    axes = {"x": {0: "n"}}
+    ropeexport.export(Two, {"x": torch.zeros(2, 8)}, folder, weights=folder, dynamic_axes=axes)
+    (folder / "model.engine").write_bytes(b"an engine")
+    artifact = Artifact.read(folder)
+    model, shapes = artifact.manifest.model, {"x": (2, 8)}
+    engine = manifest.EngineRecord(
+        file="model.engine", sha256=atomic.sha256_of(folder / "model.engine"),
+        model_sha256=model.sha256, flavour="tensorrt-rtx", version="1", inputs=model.inputs,
+        outputs=model.outputs, ropes={}, attention="none", compute_capabilities=(),
+        profile=manifest.Profile(min=shapes, opt=shapes, max=shapes),
+    )  # fmt: skip
+    artifact.updated(engine=engine).write()
+    private, _ = make_keys(folder.parent)
+    assert ropeexport.sign(folder, private).files == NAMES
+    return folder
+
+
+@pytest.fixture
+def signed(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "another name"))
+
+
+@pytest.fixture
+def private(made) -> Path:
+    return made.parent / "key.pem"
+
+
+@pytest.fixture
+def public(made) -> Path:
+    return made.parent / "key.pub"
+
+
+def statuses(folder: Path, key: Path | None = None, **options: bool) -> dict[str, str]:
+    return {each.file: each.status for each in ropeexport.verify(folder, key, **options).files}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of weights a tensor's: neither size nor header change
+    path.write_bytes(content)
+
+
+def test_a_renamed_folder_verifies(signed, public) -> None:
+    found = ropeexport.verify(signed, public)
+    assert {each.file: each.status for each in found.files} == dict.fromkeys(NAMES, "verified")
+    assert found.faults == ()
+    assert statuses(signed) == {
+        "manifest.json": "no hash", "model.onnx": "verified", "model.engine": "verified",
+        WEIGHTS: "header only",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_changed_or_removed_is_named(signed, public, name) -> None:
+    flip(signed / name)
+    expected = dict.fromkeys(NAMES, "verified")
+    for unsigned in (False, True):
+        found = statuses(signed, public, ignore_unsigned=unsigned)
+        assert found == expected | {name: "changed"}
+    (signed / name).unlink()
+    for unsigned in (False, True):
+        found = statuses(signed, public, ignore_unsigned=unsigned)
+        assert found == expected | {name: "missing"}
+
+
+def test_without_a_key_a_manifest_finds_what_its_hashes_are_of(signed) -> None:
+    flip(signed / WEIGHTS)
+    assert statuses(signed)[WEIGHTS] == "header only"  # which says that this was not looked for
+    flip(signed / "model.onnx")
+    (signed / "model.engine").unlink()
+    with (signed / WEIGHTS).open("ab") as file:
+        file.write(b"more")
+    found = ropeexport.verify(signed)
+    assert {each.file: each.status for each in found.faults} == {
+        "model.onnx": "changed", "model.engine": "missing", WEIGHTS: "changed",
+    }  # fmt: skip
+
+
+def test_what_was_added_is_named(signed, public) -> None:
+    (signed / "more").mkdir()
+    (signed / "more" / "modeling.py").write_text("code")
+    found = ropeexport.verify(signed, public)
+    assert [(each.file, each.status) for each in found.faults] == [
+        ("more/modeling.py", "not signed")
+    ]
+    assert ropeexport.verify(signed, public, ignore_unsigned=True).faults == ()
+    done = command("verify", signed, "--key", public)
+    assert done.returncode == 1
+    assert "✗ more/modeling.py   not signed\n" in done.stdout
+    assert "5 files, 1 wrong, signed with" in done.stdout
+    done = command("verify", signed, "--key", public, "--ignore-unsigned", "--json")
+    assert done.returncode == 0
+    assert {each["file"] for each in json.loads(done.stdout)["files"]} == set(NAMES)
+
+
+def test_reports_are_no_part_of_it(exported, tmp_path) -> None:
+    folder = exported(dtype="fp32")
+    private, public = make_keys(tmp_path)
+    ropeexport.sign(folder, private)
+    ropeexport.check(folder, cases=1, runtimes="onnxruntime")
+    assert (folder / "parity.json").is_file()
+    (folder / "timing.cache").write_bytes(b"of a build")
+    (folder / "pipeline").mkdir()
+    (folder / "pipeline" / "0.png").touch()
+    assert ropeexport.verify(folder, public).faults == ()
+
+
+def test_a_folder_that_is_not_its_manifests_is_not_signed(signed, private) -> None:
+    flip(signed / "model.onnx")
+    (signed / "model.sig").unlink()
+    with pytest.raises(ModelFileError, match=r"not signed, as its files .* model\.onnx is changed"):
+        ropeexport.sign(signed, private)
+    assert not (signed / "model.sig").exists()
+
+
+def test_a_signature_is_replaced_by_force_alone(signed, private) -> None:
+    with pytest.raises(UsageError, match=r"model\.sig exists already; add --force"):
+        ropeexport.sign(signed, private)
+    assert ropeexport.sign(signed, private, force=True).files == NAMES
+
+
+def test_a_signature_of_anothers_is_none(signed, public, tmp_path) -> None:
+    other, other_public = make_keys(tmp_path)
+    with pytest.raises(UntrustedError, match=r"model\.sig: not signed with .*key\.pub, or changed"):
+        ropeexport.verify(signed, other_public)
+    flip(signed / "model.onnx")
+    artifact = Artifact.read(signed)
+    sha256 = atomic.sha256_of(signed / "model.onnx")
+    artifact.updated(model=artifact.manifest.model.changed(sha256=sha256)).write()
+    ropeexport.sign(signed, other, force=True)
+    with pytest.raises(UntrustedError, match="not signed with"):
+        ropeexport.verify(signed, public)
+
+
+@pytest.mark.parametrize("key", ["dsseEnvelope", "dsse_envelope"])
+def test_what_a_bundle_says_beside_what_was_signed_is_no_verdict(signed, public, key) -> None:
+    """A second envelope, under either name of the field, with the hash of a changed file."""
+    flip(signed / "model.engine")
+    path = signed / "model.sig"
+    bundle = json.loads(path.read_bytes())
+    true = bundle.pop("dsseEnvelope")
+    statement = json.loads(base64.b64decode(true["payload"]))
+    for each in statement["predicate"]["resources"]:
+        each["digest"] = atomic.sha256_of(signed / each["name"])
+    payload = base64.b64encode(json.dumps(statement).encode()).decode()
+    (other,) = {"dsseEnvelope", "dsse_envelope"} - {key}
+    path.write_text(json.dumps({**bundle, key: {**true, "payload": payload}, other: true}))
+    with pytest.raises(UntrustedError, match=r"model\.sig: (not signed with|does not fit)"):
+        ropeexport.verify(signed, public)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"dsseEnvelope": 3}'])
+def test_what_is_no_signature_is_one_line(signed, public, content) -> None:
+    (signed / "model.sig").write_bytes(content)
+    assert_one_line(command("verify", signed, "--key", public), 1, "model.sig: not signed with")
+
+
+def test_links_of_a_hubs_cache_are_what_they_lead_to(made, public, tmp_path) -> None:
+    """``snapshots/REVISION/NAME`` are links to ``blobs/HASH``; elsewhere those files lie there."""
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in made.iterdir():
+        shutil.copy(path, blobs / f"blob-{path.name}")
+        (snapshot / path.name).symlink_to(os.path.join("..", "..", "blobs", f"blob-{path.name}"))
+    assert ropeexport.verify(snapshot, public).faults == ()
+    with ropeexport.load(snapshot, device="cpu", runtime="onnxruntime") as model:
+        x = torch.ones(3, 8)
+        expected = Two()
+        from safetensors.torch import load_file
+
+        expected.load_state_dict(load_file(made / WEIGHTS))
+        torch.testing.assert_close(model(x), expected(x).detach())
+    flip(blobs / f"blob-{WEIGHTS}")
+    assert statuses(snapshot, public)[WEIGHTS] == "changed"
+
+
+@pytest.mark.parametrize("verb", ["sign", "verify"])
+def test_a_pipe_in_a_file_s_place_is_no_wait(signed, private, public, verb) -> None:
+    os.mkfifo(signed / "pipe")
+    key = private if verb == "sign" else public
+    options = ["--force"] if verb == "sign" else []
+    done = command(verb, signed, "--key", key, *options)
+    assert_one_line(done, 1, "pipe' as file or directory")
+
+
+def test_keys_that_are_none_are_named(signed, private, public, tmp_path) -> None:
+    for key, words in (
+        (tmp_path / "none.pem", r"no such file; expected a key"),
+        (public, r"expected a private key, an elliptic curve's"),
+        (signed / "manifest.json", r"expected a private key"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ropeexport.sign(signed, key, force=True)
+    for key in (private, signed / "manifest.json"):
+        with pytest.raises(UsageError, match="expected a public key"):
+            ropeexport.verify(signed, key)
+
+
+def test_an_encrypted_key_takes_its_password(signed, tmp_path, monkeypatch) -> None:
+    private, public = make_keys(tmp_path, "locked", b"open sesame")
+    with pytest.raises(UsageError, match=r"locked\.pem: Password was not given"):
+        ropeexport.sign(signed, private, force=True)
+    with pytest.raises(UsageError, match="Incorrect password"):
+        ropeexport.sign(signed, private, password="another", force=True)
+    monkeypatch.setenv("ROPEEXPORT_KEY_PASSWORD", "open sesame")
+    assert command("sign", signed, "--key", private, "--force").returncode == 0
+    assert ropeexport.verify(signed, public).faults == ()
+
+
+def test_without_the_library_its_install_is_named(signed, private, monkeypatch) -> None:
+    monkeypatch.setattr("ropeexport.machine.find_spec", lambda name: None)
+    with pytest.raises(ropeexport.MissingError, match=r"pip install 'ropeexport\[sign\]'"):
+        ropeexport.sign(signed, private, force=True)
