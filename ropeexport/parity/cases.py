@@ -228,8 +228,8 @@ def _held(
 ) -> Selection:
     """Return a selection whose inputs this machine can hold."""
     chosen = tuple(cases)
-    for case in chosen:
-        check_memory(what, elements_of(space.specs, case.sizes))
+    for sizes in {tuple(case.sizes.items()) for case in chosen}:  # many cases, few sizes
+        check_memory(what, elements_of(space.specs, dict(sizes)))
     return Selection(chosen, tuple(left_out))
 
 
