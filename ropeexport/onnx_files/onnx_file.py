@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
 from ropeexport.errors import ModelFileError, first_line
+from ropeexport.links import is_for_weights, require_weights
 from ropeexport.onnx_files.shapes import silent
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
@@ -96,6 +97,8 @@ def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     onnx and onnx_ir read nothing behind a link; a path that leaves the folder stays as it is.
     """
     if not isinstance(tensor, ir.ExternalTensor) or not _stays(tensor):
+        return tensor
+    if not is_for_weights(Path(tensor.path), Path(tensor.base_dir)):
         return tensor
     path, real = os.path.abspath(tensor.path), os.path.realpath(tensor.path)
     if os.path.dirname(real) == os.path.realpath(os.path.dirname(path)):
@@ -222,6 +225,7 @@ def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
             f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
             f"{tensor.location}, which onnx refuses; move it there, or export again"
         )
+    require_weights(data, path.parent)
     end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
     size = data.stat().st_size if data.is_file() else None
     if size is None or size < end:
