@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import ManifestError, ModelFileError
+from ropeexport.links import require_own
 from ropeexport.manifest import Manifest
 from ropeexport.weights.safetensors_files import check_weights
 
@@ -78,7 +79,7 @@ class Artifact:
         """
         found = manifest.read(folder)
         for name in found.files:
-            _require_own(folder, name)
+            require_own(folder / name, folder)
         return cls(folder, found, trust)
 
     def write(self) -> Self:
@@ -178,24 +179,3 @@ class Artifact:
         if atomic.sha256_of(path) != source.options["sha256"]:
             raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
         return OnnxFile(path)
-
-
-def _require_own(folder: Path, name: str) -> None:
-    """Raise where what lies in a file's place is none of the folder, or no regular file.
-
-    In a hub's cache each file of a folder is a link, ``snapshots/REVISION/NAME`` to ``blobs/HASH``
-    of the same repository, and may be.  Weights, which are data that is mapped, may be links to
-    wherever they lie.
-    """
-    path = folder / name
-    real, home = (Path(os.path.realpath(each)) for each in (path, folder))
-    homes = [home]
-    for each in (home, *home.parents):
-        if each.parent.name == "snapshots":
-            homes.append(each.parents[1] / "blobs")
-    if not any(real.is_relative_to(each) for each in homes):
-        raise ManifestError(
-            f"{path}: expected a file of the folder, got a link to {real}; put the file there"
-        )
-    if real.exists() and not real.is_file():
-        raise ManifestError(f"{path}: expected a regular file, got a folder, a pipe or a device")
