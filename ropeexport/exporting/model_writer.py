@@ -130,7 +130,12 @@ def _former_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (), ()
     beside = record.cache.files if record.cache else ()
     engine = (record.engine.file,) if record.engine else ()
-    return tuple(name for name in beside if (folder / name).is_file()), engine
+    # a manifest may come from anywhere: what it names lies in its folder, or is left alone
+    names = (
+        tuple(name for name in given if Path(name).name == name and (folder / name).is_file())
+        for given in (beside, engine)
+    )
+    return next(names), next(names)
 
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:

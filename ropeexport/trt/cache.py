@@ -117,6 +117,7 @@ class RuntimeCache:
             self.not_kept(_reason(error))
             return
         with suppress(OSError):  # another process does the same: the next write goes on with it
+            atomic.tidied(self.folder)
             self._drop_oldest()
 
     def not_kept(self, cause: str) -> None:

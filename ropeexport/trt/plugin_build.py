@@ -209,6 +209,7 @@ def header_folder(include: Path | None = None) -> Path:
 
 
 def _download_headers(folder: Path) -> None:
+    atomic.tidied(folder)
     with tempfile.TemporaryDirectory() as place:
         # pip takes hashes from a file of requirements alone
         wanted = Path(place) / "wanted.txt"
