@@ -137,7 +137,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
 
     Raises
     ------
-    UsageError, ExportError
+    UsageError, ExportError, LockedError
         With what was expected, what was found and the next step.
 
     Examples
@@ -275,7 +275,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
 
     Raises
     ------
-    ModelFileError, ExportError, UsageError
+    ModelFileError, ExportError, UsageError, LockedError
         With what was expected, what was found and the next step.
 
     Examples

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropeexport import atomic
-from ropeexport.errors import MissingError
+from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import Gpu
 from ropeexport.manifest import EngineRecord
 
@@ -113,7 +113,7 @@ class RuntimeCache:
             with atomic.replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._first_line(content) + b"\n")
                 file.write(content)
-        except OSError as error:
+        except (OSError, UsageError) as error:
             self.not_kept(_reason(error))
             return
         with suppress(OSError):  # another process does the same: the next write goes on with it
@@ -167,5 +167,5 @@ def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: OSError | UsageError) -> str:
+    return getattr(error, "strerror", None) or str(error)
