@@ -23,6 +23,7 @@ from ropeexport.errors import RopeExportError, UsageError
 # what a kill leaves of :func:`together`, and of :func:`replacing`; nothing else has such names
 UNFINISHED = ".export-"
 _TEMPORARY = ".ropeexport"  # then the suffix
+_UNFINISHED = re.compile(rf"\{UNFINISHED}\w{{8}}")
 _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
 
@@ -180,9 +181,7 @@ def recovered(folder: Path, last: str) -> list[str]:
     empty, ``last`` at the end.
     """
     found = []
-    for left in sorted(folder.glob(f"{UNFINISHED}*")):
-        if left.is_symlink() or not left.is_dir():
-            continue
+    for left in sorted(path for path in folder.iterdir() if _is_unfinished(path)):
         moved = left / ("ready" if (left / "ready").is_dir() else "former")
         names = _files(moved) if not moved.is_symlink() else set()
         for name in sorted(names, key=lambda name: (name == last, name)):
@@ -193,6 +192,13 @@ def recovered(folder: Path, last: str) -> list[str]:
         shutil.rmtree(left)
         found.append(left.name)
     return found
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Say whether a folder is one of :func:`together`, and not somebody else's of such a name."""
+    if not _UNFINISHED.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return {part.name for part in path.iterdir()} <= {"new", "former", "ready"}
 
 
 def _files(folder: Path) -> set[str]:

@@ -101,7 +101,8 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             yield
         finally:
             if lock.lock_counter == 1:
-                path.unlink(missing_ok=True)  # filelock takes none that has no name any more
+                with suppress(OSError):  # filelock takes none that has no name any more
+                    path.unlink()
             lock.release()
 
 
@@ -126,7 +127,7 @@ def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
         )  # fmt: skip
         return False
     found = path.lstat()
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+    if lock.lock_counter == 1 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
         path.write_text(f"{os.getpid()} {verb}")
     return True
 

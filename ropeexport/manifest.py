@@ -376,6 +376,7 @@ def refuse_existing(folder: Path, force: bool) -> None:
     """Raise :class:`UsageError` where an export would overwrite something without ``force``."""
     for name in (MODEL_NAME, FILE_NAME):
         atomic.refuse_existing(folder / name, force)
+        atomic.refuse_link(folder / name)
 
 
 def _refuse_newer(path: Path, text: bytes) -> None:

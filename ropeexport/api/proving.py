@@ -378,6 +378,8 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
     artifact = Artifact.read(path_of("path", path), Trust(code=trust_remote_code))
+    for name in (FILE_NAME, CHART_NAME):
+        atomic.refuse_link(artifact.folder / name)
     found = run(artifact, options, say)
     artifact.require_current()
     with atomic.together(artifact.folder, last=FILE_NAME) as files:
@@ -480,12 +482,15 @@ def _check_folder(
     locating: bool,
     listener: Listener,
 ) -> Report:
+    from ropeexport import atomic
     from ropeexport.parity.check import check as run
     from ropeexport.parity.pipeline_report import write
+    from ropeexport.parity.records import FILE_NAME
 
     if folder.suffix == ".onnx":
         raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
     artifact = Artifact.read(folder, trust)
+    atomic.refuse_link(folder / FILE_NAME)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:

@@ -52,7 +52,7 @@ def test_a_folder_without_manifest(tmp_path: Path, verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_folder_whose_export_was_killed(exported, verb: str) -> None:
     folder = exported()
-    left = folder / f"{atomic.UNFINISHED}x"
+    left = folder / f"{atomic.UNFINISHED}abcd_123"
     (left / "former").mkdir(parents=True)
     (folder / "manifest.json").rename(left / "former" / "manifest.json")
     if verb == "inspect":  # a reader changes nothing
