@@ -56,9 +56,15 @@ def path_if(what: str, given: Any) -> Path | None:
 
 
 def check_text(what: str, given: Any) -> None:
-    """Raise :class:`UsageError` for an empty text."""
-    if isinstance(given, str) and not given.strip():
+    """Raise :class:`UsageError` for a text that is empty, or that no file of ours can hold."""
+    if not isinstance(given, str):
+        return
+    if not given.strip():
         raise UsageError(f"{what}: expected a text, got an empty one: leave it out, or say which")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what}: expected a text in UTF-8, got {_seen(given)}") from None
 
 
 def whole(what: str, given: Any, least: int = 0, most: int = SIZE) -> int:

@@ -48,8 +48,3 @@ def all_shown(value: T, most: int = PHRASE) -> T:
     elif isinstance(value, list | tuple):
         made = type(value)([all_shown(x, most) for x in value])
     return cast(T, made)
-
-
-def encodable(text: str) -> str:
-    r"""Return text that UTF-8 has: what of a file's name is none is escaped, as ``\udcff``."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 from made_reports import report
 
-from ropeexport.plain import all_shown, encodable, shown
+from ropeexport.plain import all_shown, shown
 
 SEEN = "name, é✓😀 [/y] :smile: `a|b` 中文"
 
@@ -57,8 +57,3 @@ def test_a_record_is_changed_in_its_texts_alone() -> None:
     assert made.lengths == ("a\\x1b",)
     assert made.notes[0] == "b\\nc"
     assert len(made.notes[1]) == 1000
-
-
-def test_encodable_leaves_what_can_be_encoded() -> None:
-    assert encodable(SEEN + "\x1b") == SEEN + "\x1b"
-    assert encodable("caf\udce9") == r"caf\udce9"

@@ -5,18 +5,20 @@ How far an output folder is from what it was made of, what it costs, and what on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ropeexport.artifact import NO_TRUST, Artifact, Trust
-from ropeexport.errors import MissingError, UsageError
+from ropeexport.errors import MissingError, ParityError, UsageError, first_line
 from ropeexport.given import check_text, path_if, path_of
 from ropeexport.locking import locks
 from ropeexport.machine import require as require_packages
+from ropeexport.plain import shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,16 +138,45 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     from ropeexport.parity.options import several
 
     require = several("require", require, str)
-    report = run_check(
+    report, unwritten = run_check(
         path, candidate, module=module, pipeline=pipeline, cases=cases, seed=seed,
         lengths=lengths, require=require, runtimes=runtimes, atol=atol, rtol=rtol, tokens=tokens,
         locate=locate, trust=Trust.of(trust, trust_remote_code), html=html, markdown=markdown,
         junit=junit, listener=listener,
     )  # fmt: skip
+    unwritten.raise_or_warn()
     absent = absent_of(report, require)
     if absent:
         raise MissingError("; ".join(absent))
     return report
+
+
+@dataclass
+class Unwritten:
+    """What could not be written of a result that is there all the same: a line each.
+
+    ``records`` are those of the output folder, which may be read-only; ``forms`` were asked for.
+    """
+
+    records: list[str] = field(default_factory=list)
+    forms: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def keeping(self, lines: list[str], path: Path) -> Iterator[None]:
+        """Keep an error of writing a path as one of those lines."""
+        try:
+            yield
+        except UsageError as error:  # a folder lies in a file's place
+            lines.append(str(error))
+        except OSError as error:
+            lines.append(f"{path}: not written: {error.strerror or first_line(error)}")
+
+    def raise_or_warn(self) -> None:
+        """Raise for what was asked for; warn of records, without which the result stands."""
+        if self.forms:
+            raise ParityError("; ".join(self.forms))
+        for line in self.records:
+            warnings.warn(shown(line), stacklevel=3)
 
 
 def run_check(
@@ -158,8 +189,11 @@ def run_check(
     trust: Trust = NO_TRUST,
     listener: Listener | None = None,
     **choices: Any,
-) -> Report:
-    """Return the report of :func:`check`, also where a runtime that is required did not run."""
+) -> tuple[Report, Unwritten]:
+    """Return the report of :func:`check`, also where a runtime that is required did not run.
+
+    Where it, or a form of it, cannot be written, that is returned too.
+    """
     from ropeexport.parity.options import Options, several
     from ropeexport.parity.running import Silent
 
@@ -180,7 +214,7 @@ def run_check(
         runtimes=several("runtimes", choices["runtimes"], str),
         required=several("require", choices["require"], str),
     )
-    heard = listener or Silent()
+    heard, unwritten = listener or Silent(), Unwritten()
     folder = path_of("path", path)
     if candidate is not None:
         given = {
@@ -195,13 +229,16 @@ def run_check(
             raise UsageError(f"--{named}: not for a comparison of files")
         report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
-        report = _check_folder(folder, trust, module, pipeline, options, locate, heard)
+        report = _check_folder(folder, trust, module, pipeline, options, locate, heard, unwritten)
     if locate and report.verdict == "FAIL":
         count = len(report.locations)
         plural = "s" * (count != 1)
         heard.stage("locate", f"{count} runtime{plural} run again, tensor by tensor")
-    _write(report, folder, forms)
-    return report
+    for name, target in forms.items():
+        if target is not None:
+            with unwritten.keeping(unwritten.forms, target):
+                _write(report, folder, {name: target})
+    return report, unwritten
 
 
 def locate(
@@ -298,7 +335,6 @@ def report(
     return found
 
 
-@locks("path", "bench")
 def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     path: str | Path,
     *,
@@ -361,6 +397,27 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     >>> {record.name: record.status for record in found.contenders}
     {'eager': 'TIMED', 'ropeexport': 'TIMED'}
     """
+    found, unwritten = run_bench(
+        path, against=against, device=device, lengths=lengths, module=module, rounds=rounds,
+        repeats=repeats, threads=threads, seed=seed, trust_remote_code=trust_remote_code, say=say,
+    )  # fmt: skip
+    unwritten.raise_or_warn()
+    return found
+
+
+@locks("path", "bench")
+def run_bench(
+    path: str | Path,
+    *,
+    against: str | Sequence[str] | None = None,
+    lengths: int | Sequence[int] = (),
+    module: Module | None = None,
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str, str, bool], None],
+    **choices: Any,
+) -> tuple[Bench, Unwritten]:
+    """Return the records of :func:`bench`, and what of them could not be written."""
     require_packages("torch", "onnxruntime", "matplotlib")
     from ropeexport import atomic
     from ropeexport.bench import show
@@ -370,10 +427,7 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.parity.options import several
 
     check_text("--module", module)
-    options = BenchOptions(
-        lengths=several("lengths", lengths, int), rounds=rounds, repeats=repeats, seed=seed,
-        module=module, device=device,
-    )  # fmt: skip
+    options = BenchOptions(lengths=several("lengths", lengths, int), module=module, **choices)
     if against:
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
@@ -382,10 +436,14 @@ def bench(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         atomic.refuse_link(artifact.folder / name)
     found = run(artifact, options, say)
     artifact.require_current()
-    with atomic.together(artifact.folder, last=FILE_NAME) as files:
+    unwritten = Unwritten()
+    with (
+        unwritten.keeping(unwritten.records, artifact.folder / FILE_NAME),
+        atomic.together(artifact.folder, last=FILE_NAME) as files,
+    ):
         atomic.write_text(files.place / FILE_NAME, found.model_dump_json(indent=1) + "\n")
         atomic.write_bytes(files.place / CHART_NAME, show.chart(found))
-    return found
+    return found, unwritten
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -481,6 +539,7 @@ def _check_folder(
     options: Options,
     locating: bool,
     listener: Listener,
+    unwritten: Unwritten,
 ) -> Report:
     from ropeexport import atomic
     from ropeexport.parity.check import check as run
@@ -506,7 +565,8 @@ def _check_folder(
         found, pictures = _with_pipeline(artifact, found, pipeline, module, options, listener)
     assert found is not None
     artifact.require_current()
-    write(folder, found, pictures)
+    with unwritten.keeping(unwritten.records, folder / FILE_NAME):
+        write(folder, found, pictures)
     return found
 
 

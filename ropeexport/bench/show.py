@@ -99,11 +99,15 @@ def _drawn(found: Bench) -> bytes:
 
     groups = [group for group in found.groups if group.timings]
     labels = {record.name: record.label for record in found.contenders}
-    heights = [0.6 + 0.34 * len(group.timings) for group in groups]
+    heights = [0.6 + 0.34 * len(group.timings) for group in groups] or [1.0]
     figure, axes = pyplot.subplots(
-        len(groups), 1, figsize=(8, 0.6 + sum(heights)), squeeze=False, height_ratios=heights
+        max(1, len(groups)),
+        1,
+        figsize=(8, 0.6 + sum(heights)),
+        squeeze=False,
+        height_ratios=heights,
     )
-    for axis, group in zip(axes[:, 0], groups, strict=True):
+    for axis, group in zip(axes[:, 0], groups, strict=False):  # of none, an empty chart
         timings = sorted(group.timings, key=lambda t: (is_floor(t), t.median), reverse=True)
         medians = [timing.median for timing in timings]
         bars = axis.barh(

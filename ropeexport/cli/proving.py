@@ -14,12 +14,13 @@ import click
 from ropeexport.cli.terminal import console, echo, echo_json, show
 from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.cli.types import FILE, PATH, TEXT
-from ropeexport.errors import UsageError
+from ropeexport.errors import EXIT_FAILURE, UsageError
 from ropeexport.given import counted
 from ropeexport.plain import NAME, all_shown, shown
 from ropeexport.runners.registry import chosen, names
 
 if TYPE_CHECKING:
+    from ropeexport.api.proving import Unwritten
     from ropeexport.parity.records import Report
 
 _FORMS = {
@@ -168,21 +169,30 @@ def check_command(
 
     trust = Trust.of(trusted(given), trust_remote_code)
     with closing(_Progress()) as progress:
-        report = run_check(path, candidate, listener=progress, trust=trust, **given)
+        report, unwritten = run_check(path, candidate, listener=progress, trust=trust, **given)
     if as_json:
         echo_json(report.model_dump_json(indent=1))
     else:
         show(reports.render(all_shown(report)), reports.NARROWEST)
-        if candidate is None:
+        if candidate is None and not unwritten.records:
             echo(f"report: {path / FILE_NAME}")
+    _say_unwritten(unwritten)
+    if unwritten.forms:
+        raise SystemExit(EXIT_FAILURE)
     _say_forms(given)
     _exit(report, given["require"])
+
+
+def _say_unwritten(unwritten: Unwritten) -> None:
+    """Say what could not be written: a record is missed, a form that was asked for is an error."""
+    echo(*(f"note: {line}" for line in unwritten.records), err=True)
+    echo(*(f"error: {line}" for line in unwritten.forms), err=True)
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:
     """Exit 1 for a failure, 3 where what was required, or everything, could not run here."""
     from ropeexport.api.proving import absent_of
-    from ropeexport.errors import EXIT_FAILURE, EXIT_MISSING, EXIT_PASS
+    from ropeexport.errors import EXIT_MISSING, EXIT_PASS
 
     failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
     absent = absent_of(report, required)
@@ -274,20 +284,22 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
     inputs lie there beforehand, CUDA events time stretches of calls, and TensorRT's engines are
     built for the run, DIR's own left alone.
     """
-    import ropeexport
+    from ropeexport.api.proving import run_bench
     from ropeexport.bench import show as tables
     from ropeexport.bench.records import CHART_NAME, FILE_NAME, OURS
-    from ropeexport.errors import EXIT_FAILURE, MissingError
+    from ropeexport.errors import MissingError
 
     def say(name: str, text: str, ok: bool) -> None:
         echo(f"{'✓' if ok else '-'} {name}: {text}", err=True)
 
-    found = ropeexport.bench(path, say=say, **given)
+    found, unwritten = run_bench(path, say=say, **given)
     if as_json:
         echo_json(found.model_dump_json(indent=1))
     else:
         show(tables.render(all_shown(found)), tables.NARROWEST)
-        echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
+        if not unwritten.records:
+            echo(f"report: {path / FILE_NAME}, {path / CHART_NAME}")
+    _say_unwritten(unwritten)
     ours = next(record for record in found.contenders if record.name == OURS)
     if ours.status in ("WRONG", "FAILED"):
         raise SystemExit(EXIT_FAILURE)

@@ -29,6 +29,8 @@ _UNSEEN = re.compile(r"[^\x20-\x7e\n]")
 
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines, each of them as one line whatever is in it."""
+    if not lines:
+        return
     if err:
         with suppress(OSError):  # what this stream does not take cannot be said anywhere
             print(*map(shown, lines), sep="\n", file=sys.stderr)

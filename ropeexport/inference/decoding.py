@@ -21,6 +21,7 @@ from ropeexport.inference.inputs import checked_sizes
 from ropeexport.inference.prompts import Tokens, array_of_lists, prompts_from
 from ropeexport.inference.sampling import Sampling
 from ropeexport.manifest import CacheRecord
+from ropeexport.plain import shown
 from ropeexport.runners.runner import Array, Arrays
 
 if TYPE_CHECKING:
@@ -94,12 +95,12 @@ class Decoding:
     def __init__(self, model: LoadedModel, input_ids: Any, options: Options) -> None:
         self._model, self._cache = model, cache_of(model)
         if self._cache.asked:
-            warnings.warn(
+            told = (
                 f"{model.artifact.folder}: the model's own settings ask for "
                 f"{', '.join(self._cache.asked)}, which this leaves out: "
-                "as_module(like=...).generate has them",
-                stacklevel=4,
+                "as_module(like=...).generate has them"
             )
+            warnings.warn(shown(told), stacklevel=4)
         self._new = int(options.max_new_tokens)
         self._sampling = Sampling(options.temperature, options.top_k, options.top_p)
         self._generator = np.random.default_rng(options.seed) if options.do_sample else None

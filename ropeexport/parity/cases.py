@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 from typing import Literal
@@ -213,16 +213,24 @@ def select(
     if lengths:
         space.check_lengths(lengths)
         chosen = _unique(_at_lengths(space, lengths))
-        for _, sizes in chosen:
-            check_memory("--lengths", elements_of(space.specs, sizes))
         turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))
         again = (case_of(seed, *chosen[n], f" #{turn}" if turn else "") for turn, n in turns)
-        return Selection(tuple(again))
+        return _held(space, "--lengths", again)
     taken, left_out = _within_budget(space, _unique(_designed(space)))
     cases = [case_of(seed, *one) for one in taken[:count]]
     if count is not None:
         cases += _random_cases(space, seed, count - len(cases))
-    return Selection(tuple(cases), tuple(left_out))
+    return _held(space, "the export's smallest sizes", cases, left_out)
+
+
+def _held(
+    space: Space, what: str, cases: Iterable[Case], left_out: Sequence[str] = ()
+) -> Selection:
+    """Return a selection whose inputs this machine can hold."""
+    chosen = tuple(cases)
+    for case in chosen:
+        check_memory(what, elements_of(space.specs, case.sizes))
+    return Selection(chosen, tuple(left_out))
 
 
 def _designed(space: Space) -> Iterator[_Choice]:

@@ -159,7 +159,7 @@ def test_sizes_that_are_given_take_the_place_of_the_usual_ones() -> None:
     [
         ({"heads": (1, 2, 3)}, "no such dynamic axis; there are batch"),
         ({"batch": (2, 1, 3)}, "expected 0 <= min <= opt <= max, got 2:1:3"),
-        ({"batch": (-1, 1, 3)}, "expected 0 <= min"),
+        ({"batch": (-1, 1, 3)}, "expected a whole number of 0 to 2,147,483,647, got -1"),
         ({"batch": 4}, r"expected \(min, opt, max\) or an Axis, got 4"),
     ],
 )
