@@ -93,6 +93,12 @@ class Artifact:
         """
         check_weights(self.folder, self.manifest.model.weights, hashed=hashed)
 
+    def check_interface(self) -> None:
+        """Raise :class:`ManifestError` unless the file takes and gives what the manifest says."""
+        from ropeexport.onnx_files.contract import check_interface
+
+        check_interface(self.file.graph, self.manifest, self.folder)
+
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
         expected = self.manifest.model.sha256

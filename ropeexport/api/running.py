@@ -105,6 +105,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     artifact = Artifact.read(Path(path))
     artifact.require_exported_file()
     artifact.check_weights(hashed=verify == "all")
+    artifact.check_interface()
     wish = Wish(
         runtime, device, tuple(providers or ()), Path(plugin) if plugin is not None else None,
         threads, memory_budget, cuda_graphs,

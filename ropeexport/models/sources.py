@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ropeexport.artifact import Artifact
-from ropeexport.errors import ParityError, RopeExportError, UsageError
+from ropeexport.errors import ManifestError, ParityError, RopeExportError, UsageError
 from ropeexport.machine import require
-from ropeexport.manifest import Argument, CacheForm, Manifest, Source
+from ropeexport.manifest import Argument, CacheForm, Manifest, Source, first_fault
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
@@ -157,7 +158,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if module is not None:
         _refuse_for_builtin(artifact)
     if source.kind == "builtin":
-        return BUILTINS[source.name](BuiltinOptions(**source.options))
+        return _builtin(artifact)
     if module is None and source.kind == "config":
         config, dtype = source.options.get("config"), artifact.manifest.model.dtype
         known = dtype if dtype in DTYPES else None
@@ -182,6 +183,22 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if isinstance(made, nn.Module) and (is_cached or not isinstance(module, str)):
         return _around(made, artifact)
     return _example_of(str(module), made)
+
+
+def _builtin(artifact: Artifact) -> Example:
+    source = artifact.manifest.source
+    if source.name not in BUILTINS:
+        raise ManifestError(
+            f"{artifact.folder}: source: expected a built-in, one of {', '.join(BUILTINS)}, got "
+            f"{source.name!r}; export again"
+        )
+    try:
+        options = TypeAdapter(BuiltinOptions).validate_python(source.options)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{artifact.folder}: source.options: {first_fault(error)}; export again"
+        ) from error
+    return BUILTINS[source.name](options)
 
 
 def _expected_of(artifact: Artifact) -> str:
