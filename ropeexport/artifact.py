@@ -147,6 +147,12 @@ class Artifact:
                 "it was exported again meanwhile; nothing is written, run the command again"
             )
 
+    def check_interface(self) -> None:
+        """Raise :class:`ManifestError` unless the file takes and gives what the manifest says."""
+        from ropeexport.onnx_files.contract import check_interface
+
+        check_interface(self.file.graph, self.manifest, self.folder)
+
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
         expected = self.manifest.model.sha256

@@ -669,12 +669,15 @@ def _write(report: Report, path: Path, forms: Mapping[str, Path]) -> None:
 def _speed(folder: Path) -> bytes | None:
     """Return the chart of the benchmark of a folder, where there is one."""
     from ropeexport.bench import show
-    from ropeexport.bench.records import FILE_NAME, Bench
+    from ropeexport.bench.records import FILE_NAME, SCHEMA_VERSION, Bench
+    from ropeexport.errors import ParityError
+    from ropeexport.manifest import parsed
 
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not path.exists():
         return None
-    return show.chart(Bench.model_validate_json(path.read_bytes()))
+    found = parsed(path, Bench, ParityError, SCHEMA_VERSION, "bench")
+    return show.chart(found) if any(group.timings for group in found.groups) else None
 
 
 def _pictures(folder: Path, report: Report) -> dict[str, bytes]:
