@@ -21,7 +21,7 @@ WAN = {
     "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
     "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1, "patch_size": [1, 2, 2],
 }  # fmt: skip
-FACTORY = '''
+FACTORY = """
 import torch
 
 
@@ -32,7 +32,7 @@ class Module(torch.nn.Module):
 
 def factory():
     return Module(), {"x": torch.zeros(2, 4)}, {"x": {0: "batch"}}
-'''
+"""
 
 
 def made(worker: Worker, place: Path) -> Path:

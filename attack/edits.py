@@ -75,20 +75,21 @@ def changed_tree(tree: Any, edit: Edit) -> Any:
 
 def _like(here: Any, value: Any, other: Any, at: int) -> Any:
     """Return a value of the same type, which a schema lets pass."""
+    like: Any = value if here is None else here
     if isinstance(here, bool):
-        return not here
-    if isinstance(here, int):
-        return value if isinstance(value, int) else len(str(value)) - 3
-    if isinstance(here, float):
-        return float(value) if isinstance(value, float) else float(len(str(value)))
-    if isinstance(here, str):
-        return other if isinstance(other, str) else str(value)
-    if isinstance(here, list):
-        return (here[::-1], here[1:], here + here, here[: at % (len(here) + 1)])[at % 4]
-    if isinstance(here, dict) and here:
+        like = not here
+    elif isinstance(here, int):
+        like = value if isinstance(value, int) else len(str(value)) - 3
+    elif isinstance(here, float):
+        like = value if isinstance(value, float) else float(len(str(value)))
+    elif isinstance(here, str):
+        like = other if isinstance(other, str) else str(value)
+    elif isinstance(here, list):
+        like = (here[::-1], here[1:], here + here, here[: at % (len(here) + 1)])[at % 4]
+    elif isinstance(here, dict) and here:
         gone = sorted(here)[at % len(here)]
-        return {name: part for name, part in here.items() if name != gone}
-    return value if here is None else here
+        like = {name: part for name, part in here.items() if name != gone}
+    return like
 
 
 _DEEP = "\N{BULLET}deep"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from attack.recipe import Recipe
@@ -9,6 +10,8 @@ from attack.recipe import Recipe
 KINDS = (
     "traceback", "hang", "memory", "crash", "leftover", "slow", "escape", "contradiction", "ran",
 )  # fmt: skip
+# faults of the same kind have other numbers and other words of files
+_NUMBERS = re.compile(r"\d+(\.\d+)?|'[^']*'|\[.*\]")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,19 @@ class Finding:
     bases: tuple[str, ...] = ()
     recipe: Recipe | None = None
 
+    @property
+    def signature(self) -> str:
+        """What faults of one cause have in common."""
+        if self.recipe is not None and self.kind in ("hang", "memory", "crash", "slow"):
+            return f"{self.recipe.verb} {sorted({edit.how for edit in self.recipe.edits})}"
+        return _NUMBERS.sub("*", self.text)
+
+    def simpler_than(self, other: Finding) -> bool:
+        """Say whether fewer edits lead to it."""
+        if self.recipe is None or other.recipe is None:
+            return False
+        return len(self.recipe.edits) < len(other.recipe.edits)
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -30,4 +46,3 @@ class Tally:
     verb: str
     parsed: bool
     findings: tuple[Finding, ...] = ()
-    note: str = ""

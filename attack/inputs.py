@@ -166,7 +166,10 @@ def _manifests() -> st.SearchStrategy[Recipe]:
         if base == "factory":
             commands.append(f"check factory --module factory/factory.py:factory {_CHECK}")
         if base == "engine":
-            commands += ["inspect engine/model.engine", f"check engine --cases 2 --runtime tensorrt"]
+            commands += [
+                "inspect engine/model.engine",
+                "check engine --cases 2 --runtime tensorrt",
+            ]
         edit = _mostly(_json(f"{base}/manifest.json"), _bytes(f"{base}/manifest.json"))
         rows.append(_recipe("manifests", commands, [base], _some(edit)))
     return st.one_of(*rows)
@@ -209,7 +212,7 @@ def _arrays() -> st.SearchStrategy[Recipe]:
 
 def _weights() -> st.SearchStrategy[Recipe]:
     rows = []
-    readers = [f"inspect cache", "inspect cache --lint", "run cache --random",
+    readers = ["inspect cache", "inspect cache --lint", "run cache --random",
                "run cache --random --verify all", f"check cache {_CHECK}"]  # fmt: skip
     exports = ["export transformers:llama -o new --copy-weights"]
     for base, commands in (("cache", readers), ("cache", readers), ("llama", exports)):
@@ -227,9 +230,11 @@ def _configs() -> st.SearchStrategy[Recipe]:
     wan = _mostly(_json("wan/config.json"), _bytes("wan/config.json"))
     texts = ["export transformers:llama -o new --copy-weights",
              "export transformers:llama/config.json -o new",
-             "export transformers:llama/config.json --cache fixed --capacity 32 -o new"]  # fmt: skip
+             "export transformers:llama/config.json --cache fixed --capacity 32 -o new",
+             ]  # fmt: skip
     pictures = ["export diffusers:WanTransformer3DModel --config wan -o new",
-                "export diffusers:WanTransformer3DModel --config wan/config.json -o new"]  # fmt: skip
+                "export diffusers:WanTransformer3DModel --config wan/config.json -o new",
+                ]  # fmt: skip
     return st.one_of(
         _recipe("configs", texts, ["llama"], _some(llama)),
         _recipe("configs", pictures, ["wan"], _some(wan)),

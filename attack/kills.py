@@ -32,7 +32,11 @@ class Writing:
 
 
 def _writing(
-    command: str, folder: str, *bases: str, again: tuple[str, ...] = ("--force",), model: bool = True
+    command: str,
+    folder: str,
+    *bases: str,
+    again: tuple[str, ...] = ("--force",),
+    model: bool = True,
 ) -> Writing:
     return Writing(tuple(command.split()), folder, bases, again, model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,11 +46,11 @@ def _edit(change: Callable[[onnx.ModelProto, Edit], None]) -> Callable[[bytes, E
             model = onnx.load_model_from_string(data)
         except DecodeError:
             return data  # an edit before this one broke it
-        change(model, edit)
         try:
+            change(model, edit)
             done: bytes = model.SerializeToString()
-        except (EncodeError, RecursionError):
-            return data
+        except (DecodeError, EncodeError, RecursionError):
+            return data  # deeper than such a file may be
         return done
 
     return edited
@@ -97,8 +98,10 @@ def _fitting(field: Any, value: Any) -> Any:
         return str(value).encode("utf-8", "replace")
     if field.type in (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE):
         return float(len(value)) if isinstance(value, str) else float(value)
-    number = len(value) if isinstance(value, str) else 0 if value != value else value
-    number = max(-(2**63), min(2**63 - 1, int(max(-1e30, min(1e30, number)))))
+    number = len(value) if isinstance(value, str) else value
+    if isinstance(number, float):
+        number = int(max(-1e30, min(1e30, number))) if math.isfinite(number) else 0
+    number = max(-(2**63), min(2**63 - 1, number))
     if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_ENUM):
         return max(-(2**31), min(2**31 - 1, number)) if abs(number) < 2**40 else number % 32
     return number % (1 << 64) if field.type == FieldDescriptor.TYPE_UINT64 else number
@@ -239,7 +242,7 @@ def _nest(model: onnx.ModelProto, edit: Edit) -> None:
         [onnx.helper.make_node("Identity", [node.input[0]], ["deep"])], "g", [],
         [onnx.helper.make_value_info("deep", onnx.TypeProto())],
     )  # fmt: skip
-    for _ in range((3, 20, 40)[at % 3]):  # protobuf reads no more than 100 messages deep
+    for _ in range((3, 10, 18)[at % 3]):  # protobuf reads no more than 100 messages deep
         branch = onnx.helper.make_node(
             "If", [node.input[0]], ["deep"], then_branch=body, else_branch=onnx.GraphProto()
         )
@@ -289,7 +292,10 @@ def _typed(model: onnx.ModelProto, edit: Edit) -> None:
     """Give an input or output of a graph another type: a number, a sequence, none, a map."""
     graphs = [graph for graph in _graphs(model) if hasattr(graph, "initializer")]
     infos = [
-        i for graph in graphs for part in (graph.input, graph.output, graph.value_info) for i in part
+        i
+        for graph in graphs
+        for part in (graph.input, graph.output, graph.value_info)
+        for i in part
     ]
     if not infos:
         return
@@ -335,9 +341,7 @@ def _sized(model: onnx.ModelProto, edit: Edit) -> None:
 
 
 def _versions(model: onnx.ModelProto, edit: Edit) -> None:
-    entries = [
-        place.get() for place in _places(model) if place.kind.endswith("opset_import")
-    ]
+    entries = [place.get() for place in _places(model) if place.kind.endswith("opset_import")]
     if not entries:
         return
     at, index = divmod(edit.at, len(entries))

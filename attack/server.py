@@ -6,6 +6,7 @@ An order is a JSON object on a line of standard input, its answer one on standar
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import mmap
@@ -17,6 +18,7 @@ import struct
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -105,14 +107,10 @@ def _enter(enter: Any) -> None:
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    import atexit
-
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError):
             stream.flush()
-        except OSError:
-            pass
     os._exit((code or 0) & 0xFF)
 
 

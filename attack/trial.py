@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -19,8 +20,8 @@ MEGABYTES = 2048
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw
 UNFORESEEN = ("Traceback (most recent call last)", "RX003")
-# what libraries leave in the folder for temporary files, or a lock in the folder that it is of
-OF_LIBRARIES = re.compile(r"torchinductor_|\.ses$|\.lock$")
+# what libraries leave in the folder for temporary files, a log that a message names, or a lock
+OF_LIBRARIES = re.compile(r"torchinductor_|ropeexport-\w+\.log$|\.ses$|\.lock$")
 HALF = re.compile(r"(^|/)\.[^/]*(\.tmp|export-)|\.tmp$")
 # of a verb that failed: what it may leave all the same
 RECORDS = {"check": ("parity.json",), "bench": ("bench.json", "bench.png")}
@@ -38,17 +39,22 @@ class Verdict:
     wrong: tuple[tuple[str, str], ...]
 
 
-def tried(worker: Worker, bases: Path, recipe: Recipe) -> Verdict:
+def tried(worker: Worker, bases: Path, recipe: Recipe, alone: bool = False) -> Verdict:
     """Run a recipe in an empty folder."""
     worker.clear()
     prepare(worker.work, bases, recipe)
     parsed = past_the_first_parser(worker.work, recipe)
     give(worker.work)
     before = listed(worker.place)
-    ended = worker.run(recipe.argv, recipe.deadline)
+    ended = worker.run(recipe.argv, recipe.deadline * load(), alone=alone)
     parsed = parsed and not ("Usage: ropeexport" in ended.errors and ended.code == 2)
     wrong = [*complaints(ended), *_leftovers(recipe, ended, before, listed(worker.place))]
     return Verdict(recipe, ended, parsed, tuple(wrong))
+
+
+def load() -> float:
+    """Return how many times longer all takes here, where others work on this machine too."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def prepare(work: Path, bases: Path, recipe: Recipe) -> None:

@@ -131,12 +131,13 @@ class Worker:
             path.write_bytes(b"")
             give(path)
         order = {
-            "argv": list(argv), "kill": kill, "alone": alone, "folder": str(self.work), "deadline": deadline,
+            "argv": list(argv), "kill": kill, "alone": alone,
+            "folder": str(self.work), "deadline": deadline,
             "output": str(output), "errors": str(errors),
             "environment": environment(self.place),
         }  # fmt: skip
         answer = self._asked(order)
-        texts = [path.read_bytes()[:1 << 20].decode(errors="replace") for path in (output, errors)]
+        texts = [path.read_bytes()[: 1 << 20].decode(errors="replace") for path in (output, errors)]
         return Ended(**answer, output=texts[0], errors=texts[1])
 
     def _asked(self, order: dict[str, Any]) -> dict[str, Any]:
