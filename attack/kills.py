@@ -70,7 +70,7 @@ def kills(worker: Worker, bases: Path, count: int, seed: int) -> Iterator[Tally]
             operations[writing] = worker.run(writing.argv, PATIENCE).operations
         last = drawn.randint(1, max(1, operations[writing]))
         ending = signal.SIGKILL if drawn.random() < 0.6 else drawn.choice(CLEAN)
-        yield _killed(worker, bases, writing, last, ending)
+        yield killed(worker, bases, writing, last, ending)
 
 
 def _prepare(worker: Worker, bases: Path, writing: Writing) -> None:
@@ -80,9 +80,10 @@ def _prepare(worker: Worker, bases: Path, writing: Writing) -> None:
     give(worker.work)
 
 
-def _killed(
+def killed(
     worker: Worker, bases: Path, writing: Writing, last: int, ending: signal.Signals
 ) -> Tally:
+    """Kill one command at one of its changes, and judge what is left and what comes next."""
     _prepare(worker, bases, writing)
     others = {
         name: sha

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import resource
+import runpy
 import select
 import signal
 import struct
@@ -31,13 +32,14 @@ ADDRESS_SPACE = 6 * GIGABYTE
 
 def main() -> None:
     """Do orders until there are no more."""
-    entry = sys.argv[1]  # package.module:function
+    entry = sys.argv[1]  # package.module:function, or file.py:function
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for name in sys.argv[2:]:
         import_module(name)
     module, function = entry.split(":")
-    enter = getattr(import_module(module), function)
+    of_file = module.endswith(".py")
+    enter = (runpy.run_path(module) if of_file else vars(import_module(module)))[function]
     gc.collect()
     gc.freeze()
     for line in sys.stdin:

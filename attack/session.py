@@ -115,7 +115,7 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
                     index, recipe = next(numbered, (0, None))
                 if recipe is None:
                     return
-                session.add(_tally(worker, good, recipe, index % budget.alone == 0))
+                session.add(tally(worker, good, recipe, index % budget.alone == 0))
 
         with ThreadPoolExecutor(budget.workers) as pool:
             list(pool.map(work, workers))
@@ -127,7 +127,7 @@ def _fixed(
 ) -> None:
     """Try what is no drawn input; only what has a number in the budget ends early."""
     parts: dict[str, tuple[Iterable[Tally], float]] = {
-        "corpus": ((_tally(worker, good, recipe) for recipe in corpus()), math.inf),
+        "corpus": ((tally(worker, good, recipe) for recipe in corpus()), math.inf),
         "strangers": (strangers.cases(worker, good), math.inf),
         "kills": (kills.kills(worker, good, budget.kills, seed), half),
         "races": (races.races(PLACE / "races", good, budget.races, seed), half),
@@ -164,7 +164,8 @@ def _stream(part: str, seed: int) -> Iterator[Recipe]:
         yield from inputs.recipes(part, seed * 10_000 + batch, BATCH)
 
 
-def _tally(worker: Worker, good: Path, recipe: Recipe, alone: bool = False) -> Tally:
+def tally(worker: Worker, good: Path, recipe: Recipe, alone: bool = False) -> Tally:
+    """Try one input, and hold it to the time of what it was made from."""
     verdict = trial.tried(worker, good, recipe, alone)
     wrong = [*verdict.wrong, *_slow(worker, good, verdict)]
     how = f"ropeexport {' '.join(recipe.argv)}"[:300]

@@ -59,7 +59,8 @@ def environment(place: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     return kept | {
         "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLCONFIGDIR": str(place / "matplotlib"),
+        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1",
+        "MPLCONFIGDIR": str(place / "matplotlib"),
         "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "100",
     }  # fmt: skip
 
@@ -72,7 +73,8 @@ class Worker:
     place : Path
         A folder that the worker's user may write.
     entry : str
-        What is entered, ``package.module:function``; another one than ours in tests.
+        What is entered, ``package.module:function``; another one than ours, ``file.py:function``,
+        in tests.
     preloaded : sequence of str
         Modules that are imported before the first command.
     name : str
