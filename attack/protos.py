@@ -1,17 +1,14 @@
-"""Edits of an ONNX file, which stays readable as one: fields, edges, types, sizes, splices."""
+"""Edits of an ONNX file's graphs: edges, operators, types, sizes; all its edits by name."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError, EncodeError
 
+from attack.fields import as_edit, drop, places, set_field, splice, twice
 from attack.recipe import Edit
 
 # operators whose sizes come from values, that hold graphs, or whose types are no tensors'
@@ -25,126 +22,11 @@ OPERATORS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Place:
-    message: Any
-    field: Any
-    index: int | None
-
-    @property
-    def kind(self) -> str:
-        return f"{self.message.DESCRIPTOR.name}.{self.field.name}"
-
-    def get(self) -> Any:
-        value = getattr(self.message, self.field.name)
-        return value if self.index is None else value[self.index]
-
-
-def _edit(change: Callable[[onnx.ModelProto, Edit], None]) -> Callable[[bytes, Edit], bytes]:
-    def edited(data: bytes, edit: Edit) -> bytes:
-        try:
-            model = onnx.load_model_from_string(data)
-        except DecodeError:
-            return data  # an edit before this one broke it
-        try:
-            change(model, edit)
-            done: bytes = model.SerializeToString()
-        except (DecodeError, EncodeError, RecursionError):
-            return data  # deeper than such a file may be
-        return done
-
-    return edited
-
-
-def _places(message: Any) -> Iterator[_Place]:
-    for field, value in message.ListFields():
-        parts = value if field.is_repeated else [value]
-        for index, part in enumerate(parts):
-            yield _Place(message, field, index if field.is_repeated else None)
-            if field.type == FieldDescriptor.TYPE_MESSAGE:
-                yield from _places(part)
-
-
-def _chosen(model: Any, at: int, messages: bool | None = None) -> tuple[_Place, int] | None:
-    """Return a place and what is left of the number; each kind of field is as likely."""
-    kinds = defaultdict(list)
-    for place in _places(model):
-        if messages in (None, place.field.type == FieldDescriptor.TYPE_MESSAGE):
-            kinds[place.kind].append(place)
-    if not kinds:
-        return None
-    names = sorted(kinds)
-    at, name = divmod(at, len(names))
-    at, index = divmod(at, len(kinds[names[name]]))
-    return kinds[names[name]][index], at
-
-
-def _set(model: onnx.ModelProto, edit: Edit) -> None:
-    if (found := _chosen(model, edit.at, messages=False)) is None:
-        return
-    place, _ = found
-    value = _fitting(place.field, edit.value)
-    if place.index is None:
-        setattr(place.message, place.field.name, value)
-    else:
-        getattr(place.message, place.field.name)[place.index] = value
-
-
-def _fitting(field: Any, value: Any) -> Any:
-    """Return a value in the field's type."""
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return str(value).encode("utf-8", "replace").decode()
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return str(value).encode("utf-8", "replace")
-    if field.type in (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE):
-        return float(len(value)) if isinstance(value, str) else float(value)
-    number = len(value) if isinstance(value, str) else value
-    if isinstance(number, float):
-        number = int(max(-1e30, min(1e30, number))) if math.isfinite(number) else 0
-    number = max(-(2**63), min(2**63 - 1, number))
-    if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_ENUM):
-        return max(-(2**31), min(2**31 - 1, number)) if abs(number) < 2**40 else number % 32
-    return number % (1 << 64) if field.type == FieldDescriptor.TYPE_UINT64 else number
-
-
-def _drop(model: onnx.ModelProto, edit: Edit) -> None:
-    if (found := _chosen(model, edit.at)) is None:
-        return
-    place, _ = found
-    if place.index is None:
-        place.message.ClearField(place.field.name)
-    else:
-        del getattr(place.message, place.field.name)[place.index]
-
-
-def _twice(model: onnx.ModelProto, edit: Edit) -> None:
-    if (found := _chosen(model, edit.at)) is None or found[0].index is None:
-        return
-    place, _ = found
-    getattr(place.message, place.field.name).append(place.get())
-
-
-def _splice(model: onnx.ModelProto, edit: Edit) -> None:
-    """Put a message where another of its type was."""
-    if (found := _chosen(model, edit.at, messages=True)) is None:
-        return
-    place, at = found
-    same = [
-        other
-        for other in _places(model)
-        if other.field.type == FieldDescriptor.TYPE_MESSAGE
-        and other.field.message_type is place.field.message_type
-    ]
-    copy = type(place.get())()
-    copy.CopyFrom(same[at % len(same)].get())
-    place.get().CopyFrom(copy)
-
-
 def _graphs(model: Any) -> list[Any]:
     """Return the graph, those inside of nodes, and functions."""
     inside = [
         place.get()
-        for place in _places(model)
+        for place in places(model)
         if place.field.type == FieldDescriptor.TYPE_MESSAGE
         and place.field.message_type.name in ("GraphProto", "FunctionProto")
     ]
@@ -271,7 +153,7 @@ def _external(model: onnx.ModelProto, edit: Edit) -> None:
     """Let a weight's data lie elsewhere."""
     tensors = [
         place.get()
-        for place in _places(model)
+        for place in places(model)
         if place.field.type == FieldDescriptor.TYPE_MESSAGE
         and place.field.message_type.name == "TensorProto"
     ]
@@ -324,7 +206,7 @@ def _sized(model: onnx.ModelProto, edit: Edit) -> None:
     """Give a dimension of an input or output, or of a weight, another size or name."""
     dims = [
         place
-        for place in _places(model)
+        for place in places(model)
         if place.kind in ("TensorShapeProto.dim", "TensorProto.dims")
     ]
     if not dims:
@@ -341,7 +223,7 @@ def _sized(model: onnx.ModelProto, edit: Edit) -> None:
 
 
 def _versions(model: onnx.ModelProto, edit: Edit) -> None:
-    entries = [place.get() for place in _places(model) if place.kind.endswith("opset_import")]
+    entries = [place.get() for place in places(model) if place.kind.endswith("opset_import")]
     if not entries:
         return
     at, index = divmod(edit.at, len(entries))
@@ -355,12 +237,12 @@ def _versions(model: onnx.ModelProto, edit: Edit) -> None:
 
 
 EDITS: dict[str, Callable[[bytes, Edit], bytes]] = {
-    f"onnx {name}": _edit(change)
+    f"onnx {name}": as_edit(change)
     for name, change in {
-        "set": _set,
-        "drop": _drop,
-        "twice": _twice,
-        "splice": _splice,
+        "set": set_field,
+        "drop": drop,
+        "twice": twice,
+        "splice": splice,
         "cycle": _cycle,
         "operator": _operator,
         "node": _new_node,
