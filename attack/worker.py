@@ -22,6 +22,8 @@ PRELOADED = (
     "ropeexport.parity", "ropeexport.report", "torch.export._trace",
     "torch.onnx._internal.exporter._core", "onnxscript", "onnx.reference", "onnx.shape_inference",
     "onnxruntime", "rich.table", "matplotlib.pyplot", "jinja2",
+    "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
+    "diffusers.models.transformers.transformer_wan",
 )  # fmt: skip
 NOBODY = 65534
 
