@@ -10,7 +10,8 @@ from attack.values import INTEGERS, REALS, TEXTS, edit_of
 _OPTIONS = {
     "export": ("-o", "--batch", "--heads", "--head-dim", "--length", "--dtype", "--config",
                "--cache", "--capacity", "--copy-weights", "--hash-weights", "--require-rope",
-               "--axis", "--max-position", "--attention", "--opset", "--force", "--json", "-v"),
+               "--axis", "--max-position", "--attention", "--opset", "--force", "--json", "-v",
+               "--trust-remote-code"),
     "fuse": ("-o", "--require-rope", "--axis", "--max-position", "--attention", "--static",
              "--force", "-v"),
     "build": ("--min-shapes", "--opt-shapes", "--max-shapes", "--impl", "--plugins",
@@ -18,24 +19,27 @@ _OPTIONS = {
               "--json"),
     "check": ("--module", "--pipeline", "--cases", "--seed", "--lengths", "--require", "--runtime",
               "--atol", "--rtol", "--tokens", "--locate", "--json", "--html", "--markdown",
-              "--junit", "--schema"),
+              "--junit", "--schema", "--trust", "--key", "--trust-remote-code"),
     "run": ("--input", "--random", "--shapes", "--seed", "--runtime", "--device", "--threads",
-            "--verify", "-o", "--force"),
+            "--verify", "-o", "--force", "--trust", "--key"),
     "bench": ("--against", "--device", "--lengths", "--module", "--rounds", "--repeats",
               "--threads", "--seed", "--json", "--schema"),
     "report": ("--html", "--markdown", "--junit", "--schema"),
     "inspect": ("--lint", "--json"),
     "doctor": ("--json",),
+    "sign": ("--key", "--password", "--force"),
+    "verify": ("--key", "--ignore-unsigned", "--json"),
 }  # fmt: skip
 _FLAGS = {"--force", "--json", "-v", "--static", "--copy-weights", "--hash-weights", "--lint",
           "--locate", "--schema", "--random", "--refit", "--strip", "--weight-streaming",
-          "--embed-plugin"}  # fmt: skip
+          "--embed-plugin", "--trust", "--trust-remote-code", "--ignore-unsigned"}  # fmt: skip
 _ALWAYS = {
     "export": ["flux-attention", "-o", "new", "--heads", "2", "--head-dim", "8", "--length", "8"],
     "fuse": ["script/model.onnx", "-o", "new"], "build": ["flux"],
     "check": ["flux", "--cases", "1", "--runtime", "onnxruntime"], "run": ["flux", "--random"],
     "bench": ["flux", "--against", "eager", "--rounds", "1", "--repeats", "1"],
     "report": ["flux"], "inspect": ["flux"], "doctor": [],
+    "sign": ["flux", "--key", "signed/private.pem"], "verify": ["signed/folder"],
 }  # fmt: skip
 _USUAL = (
     "flux", "flux/model.onnx", "flux/parity.json", "flux/manifest.json", "new", "new/deeper/still",
@@ -46,6 +50,7 @@ _USUAL = (
     "cuda", "factory/factory.py:factory", "factory/factory.py:missing", "nope.py:f", "json:loads",
     "os:getcwd", "x=1:2:3:4", "length=8,batch=2", "q=flux/q.npy", "=flux/q.npy", "flux/in.npz",
     "fifo", "folder", "socket", "nothing", "./fifo", "folder/", "loop", "out", "1e3", "0x10", "٣",
+    "signed/public.pem", "signed/private.pem",
 )  # fmt: skip
 _TARGETS = st.tuples(*(
     edit_of(name, how, st.none())
@@ -72,5 +77,5 @@ def arguments(draw: st.DrawFn) -> Recipe:
     safe = (word.replace("\0", "NUL").encode("utf-8", "replace").decode() for word in words)
     # bench and check of many cases may take as long as they are asked to
     patience = 60.0 if verb in ("bench", "build", "export") else 20.0
-    bases = ("flux", "script", "factory")
+    bases = ("flux", "script", "factory", "signed")
     return Recipe("arguments", (verb, *safe), bases, draw(_TARGETS), True, patience)

@@ -40,7 +40,8 @@ def made(worker: Worker, place: Path) -> Path:
 
     ``flux``: an export with its reports; ``engine``: one with an engine; ``foreign``: files of
     other exporters; ``control``: control flow and functions; ``llama``: a config and weights;
-    ``cache``: an export beside them; ``wan``: a config of diffusers.
+    ``cache``: an export beside them; ``wan``: a config of diffusers; ``signed``: an export with its
+    signature, and the keys.
     """
     if (place / "done").exists():
         return place
@@ -50,13 +51,14 @@ def made(worker: Worker, place: Path) -> Path:
     work = worker.work
     shutil.copytree(place / "llama", work / "cache")
     _arrays(work)
+    _keys(work / "signed")
     (work / "factory.py").write_text(FACTORY)
     give(work)
     for command in _commands():
         ended = worker.run(command, PATIENCE)
         if ended.code != 0:
             raise RuntimeError(f"{command}: {ended.code}\n{ended.output}{ended.errors}")
-    for name in ("flux", "engine", "cache", "fused", "factory"):
+    for name in ("flux", "engine", "cache", "fused", "factory", "signed"):
         shutil.copytree(work / name, place / name)
     shutil.copy(work / "factory.py", place / "factory")
     _saved(place / "flux")
@@ -80,6 +82,8 @@ def _commands() -> list[list[str]]:
         ["export", "transformers:cache", "--cache", "grow", "-o", "cache"],
         ["fuse", str(FOREIGN / "optimum/llama/model.onnx"), "-o", "fused"],
         ["export", "factory.py:factory", "-o", "factory"],
+        ["export", "flux-attention", "-o", "signed/folder", *SIZES],
+        ["sign", "signed/folder", "--key", "signed/private.pem"],
     ]
 
 
@@ -94,6 +98,24 @@ def _configs(place: Path) -> None:
     wan.mkdir()
     config = {"_class_name": "WanTransformer3DModel", **WAN}
     (wan / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def _keys(place: Path) -> None:
+    """Write a pair of keys, as ``openssl ecparam -genkey`` does."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    place.mkdir()
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (place / "private.pem").write_bytes(private)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (place / "public.pem").write_bytes(public)
 
 
 def _arrays(place: Path) -> None:

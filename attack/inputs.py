@@ -210,6 +210,21 @@ def _kinds_of_files() -> st.SearchStrategy[Recipe]:
     return st.one_of(*rows)
 
 
+def _signatures() -> st.SearchStrategy[Recipe]:
+    commands = ["verify signed/folder --key signed/public.pem", "verify signed/folder",
+                "verify signed/folder --key signed/public.pem --json --ignore-unsigned",
+                "sign signed/folder --key signed/private.pem --force",
+                "sign signed/folder --key signed/public.pem --force",
+                "run signed/folder --random --key signed/public.pem"]  # fmt: skip
+    files = ("folder/model.sig", "folder/manifest.json", "folder/model.onnx", "private.pem",
+             "public.pem")  # fmt: skip
+    odd = [bytes_edit(f"signed/{file}") for file in files]
+    odd += [other_file(f"signed/{file}") for file in files]
+    trees = [json_edit(f"signed/folder/{name}") for name in ("model.sig", "manifest.json")]
+    edit = mostly(st.one_of(*trees), st.one_of(*odd))
+    return _recipe("signatures", commands, ["signed"], some(edit))
+
+
 PARTS: dict[str, st.SearchStrategy[Recipe]] = {
     "graphs": _graphs(),
     "manifests": _manifests(),
@@ -220,4 +235,5 @@ PARTS: dict[str, st.SearchStrategy[Recipe]] = {
     "arguments": arguments(),
     "files": _kinds_of_files(),
     "builds": _builds(),
+    "signatures": _signatures(),
 }

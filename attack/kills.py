@@ -55,6 +55,8 @@ WRITING = (
              again=()),
     _writing("report flux --html flux/page.html --markdown flux/page.md", "flux", "flux", again=()),
     _writing("run flux --random --runtime onnxruntime -o flux/new.npz", "flux", "flux"),
+    _writing("sign signed/folder --key signed/private.pem --force", "signed/folder", "signed",
+             again=()),
     _writing("bench flux --against eager --rounds 1 --repeats 1", "flux", "flux", again=()),
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ BATCH = 200
 # how many inputs of each part a turn has: those that take longest least
 SHARES = {
     "graphs": 14, "manifests": 10, "reports": 4, "arrays": 4, "weights": 4, "arguments": 8,
-    "files": 4, "configs": 1, "builds": 1,
+    "files": 4, "configs": 1, "builds": 1, "signatures": 2,
 }  # fmt: skip
 SLOW_SECONDS, SLOW_TIMES, SMALL_TIMES = 1.0, 3.0, 2.0
 SHOWN = 40  # findings that are made smaller and saved

@@ -171,6 +171,14 @@ def _pickle(work: Path, marker: Path) -> None:
     np.savez(work / "flux/in.npz", q=np.array([Runs()], dtype=object))
 
 
+def _changed(work: Path, marker: Path) -> None:
+    """Change one byte of a signed file, and its hash in the manifest, as a thief of it can."""
+    path = work / "signed/folder/model.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    _manifest("signed/folder", lambda fields: fields["model"].update(sha256=sha))(work, marker)
+
+
 _OUT = r"outside|within|leads out|in the folder|stay"
 _USUAL = ("numpy", "pip", "onnxruntime", "torch", "sitecustomize", "usercustomize", "tensorrt",
           "tensorrt_rtx", "pydantic", "cloudpickle", "transformers", "json", "ropeexport",
@@ -215,6 +223,8 @@ CASES = (
          _names("flux")),
     Case("names with escapes, checked", "check flux --cases 1 --runtime onnxruntime --html a.html "
          "--junit a.xml --markdown a.md", ("flux",), _names("flux")),
+    Case("signed, then changed", "verify signed/folder --key signed/public.pem", ("signed",),
+         _changed, r"model\.onnx"),
     Case("arrays with pickles", "run flux --input flux/in.npz", ("flux",), _pickle, r"in\.npz"),
     Case("saved arrays with pickles", "check flux flux/in.npz", ("flux",), _pickle, r"in\.npz"),
 )  # fmt: skip
@@ -233,7 +243,8 @@ def cases(worker: Worker, bases: Path) -> Iterator[Tally]:
         wrong = [fault for fault in complaints(ended) if not (case.seconds and ended.hung)]
         if marker.exists():
             wrong.append(("ran", f"{case.name}: code of the folder's was run"))
-        if case.says and (ended.code == 0 or not re.search(case.says, ended.errors)):
+        said = ended.output + ended.errors
+        if case.says and (ended.code == 0 or not re.search(case.says, said)):
             last = (ended.errors.strip() or ended.output.strip()).splitlines()[-1:]
             wrong.append(("ran", f"{case.name}: exit {ended.code}, expected {case.says!r}: {last}"))
         how = f"{case.name}: ropeexport {case.command}"

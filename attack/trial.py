@@ -101,7 +101,7 @@ def _parses(path: Path) -> bool:
 
 def _parses_bytes(path: Path) -> bool:
     data = path.read_bytes()
-    if path.suffix == ".json":
+    if path.suffix in (".json", ".sig"):
         json.loads(data)
     elif path.suffix == ".onnx":
         return _parses_onnx(data)
