@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ropeexport import atomic, manifest
-from ropeexport.errors import ManifestError, ModelFileError
+from ropeexport.errors import ManifestError, ModelFileError, UsageError
 from ropeexport.links import require_own
 from ropeexport.manifest import Manifest
 from ropeexport.weights.safetensors_files import check_weights
@@ -42,9 +42,11 @@ class Trust:
     @classmethod
     def of(cls, trust: bool | str | Path, code: bool = False) -> Self:
         """Return what a caller says: yes or no, or the file of a public key."""
-        if isinstance(trust, bool):
-            return cls(engines=trust, code=code)
-        return cls(key=Path(trust), code=code)
+        if isinstance(trust, str | Path):
+            return cls(key=Path(trust), code=code)
+        if not isinstance(trust, bool):
+            raise UsageError(f"trust: expected True, False or a public key's file, got {trust!r}")
+        return cls(engines=trust, code=code)
 
 
 NO_TRUST = Trust()
