@@ -126,9 +126,10 @@ def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
             folder, error.strerror,
         )  # fmt: skip
         return False
-    found = path.lstat()
-    if lock.lock_counter == 1 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-        path.write_text(f"{os.getpid()} {verb}")
+    with suppress(OSError):  # a full disk: the lock is held all the same
+        found = path.lstat()
+        if lock.lock_counter == 1 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            path.write_text(f"{os.getpid()} {verb}")
     return True
 
 
