@@ -84,9 +84,13 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 class UnforeseenError(RopeExportError):
     """The work of a child met an error that is none of :mod:`ropeexport.errors`."""
 
+    code = "RX003"
+
 
 class CrashError(RopeExportError):
     """A child ended without an answer: ``how``, and what it ``said`` last, as parts of a line."""
+
+    code = "RX401"
 
     def __init__(self, how: str, said: str) -> None:
         super().__init__(f"its process ended {how}{said}")

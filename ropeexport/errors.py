@@ -14,7 +14,8 @@ class RopeExportError(Exception):
     """A failure that the user can act on: what, expected and got, and the next step.
 
     ``code`` names the kind of message for good, ``RX101``: docs/troubleshooting.md has an entry
-    for each.
+    for each.  Where an error is made it is given as a literal; a class that makes its own text has
+    it as an attribute.
     """
 
     exit_code = EXIT_FAILURE
@@ -48,6 +49,8 @@ class AxisRangeError(ExportError):
     ``relations`` has axes that are no axes of their own, and what each is: ``2*_length``, ``past +
     length``, or another axis.
     """
+
+    code = "RX202"
 
     def __init__(
         self,
@@ -97,10 +100,12 @@ class NotComparableError(ParityError):
 class ChangedInputError(ParityError):
     """A reference changes an input in place, so what it returns is not all that it does."""
 
+    code = "RX207"
+
     def __init__(self, name: str) -> None:
         super().__init__(f"changes its input {name!r} in place: return it as an output")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

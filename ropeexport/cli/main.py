@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
 from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
+from ropeexport.unexpected import line_of
 
 # verb: the module of its click command, and the line that --help shows without importing it
 _COMMANDS = {
@@ -24,8 +29,24 @@ _COMMANDS = {
     "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }
 
+_USAGE, _SYSTEM, _UNEXPECTED = "RX001", "RX002", "RX003"
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: "RX004", errno.EDQUOT: "RX004", errno.EFBIG: "RX004",
+    errno.EACCES: "RX005", errno.EPERM: "RX005", errno.EROFS: "RX005",
+    errno.ENOENT: "RX006",
+}  # fmt: skip
+_HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click's, from 8.2 on
+
 
 class _Verbs(click.Group):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _refused_with_code():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _refused_with_code():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -51,21 +72,49 @@ def cli() -> None:
     """Take torch attention with rotary position embedding to ONNX and TensorRT, proven equal."""
 
 
+@contextmanager
+def _refused_with_code() -> Iterator[None]:
+    """Put the code into click's refusals, and keep from it what it would misread."""
+    try:
+        yield
+    except _HELP_ALONE:
+        raise
+    except click.UsageError as error:
+        text = _with_code(error.format_message(), _USAGE)
+        raise click.UsageError(text, error.ctx) from error
+    except EOFError as error:  # a file that ends early: click takes it for Ctrl-D at a prompt
+        _end(line_of(error), _UNEXPECTED)
+
+
+def _with_code(text: str, code: str) -> str:
+    """Return a message with its code at the end of its first line."""
+    line, *more = text.split("\n")
+    return "\n".join([f"{line} [{code}]" if code else line, *more])
+
+
+def _end(text: str, code: str, exit_code: int = EXIT_FAILURE) -> NoReturn:
+    click.echo(f"error: {_with_code(text, code)}", err=True)
+    sys.exit(exit_code)
+
+
 def main() -> None:
-    """Run the command; an error that the user can act on is one line, never a traceback."""
+    """Run the command; an error is one line, never a traceback."""
     try:
         cli(prog_name="ropeexport")
     except RopeExportError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.code, error.exit_code)
     except BrokenPipeError:  # the reader of a pipe went away: nothing to say, nobody to hear it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
     except OSError as error:  # a full disk, a folder that may not be written, a file in its place
         # a write has no file's name, and some libraries give no text of the system's
         where = f"{error.filename}: " if error.filename is not None else ""
-        click.echo(f"error: {where}{error.strerror or first_line(error)}", err=True)
-        sys.exit(EXIT_FAILURE)
+        code = _OF_THE_SYSTEM.get(error.errno or 0, _SYSTEM)
+        _end(f"{where}{error.strerror or first_line(error)}", code)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        _end(line_of(error), _UNEXPECTED)
 
 
 if __name__ == "__main__":

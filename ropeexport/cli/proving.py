@@ -176,7 +176,7 @@ def _exit(report: Report, required: tuple[str, ...]) -> None:
     failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
     absent = absent_of(report, required)
     for line in absent:
-        click.echo(f"error: {line}", err=True)
+        click.echo(f"error: {line} [RX708]", err=True)
     nothing_ran = report.complete and report.verdict == "FAIL" and not failed
     if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)
