@@ -48,10 +48,12 @@ def line_of(error: BaseException) -> str:
         text = first_line(error)
     except Exception:  # a class of somebody else's, whose text fails
         text = "no text"
-    return (
-        f"unexpected {type(error).__name__}: {text} ({_place_of(error)}); the whole, which a "
-        f"report of it needs, is in {log_of(error)}"
-    )
+    return with_log(f"unexpected {type(error).__name__}: {text} ({_place_of(error)})", error)
+
+
+def with_log(text: str, error: BaseException) -> str:
+    """Return a line that names the error's log, too."""
+    return f"{text}; the whole, which a report of it needs, is in {log_of(error)}"
 
 
 def _place_of(error: BaseException) -> str:

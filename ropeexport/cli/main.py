@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
-from ropeexport.unexpected import line_of
+from ropeexport.unexpected import line_of, with_log
 
 # verb: the module of its click command, and the line that --help shows without importing it
 _COMMANDS = {
@@ -102,7 +102,9 @@ def main() -> None:
     try:
         cli(prog_name="ropeexport")
     except RopeExportError as error:
-        _end(str(error), error.code, error.exit_code)
+        foreseen = error.code != _UNEXPECTED  # a child's, too
+        text = str(error) if foreseen else with_log(str(error), error)
+        _end(text, error.code, error.exit_code)
     except BrokenPipeError:  # the reader of a pipe went away: nothing to say, nobody to hear it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)

@@ -14,6 +14,7 @@ import click
 import pytest
 from command_line import ROOT, ropeexport
 
+from ropeexport.child_process import UnforeseenError
 from ropeexport.cli import main
 from ropeexport.errors import BuildError, MissingError, UsageError
 
@@ -91,6 +92,18 @@ def test_the_line_is_printed_where_no_log_can_be_written(end, monkeypatch, tmp_p
     assert found, line
     assert (code, found["text"]) == (1, "one")
     assert found["log"].startswith("no file ([Errno 2] No such file or directory: ")
+
+
+def test_what_nobody_foresaw_in_a_build_has_the_childs_traceback_in_its_log(end, tmp_path) -> None:
+    child = UnforeseenError("ValueError: odd")
+    child.add_note("Traceback of the child")
+    error = BuildError("unexpected error in the build process: ValueError: odd", code="RX003")
+    error.__cause__ = child
+    line, code = end(error)
+    (log,) = tmp_path.iterdir()
+    named = f"; the whole, which a report of it needs, is in {log} [RX003]"
+    assert (line, code) == (f"error: {error}{named}\n", 1)
+    assert "Traceback of the child" in log.read_text()
 
 
 def test_a_panic_in_a_users_file_ends_the_command_in_one_line(tmp_path) -> None:
