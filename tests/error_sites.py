@@ -1,4 +1,4 @@
-"""Where the package makes an error of its own: its code, and the words of its message.
+"""Where the package makes an error of its own: its code, the words of its message, its entry.
 
 Read from the source, so that a message counts although no test provokes it.
 """
@@ -15,6 +15,13 @@ from command_line import ROOT
 
 PACKAGE = ROOT / "ropeexport"
 CODE = re.compile(r"RX\d{3}")
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+ENTRY = re.compile(
+    r"^### (?P<code>RX\d{3}): (?P<title>[^\n]+)\n\n```text\n[Ee]rror: (?P<example>[^`]+?)\s"
+    r"\[(?P=code)\]\n```\n\n(?P<text>[^#][^\n].+?\*\*Do:\*\*\s.+?)(?=\n\n#|\s*\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+ENTRIES = {entry["code"]: entry for entry in ENTRY.finditer(PAGE)}
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import re
 from collections import Counter
 
 import pytest
-from command_line import ROOT
 from error_sites import (
     CODE,
+    ENTRIES,
+    PAGE,
     Site,
     code_of_class,
     error_classes,
@@ -19,13 +20,6 @@ from error_sites import (
     sites,
 )
 
-PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
-ENTRY = re.compile(
-    r"^### (?P<code>RX\d{3}): (?P<title>[^\n]+)\n\n```text\n[Ee]rror: (?P<example>[^`]+?)\s"
-    r"\[(?P=code)\]\n```\n\n(?P<text>[^#][^\n].+?\*\*Do:\*\*\s.+?)(?=\n\n#|\s*\Z)",
-    re.MULTILINE | re.DOTALL,
-)
-ENTRIES = {entry["code"]: entry for entry in ENTRY.finditer(PAGE)}
 SITES = sites()
 
 
@@ -82,7 +76,8 @@ def test_titles_are_different() -> None:
     assert len({entry["title"] for entry in ENTRIES.values()}) == len(ENTRIES)
 
 
-MADE = sorted({site.code for site in SITES if site.code is not None})
+# of RX00x it is the command line that makes the line: tests/cli/test_main.py
+MADE = sorted({site.code for site in SITES if site.code is not None if site.code > "RX01"})
 
 
 @pytest.mark.parametrize("code", MADE)

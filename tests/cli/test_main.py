@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import NoReturn
 import click
 import pytest
 from command_line import ROOT, ropeexport
+from error_sites import ENTRIES
 
 from ropeexport.child_process import UnforeseenError
 from ropeexport.cli import main
@@ -22,6 +25,10 @@ UNEXPECTED = re.compile(
     r"error: unexpected (?P<kind>\w+): (?P<text>.*) \((?P<place>[\w/.]+:\d+)\); "
     r"the whole, which a report of it needs, is in (?P<log>.+) \[RX003\]\n"
 )
+
+
+def example_of(code: str) -> str:
+    return " ".join(ENTRIES[code]["example"].split())
 
 
 @pytest.fixture
@@ -94,6 +101,10 @@ def test_the_line_is_printed_where_no_log_can_be_written(end, monkeypatch, tmp_p
     assert found["log"].startswith("no file ([Errno 2] No such file or directory: ")
 
 
+def test_the_pages_example_of_what_nobody_foresaw_is_of_that_form() -> None:
+    assert UNEXPECTED.fullmatch(f"error: {example_of('RX003')} [RX003]\n")
+
+
 def test_what_nobody_foresaw_in_a_build_has_the_childs_traceback_in_its_log(end, tmp_path) -> None:
     child = UnforeseenError("ValueError: odd")
     child.add_note("Traceback of the child")
@@ -145,9 +156,17 @@ def test_an_error_is_its_line_with_its_code(end, tmp_path, error, line: str, cod
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("code", ["RX002", "RX004", "RX005", "RX006"])
+def test_the_pages_example_of_the_system_is_printed(end, code: str) -> None:
+    path, text = example_of(code).split(": ")
+    number = next(number for number in errno.errorcode if os.strerror(number) == text)
+    assert end(OSError(number, text, path)) == (f"error: {path}: {text} [{code}]\n", 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["check", "out", "--cases", "k"], f"Error: {example_of('RX001')} [RX001]"),
         (["chek"], "Error: No such command 'chek'. [RX001]"),
         (["check"], "Error: Missing argument 'DIR'. [RX001]"),
         (["check", "out", "--no-such"], "Error: No such option '--no-such'. [RX001]"),
