@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
 EXIT_PASS = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_MISSING = 3
+
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: "RX004", errno.EDQUOT: "RX004", errno.EFBIG: "RX004",
+    errno.EACCES: "RX005", errno.EPERM: "RX005", errno.EROFS: "RX005",
+    errno.ENOENT: "RX006",
+}  # fmt: skip
 
 
 class RopeExportError(Exception):
@@ -109,3 +116,8 @@ class ChangedInputError(ParityError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def code_of_the_system(error: OSError) -> str:
+    """Return the code of what the system refuses, by its kind."""
+    return _OF_THE_SYSTEM.get(error.errno or 0, "RX002")

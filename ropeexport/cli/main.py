@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
+from ropeexport.errors import EXIT_FAILURE, RopeExportError, code_of_the_system, first_line
 from ropeexport.unexpected import line_of, with_log
 
 # verb: the module of its click command, and the line that --help shows without importing it
@@ -29,12 +28,7 @@ _COMMANDS = {
     "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }
 
-_USAGE, _SYSTEM, _UNEXPECTED = "RX001", "RX002", "RX003"
-_OF_THE_SYSTEM = {
-    errno.ENOSPC: "RX004", errno.EDQUOT: "RX004", errno.EFBIG: "RX004",
-    errno.EACCES: "RX005", errno.EPERM: "RX005", errno.EROFS: "RX005",
-    errno.ENOENT: "RX006",
-}  # fmt: skip
+_USAGE, _UNEXPECTED = "RX001", "RX003"
 _HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click's, from 8.2 on
 
 
@@ -111,8 +105,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written, a file in its place
         # a write has no file's name, and some libraries give no text of the system's
         where = f"{error.filename}: " if error.filename is not None else ""
-        code = _OF_THE_SYSTEM.get(error.errno or 0, _SYSTEM)
-        _end(f"{where}{error.strerror or first_line(error)}", code)
+        _end(f"{where}{error.strerror or first_line(error)}", code_of_the_system(error))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of a library in Rust is no Exception
