@@ -41,7 +41,9 @@ def fits(site: Site, example: str) -> bool:
     """Whether an example may come from a place; where that has no words, from its module's."""
     if not any(map(has_words, site.patterns)):
         texts = {
-            literal(n) or "" for n in ast.walk(modules()[site.module]) if isinstance(n, ast.expr)
+            (literal(node) or "").strip(": ")
+            for node in ast.walk(modules()[site.module])
+            if isinstance(node, ast.expr)
         }
         return any(len(text.split()) > 1 and f": {text}: " in example for text in texts)
     spaced = [re.sub(r"(\\\s)+", r"\\s+", each) for each in site.patterns if has_words(each)]
