@@ -8,7 +8,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines gpu-test bench long \
-  mutation node-cases genai optimum clean
+  attack attack-long mutation node-cases genai optimum clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -41,6 +41,12 @@ check: setup ## formatters, linters, types, tests
 mutants: setup ## break an export in every known way: check must catch each
 	$(BIN)/python -m mutants
 
+attack: setup ## broken inputs, kills, races, strangers' folders against every verb, 15 minutes
+	$(BIN)/python -m attack
+
+attack-long: setup ## the same with 20,000 inputs, 300 kills and 100 races, under 2 hours
+	$(BIN)/python -m attack --long
+
 format: setup ## let the formatters write
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -62,10 +68,11 @@ bench: setup ## the CPU's side-by-side measurements, four runs, and docs/benchma
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.page
 
-long: setup ## what CI has no time for: the table of models, mutation, half an hour each; onnx's cases
+long: setup ## what CI has no time for: the table of models, mutation, onnx's cases, attacks
 	$(BIN)/python -m benchmarks.models
 	$(MAKE) mutation
 	$(MAKE) node-cases
+	$(MAKE) attack-long
 
 node-cases: setup ## onnx's own cases through fuse, inspect, lint and check; docs/node_cases.md
 	$(BIN)/python scripts/node_cases.py

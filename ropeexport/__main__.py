@@ -2,13 +2,12 @@
 
 import os
 import sys
+from contextlib import suppress
 
-try:
-    current = os.getcwd()
-except FileNotFoundError:  # it was removed
-    current = ""
-if not sys.flags.safe_path and sys.path[0] in ("", current):
-    del sys.path[0]  # Python puts the current folder in front, whose files are no modules of ours
+if not sys.flags.safe_path:
+    with suppress(FileNotFoundError):  # the current folder is gone
+        if sys.path[0] == os.getcwd():
+            del sys.path[0]  # Python puts it in front, and its files are no modules of ours
 
 from ropeexport.cli.main import main
 

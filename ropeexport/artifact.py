@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ropeexport import atomic, manifest
-from ropeexport.errors import ManifestError, ModelFileError
+from ropeexport.errors import ManifestError, ModelFileError, UsageError
+from ropeexport.links import require_own
 from ropeexport.manifest import Manifest
 from ropeexport.weights.safetensors_files import check_weights
 
@@ -41,9 +42,11 @@ class Trust:
     @classmethod
     def of(cls, trust: bool | str | Path, code: bool = False) -> Self:
         """Return what a caller says: yes or no, or the file of a public key."""
-        if isinstance(trust, bool):
-            return cls(engines=trust, code=code)
-        return cls(key=Path(trust), code=code)
+        if isinstance(trust, str | Path):
+            return cls(key=Path(trust), code=code)
+        if not isinstance(trust, bool):
+            raise UsageError(f"trust: expected True, False or a public key's file, got {trust!r}")
+        return cls(engines=trust, code=code)
 
 
 NO_TRUST = Trust()
@@ -78,7 +81,7 @@ class Artifact:
         """
         found = manifest.read(folder)
         for name in found.files:
-            _require_own(folder, name)
+            require_own(folder / name, folder)
         return cls(folder, found, trust)
 
     def write(self) -> Self:
@@ -146,6 +149,12 @@ class Artifact:
                 "it was exported again meanwhile; nothing is written, run the command again"
             )
 
+    def check_interface(self) -> None:
+        """Raise :class:`ManifestError` unless the file takes and gives what the manifest says."""
+        from ropeexport.onnx_files.contract import check_interface
+
+        check_interface(self.file.graph, self.manifest, self.folder)
+
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""
         expected = self.manifest.model.sha256
@@ -178,24 +187,3 @@ class Artifact:
         if atomic.sha256_of(path) != source.options["sha256"]:
             raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
         return OnnxFile(path)
-
-
-def _require_own(folder: Path, name: str) -> None:
-    """Raise where what lies in a file's place is none of the folder, or no regular file.
-
-    In a hub's cache each file of a folder is a link, ``snapshots/REVISION/NAME`` to ``blobs/HASH``
-    of the same repository, and may be.  Weights, which are data that is mapped, may be links to
-    wherever they lie.
-    """
-    path = folder / name
-    real, home = (Path(os.path.realpath(each)) for each in (path, folder))
-    homes = [home]
-    for each in (home, *home.parents):
-        if each.parent.name == "snapshots":
-            homes.append(each.parents[1] / "blobs")
-    if not any(real.is_relative_to(each) for each in homes):
-        raise ManifestError(
-            f"{path}: expected a file of the folder, got a link to {real}; put the file there"
-        )
-    if real.exists() and not real.is_file():
-        raise ManifestError(f"{path}: expected a regular file, got a folder, a pipe or a device")

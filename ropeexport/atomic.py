@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from filelock import lock_descriptor
 
@@ -23,8 +25,11 @@ from ropeexport.errors import RopeExportError, UsageError
 # what a kill leaves of :func:`together`, and of :func:`replacing`; nothing else has such names
 UNFINISHED = ".export-"
 _TEMPORARY = ".ropeexport"  # then the suffix
+_UNFINISHED = re.compile(rf"\{UNFINISHED}\w{{8}}")
 _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
+
+MOST_BYTES = 1 << 28  # of a file of records, which is read whole
 
 _OTHER_KINDS = (
     ("a folder", stat.S_ISDIR),
@@ -180,9 +185,7 @@ def recovered(folder: Path, last: str) -> list[str]:
     empty, ``last`` at the end.
     """
     found = []
-    for left in sorted(folder.glob(f"{UNFINISHED}*")):
-        if left.is_symlink() or not left.is_dir():
-            continue
+    for left in sorted(path for path in folder.iterdir() if _is_unfinished(path)):
         moved = left / ("ready" if (left / "ready").is_dir() else "former")
         names = _files(moved) if not moved.is_symlink() else set()
         for name in sorted(names, key=lambda name: (name == last, name)):
@@ -193,6 +196,13 @@ def recovered(folder: Path, last: str) -> list[str]:
         shutil.rmtree(left)
         found.append(left.name)
     return found
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Say whether a folder is one of :func:`together`, and not somebody else's of such a name."""
+    if not _UNFINISHED.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return {part.name for part in path.iterdir()} <= {"new", "former", "ready"}
 
 
 def _files(folder: Path) -> set[str]:
@@ -276,6 +286,28 @@ def check_regular(path: Path, kind: type[RopeExportError] = UsageError) -> None:
     if not stat.S_ISREG(mode):
         got = next((name for name, of in _OTHER_KINDS if of(mode)), "something else")
         raise kind(f"{path}: expected a file, got {got}")
+
+
+def read_bytes(path: Path, kind: type[RopeExportError] = UsageError) -> bytes:
+    """Return what a file of records holds, see :func:`check_regular`; one too large is refused."""
+    check_regular(path, kind)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise kind(f"{path}: expected at most {MOST_BYTES:,} bytes, got {size:,}")
+    return path.read_bytes()
+
+
+def read_json(path: Path, kind: type[RopeExportError] = UsageError) -> Any:
+    """Return what a JSON file holds, see :func:`read_bytes`."""
+    return parsed_json(read_bytes(path, kind), str(path), kind)
+
+
+def parsed_json(text: bytes, where: str, kind: type[RopeExportError] = UsageError) -> Any:
+    """Return what a JSON text holds, or raise an error of ``kind`` that says where it is from."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{where}: expected JSON, got something else: {error}") from error
 
 
 def refuse_existing(path: Path, force: bool) -> None:

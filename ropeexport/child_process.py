@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -64,6 +65,7 @@ class Failure(Record):
     kind: str | None
     text: str
     code: str = ""
+    trace: str = ""  # of one that nobody foresaw
 
 
 class Result(Record):
@@ -84,9 +86,13 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 class UnforeseenError(RopeExportError):
     """The work of a child met an error that is none of :mod:`ropeexport.errors`."""
 
+    code = "RX003"
+
 
 class CrashError(RopeExportError):
     """A child ended without an answer: ``how``, and what it ``said`` last, as parts of a line."""
+
+    code = "RX401"
 
     def __init__(self, how: str, said: str) -> None:
         super().__init__(f"its process ended {how}{said}")
@@ -148,7 +154,7 @@ class Child:
         RopeExportError
             The child's own error, by its class in :mod:`ropeexport.errors`.
         UnforeseenError
-            Any other error of the child's, with its class and text.
+            Any other error of the child's, with its class and text; its traceback is a note.
         CrashError
             Where the child ended, with the signal or exit code and the last that it said.
         """
@@ -161,7 +167,10 @@ class Child:
                 return answer.model_validate_json(event.body)
             if isinstance(event, Failure):
                 kind = UnforeseenError if event.kind is None else getattr(errors, event.kind)
-                raise kind(event.text, code=event.code)
+                failure = kind(event.text, code=event.code)
+                if event.trace:
+                    failure.add_note(event.trace)  # for the log of who prints it
+                raise failure
             if isinstance(event, Progress) and on_progress is not None:
                 on_progress(event.phase, event.fraction)
             if isinstance(event, Note) and on_note is not None:
@@ -285,7 +294,8 @@ def serve(handlers: Mapping[type[Any], Callable[[Any, Channel], Record]]) -> Non
         except RopeExportError as error:
             event = Failure(kind=_kind(error), text=str(error), code=error.code)
         except Exception as error:  # the parent turns it into one line
-            event = Failure(kind=None, text=f"{type(error).__name__}: {error}")
+            trace = "".join(traceback.format_exception(error))
+            event = Failure(kind=None, text=f"{type(error).__name__}: {error}", trace=trace)
         channel.send(event)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
 EXIT_PASS = 0
@@ -9,12 +10,19 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_MISSING = 3
 
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: "RX004", errno.EDQUOT: "RX004", errno.EFBIG: "RX004",
+    errno.EACCES: "RX005", errno.EPERM: "RX005", errno.EROFS: "RX005",
+    errno.ENOENT: "RX006",
+}  # fmt: skip
+
 
 class RopeExportError(Exception):
     """A failure that the user can act on: what, expected and got, and the next step.
 
     ``code`` names the kind of message for good, ``RX101``: docs/troubleshooting.md has an entry
-    for each.
+    for each.  Where an error is made it is given as a literal; a class that makes its own text has
+    it as an attribute.
     """
 
     exit_code = EXIT_FAILURE
@@ -48,6 +56,8 @@ class AxisRangeError(ExportError):
     ``relations`` has axes that are no axes of their own, and what each is: ``2*_length``, ``past +
     length``, or another axis.
     """
+
+    code = "RX202"
 
     def __init__(
         self,
@@ -105,6 +115,8 @@ class NotComparableError(ParityError):
 class ChangedInputError(ParityError):
     """A reference changes an input in place, so what it returns is not all that it does."""
 
+    code = "RX207"
+
     def __init__(self, name: str) -> None:
         super().__init__(f"changes its input {name!r} in place: return it as an output")
 
@@ -112,3 +124,8 @@ class ChangedInputError(ParityError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def code_of_the_system(error: OSError) -> str:
+    """Return the code of what the system refuses, by its kind."""
+    return _OF_THE_SYSTEM.get(error.errno or 0, "RX002")

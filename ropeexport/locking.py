@@ -101,7 +101,8 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             yield
         finally:
             if lock.lock_counter == 1:
-                path.unlink(missing_ok=True)  # filelock takes none that has no name any more
+                with suppress(OSError):  # filelock takes none that has no name any more
+                    path.unlink()
             lock.release()
 
 
@@ -125,9 +126,10 @@ def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
             folder, error.strerror,
         )  # fmt: skip
         return False
-    found = path.lstat()
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-        path.write_text(f"{os.getpid()} {verb}")
+    with suppress(OSError):  # a full disk: the lock is held all the same
+        found = path.lstat()
+        if lock.lock_counter == 1 and stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            path.write_text(f"{os.getpid()} {verb}")
     return True
 
 
@@ -144,8 +146,12 @@ def _holder(path: Path) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Bring a folder that killed runs have left to a state of one of them, and say what goes."""
-    found = [*atomic.recovered(folder, manifest.FILE_NAME), *atomic.tidied(folder)]
+    """Bring a folder that killed runs have left to a state of one of them."""
+    say_cleared(folder, atomic.recovered(folder, manifest.FILE_NAME) + atomic.tidied(folder))
+
+
+def say_cleared(folder: Path, found: list[str]) -> None:
+    """Say what a killed run has left, once it is gone."""
     if found:
         _log.warning(
             "%s: cleared what a command that was killed has left there: %s",

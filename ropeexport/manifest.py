@@ -6,15 +6,22 @@ back; nothing else passes between stages.
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ropeexport import atomic
-from ropeexport.errors import ManifestError
+from ropeexport.errors import ManifestError, RopeExportError
 
 # 2: axes may be sums of others, and say who chose their sizes; the source of `fuse` has its place.
 # Fields are added with a default, so that a folder of an older version is read.
@@ -33,6 +40,17 @@ Role = InputRole | str
 TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it
 
 
+_LONGEST_SHOWN = 300  # characters of what a file says
+_LARGEST_SIZE = 1 << 48
+
+_DTYPES = frozenset({
+    "bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64)),
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float4_e2m1fn",
+})  # fmt: skip
+
+
 def _of_folder(name: str) -> str:
     """Return a file's name if it is one of the folder's own, as a plain path from there."""
     path = PurePosixPath(name)
@@ -43,6 +61,9 @@ def _of_folder(name: str) -> str:
 
 # of a file that a manifest names: it may come from a stranger, and is read and loaded
 FileName = Annotated[str, AfterValidator(_of_folder)]
+# a version is a whole number as it is written: neither text nor true
+Version = Annotated[int, Field(strict=True, ge=1)]
+Size = Annotated[int, Field(ge=0, le=_LARGEST_SIZE)]
 
 
 class Record(BaseModel):
@@ -55,6 +76,9 @@ class Record(BaseModel):
         return self.model_copy(update=fields)
 
 
+Kind = TypeVar("Kind", bound=Record)
+
+
 class TensorSpec(Record):
     """An input or output: a dimension is a size, a dynamic axis, or a sum of such.
 
@@ -63,13 +87,25 @@ class TensorSpec(Record):
 
     name: str
     dtype: str  # NumPy's name, "bfloat16" included
-    shape: tuple[int | str, ...]
+    shape: tuple[Size | str, ...]
     # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output;
     # mask, axes, sizes, shape: whole numbers that say how an operator works; numbers: any others
     role: Role = "data"
     below: int | None = None  # integers that index a table: the rows that it has
     # where an input lies in forward's arguments; empty: it is the argument of its name, or unknown
     path: TreePath = ()
+
+
+def _check_specs(specs: Sequence[TensorSpec], where: str) -> set[str]:
+    """Check what a runtime takes or gives, and return the names."""
+    names: set[str] = set()
+    for spec in specs:
+        if spec.name in names:
+            raise ValueError(f"{where}: expected each name once, got {spec.name!r} again")
+        if spec.dtype not in _DTYPES:
+            raise ValueError(f"{where}: {spec.name}: expected a type of numbers, got {spec.dtype}")
+        names.add(spec.name)
+    return names
 
 
 class Argument(Record):
@@ -91,6 +127,13 @@ class Argument(Record):
         if self.kind in ("dict", "class") and len(self.keys) != len(self.parts):
             raise ValueError(f"expected a key for each of {len(self.parts)} parts")
         return self
+
+    def leaves(self) -> Iterator[Argument]:
+        """Yield what is no container in it."""
+        if self.kind in ("input", "output", "fixed", "unknown"):
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
 
 
 class Forward(Record):
@@ -115,11 +158,17 @@ class Axis(Record):
     the module itself takes, or ropeexport's own choice.
     """
 
-    min: int
-    opt: int
-    max: int
-    broadcasts_to: str | int | None = None
+    min: Size
+    opt: Size
+    max: Size
+    broadcasts_to: str | Size | None = None
     chosen_by: Literal["caller", "config", "module", "default"] = "caller"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"expected min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+        return self
 
 
 class Source(Record):
@@ -133,6 +182,13 @@ class Source(Record):
     kind: Literal["builtin", "factory", "module", "config", "onnx"]
     name: str
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _places_are_text(self) -> Self:
+        for name, value in self.options.items() if self.kind in ("config", "onnx") else ():
+            if not isinstance(value, str):
+                raise ValueError(f"options.{name}: expected text, got {type(value).__name__}")
+        return self
 
 
 class Refusal(Record):
@@ -261,9 +317,21 @@ class PluginRecord(Record):
 class Profile(Record):
     """Shapes of each input at the profile's three points."""
 
-    min: dict[str, tuple[int, ...]]
-    opt: dict[str, tuple[int, ...]]
-    max: dict[str, tuple[int, ...]]
+    min: dict[str, tuple[Size, ...]]
+    opt: dict[str, tuple[Size, ...]]
+    max: dict[str, tuple[Size, ...]]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min.keys() == self.opt.keys() == self.max.keys():
+            raise ValueError("expected the same inputs at min, opt and max")
+        for name, opt in self.opt.items():
+            low, high = self.min[name], self.max[name]
+            if not len(low) == len(opt) == len(high):
+                raise ValueError(f"{name}: expected shapes of one rank at min, opt and max")
+            if not all(a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
+                raise ValueError(f"{name}: expected min <= opt <= max, got {low}, {opt}, {high}")
+        return self
 
 
 class EngineRecord(Record):
@@ -304,11 +372,22 @@ class EngineRecord(Record):
         """Its profiles in the engine's own order."""
         return (self.profile,) if self.decode is None else (self.profile, self.decode)
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_specs(self.inputs, "inputs")
+        _check_specs(self.outputs, "outputs")
+        ranks = {spec.name: len(spec.shape) for spec in self.inputs}
+        for profile in self.profiles:
+            found = {name: len(shape) for name, shape in profile.opt.items()}
+            if found != ranks:
+                raise ValueError(f"profile: expected inputs of the ranks {ranks}, got {found}")
+        return self
+
 
 class Manifest(Record):
     """The whole file."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     ropeexport: str
     source: Source
     model: ModelRecord
@@ -325,6 +404,42 @@ class Manifest(Record):
         """The files of the folder that it names, but for those with weights."""
         engine = self.engine.files if self.engine is not None else ()
         return (self.model.file, *engine, *(self.cache.files if self.cache is not None else ()))
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        inputs = _check_specs(self.model.inputs, "model.inputs")
+        outputs = _check_specs(self.model.outputs, "model.outputs")
+        self._check_axes()
+        for name, tree in self.arguments.items():
+            for leaf in tree.leaves():
+                if leaf.kind == "output" or (leaf.kind == "input" and leaf.value not in inputs):
+                    raise ValueError(f"arguments.{name}: expected an input, got {leaf.value!r}")
+        for past, present in self.cache.pairs if self.cache is not None else ():
+            if past not in inputs or present not in outputs:
+                raise ValueError(
+                    f"cache.pairs: expected an input and an output, got {past!r} and {present!r}"
+                )
+        return self
+
+    def _check_axes(self) -> None:
+        from ropeexport.axes import names_of  # it needs the records of this module
+
+        for spec in self.model.inputs:
+            unknown = [x for x in names_of(spec.shape) if x not in self.axes]
+            if unknown:
+                raise ValueError(
+                    f"model.inputs: {spec.name}: expected an axis of {', '.join(self.axes)}, got "
+                    f"{unknown[0]!r}"
+                )
+        for name, axis in self.axes.items():
+            target = axis.broadcasts_to
+            if isinstance(target, str) and (
+                target not in self.axes or isinstance(self.axes[target].broadcasts_to, str)
+            ):
+                raise ValueError(
+                    f"axes.{name}.broadcasts_to: expected a size, or an axis with sizes of its "
+                    f"own, got {target!r}"
+                )
 
 
 def source_of_file(path: Path, folder: Path) -> Source:
@@ -343,7 +458,7 @@ def read(folder: Path) -> Manifest:
         Where there is none, or it is no manifest, or that of a newer version.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not path.exists():
         left = next(folder.glob(f"{atomic.UNFINISHED}*"), None)
         if left is not None:  # what a kill leaves while an export's files take their places
             raise ManifestError(
@@ -355,15 +470,7 @@ def read(folder: Path) -> Manifest:
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
             "found none; run 'ropeexport export MODEL -o DIR' first"
         )
-    text = path.read_bytes()
-    _refuse_newer(path, text)
-    try:
-        record = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise ManifestError(
-            f"{path}: not a manifest of schema {SCHEMA_VERSION} or older: {first_fault(error)}; "
-            "export again with this version of ropeexport"
-        ) from error
+    record = parsed(path, Manifest, ManifestError, SCHEMA_VERSION, "export")
     return record.changed(schema_version=SCHEMA_VERSION)
 
 
@@ -376,23 +483,56 @@ def refuse_existing(folder: Path, force: bool) -> None:
     """Raise :class:`UsageError` where an export would overwrite something without ``force``."""
     for name in (MODEL_NAME, FILE_NAME):
         atomic.refuse_existing(folder / name, force)
+        atomic.refuse_link(folder / name)
 
 
-def _refuse_newer(path: Path, text: bytes) -> None:
-    try:
-        given = json.loads(text)
-        version = int(given["schema_version"])
-    except (ValueError, KeyError, TypeError):
-        return  # no manifest at all, which reading it says
-    if version > SCHEMA_VERSION:
-        raise ManifestError(
-            f"{path}: expected schema {SCHEMA_VERSION} or older, got {version}, of ropeexport "
-            f"{given.get('ropeexport', 'of another version')}; upgrade ropeexport, or export again"
+def parsed(
+    path: Path, kind: type[Kind], error: type[RopeExportError], newest: int, verb: str
+) -> Kind:
+    """Read a file of records; whatever is wrong with it is one clear line.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : type
+        The record that the whole file is.
+    error : type
+        What is raised.
+    newest : int
+        The schema's version that is written today, beyond which nothing is read.
+    verb : str
+        What makes such a file anew.
+    """
+    text = atomic.read_bytes(path, error)
+    given = atomic.parsed_json(text, str(path), error)
+    found = given.get("schema_version", newest) if isinstance(given, dict) else newest
+    if type(found) is int and found > newest:
+        raise error(
+            f"{path}: expected schema {newest} or older, got {_short(found)}, of ropeexport "
+            f"{_short(given.get('ropeexport', 'of another version'))}; upgrade ropeexport, or "
+            f"{verb} again"
         )
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as fault:
+        raise error(
+            f"{path}: not a {kind.__name__.lower()} of schema {newest} or older: "
+            f"{first_fault(fault)}; {verb} again with this version of ropeexport"
+        ) from fault
+
+
+def _short(value: object) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # a number of thousands of digits
+        text = "a number of too many digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def first_fault(error: ValidationError) -> str:
     """Return the first thing that is wrong with a file, and where, in a line."""
     fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg']}" if where else fault["msg"]
+    where = _short(".".join(str(part) for part in fault["loc"]))
+    text = _short(fault["msg"].removeprefix("Value error, ").replace("\n", " "))
+    return f"{where}: {text}" if where else text

@@ -18,7 +18,7 @@ from typing import IO
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import ManifestError, UsageError
-from ropeexport.locking import LOCK_NAME
+from ropeexport.locking import LOCK_NAME, say_cleared
 
 # what a folder of ropeexport's may hold, beside what its manifest names
 OWN_NAMES = {
@@ -71,6 +71,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             yield file
     elif found is None or stat.S_ISREG(found.st_mode):
         real = Path(os.path.realpath(path))
+        if real.parent.is_dir():
+            say_cleared(real.parent, atomic.tidied(real.parent))
         with atomic.replacing(real) as temporary, temporary.open("wb") as file:
             yield file
     else:

@@ -291,7 +291,7 @@ def _by_command(case: Any, verb: str, words: Sequence[str | Path]) -> Outcome:
     command = [sys.executable, "-m", "ropeexport", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stderr.strip().rpartition("\n")[2]
-    if "Traceback" in done.stderr:
+    if "Traceback" in done.stderr or last.endswith("[RX003]"):  # which nobody foresaw
         return Outcome(case.name, verb, TRACEBACK, last)
     if done.returncode not in (0, 1, 2, 3):
         return Outcome(case.name, verb, DIED, f"exit code {done.returncode}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
+UNFORESEEN = "[RX003]"  # the code of what would be a traceback
 _FORKING = """
 import gc, json, os, runpy, sys, tempfile
 import onnx.reference, onnx_ir, onnxscript, pydantic, rich
@@ -41,7 +43,7 @@ runpy.run_module("ropeexport", run_name="__main__")
 
 
 def ropeexport(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return what it printed."""
+    """Run a command to its end and return what it printed; whatever it is, it was foreseen."""
     words = [str(argument) for argument in arguments]
     forking = _forking_process()
     assert forking.stdin is not None
@@ -59,7 +61,9 @@ def ropeexport(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
         }
         print(json.dumps(order), file=forking.stdin, flush=True)
         code = int(forking.stdout.readline())
-        return subprocess.CompletedProcess(words, code, output.read_text(), errors.read_text())
+        said = errors.read_text()
+        assert UNFORESEEN not in said, said
+        return subprocess.CompletedProcess(words, code, output.read_text(), said)
 
 
 @cache
@@ -70,8 +74,7 @@ def _forking_process() -> subprocess.Popen[str]:
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int, words: str) -> None:
-    """Hold a failure to its exit code and to one line that says what is wrong."""
+    """Hold a failure to its exit code and to one line, with a code, that says what is wrong."""
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    assert re.fullmatch(r"error: .+ \[RX\d{3}\]\n", done.stderr), done.stderr

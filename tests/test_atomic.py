@@ -108,13 +108,16 @@ def test_a_kill_of_the_recovery_is_recovered(tmp_path: Path, at: int) -> None:
 
 def test_a_recovery_overwrites_nothing(tmp_path: Path) -> None:
     for place in ("former", "ready"):
-        left = tmp_path / f"{atomic.UNFINISHED}{place}"
+        left = tmp_path / f"{atomic.UNFINISHED}{place:_<8}"
         left.mkdir()
         write(left / place, FORMER)
     write(tmp_path, NEW)
+    theirs = [tmp_path / f"{atomic.UNFINISHED}{name}" for name in ("settings", "long-name")]
+    for folder in theirs:
+        write(folder, {"precious": "text"})
     atomic.recovered(tmp_path, manifest.FILE_NAME)
     assert texts(tmp_path) == FORMER | NEW
-    assert len(list(tmp_path.iterdir())) == len(FORMER)
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {*theirs}
 
 
 def test_files_in_folders_take_their_places_too(tmp_path: Path) -> None:

@@ -107,8 +107,25 @@ def test_a_workers_own_kind_of_error_is_one_of_its_base(worker) -> None:
 
 
 def test_an_error_that_nobody_foresaw_is_named(worker) -> None:
-    with pytest.raises(UnforeseenError, match=r"^ZeroDivisionError: division by zero$"):
+    with pytest.raises(UnforeseenError, match=r"^ZeroDivisionError: division by zero\n") as raised:
         ask(worker("1 / 0"))
+    assert raised.value.code == "RX003"
+    (note,) = raised.value.__notes__
+    assert note.startswith("Traceback")
+    assert "1 / 0" in note
+
+
+@pytest.mark.parametrize(("code", "given"), [("RX402", ", code='RX402'"), ("", "")])
+def test_a_failure_keeps_its_code(worker, code: str, given: str) -> None:
+    with pytest.raises(errors.BuildError, match=r"^odd$") as raised:
+        ask(worker(f"raise errors.BuildError('odd'{given})"))
+    assert raised.value.code == code
+
+
+def test_a_failure_of_a_class_with_a_text_of_its_own_keeps_its_code(worker) -> None:
+    with pytest.raises(errors.ParityError) as raised:
+        ask(worker("raise errors.ChangedInputError('x')"))
+    assert raised.value.code == "RX207"
 
 
 def test_a_child_lives_on_after_a_failure(worker) -> None:

@@ -78,6 +78,19 @@ def test_a_link_stays_and_the_file_behind_it_is_written(tmp_path: Path, there: b
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_what_a_kill_left_beside_a_target_goes(tmp_path: Path, caplog) -> None:
+    code = (
+        "from pathlib import Path; from ropeexport import targets; import os, sys\n"
+        "with targets.writing(Path(sys.argv[1])) as file: os._exit(9)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "page")]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    write(tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    assert "cleared what a command that was killed has left there: .page." in caplog.text
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "socket"))

@@ -141,7 +141,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
 
     Raises
     ------
-    UsageError, ExportError
+    UsageError, ExportError, LockedError
         With what was expected, what was found and the next step.
 
     Examples
@@ -282,7 +282,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
 
     Raises
     ------
-    ModelFileError, ExportError, UsageError
+    ModelFileError, ExportError, UsageError, LockedError
         With what was expected, what was found and the next step.
 
     Examples

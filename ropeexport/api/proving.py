@@ -432,6 +432,8 @@ def run_bench(
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
     artifact = Artifact.read(path_of("path", path), Trust(code=trust_remote_code))
+    for name in (FILE_NAME, CHART_NAME):
+        atomic.refuse_link(artifact.folder / name)
     found = run(artifact, options, say)
     artifact.require_current()
     unwritten = Unwritten()
@@ -539,6 +541,7 @@ def _check_folder(
     listener: Listener,
     unwritten: Unwritten,
 ) -> Report:
+    from ropeexport import atomic
     from ropeexport.parity.check import check as run
     from ropeexport.parity.pipeline_report import write
     from ropeexport.parity.records import FILE_NAME
@@ -546,6 +549,7 @@ def _check_folder(
     if folder.suffix == ".onnx":
         raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
     artifact = Artifact.read(folder, trust)
+    atomic.refuse_link(folder / FILE_NAME)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:
@@ -665,12 +669,15 @@ def _write(report: Report, path: Path, forms: Mapping[str, Path]) -> None:
 def _speed(folder: Path) -> bytes | None:
     """Return the chart of the benchmark of a folder, where there is one."""
     from ropeexport.bench import show
-    from ropeexport.bench.records import FILE_NAME, Bench
+    from ropeexport.bench.records import FILE_NAME, SCHEMA_VERSION, Bench
+    from ropeexport.errors import ParityError
+    from ropeexport.manifest import parsed
 
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not path.exists():
         return None
-    return show.chart(Bench.model_validate_json(path.read_bytes()))
+    found = parsed(path, Bench, ParityError, SCHEMA_VERSION, "bench")
+    return show.chart(found) if any(group.timings for group in found.groups) else None
 
 
 def _pictures(folder: Path, report: Report) -> dict[str, bytes]:

@@ -112,6 +112,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     artifact = Artifact.read(path_of("path", path), Trust.of(trust))
     artifact.require_exported_file()
     artifact.check_weights(hashed=verify == "all")
+    artifact.check_interface()
     wish = Wish(
         runtime, device, tuple(providers or ()), path_if("plugin", plugin),
         threads, memory_budget, cuda_graphs,

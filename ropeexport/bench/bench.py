@@ -128,6 +128,7 @@ def bench(
             "benchmarks.decoding, in the project's checkout"
         )
     artifact.check_weights()
+    artifact.check_interface()
     # engines are made for the sizes of the run, so the profile of one that is there does not count
     space_of(record.model_copy(update={"engine": None})).check_lengths(options.lengths)
     sizes = timed_sizes(record, options.lengths)

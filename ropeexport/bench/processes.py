@@ -109,6 +109,8 @@ class Saved(Record):
 class ContenderError(RopeExportError):
     """A contender cannot go on: its own failure, or something that it lacks."""
 
+    code = "RX709"
+
     def __init__(self, text: str, *, missing: bool = False) -> None:
         super().__init__(text)
         self.missing = missing

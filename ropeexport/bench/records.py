@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from ropeexport.manifest import Record
+from pydantic import Field, model_validator
+
+from ropeexport.manifest import Record, Version
 from ropeexport.parity.records import Environment
 from ropeexport.runners.registry import EAGER, Device
 
@@ -20,11 +22,14 @@ _LAUNCH_BOUND = 0.8  # of the time of a call
 Status = Literal["TIMED", "WRONG", "SKIPPED", "FAILED"]
 
 
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Timing(Record):
     """One contender at one size: the median of each of its turns, in milliseconds."""
 
     contender: str
-    turns_ms: tuple[float, ...]
+    turns_ms: Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
     peak_mb: float  # the process's largest resident memory so far
     launch_ms: float | None = None  # what the host takes to enqueue a call on a GPU
     # the most of the GPU's memory that the process held after a turn so far; not CUDA's own part
@@ -100,7 +105,7 @@ class Group(Record):
 class Bench(Record):
     """A whole benchmark."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     model: str
     source: str
     dtype: str
@@ -118,3 +123,11 @@ class Bench(Record):
     environment: Environment
     contenders: tuple[ContenderRecord, ...]
     groups: tuple[Group, ...]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        known = {record.name for record in self.contenders}
+        for name in (timing.contender for group in self.groups for timing in group.timings):
+            if name not in known:
+                raise ValueError(f"groups: expected one of the contenders, got {name!r}")
+        return self

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
 from ropeexport.cli.terminal import echo, guarded
-from ropeexport.errors import EXIT_FAILURE, RopeExportError, first_line
+from ropeexport.errors import EXIT_FAILURE, RopeExportError, code_of_the_system, first_line
+from ropeexport.unexpected import line_of, with_log
 
 # verb: the module of its click command, and the line that --help shows without importing it
 _COMMANDS = {
@@ -27,8 +31,19 @@ _COMMANDS = {
     "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }
 
+_USAGE, _UNEXPECTED = "RX001", "RX003"
+_HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click's, from 8.2 on
+
 
 class _Verbs(click.Group):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _refused_with_code():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _refused_with_code():
+            return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -54,22 +69,51 @@ def cli() -> None:
     """Take torch attention with rotary position embedding to ONNX and TensorRT, proven equal."""
 
 
+@contextmanager
+def _refused_with_code() -> Iterator[None]:
+    """Put the code into click's refusals, and keep from it what it would misread."""
+    try:
+        yield
+    except _HELP_ALONE:
+        raise
+    except click.UsageError as error:
+        text = _with_code(error.format_message(), _USAGE)
+        raise click.UsageError(text, error.ctx) from error
+    except EOFError as error:  # a file that ends early: click takes it for Ctrl-D at a prompt
+        _end(line_of(error), _UNEXPECTED)
+
+
+def _with_code(text: str, code: str) -> str:
+    """Return a message with its code at the end of its first line."""
+    line, *more = text.split("\n")
+    return "\n".join([f"{line} [{code}]" if code else line, *more])
+
+
+def _end(text: str, code: str, exit_code: int = EXIT_FAILURE) -> NoReturn:
+    echo(f"error: {text} [{code}]" if code else f"error: {text}", err=True)
+    sys.exit(exit_code)
+
+
 @guarded
 def main() -> None:
-    """Run the command; an error that the user can act on is one line, never a traceback."""
+    """Run the command; an error is one line, never a traceback."""
     try:
         cli(prog_name="ropeexport")
     except RopeExportError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        foreseen = error.code != _UNEXPECTED  # a child's, too
+        text = str(error) if foreseen else with_log(str(error), error)
+        _end(text, error.code, error.exit_code)
     except BrokenPipeError:  # the reader of a pipe went away: nothing to say, nobody to hear it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
     except OSError as error:  # a full disk, a folder that may not be written, a file in its place
         # a write has no file's name, and some libraries give no text of the system's
         where = f"{error.filename}: " if error.filename is not None else ""
-        echo(f"error: {where}{error.strerror or first_line(error)}", err=True)
-        sys.exit(EXIT_FAILURE)
+        _end(f"{where}{error.strerror or first_line(error)}", code_of_the_system(error))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        _end(line_of(error), _UNEXPECTED)
 
 
 if __name__ == "__main__":

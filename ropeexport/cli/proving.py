@@ -186,7 +186,7 @@ def check_command(
 def _say_unwritten(unwritten: Unwritten) -> None:
     """Say what could not be written: a record is missed, a form that was asked for is an error."""
     echo(*(f"note: {line}" for line in unwritten.records), err=True)
-    echo(*(f"error: {line}" for line in unwritten.forms), err=True)
+    echo(*(f"error: {line} [RX710]" for line in unwritten.forms), err=True)
 
 
 def _exit(report: Report, required: tuple[str, ...]) -> None:
@@ -197,7 +197,7 @@ def _exit(report: Report, required: tuple[str, ...]) -> None:
     failed = any(runtime.status == "FAIL" for runtime in report.runtimes)
     absent = absent_of(report, required)
     for line in absent:
-        echo(f"error: {line}", err=True)
+        echo(f"error: {line} [RX708]", err=True)
     nothing_ran = report.complete and report.verdict == "FAIL" and not failed
     if (absent or nothing_ran) and not failed:
         raise SystemExit(EXIT_MISSING)

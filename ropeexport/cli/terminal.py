@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING
 
-from ropeexport.errors import EXIT_FAILURE
+from ropeexport.errors import EXIT_FAILURE, code_of_the_system
 from ropeexport.plain import shown
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _flush(is_failure: bool) -> None:
         if is_failure:
             return
         if not isinstance(error, BrokenPipeError):  # whose reader wants no more
-            echo(f"error: standard output: {error.strerror}", err=True)
+            code = code_of_the_system(error)
+            echo(f"error: standard output: {error.strerror} [{code}]", err=True)
         raise SystemExit(EXIT_FAILURE) from None
     finally:
         try:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import tempfile
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
 from typing import Any
+
+from ropeexport.unexpected import log_of
 
 _LIBRARIES = ("torch", "onnxscript", "onnx_ir")
 
@@ -27,13 +25,9 @@ class Heard(io.StringIO):
         """Note a warning, as :func:`warnings.showwarning` is called."""
         self.write(warnings.formatwarning(*warning[:4]))
 
-    def saved(self, error: BaseException) -> Path:
-        """Write it, and an error with its traceback, to a file of the system's temporary folder."""
-        handle, name = tempfile.mkstemp(prefix="ropeexport-", suffix=".log")
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(self.getvalue())
-            file.writelines(traceback.format_exception(error))
-        return Path(name)
+    def saved(self, error: BaseException) -> str:
+        """Write it, and an error with its traceback, to a log, and return the log's path."""
+        return log_of(error, self.getvalue())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -183,10 +184,10 @@ def _of_one_size(axes: Mapping[str, Given]) -> dict[str, int]:
 
 def _refuse_twice(path: Path, model: ir.Model) -> None:
     """Raise for an output that is listed again: a name in a manifest is of one tensor."""
-    names = [value.name for value in model.graph.outputs]
+    names = Counter(value.name for value in model.graph.outputs)
     inputs = {value.name for value in model.graph.inputs}
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in names.items():
+        if count > 1:
             raise ModelFileError(
                 f"{path}: expected each output once, got {name!r} twice; list it once"
             )

@@ -128,9 +128,14 @@ def _former_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         record = manifest.read(folder)
     except ManifestError:
         return (), ()
+
+    def there(*names: str) -> tuple[str, ...]:
+        # a manifest may come from anywhere: what it names lies in its folder, or is left alone
+        plain = (name for name in names if Path(name).name == name)
+        return tuple(name for name in plain if (folder / name).is_file())
+
     beside = record.cache.files if record.cache else ()
-    engine = (record.engine.file,) if record.engine else ()
-    return tuple(name for name in beside if (folder / name).is_file()), engine
+    return there(*beside), there(record.engine.file) if record.engine else ()
 
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:

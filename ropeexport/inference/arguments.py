@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ropeexport.errors import ManifestError, UsageError
@@ -44,7 +44,7 @@ class Arguments:
             ({"input", "unknown"}, self.names, self._trees.values()),
             ({"output"}, self.outputs, returned),
         ):
-            for leaf in (leaf for tree in trees for leaf in _leaves(tree)):
+            for leaf in (leaf for tree in trees for leaf in tree.leaves()):
                 is_there = leaf.kind == "unknown" or leaf.value in names
                 if leaf.kind != "fixed" and not (leaf.kind in kind and is_there):
                     raise ManifestError(
@@ -193,16 +193,9 @@ def _parts_of(tree: Argument, value: Any, where: str) -> list[tuple[Any, Argumen
     return list(zip(keys, tree.parts, strict=True))
 
 
-def _leaves(tree: Argument) -> Iterator[Argument]:
-    if tree.kind in ("input", "output", "fixed", "unknown"):
-        yield tree
-    for part in tree.parts:
-        yield from _leaves(part)
-
-
 def _is_fixed(tree: Argument) -> bool:
     """Say whether an argument has neither inputs nor what could not be recorded."""
-    return all(leaf.kind == "fixed" for leaf in _leaves(tree))
+    return all(leaf.kind == "fixed" for leaf in tree.leaves())
 
 
 def _is_off(value: Any) -> bool:

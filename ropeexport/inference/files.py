@@ -12,6 +12,7 @@ from ropeexport import atomic, targets
 from ropeexport.dtypes import held_in
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
+from ropeexport.numpy_files import read_arrays
 from ropeexport.runners.runner import Array
 
 _SUFFIXES = (".npy", ".npz")
@@ -48,13 +49,9 @@ def read_inputs(given: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, 
 
 
 def _read(path: Path) -> Any:
-    if path.suffix not in _SUFFIXES or not path.is_file():
+    if path.suffix not in _SUFFIXES or not path.exists():
         raise UsageError(f"input: expected a .npy or .npz file that is there, got {str(path)!r}")
-    try:
-        found = np.load(path, allow_pickle=False)
-        return dict(found) if path.suffix == ".npz" else found
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path}: expected arrays as NumPy saves them: {error}") from error
+    return read_arrays(path)
 
 
 def check_output(path: Path, force: bool, inputs: Sequence[str] = ()) -> None:

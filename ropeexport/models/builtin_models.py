@@ -23,6 +23,10 @@ _TRACE_LENGTH = 6
 _WEIGHT_SEED = 0
 
 
+_MOST = 1 << 24
+_WIDEST = 1 << 15  # heads times their size: weights have its square
+
+
 @dataclass(frozen=True)
 class BuiltinOptions:
     """Sizes and type of a built-in model; batch and length are the sizes it is tuned for."""
@@ -35,7 +39,11 @@ class BuiltinOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "heads", "head_dim", "length"):
-            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1, _MOST))
+        if self.width > _WIDEST:
+            raise UsageError(
+                f"heads: expected at most {_WIDEST:,} for all heads together, got {self.width:,}"
+            )
         if self.head_dim % 2:
             raise UsageError(f"head_dim: expected an even number, got {self.head_dim}")
         if self.dtype not in DTYPES:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ManifestError, ParityError, RopeExportError, UsageError
 from ropeexport.machine import require
-from ropeexport.manifest import Argument, CacheForm, Manifest, Source
+from ropeexport.manifest import Argument, CacheForm, Manifest, Source, first_fault
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
@@ -167,7 +168,7 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
         _refuse_for_builtin(artifact)
     _require_known(artifact)
     if source.kind == "builtin":
-        return BUILTINS[source.name](BuiltinOptions(**source.options))
+        return _builtin(artifact)
     if module is None and source.kind == "config":
         config, dtype = source.options.get("config"), artifact.manifest.model.dtype
         known = dtype if dtype in DTYPES else None
@@ -210,6 +211,17 @@ def _require_known(artifact: Artifact) -> None:
             f"({', '.join(BUILTINS)}), diffusers:CLASS or transformers:CONFIG, got {source.name!r} "
             f"with {', '.join(source.options) or 'none'}; export again"
         )
+
+
+def _builtin(artifact: Artifact) -> Example:
+    source = artifact.manifest.source
+    try:
+        options = TypeAdapter(BuiltinOptions).validate_python(source.options)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{artifact.folder}: source.options: {first_fault(error)}; export again"
+        ) from error
+    return BUILTINS[source.name](options)
 
 
 def _expected_of(artifact: Artifact) -> str:

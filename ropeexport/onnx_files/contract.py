@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport.axes import same
-from ropeexport.errors import ExportError, ModelFileError
-from ropeexport.manifest import Role, TensorSpec
+from ropeexport.errors import ExportError, ManifestError, ModelFileError
+from ropeexport.manifest import Manifest, Role, TensorSpec
 from ropeexport.onnx_files.uses import numbers_of
 from ropeexport.operators import KEEP_ELEMENTS, KEEP_ORDER, MOVERS, is_standard
 from ropeexport.ops.registry import op_of
@@ -150,6 +150,43 @@ def type_text(kind: ir.TypeProtocol | None) -> str:
         outer = "sequence of" if isinstance(kind, ir.SequenceType) else "optional"
         return f"{outer} {type_text(kind.elem_type)}"
     return "unknown"
+
+
+def check_interface(model: ir.Model, manifest: Manifest, folder: Path) -> None:
+    """Raise :class:`ManifestError` unless a manifest has the names, types and ranks of a file.
+
+    Sizes too, where both know them; axes may have other names.
+    """
+    fed = [value for value in model.graph.inputs if not value.is_initializer()]
+    for kind, values, specs in (
+        ("input", fed, manifest.model.inputs),
+        ("output", model.graph.outputs, manifest.model.outputs),
+    ):
+        said = {spec.name: spec for spec in specs}
+        found = {str(value.name): value for value in values}
+        for name in (*found, *said):
+            if name not in said or name not in found or not _is_same(found[name], said[name]):
+                own = _text_of(found[name]) if name in found else "none"
+                other = f"{said[name].dtype} {said[name].shape}" if name in said else "none"
+                raise ManifestError(
+                    f"{folder}: {kind} {name!r}: expected {own}, as the ONNX file has it, got "
+                    f"{other} in the manifest; export again"
+                )
+
+
+def _is_same(value: ir.Value, spec: TensorSpec) -> bool:
+    if value.dtype is not None and str(value.dtype.numpy()) != spec.dtype:
+        return False
+    if value.shape is None:
+        return True
+    return len(value.shape) == len(spec.shape) and all(
+        mine == its or not (isinstance(mine, int) and isinstance(its, int))
+        for mine, its in zip(value.shape, spec.shape, strict=True)
+    )
+
+
+def _text_of(value: ir.Value) -> str:
+    return f"{type_text(value.type)} {value.shape if value.shape is not None else ''}".strip()
 
 
 def _inputs_of(model: ir.Model, role: Role, through: Container[str]) -> set[ir.Value]:

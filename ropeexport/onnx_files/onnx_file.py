@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ropeexport.atomic import check_regular
 from ropeexport.errors import ModelFileError, first_line
+from ropeexport.links import is_for_weights, require_weights
 from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
@@ -135,6 +136,8 @@ def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     if not isinstance(tensor, ir.ExternalTensor) or "\0" in str(tensor.location):
         return tensor
     if not _stays(tensor):
+        return tensor
+    if not is_for_weights(Path(tensor.path), Path(tensor.base_dir)):
         return tensor
     path, real = os.path.abspath(tensor.path), os.path.realpath(tensor.path)
     if os.path.dirname(real) == os.path.realpath(os.path.dirname(path)):
@@ -269,6 +272,7 @@ def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
             f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
             f"{tensor.location}, which onnx refuses; move it there, or export again"
         )
+    require_weights(data, path.parent)
     end = begin + max(length, tensor.nbytes)
     size = data.stat().st_size if data.is_file() else None
     if size is None or size < end:

@@ -143,11 +143,9 @@ def load_saved(path: Path, model: ModelRecord) -> tuple[Arrays, Arrays]:
     UsageError
         Where the file is not of arrays, or lacks an input.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: expected arrays as numpy.savez writes them: {error}") from error
+    held = read_arrays(path)
+    if not isinstance(held, dict):
+        raise UsageError(f"{path}: expected arrays by name, as numpy.savez writes them, got one")
     missing = [spec.name for spec in model.inputs if spec.name not in held]
     if missing:
         raise UsageError(

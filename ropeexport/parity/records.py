@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
 import ropeexport
 from ropeexport.machine import versions_of
-from ropeexport.manifest import Record
+from ropeexport.manifest import Record, Version
 from ropeexport.parity.compare import Difference
 from ropeexport.parity.survey import Survey, first_of_bin
 from ropeexport.parity.tolerance import share_of
@@ -29,8 +29,8 @@ Status = Literal["PASS", "FAIL", "EMULATED", "SKIPPED", "NOT_SUPPORTED"]
 Verdict = Literal["PASS", "FAIL"]
 
 
-def _finite_or_none(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # JSON has no NaN and no infinity: null stands for them
@@ -305,7 +305,7 @@ def describe() -> Environment:
 class Report(Record):
     """A whole parity run."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     verdict: Verdict
     reason: str = ""
     complete: bool = True

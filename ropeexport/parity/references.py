@@ -166,6 +166,8 @@ class NotRepeatableError(ParityError):
         Finds the cause.  It seeds generators that all threads share, so nothing else may run.
     """
 
+    code = "RX209"
+
     def __init__(self, text: str, output: str = "", cause: Callable[[], str] | None = None) -> None:
         super().__init__(text)
         self.output = output

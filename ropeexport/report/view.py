@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ropeexport.errors import ParityError
-from ropeexport.manifest import first_fault
-from ropeexport.parity.records import FILE_NAME, CaseRecord, Comparison, PictureRecord, Report
+from ropeexport.manifest import parsed
+from ropeexport.parity.records import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    CaseRecord,
+    Comparison,
+    PictureRecord,
+    Report,
+)
 from ropeexport.parity.report import number, percent, word
 
 
@@ -36,15 +41,9 @@ class CaseRow:
 def read(path: Path) -> Report:
     """Read the records of a run from ``parity.json`` or from the folder that it lies in."""
     file = path / FILE_NAME if path.is_dir() else path
-    if not file.is_file():
+    if not file.exists():
         raise ParityError(f"{file}: no such file; run 'ropeexport check DIR' first")
-    try:
-        return Report.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise ParityError(
-            f"{file}: not a report of this version of ropeexport ({first_fault(error)}); check "
-            "again"
-        ) from error
+    return parsed(file, Report, ParityError, SCHEMA_VERSION, "check")
 
 
 def compared_runtimes(report: Report) -> tuple[str, ...]:

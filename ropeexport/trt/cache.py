@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropeexport import atomic
-from ropeexport.errors import MissingError
+from ropeexport.errors import MissingError, UsageError
 from ropeexport.machine import Gpu
 from ropeexport.manifest import EngineRecord
 
@@ -113,10 +113,11 @@ class RuntimeCache:
             with atomic.replacing(self.path) as temporary, temporary.open("wb") as file:
                 file.write(self._first_line(content) + b"\n")
                 file.write(content)
-        except OSError as error:
+        except (OSError, UsageError) as error:
             self.not_kept(reason_of(error))
             return
         with suppress(OSError):  # another process does the same: the next write goes on with it
+            atomic.tidied(self.folder)
             self._drop_oldest()
 
     def not_kept(self, cause: str) -> None:
@@ -157,9 +158,9 @@ def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | UsageError) -> str:
     """Return what the system says of a failure."""
-    return error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 def require_own(folder: Path) -> None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ropeexport import atomic
 from ropeexport.child_process import Channel
-from ropeexport.errors import BuildError, MissingError, PluginError
+from ropeexport.errors import BuildError, MissingError, PluginError, UsageError
 from ropeexport.machine import find_gpu
 from ropeexport.manifest import Attention, Implementation, Profile
 from ropeexport.onnx_files.onnx_file import OnnxFile
@@ -172,8 +172,9 @@ def keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
         return
     try:
         atomic.write_bytes(path, memoryview(content))
-    except OSError as error:
-        channel.note(f"{path}: what was measured is not kept: {error.strerror}")
+    except (OSError, UsageError) as error:
+        reason = getattr(error, "strerror", None) or error
+        channel.note(f"{path}: what was measured is not kept: {reason}")
 
 
 def _lacks_fused_attention(flavour: Flavour, parsed: Parsed, journal: Journal) -> bool:

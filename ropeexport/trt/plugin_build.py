@@ -16,7 +16,7 @@ from pathlib import Path
 from ropeexport import atomic
 from ropeexport.child_process import safe_environment
 from ropeexport.errors import MissingError, PluginError
-from ropeexport.locking import locked
+from ropeexport.locking import locked, scratch
 from ropeexport.machine import output_of
 from ropeexport.trt import tool
 from ropeexport.trt.cache import make_cache_folder
@@ -82,6 +82,7 @@ def compile_plugin(
         raise MissingError(f"cmake is not installed; run: {CMAKE_CURE}")
     if nvcc is None:
         raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
+    atomic.refuse_link(cached_library())
     with locked(make_cache_folder(), "plugin build"):
         return _compiled(sources, (cmake, nvcc), architectures, include, on_line)
 
@@ -116,6 +117,7 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
     lines = []
     with (
         atomic.ended_cleanly(),
+        scratch("compile") as place,  # nvcc that is killed leaves its files
         subprocess.Popen(
             # a session of its own, that a terminal's signals do not reach: it ends as it is told to
             [sys.executable, "-I", tool.__file__, str(os.getpid()), *command],
@@ -123,7 +125,8 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=safe_environment(os.environ),  # CMake may be a script of Python's
+            # CMake may be a script of Python's
+            env=safe_environment(os.environ | {"TMPDIR": str(place)}),
             start_new_session=True,
         ) as process,
     ):
@@ -207,6 +210,7 @@ def header_folder(include: Path | None = None) -> Path:
 
 
 def _download_headers(folder: Path) -> None:
+    atomic.tidied(folder)
     with tempfile.TemporaryDirectory() as place:
         # pip takes hashes from a file of requirements alone
         wanted = Path(place) / "wanted.txt"

@@ -35,6 +35,7 @@ def check_unchanged(artifact: Artifact) -> None:
     """Raise unless a file, and the weight files it refers to, are those of the manifest."""
     artifact.check_weights()
     artifact.require_exported_file("an engine of it would stand for another model; ")
+    artifact.check_interface()
 
 
 def check_types(file: OnnxFile) -> None:

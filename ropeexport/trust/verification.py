@@ -9,6 +9,7 @@ from typing import Literal
 from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError
+from ropeexport.links import require_weights
 from ropeexport.manifest import Record, WeightFile
 from ropeexport.trust import signing
 from ropeexport.weights.safetensors_files import weight_file
@@ -112,8 +113,9 @@ def _weights(folder: Path, expected: WeightFile) -> FileStatus:
     if not path.is_file():
         return FileStatus(file=expected.file, status="missing")
     try:
+        require_weights(path, folder)
         found = weight_file(path, hashed=expected.sha256 is not None)
-    except ModelFileError:  # truncated, or no safetensors file any more
+    except ModelFileError:  # truncated, no safetensors file any more, or a link to another
         return FileStatus(file=expected.file, status="changed")
     whole: Status = "verified" if expected.sha256 is not None else "header only"
     return FileStatus(file=expected.file, status=whole if found == expected else "changed")

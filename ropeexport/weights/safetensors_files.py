@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ropeexport import atomic
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ModelFileError
+from ropeexport.links import require_weights
 from ropeexport.manifest import WeightFile, Weights
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def check_weights(folder: Path, weights: Weights | None, *, hashed: bool | None 
     """
     for expected in weights.files if weights is not None else ():
         path = folder / expected.file
+        require_weights(path, folder)
         if hashed and expected.sha256 is None:
             raise ModelFileError(
                 f"{path}: expected its hash in the manifest, found none: export again with "

@@ -75,8 +75,8 @@ def test_json_is_the_same_data_in_any_encoding(exported, kind) -> None:
     assert json.loads(text) == json.loads(usual)
 
 
-NO_SPACE = b"error: standard output: No space left on device\n"
-CLOSED = b"error: standard output: Bad file descriptor\n"
+NO_SPACE = b"error: standard output: No space left on device [RX004]\n"
+CLOSED = b"error: standard output: Bad file descriptor [RX002]\n"
 BROKEN = {
     "full": (">/dev/full", 1, NO_SPACE),
     "closed": (">&-", 1, CLOSED),

@@ -275,6 +275,13 @@ def test_nothing_else_of_a_folder_is_loaded(with_library, seen) -> None:
     assert (seen.engines, seen.libraries) == ([], [])
 
 
+@pytest.mark.parametrize("trust", [None, 1, "", b"key.pub"])
+def test_trust_is_yes_or_a_key(strangers, seen, trust) -> None:
+    with pytest.raises(ropeexport.UsageError, match=r"key's file, got|expected a key"):
+        ropeexport.load(strangers, trust=trust)
+    assert seen.engines == []
+
+
 def test_one_of_the_options_is_given(strangers) -> None:
     done = command("run", strangers, "--random", "--trust", "--key", "k.pem")
     assert done.returncode == 2

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from command_line import assert_one_line
 from command_line import ropeexport as command
+from safetensors.torch import save_file
+from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.errors import ManifestError
+from ropeexport.errors import ManifestError, ModelFileError
+from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 
 OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "..", ".", "", "a\0b"]
 
@@ -91,3 +97,43 @@ def test_a_link_that_leads_to_itself_is_no_traceback(built) -> None:
     (built / "model.onnx").unlink()
     (built / "model.onnx").symlink_to("model.onnx")
     assert_one_line(command("inspect", built), 1, "model.onnx")
+
+
+@pytest.fixture
+def beside_weights(tmp_path) -> Path:
+    """An export beside the safetensors file that has its weights, and a data file of its own."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save_file(nn.Linear(8, 4).state_dict(), folder / "model.safetensors")
+    given = {"input": torch.zeros(1, 8)}
+    ropeexport.export(lambda: nn.Linear(8, 4), given, folder, weights=folder)
+    return folder
+
+
+def test_weights_may_be_links_to_safetensors(beside_weights, tmp_path) -> None:
+    """To a user's own store, or to a hub's cache, whose files have no suffix."""
+    path = beside_weights / "model.safetensors"
+    values = dict(weights(OnnxFile(beside_weights / "model.onnx").whole))
+    (tmp_path / "hub" / "snapshots").mkdir(parents=True)
+    (tmp_path / "hub" / "blobs").mkdir()
+    for place in (tmp_path / "store.safetensors", tmp_path / "hub" / "blobs" / "abc"):
+        shutil.copy(path, place)
+        path.unlink()
+        path.symlink_to(place)
+        assert {each.status for each in ropeexport.verify(beside_weights).files} == {
+            "no hash", "verified", "header only",
+        }  # fmt: skip
+        for name, x in weights(OnnxFile(beside_weights / "model.onnx").whole):
+            np.testing.assert_array_equal(x, values[name])
+
+
+def test_a_link_to_anything_else_is_not_read_as_weights(beside_weights, tmp_path) -> None:
+    path = beside_weights / "model.safetensors"
+    secret = path.rename(tmp_path / "secret")
+    path.symlink_to(secret)
+    refused = r"model\.safetensors: expected weights of the folder, or a link to a .safetensors fi"
+    for act in (ropeexport.load, ropeexport.inspect):
+        with pytest.raises(ModelFileError, match=refused):
+            act(beside_weights)
+    with pytest.raises(ModelFileError, match=refused):  # which the ONNX file names itself
+        _ = OnnxFile(beside_weights / "model.onnx").whole
