@@ -188,5 +188,5 @@ def _leftovers(
 
 
 def _asked(recipe: Recipe, path: str) -> bool:
-    """Say whether a report of a check that failed was asked for."""
-    return recipe.argv[0] in ("check", "bench") and Path(path).name in recipe.argv
+    """Say whether it is a report that was asked for, of a check that failed or beside one."""
+    return recipe.argv[0] in ("check", "bench", "report") and Path(path).name in recipe.argv
