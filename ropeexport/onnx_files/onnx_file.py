@@ -28,7 +28,6 @@ from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.registry import op_of
 
-
 _MOST_NODES = 1 << 20  # of a function, with what it calls
 _DEEPEST = 500  # functions inside each other: onnx's own code nests its calls
 _END_OF_VERSIONS = 1 << 31
