@@ -297,17 +297,15 @@ def read_bytes(path: Path, kind: type[RopeExportError] = UsageError) -> bytes:
     return path.read_bytes()
 
 
-def read_json(path: Path, kind: type[RopeExportError] = UsageError) -> Any:
-    """Return what a JSON file holds, see :func:`read_bytes`."""
-    return parsed_json(read_bytes(path, kind), str(path), kind)
-
-
-def parsed_json(text: bytes, where: str, kind: type[RopeExportError] = UsageError) -> Any:
-    """Return what a JSON text holds, or raise an error of ``kind`` that says where it is from."""
+def read_json(path: Path, kind: type[RopeExportError] = UsageError) -> dict[str, Any]:
+    """Return the object that a JSON file holds, see :func:`read_bytes`."""
     try:
-        return json.loads(text)
+        found = json.loads(read_bytes(path, kind))
     except (ValueError, RecursionError) as error:
-        raise kind(f"{where}: expected JSON, got something else: {error}") from error
+        raise kind(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise kind(f"{path}: expected a JSON object, got {type(found).__name__}")
+    return found
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -164,8 +164,8 @@ def held_in(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
     import numpy as np
 
     wanted = numpy_type(dtype)
-    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
-        return array.view(wanted)
+    if array.dtype.type is np.void:
+        return array.view(wanted) if array.dtype.itemsize == wanted.itemsize else array
     if array.dtype == wanted:
         return array
     with np.errstate(over="ignore", invalid="ignore"):

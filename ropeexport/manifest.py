@@ -6,6 +6,7 @@ back; nothing else passes between stages.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -321,8 +322,8 @@ class Profile(Record):
     opt: dict[str, tuple[Size, ...]]
     max: dict[str, tuple[Size, ...]]
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def check(self) -> None:
+        """Raise :class:`ValueError` where the three points are not of one kind, or out of order."""
         if not self.min.keys() == self.opt.keys() == self.max.keys():
             raise ValueError("expected the same inputs at min, opt and max")
         for name, opt in self.opt.items():
@@ -331,7 +332,6 @@ class Profile(Record):
                 raise ValueError(f"{name}: expected shapes of one rank at min, opt and max")
             if not all(a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
                 raise ValueError(f"{name}: expected min <= opt <= max, got {low}, {opt}, {high}")
-        return self
 
 
 class EngineRecord(Record):
@@ -378,6 +378,7 @@ class EngineRecord(Record):
         _check_specs(self.outputs, "outputs")
         ranks = {spec.name: len(spec.shape) for spec in self.inputs}
         for profile in self.profiles:
+            profile.check()
             found = {name: len(shape) for name, shape in profile.opt.items()}
             if found != ranks:
                 raise ValueError(f"profile: expected inputs of the ranks {ranks}, got {found}")
@@ -505,7 +506,10 @@ def parsed(
         What makes such a file anew.
     """
     text = atomic.read_bytes(path, error)
-    given = atomic.parsed_json(text, str(path), error)
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None  # which reading it says
     found = given.get("schema_version", newest) if isinstance(given, dict) else newest
     if type(found) is int and found > newest:
         raise error(

@@ -1,7 +1,7 @@
 """Arrays in NumPy's files, whose headers are believed only as far as the files go.
 
-A header of a hundred bytes may claim 10^12 elements, and a compressed member may unpack to more than
-the memory holds: what is claimed is compared with what is there before anything is read.
+A header of a hundred bytes may claim 10^12 elements, and a compressed member may unpack to more
+than the memory holds: what is claimed is compared with what is there before anything is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ from ropeexport.errors import UsageError
 Array = NDArray[Any]
 
 _KINDS = "biufV"  # V: bits of a type that NumPy lacks
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# what the two libraries raise of damaged bytes
+_FAULTS = (
+    OSError, ValueError, EOFError, RuntimeError, TypeError, SyntaxError, MemoryError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _MOST_UNPACKED = 1 << 30  # bytes of compressed arrays; what lies there as it is has no bound
 
 
@@ -40,10 +49,10 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
                 file.seek(0)
                 return _array(file, path.stat().st_size)
         return _members(path)
-    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, TypeError,
-            SyntaxError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except _FAULTS as error:
+        said = str(error) or type(error).__name__
         raise UsageError(
-            f"{path}: expected arrays of numbers as NumPy saves them: {error or type(error).__name__}"
+            f"{path}: expected arrays of numbers as NumPy saves them: {said}"
         ) from error
 
 
@@ -69,13 +78,9 @@ def _members(path: Path) -> dict[str, Array]:
 def _array(file: IO[bytes], size: int) -> Array:
     """Read one array from a file of a size."""
     version = np.lib.format.read_magic(file)
-    reads = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in reads:
+    if version not in _HEADERS:
         raise ValueError(f"version {version} of the format")
-    shape, is_fortran, dtype = reads[version](file)
+    shape, is_fortran, dtype = _HEADERS[version](file)
     if dtype.kind not in _KINDS or dtype.names is not None or dtype.subdtype is not None:
         raise ValueError(f"its type is {dtype}")
     count = math.prod(shape)

@@ -63,10 +63,10 @@ def test_it_knows_its_files(exported) -> None:
 
 def test_other_fields_are_written_when_asked_for(exported) -> None:
     artifact = Artifact.read(exported())
-    changed = artifact.updated(axes={})
+    changed = artifact.updated(relations={"a": "b"})
     assert Artifact.read(artifact.folder) == artifact
     changed.write()
-    assert Artifact.read(artifact.folder).manifest.axes == {}
+    assert Artifact.read(artifact.folder).manifest.relations == {"a": "b"}
 
 
 def test_the_original_of_a_fused_folder_is_the_file_that_it_was(fused: Path) -> None:

@@ -1,8 +1,8 @@
 """How much of a foreign graph is computed here: sizes are known before anything is made.
 
-A file of a hundred bytes may ask for a range of 2^40 numbers, or for a loop without an end.  Whoever
-evaluates nodes asks here first; sizes are what onnx's own inference says of a node and the values
-that it reads, so no operator's rule is written again.
+A file of a hundred bytes may ask for a range of 2^40 numbers, or for a loop without an end.
+Whoever evaluates nodes asks here first; sizes are what onnx's own inference says of a node and
+the values that it reads, so no operator's rule is written again.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _elements(kind: onnx.TypeProto) -> int | None:
     dims = tensor.shape.dim
     if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
         return None
-    return math.prod(dim.dim_value for dim in dims)
+    return math.prod(int(dim.dim_value) for dim in dims)
 
 
 def is_small(node: ir.Node) -> bool:

@@ -147,7 +147,7 @@ def _has_long_vectors(model: ir.Model) -> bool:
 
 @contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Let memory that C++ code takes beyond a gigabyte be an error of its, where Linux counts it."""
+    """Let memory that C++ code takes beyond a gigabyte be its error, where Linux counts it."""
     try:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         former = resource.getrlimit(resource.RLIMIT_AS)

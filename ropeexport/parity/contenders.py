@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 import onnx_ir as ir
 
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import held_in
 from ropeexport.errors import MissingError, RopeExportError, UntrustedError, UsageError
 from ropeexport.manifest import Manifest, ModelRecord
+from ropeexport.numpy_files import read_arrays
 from ropeexport.operators import is_standard
 from ropeexport.parity.records import Status
 from ropeexport.runners.registry import Choice, Opening, Runtime, substitutes

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropeexport import atomic
 from ropeexport.dtypes import FLOATS
-from ropeexport.errors import ModelFileError
+from ropeexport.errors import ModelFileError, first_line
 from ropeexport.links import require_weights
 from ropeexport.manifest import WeightFile, Weights
 
@@ -55,10 +55,14 @@ def find(folder: Path) -> tuple[Path, ...]:
     indexes = sorted(folder.glob(f"*{SUFFIX}.index.json"))
     if not indexes:
         return tuple(sorted(folder.glob(f"*{SUFFIX}")))
-    try:
-        files = set(json.loads(indexes[0].read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ModelFileError(f"{indexes[0]}: not an index of safetensors files: {error}") from error
+    names = atomic.read_json(indexes[0], ModelFileError).get("weight_map")
+    files = set(map(str, names.values())) if isinstance(names, dict) else {""}
+    odd = next((name for name in sorted(files) if Path(name).name != name or "\0" in name), None)
+    if odd is not None:
+        raise ModelFileError(
+            f"{indexes[0]}: not an index of safetensors files: expected 'weight_map' with names of "
+            f"files in its folder, got {odd!r}"
+        )
     return tuple(folder / name for name in sorted(files))
 
 
@@ -97,14 +101,17 @@ def read_header(path: Path) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        text = file.read(length) if length <= _LARGEST_HEADER else b""
+        text = file.read(length) if length <= min(_LARGEST_HEADER, size) else b""
     start = _LENGTH_BYTES + length
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=_without_twins)
         entries.pop("__metadata__", None)
         places = {name: _place(path.name, start, entry) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{path}: not a safetensors file: its header is no JSON") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: not a safetensors file: its header is no JSON of tensors' places: "
+            f"{first_line(error)}"
+        ) from error
     end = max((place.offset + place.length for place in places.values()), default=start)
     if end != size:
         raise ModelFileError(
@@ -116,7 +123,21 @@ def read_header(path: Path) -> Header:
 
 def _place(file: str, start: int, entry: dict[str, Any]) -> Place:
     begin, end = entry["data_offsets"]
-    return Place(file, entry["dtype"], tuple(entry["shape"]), start + begin, end - begin)
+    shape, dtype = tuple(entry["shape"]), entry["dtype"]
+    numbers = (begin, end, *shape)
+    if not isinstance(dtype, str) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError(f"expected a type, and whole numbers from 0 on, got {entry}")
+    if begin > end:
+        raise ValueError(f"expected an end behind {begin}, got {end}")
+    return Place(file, dtype, shape, start + begin, end - begin)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a name that is there twice would hide a tensor."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def onnx_type(place: Place) -> ir.DataType | None:

@@ -55,7 +55,9 @@ def test_a_form_that_was_asked_for_and_cannot_be_written_is_a_failure(read_only,
     done = run("check", read_only, "--cases", "1", "--json", "--markdown", lost, "--junit", kept)
     assert done.returncode == 1
     assert json.loads(done.stdout)["verdict"] == "PASS"
-    assert f"error: {lost}: not written: No space left on device [RX710]" in done.stderr.splitlines()
+    assert (
+        f"error: {lost}: not written: No space left on device [RX710]" in done.stderr.splitlines()
+    )
     assert kept.read_text().startswith("<?xml")
 
 

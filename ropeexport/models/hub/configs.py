@@ -6,11 +6,11 @@ it; and no config that is returned names code, but for one that was allowed to r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ropeexport.atomic import read_json
 from ropeexport.errors import UntrustedError, UsageError, first_line
 
 CONFIG_NAME = "config.json"
@@ -20,13 +20,7 @@ OPTION = "--trust-remote-code"
 def read_config(path: Path) -> dict[str, Any]:
     """Return the values of a config: a file, or the folder that holds it."""
     path = path / CONFIG_NAME if path.is_dir() else path
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not a readable config: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
+    return read_json(path)
 
 
 def code_of(path: Path, *, is_decoder: bool = False) -> str:

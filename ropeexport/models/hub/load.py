@@ -9,18 +9,24 @@ call, as a model that has seen no other sequence would (source: transformers
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
+from ropeexport.atomic import check_regular
 from ropeexport.dtypes import EXPORTED
-from ropeexport.errors import UsageError, first_line
+from ropeexport.errors import RopeExportError, UsageError, first_line
 from ropeexport.machine import require
 from ropeexport.manifest import CacheForm
 from ropeexport.models.builtin_models import DTYPES, seeded
@@ -39,6 +45,8 @@ from ropeexport.weights.safetensors_files import commonest_type, find, read_plac
 LIBRARIES = ("diffusers", "transformers")
 _STORED = {kind.safetensors: kind.torch for kind in EXPORTED.values()}
 
+_MOST_PARTS = 100_000  # of a module: the largest models have some thousands
+_LONGEST_SHOWN = 300  # characters of what a library says
 _EXPERTS = "batched_mm"
 _UTILITIES = "transformers.modeling_rope_utils"
 
@@ -94,15 +102,17 @@ def load_example(
         raise UsageError(f"{model}: add --config with its config.json, or the folder that holds it")
     if not place.exists():
         raise UsageError(f"{place}: no such file or folder")
+    check_regular(place / "config.json" if place.is_dir() else place)
     weights = place if place.is_dir() and find(place) and not values else None
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
     make = skeleton if weights else seeded
-    if library == "diffusers":
-        example = diffusers_example(name, read_config(place), kind, make)
-    elif cache is None:
-        example = transformers_example(place, kind, make, trusts_code=trusts_code)
-    else:
-        example = decoder_example(place, kind, cache, capacity, make, trusts_code=trusts_code)
+    with _of_config(place):
+        if library == "diffusers":
+            example = diffusers_example(name, read_config(place), kind, make)
+        elif cache is None:
+            example = transformers_example(place, kind, make, trusts_code=trusts_code)
+        else:
+            example = decoder_example(place, kind, cache, capacity, make, trusts_code=trusts_code)
         if weights and not is_fake(next(example.module.parameters())):
             weights = None  # they have values, which go into files of their own
     return replace(example, weights=weights)
@@ -232,6 +242,45 @@ def _example(module: nn.Module, samples: Samples, dtype: torch.dtype) -> Example
     inputs = {name: sample.make(dtype) for name, sample in samples.inputs.items()}
     axes = {name: sample.axes for name, sample in samples.inputs.items() if sample.axes}
     return Example(module, inputs, axes, constants=dict(samples.constants))
+
+
+@contextmanager
+def _of_config(place: Path) -> Iterator[None]:
+    """Let whatever a library says of anybody's config be one line, and keep to this machine.
+
+    A config of a few bytes may ask for 10^7 layers.
+    """
+    left = {"parts": _MOST_PARTS, "bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+
+    def count_part(*_: object) -> None:
+        left["parts"] -= 1
+        if left["parts"] < 0:
+            raise UsageError(
+                f"{place}: expected a model of at most {_MOST_PARTS:,} parts, got more; mend the "
+                "number of its layers"
+            )
+
+    def count_bytes(_: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        if weight is not None and weight.device.type != "meta":
+            left["bytes"] -= weight.nbytes
+        if left["bytes"] < 0:
+            raise UsageError(
+                f"{place}: expected weights that this machine's memory holds, got more at {name}; "
+                "mend the sizes, or put its safetensors files beside it, which are not read"
+            )
+
+    with ExitStack() as stack:
+        stack.enter_context(register_module_module_registration_hook(count_part))
+        stack.enter_context(register_module_parameter_registration_hook(count_bytes))
+        try:
+            yield
+        except RopeExportError:
+            raise
+        except Exception as error:  # classes check little of what they are given
+            raise UsageError(
+                f"{place}: no model can be made of this config: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:_LONGEST_SHOWN]}"
+            ) from error
 
 
 @contextmanager

@@ -1,0 +1,218 @@
+"""Graphs that ask for more than any machine has, or that are no graphs: one line, in bounds.
+
+Each case runs in a process of its own under a bound on memory; what hangs ends at its deadline.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+_MOST_MEMORY = 6 << 30  # of addresses; libraries reserve more than they touch
+_DEADLINE = 300  # seconds: of a loaded machine
+_FLOAT = TensorProto.FLOAT
+_VERB = "from ropeexport.cli.main import main; main()"
+
+Made = Callable[[], onnx.ModelProto]
+
+
+def model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, object] | None = None,
+    functions: tuple[onnx.FunctionProto, ...] = (),
+    opset: int = 20,
+    shape: tuple[object, ...] = ("n", 1),
+) -> onnx.ModelProto:
+    """Return a model from x to y; the product of something and x, where a rope may be sought."""
+    x = helper.make_tensor_value_info("x", _FLOAT, shape)
+    y = helper.make_tensor_value_info("y", _FLOAT, None)
+    values = [numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items()]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
+    graph = helper.make_graph(nodes, "g", [x], [y], values)
+    made = helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
+    return made
+
+
+def with_product(op: str, inputs: list[str], constants: dict[str, object], **given: object) -> Made:
+    """Return what makes a model whose x is multiplied by what an operator makes of constants."""
+    nodes = [
+        helper.make_node(op, inputs, ["k"], **given),
+        helper.make_node("Cast", ["k"], ["f"], to=_FLOAT),
+        helper.make_node("Mul", ["x", "f"], ["m"]),
+        helper.make_node("Add", ["m", "x"], ["y"]),
+    ]
+    return lambda: model(nodes, constants)
+
+
+def doubled() -> onnx.ModelProto:
+    """Functions that each call the next one twice: 2^40 nodes, put where they are called."""
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    functions = []
+    for number in range(40):
+        calls = [
+            helper.make_node(f"f{number + 1}", ["a"], ["b"], domain="own"),
+            helper.make_node(f"f{number + 1}", ["b"], ["c"], domain="own"),
+        ]
+        functions.append(helper.make_function("own", f"f{number}", ["a"], ["c"], calls, imports))
+    relu = helper.make_node("Relu", ["a"], ["c"])
+    functions.append(helper.make_function("own", "f40", ["a"], ["c"], [relu], imports))
+    call = helper.make_node("f0", ["x"], ["y"], domain="own")
+    return model([call], functions=tuple(functions))
+
+
+def squared(rounds: int = 60) -> onnx.ModelProto:
+    """A size that is multiplied by itself: whole numbers of 2^60 digits."""
+    names = ["s", *(f"s{number}" for number in range(rounds))]
+    nodes = [helper.make_node("Shape", ["x"], ["s"])]
+    nodes += [helper.make_node("Mul", [a, a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes += [
+        helper.make_node("Reshape", ["x", names[-1]], ["m"]),
+        helper.make_node("Add", ["m", "x"], ["y"]),
+    ]
+    return model(nodes, shape=("n", 4))
+
+
+def joined(rounds: int = 40) -> onnx.ModelProto:
+    """A vector that is joined to itself: 2^42 numbers."""
+    names = ["v", *(f"v{number}" for number in range(rounds))]
+    nodes = [
+        helper.make_node("Concat", [a, a], [b], axis=0)
+        for a, b in zip(names, names[1:], strict=False)
+    ]
+    nodes += [
+        helper.make_node("ConstantOfShape", [names[-1]], ["k"]),
+        helper.make_node("Mul", ["x", "k"], ["m"]),
+        helper.make_node("Add", ["m", "x"], ["y"]),
+    ]
+    return model(nodes, {"v": np.ones(4, np.int64)})
+
+
+def named(text: str) -> Made:
+    """Return what makes a model with an axis of a name."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["m"]),
+        helper.make_node("Add", ["m", "x"], ["y"]),
+    ]
+    return lambda: model(nodes, shape=(text, 4))
+
+
+def endless() -> onnx.ModelProto:
+    """A loop of 2^60 rounds."""
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["a"], ["b"])],
+        "body",
+        [
+            scalar("i", TensorProto.INT64, []),
+            scalar("go", TensorProto.BOOL, []),
+            scalar("a", _FLOAT, None),
+        ],
+        [scalar("on", TensorProto.BOOL, []), scalar("b", _FLOAT, None)],
+    )
+    nodes = [helper.make_node("Loop", ["count", "go0", "x"], ["y"], body=body)]
+    return model(nodes, {"count": np.int64(1 << 60), "go0": np.array(True)})
+
+
+def chained(length: int = 100_000) -> onnx.ModelProto:
+    """A chain of cheap nodes without anything that rotates."""
+    names = ["x", *(f"t{number}" for number in range(length - 1)), "y"]
+    return model(
+        [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    )
+
+
+one = np.ones(1, np.float32)
+NOTHING_TO_FUSE = {
+    "range of 2^40": with_product(
+        "Range", ["a", "b", "d"], {"a": np.int64(0), "b": np.int64(1 << 40), "d": np.int64(1)}
+    ),
+    "constant of 2^40": with_product("ConstantOfShape", ["s"], {"s": np.array([1 << 20] * 2)}),
+    "constant of 2^30": with_product("ConstantOfShape", ["s"], {"s": np.array([1 << 30])}),
+    "expand to 2^30": with_product("Expand", ["v", "s"], {"v": one, "s": np.array([1 << 30])}),
+    "tile to 2^40": with_product("Tile", ["v", "s"], {"v": one, "s": np.array([1 << 40])}),
+    "pad to 2^31": with_product("Pad", ["v", "s"], {"v": one, "s": np.array([0, 1 << 31])}),
+    "one hot of 2^32": with_product(
+        "OneHot",
+        ["v", "s", "o"],
+        {"v": np.zeros(4, np.int64), "s": np.int64(1 << 32), "o": np.array([0, 1], np.float32)},
+    ),
+    "window of 2^32": with_product("HannWindow", ["s"], {"s": np.int64(1 << 32)}),
+    "squares of sizes": squared,
+    "a vector joined to itself": joined,
+    "a power of powers": named("9**9**9**9"),
+    "a sum of 5000 axes": named(" + ".join(f"a{number}" for number in range(5000))),
+    "a loop of 2^60 rounds": endless,
+    "a chain of 100,000 nodes": chained,
+}
+
+
+def run(path: Path, *verb: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb on a file under the bounds."""
+
+    def bound() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+
+    command = [sys.executable, "-c", _VERB, verb[0], str(path), *verb[1:]]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=_DEADLINE, preexec_fn=bound, check=False
+    )
+
+
+@pytest.mark.parametrize("name", NOTHING_TO_FUSE)
+def test_what_asks_for_too_much_is_read_in_bounds(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    onnx.save(NOTHING_TO_FUSE[name](), path)
+    done = run(path, "fuse", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "0 found, 0 replaced, 0 refused" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_endless_loop_has_nothing_to_compare(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    onnx.save(endless(), path)
+    from ropeexport.errors import NotComparableError
+    from ropeexport.onnx_files.onnx_file import OnnxFile
+    from ropeexport.parity.onnx_reference import OnnxOracle
+
+    oracle = OnnxOracle(OnnxFile(path))
+    with pytest.raises(NotComparableError, match="Loop"):
+        oracle.truth({"x": np.ones((1, 1), np.float32)}, seed=0)
+
+
+def test_functions_that_double_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    onnx.save(doubled(), path)
+    for verb in (("inspect",), ("inspect", "--lint"), ("fuse", "-o", str(tmp_path / "out"))):
+        done = run(path, *verb)
+        assert done.returncode == 1
+        assert "expected at most 1,048,576 nodes" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("opset", [0, -1, 1 << 62])
+def test_an_opset_that_is_none_is_refused(opset: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    onnx.save(model([helper.make_node("Relu", ["x"], ["y"])], opset=opset), path)
+    done = run(path, "inspect")
+    assert done.returncode == 1
+    assert f"expected an opset of 1 or more of '', got {opset}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    made = model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
+    path.write_bytes(made.replace(b"Relu", b"\xff\xfe\x80u"))
+    done = run(path, "inspect")
+    assert done.returncode == 1
+    assert "expected names in UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
