@@ -30,7 +30,10 @@ def code_of(path: Path, *, is_decoder: bool = False) -> str:
     """
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
-    values = read_config(path)
+    try:
+        values = read_config(path)
+    except UsageError:  # which reading it as transformers does says, and runs nothing
+        return ""
     named, kind = values.get("auto_map"), values.get("model_type")
     if not isinstance(named, Mapping):
         return ""
