@@ -19,13 +19,15 @@ from attack.worker import Ended, Worker, give
 MEGABYTES = 2048
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw
-UNFORESEEN = ("Traceback (most recent call last)", "RX003")
+NET = "[RX003]"
+UNFORESEEN = ("Traceback (most recent call last)", NET)
 # what libraries leave in the folder for temporary files, a log that a message names, or a lock
 OF_LIBRARIES = re.compile(r"torchinductor_|ropeexport-\w+\.log$|\.ses$|\.lock$")
 HALF = re.compile(r"(^|/)\.[^/]*(\.tmp|export-)|\.tmp$")
 # of a verb that failed: what it may leave all the same
 RECORDS = {"check": ("parity.json",), "bench": ("bench.json", "bench.png")}
 _EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)(?! +types)", re.MULTILINE)
+_NET_LINE = re.compile(r"unexpected (\w+): .*\((.*)\); the whole")
 _PLACE = re.compile(r'File "[^"]*/(ropeexport/[^"]+)", line \d+, in (\w+)')
 
 
@@ -157,6 +159,8 @@ def complaints(ended: Ended) -> list[tuple[str, str]]:
 
 def _signature(errors: str) -> str:
     """Return the exception and the deepest place of ours."""
+    if net := _NET_LINE.search(errors):
+        return f"{net[1]} at {net[2]}"
     places = _PLACE.findall(errors)
     named = _EXCEPTION.findall(errors)
     where = ":".join(places[-1]) if places else "?"
