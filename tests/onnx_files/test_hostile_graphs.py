@@ -5,6 +5,7 @@ Each case runs in a process of its own under a bound on memory; what hangs ends 
 
 from __future__ import annotations
 
+import itertools
 import resource
 import subprocess
 import sys
@@ -37,10 +38,7 @@ def model(
     values = [numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items()]
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
     graph = helper.make_graph(nodes, "g", [x], [y], values)
-    made = helper.make_model(
-        graph, opset_imports=imports, functions=list(functions), ir_version=10
-    )
-    return made
+    return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
 
 
 def with_product(op: str, inputs: list[str], constants: dict[str, object], **given: object) -> Made:
@@ -74,9 +72,7 @@ def squared(rounds: int = 60) -> onnx.ModelProto:
     """A size that is multiplied by itself: whole numbers of 2^60 digits."""
     names = ["s", *(f"s{number}" for number in range(rounds))]
     nodes = [helper.make_node("Shape", ["x"], ["s"])]
-    nodes += [
-        helper.make_node("Mul", [a, a], [b]) for a, b in zip(names, names[1:], strict=False)
-    ]
+    nodes += [helper.make_node("Mul", [a, a], [b]) for a, b in itertools.pairwise(names)]
     nodes += [
         helper.make_node("Reshape", ["x", names[-1]], ["m"]),
         helper.make_node("Add", ["m", "x"], ["y"]),
@@ -87,10 +83,7 @@ def squared(rounds: int = 60) -> onnx.ModelProto:
 def joined(rounds: int = 40) -> onnx.ModelProto:
     """A vector that is joined to itself: 2^42 numbers."""
     names = ["v", *(f"v{number}" for number in range(rounds))]
-    nodes = [
-        helper.make_node("Concat", [a, a], [b], axis=0)
-        for a, b in zip(names, names[1:], strict=False)
-    ]
+    nodes = [helper.make_node("Concat", [a, a], [b], axis=0) for a, b in itertools.pairwise(names)]
     nodes += [
         helper.make_node("ConstantOfShape", [names[-1]], ["k"]),
         helper.make_node("Mul", ["x", "k"], ["m"]),
@@ -128,9 +121,7 @@ def endless() -> onnx.ModelProto:
 def chained(length: int = 100_000) -> onnx.ModelProto:
     """A chain of cheap nodes without anything that rotates."""
     names = ["x", *(f"t{number}" for number in range(length - 1)), "y"]
-    return model(
-        [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
-    )
+    return model([helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)])
 
 
 one = np.ones(1, np.float32)
