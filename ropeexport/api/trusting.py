@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ropeexport.given import path_of
+from ropeexport.locking import locks
+
 if TYPE_CHECKING:
     from ropeexport.trust.verification import Signature, Verification
 
 
+@locks("path", "sign")
 def sign(
     path: str | Path, key: str | Path, *, password: str | None = None, force: bool = False
 ) -> Signature:
@@ -57,7 +61,7 @@ def sign(
     """
     from ropeexport.trust.verification import sign as run
 
-    return run(Path(path), Path(key), password, force)
+    return run(path_of("path", path), path_of("key", key), password, force)
 
 
 def verify(
@@ -100,4 +104,4 @@ def verify(
     """
     from ropeexport.trust.verification import verify as run
 
-    return run(Path(path), Path(key) if key is not None else None, ignore_unsigned)
+    return run(path_of("path", path), path_if("key", key), ignore_unsigned)

@@ -57,7 +57,10 @@ def find(folder: Path) -> tuple[Path, ...]:
         return tuple(sorted(folder.glob(f"*{SUFFIX}")))
     names = atomic.read_json(indexes[0], ModelFileError).get("weight_map")
     files = set(map(str, names.values())) if isinstance(names, dict) else {""}
-    odd = next((name for name in sorted(files) if Path(name).name != name or "\0" in name), None)
+    odd = next(
+        (name for name in sorted(files) if not name or Path(name).name != name or "\0" in name),
+        None,
+    )
     if odd is not None:
         raise ModelFileError(
             f"{indexes[0]}: not an index of safetensors files: expected 'weight_map' with names of "

@@ -83,10 +83,7 @@ def squared(rounds: int = 60) -> onnx.ModelProto:
 def joined(rounds: int = 40) -> onnx.ModelProto:
     """A vector that is joined to itself: 2^42 numbers."""
     names = ["v", *(f"v{number}" for number in range(rounds))]
-    nodes = [
-        helper.make_node("Concat", [a, a], [b], axis=0)
-        for a, b in itertools.pairwise(names)
-    ]
+    nodes = [helper.make_node("Concat", [a, a], [b], axis=0) for a, b in itertools.pairwise(names)]
     nodes += [
         helper.make_node("ConstantOfShape", [names[-1]], ["k"]),
         helper.make_node("Mul", ["x", "k"], ["m"]),
@@ -124,9 +121,7 @@ def endless() -> onnx.ModelProto:
 def chained(length: int = 100_000) -> onnx.ModelProto:
     """A chain of cheap nodes without anything that rotates."""
     names = ["x", *(f"t{number}" for number in range(length - 1)), "y"]
-    return model(
-        [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
-    )
+    return model([helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)])
 
 
 one = np.ones(1, np.float32)
