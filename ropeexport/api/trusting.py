@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ropeexport.given import path_of
+from ropeexport.given import path_if, path_of
 from ropeexport.locking import locks
 
 if TYPE_CHECKING:
