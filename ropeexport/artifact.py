@@ -45,7 +45,9 @@ class Trust:
         if isinstance(trust, str | Path):
             return cls(key=Path(trust), code=code)
         if not isinstance(trust, bool):
-            raise UsageError(f"trust: expected True, False or a public key's file, got {trust!r}")
+            raise UsageError(
+                f"trust: expected True, False or a public key's file, got {trust!r}", code="RX110"
+            )
         return cls(engines=trust, code=code)
 
 
@@ -121,7 +123,8 @@ class Artifact:
         """
         if not self.model_path.is_file():
             raise ModelFileError(
-                f"{self.model_path}: no such file, though the manifest names it; export it again"
+                f"{self.model_path}: no such file, though the manifest names it; export it again",
+                code="RX303",
             )
         return atomic.sha256_of(self.model_path)
 
@@ -146,7 +149,8 @@ class Artifact:
         if manifest.read(self.folder).model.sha256 != self.manifest.model.sha256:
             raise ManifestError(
                 f"{self.folder}: expected the model that was read at the start, got another one: "
-                "it was exported again meanwhile; nothing is written, run the command again"
+                "it was exported again meanwhile; nothing is written, run the command again",
+                code="RX320",
             )
 
     def check_interface(self) -> None:
@@ -161,7 +165,8 @@ class Artifact:
         if not self.is_exported_file:
             raise ModelFileError(
                 f"{self.model_path}: not the file that was exported: expected sha256 "
-                f"{expected[:12]}…, got {self.model_sha256[:12]}…; {why}export again with --force"
+                f"{expected[:12]}…, got {self.model_sha256[:12]}…; {why}export again with --force",
+                code="RX306",
             )
 
     @cached_property
@@ -179,11 +184,15 @@ class Artifact:
         cure = f"run 'ropeexport check ORIGINAL.onnx {folder}' with the file that it was made of"
         if "path" not in source.options:
             raise ManifestError(
-                f"{folder}: made of {source.name}, whose place is not known; {cure}"
+                f"{folder}: made of {source.name}, whose place is not known; {cure}", code="RX307"
             )
         path = Path(os.path.normpath(folder / source.options["path"]))
         if not path.is_file():
-            raise ManifestError(f"{folder}: made of {path}, which is no longer there; {cure}")
+            raise ManifestError(
+                f"{folder}: made of {path}, which is no longer there; {cure}", code="RX307"
+            )
         if atomic.sha256_of(path) != source.options["sha256"]:
-            raise ManifestError(f"{folder}: made of {path}, which is another file by now; {cure}")
+            raise ManifestError(
+                f"{folder}: made of {path}, which is another file by now; {cure}", code="RX307"
+            )
         return OnnxFile(path)

@@ -216,7 +216,8 @@ def _refuse_other_than_file(folder: Path, name: str, over_link: bool) -> None:
     if path.is_dir():
         raise UsageError(
             f"{path}: expected a file to replace, got a folder; move it away, or choose "
-            "another output folder"
+            "another output folder",
+            code="RX302",
         )
     if not over_link:
         refuse_link(path)
@@ -229,7 +230,8 @@ def refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise UsageError(
             f"{path}: expected a file or nothing, got a link, which would be replaced, or written "
-            "through; move it away"
+            "through; move it away",
+            code="RX302",
         )
 
 
@@ -311,7 +313,7 @@ def read_json(path: Path, kind: type[RopeExportError] = UsageError) -> dict[str,
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise :class:`UsageError` if ``path`` exists and may not be overwritten."""
     if path.exists() and not force:
-        raise UsageError(f"{path} exists already; add --force to overwrite it")
+        raise UsageError(f"{path} exists already; add --force to overwrite it", code="RX301")
 
 
 def sha256_of(path: Path) -> str:

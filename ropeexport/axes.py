@@ -141,10 +141,11 @@ def solve(found: Iterable[tuple[Dim, int, str]], where: str = "shapes") -> dict[
         if total.at(sizes) != size:
             known = [f"{name} is {sizes[name]} in {givers[name]}" for name in total.names]
             if total.names == (dim,):
-                raise UsageError(f"{where}: axis {known[0]} and {size} in {tensor}")
+                raise UsageError(f"{where}: axis {known[0]} and {size} in {tensor}", code="RX601")
             raise UsageError(
                 f"{where}: {tensor}: axis {dim!r}: expected {total.at(sizes)}, "
-                f"as {', '.join(known)}; got {size}"
+                f"as {', '.join(known)}; got {size}",
+                code="RX601",
             )
     return sizes
 
@@ -155,7 +156,7 @@ def _solved(dim: Dim, size: int, name: str, sizes: Mapping[str, int], where: str
     rest = size - Sum(tuple(t for t in total.terms if t[0] != name), total.constant).at(sizes)
     value, left = divmod(rest, factor)
     if left or value < 0:
-        raise UsageError(f"{where}: expected {dim} for a whole {name}, got {size}")
+        raise UsageError(f"{where}: expected {dim} for a whole {name}, got {size}", code="RX601")
     return value
 
 
@@ -168,10 +169,12 @@ def parse_shapes(text: str, what: str = "shapes") -> Shapes:
     for item in text.split(","):
         match = _ITEM.fullmatch(item.strip())
         if match is None:
-            raise UsageError(f"{what}: expected NAME:1x24x4096x128[,NAME:...], got {item!r}")
+            raise UsageError(
+                f"{what}: expected NAME:1x24x4096x128[,NAME:...], got {item!r}", code="RX110"
+            )
         name = match["name"]
         if name in shapes:
-            raise UsageError(f"{what}: {name}: expected one shape, got two")
+            raise UsageError(f"{what}: {name}: expected one shape, got two", code="RX110")
         shapes[name] = tuple(counted(f"{what}: {name}", n) for n in match["shape"].split("x"))
     return shapes
 

@@ -31,21 +31,23 @@ def path_of(what: str, given: Any) -> Path:
         it, and neither onnxruntime nor TensorRT opens it.
     """
     if not isinstance(given, str | os.PathLike) or isinstance(os.fspath(given), bytes):
-        raise UsageError(f"{what}: expected a path, got {_seen(given)}")
+        raise UsageError(f"{what}: expected a path, got {_seen(given)}", code="RX110")
     name = os.fspath(given)
     if not name or "\0" in name:
-        raise UsageError(f"{what}: expected a path, got {_seen(name)}")
+        raise UsageError(f"{what}: expected a path, got {_seen(name)}", code="RX110")
     try:
         str(Path(name).absolute()).encode()
     except UnicodeEncodeError:
         raise UsageError(
             f"{what}: expected a path in UTF-8, which is all that manifests and runtimes take, got "
-            f"{_seen(name)}: rename it, or set PYTHONUTF8=1 where the locale is not UTF-8"
+            f"{_seen(name)}: rename it, or set PYTHONUTF8=1 where the locale is not UTF-8",
+            code="RX110",
         ) from None
     except FileNotFoundError:
         raise UsageError(
             f"{what}: {name} is within the current folder, which is no longer there: change to "
-            "another"
+            "another",
+            code="RX110",
         ) from None
     return Path(name)
 
@@ -60,11 +62,15 @@ def check_text(what: str, given: Any) -> None:
     if not isinstance(given, str):
         return
     if not given.strip():
-        raise UsageError(f"{what}: expected a text, got an empty one: leave it out, or say which")
+        raise UsageError(
+            f"{what}: expected a text, got an empty one: leave it out, or say which", code="RX110"
+        )
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{what}: expected a text in UTF-8, got {_seen(given)}") from None
+        raise UsageError(
+            f"{what}: expected a text in UTF-8, got {_seen(given)}", code="RX110"
+        ) from None
 
 
 def whole(what: str, given: Any, least: int = 0, most: int = SIZE) -> int:
@@ -81,7 +87,8 @@ def whole(what: str, given: Any, least: int = 0, most: int = SIZE) -> int:
         number = None
     if number is None or not least <= number <= most:
         raise UsageError(
-            f"{what}: expected a whole number of {least:,} to {most:,}, got {_seen(given)}"
+            f"{what}: expected a whole number of {least:,} to {most:,}, got {_seen(given)}",
+            code="RX110",
         )
     return number
 
@@ -105,7 +112,9 @@ def bound_if(what: str, given: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise UsageError(f"{what}: expected a finite number, 0 or more, got {_seen(given)}")
+        raise UsageError(
+            f"{what}: expected a finite number, 0 or more, got {_seen(given)}", code="RX110"
+        )
     return number
 
 
@@ -115,7 +124,8 @@ def check_memory(what: str, elements: int) -> None:
     if there is not None and needed > there:
         raise UsageError(
             f"{what}: needs about {needed / 1e9:,.0f} GB of memory, with copies in float64 and "
-            f"results, and this machine has {there / 1e9:,.0f} GB: take smaller sizes"
+            f"results, and this machine has {there / 1e9:,.0f} GB: take smaller sizes",
+            code="RX124",
         )
 
 

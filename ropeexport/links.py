@@ -19,10 +19,13 @@ def require_own(path: Path, folder: Path) -> None:
     real, home = _real(path), _real(folder)
     if not _is_of(real, home):
         raise ManifestError(
-            f"{path}: expected a file of the folder, got a link to {real}; put the file there"
+            f"{path}: expected a file of the folder, got a link to {real}; put the file there",
+            code="RX808",
         )
     if real.exists() and not real.is_file():
-        raise ManifestError(f"{path}: expected a regular file, got a folder, a pipe or a device")
+        raise ManifestError(
+            f"{path}: expected a regular file, got a folder, a pipe or a device", code="RX808"
+        )
 
 
 def require_weights(path: Path, folder: Path) -> None:
@@ -30,7 +33,8 @@ def require_weights(path: Path, folder: Path) -> None:
     if not is_for_weights(path, folder):
         raise ModelFileError(
             f"{path}: expected weights of the folder, or a link to a {_WEIGHTS} file, got a link "
-            f"to {_real(path)}; put the file there"
+            f"to {_real(path)}; put the file there",
+            code="RX808",
         )
 
 

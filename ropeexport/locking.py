@@ -54,7 +54,7 @@ def locks(
             if given is None:  # which the function has its own words for
                 return work(*args, **kwargs)
             if given == "":
-                raise UsageError(f"{argument}: expected a folder, got an empty name")
+                raise UsageError(f"{argument}: expected a folder, got an empty name", code="RX110")
             with locked(Path(given), verb, makes=makes):
                 return work(*args, **kwargs)
 
@@ -85,7 +85,7 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
         Where another command holds it for more than a few seconds.
     """
     if makes and folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: expected a folder to write into, got a file")
+        raise UsageError(f"{folder}: expected a folder to write into, got a file", code="RX302")
     with atomic.ended_cleanly(), atomic.made(folder) if makes else nullcontext():
         if not folder.is_dir():  # what reads it says so
             yield
@@ -114,7 +114,8 @@ def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
     except Timeout:
         raise LockedError(
             f"{folder}: expected to be alone in it, found {_holder(path)} at work there; wait for "
-            "it to end, or choose another folder"
+            "it to end, or choose another folder",
+            code="RX320",
         ) from None
     except OSError as error:
         if error.errno in _READ_ONLY and not os.path.lexists(path):

@@ -47,7 +47,7 @@ def require(*names: str) -> None:
     """Raise :class:`MissingError` with the command that brings the first package not installed."""
     for name in names:
         if find_spec(name) is None:
-            raise MissingError(f"{name} is not installed; run: {cure_of(name)}")
+            raise MissingError(f"{name} is not installed; run: {cure_of(name)}", code="RX901")
 
 
 def version_of(distribution: str) -> str | None:

@@ -469,11 +469,13 @@ def read(folder: Path) -> Manifest:
             raise ManifestError(
                 f"{folder}: expected {FILE_NAME}, found none but {left.name}: a command was killed "
                 "while it put its files in place, or still does; the next command that writes into "
-                f"the folder puts that right: run 'ropeexport check {folder}'"
+                f"the folder puts that right: run 'ropeexport check {folder}'",
+                code="RX309",
             )
         raise ManifestError(
             f"{folder}: expected an output folder of 'ropeexport export' with {FILE_NAME}, "
-            "found none; run 'ropeexport export MODEL -o DIR' first"
+            "found none; run 'ropeexport export MODEL -o DIR' first",
+            code="RX308",
         )
     record = parsed(path, Manifest, ManifestError, SCHEMA_VERSION, "export")
     return record.changed(schema_version=SCHEMA_VERSION)

@@ -76,13 +76,17 @@ def _check_shape(
     option: str, specs: Mapping[str, TensorSpec], name: str, shape: Sequence[int]
 ) -> None:
     if name not in specs:
-        raise UsageError(f"{option}: no input {name!r}; the model has {', '.join(specs)}")
+        raise UsageError(
+            f"{option}: no input {name!r}; the model has {', '.join(specs)}", code="RX406"
+        )
     expected = specs[name].shape
     fits = len(shape) == len(expected) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(expected, shape, strict=True)
     )
     if not fits:
-        raise UsageError(f"{option}: {name}: expected {_text(expected)}, got {_text(shape)}")
+        raise UsageError(
+            f"{option}: {name}: expected {_text(expected)}, got {_text(shape)}", code="RX406"
+        )
 
 
 def _check_order(profile: Profile) -> None:
@@ -91,7 +95,8 @@ def _check_order(profile: Profile) -> None:
         if not all(a <= b <= c for a, b, c in zip(low, opt, high, strict=True)):
             raise UsageError(
                 f"profile: {name}: expected min <= opt <= max, "
-                f"got {_text(low)}, {_text(opt)}, {_text(high)}"
+                f"got {_text(low)}, {_text(opt)}, {_text(high)}",
+                code="RX406",
             )
 
 
@@ -104,7 +109,9 @@ def _check_sizes_agree(profile: Profile, manifest: Manifest) -> None:
             target = axis.broadcasts_to
             full = sizes.get(target) if isinstance(target, str) else target
             if full is not None and sizes.get(name, 1) not in (1, full):
-                raise UsageError(f"{where}: axis {name!r}: expected 1 or {full}, got {sizes[name]}")
+                raise UsageError(
+                    f"{where}: axis {name!r}: expected 1 or {full}, got {sizes[name]}", code="RX406"
+                )
 
 
 def _with_total(manifest: Manifest, cache: CacheRecord) -> Manifest:
@@ -130,7 +137,8 @@ def _check_totals(profile: Profile, apart: Manifest, cache: CacheRecord) -> None
             held = f" and {sizes[_PAST]} held" if _PAST in sizes else ""
             raise UsageError(
                 f"--{point}-shapes: expected a mask of {cache.total}, at most {cache.capacity}, "
-                f"got {total} for {new} new tokens{held}"
+                f"got {total} for {new} new tokens{held}",
+                code="RX406",
             )
 
 

@@ -48,16 +48,18 @@ def check(path: Path, option: str, *others: Path) -> None:
         if real.name in _own_names(real.parent) or real.suffix in _OF_MODELS:
             raise UsageError(
                 f"{option}: {path} is one of the files that ropeexport itself keeps; choose "
-                "another name"
+                "another name",
+                code="RX321",
             )
         if any(os.path.realpath(other) == str(real) for other in others):
             raise UsageError(
                 f"{option}: {path} is a file that this command reads, or writes something else "
-                "into; choose another name"
+                "into; choose another name",
+                code="RX321",
             )
     elif not (stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a block device or a socket"
-        raise UsageError(f"{option}: {path}: expected a file to write, got {kind}")
+        raise UsageError(f"{option}: {path}: expected a file to write, got {kind}", code="RX321")
 
 
 @contextmanager
@@ -88,7 +90,7 @@ def _opened(path: Path) -> int:
         if error.errno != errno.ENXIO:
             raise
         raise UsageError(
-            f"{path}: expected a pipe that is read, got one that nobody reads"
+            f"{path}: expected a pipe that is read, got one that nobody reads", code="RX321"
         ) from None
     os.set_blocking(handle, True)
     return handle
@@ -114,10 +116,12 @@ def _check_place(path: Path, real: Path, option: str) -> None:
     """Raise unless a file can be made there, or replaced."""
     above = next(folder for folder in real.parents if os.path.lexists(folder))
     if not above.is_dir():
-        raise UsageError(f"{option}: {path}: expected a folder, got the file {above}")
+        raise UsageError(f"{option}: {path}: expected a folder, got the file {above}", code="RX321")
     for place in (above, *([real] if real.exists() else [])):
         if not os.access(place, os.W_OK):
-            raise UsageError(f"{option}: {path}: {place} may not be written; choose another place")
+            raise UsageError(
+                f"{option}: {path}: {place} may not be written; choose another place", code="RX321"
+            )
 
 
 def _own_names(folder: Path) -> set[str]:

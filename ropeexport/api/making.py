@@ -201,10 +201,11 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     check_names("roles", roles or {}, "{input: what it holds}")
     if capacity is not None and cache is None:
         raise UsageError(
-            "capacity: only with a cache: add cache='grow' or 'fixed' (--cache grow or fixed)"
+            "capacity: only with a cache: add cache='grow' or 'fixed' (--cache grow or fixed)",
+            code="RX108",
         )
     if out is None:
-        raise UsageError("out: expected the output folder, got none: add out=")
+        raise UsageError("out: expected the output folder, got none: add out=", code="RX109")
     capacity = whole_if("capacity", capacity, 2)
     require_rope = whole_if("--require-rope", require_rope)
     folder = path_of("out", out)
@@ -213,18 +214,23 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     if isinstance(module, str):
         check_text("MODEL", module)
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
-            raise UsageError(f"{module}: kwargs, dynamic_axes and weights are for a module")
+            raise UsageError(
+                f"{module}: kwargs, dynamic_axes and weights are for a module", code="RX108"
+            )
         example, source = named(module, model, cache, capacity)
         held: Any = module if source.kind == "factory" else None
     else:
         if model:
             raise UsageError(
-                f"{', '.join(model)}: only for a MODEL that is named, not for a module"
+                f"{', '.join(model)}: only for a MODEL that is named, not for a module",
+                code="RX108",
             )
         if cache is None:
             example = example_of(module, kwargs, dynamic_axes, place)
         elif kwargs is not None or dynamic_axes is not None:
-            raise UsageError("cache: expected a decoder alone: its inputs and axes are the cache's")
+            raise UsageError(
+                "cache: expected a decoder alone: its inputs and axes are the cache's", code="RX108"
+            )
         else:
             example = _with_cache(module, cache, capacity, place)
         kind = type(module if isinstance(module, nn.Module) else example.module)
@@ -419,10 +425,13 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
 
 def _requested(attention: AttentionForm, cache: CacheForm | None) -> tuple[str, ...]:
     if attention not in _OPS:
-        raise UsageError(f"attention: expected {' or '.join(_OPS)}, got {attention!r}")
+        raise UsageError(
+            f"attention: expected {' or '.join(_OPS)}, got {attention!r}", code="RX110"
+        )
     if attention == "gqa" and cache is None:
         raise UsageError(
-            "attention: gqa is for an export with a cache: add cache='grow' or 'fixed'"
+            "attention: gqa is for an export with a cache: add cache='grow' or 'fixed'",
+            code="RX108",
         )
     return _OPS[attention]
 
@@ -438,7 +447,8 @@ def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:
     if not isinstance(module, nn.Module | Example):
         raise UsageError(
             f"module: expected the module that was exported, to see that {artifact.model_path} has "
-            f"its weights, got a {type(module).__name__}"
+            f"its weights, got a {type(module).__name__}",
+            code="RX107",
         )
     check_same_weights(artifact, module)
 
@@ -582,7 +592,9 @@ class Fusion:
 
     def _written(self) -> Path:
         if self.artifact is None:
-            raise UsageError(f"{self.folder}: nothing was replaced, so nothing was written")
+            raise UsageError(
+                f"{self.folder}: nothing was replaced, so nothing was written", code="RX123"
+            )
         return self.folder
 
 
@@ -614,7 +626,9 @@ def named(
     dtype = sizes.pop("dtype", None) if is_library_model(model) else None
     if sizes and model not in BUILTINS:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
-        raise UsageError(f"{options}: only for the built-in models ({', '.join(BUILTINS)})")
+        raise UsageError(
+            f"{options}: only for the built-in models ({', '.join(BUILTINS)})", code="RX108"
+        )
     place = path_if("config", config)
     return sources.load(model, BuiltinOptions(**sizes), place, dtype, cache, capacity, trusts_code)
 
@@ -631,7 +645,7 @@ def _with_cache(
     from ropeexport.models.wrappers import unwrapped
 
     if isinstance(module, Example):
-        raise UsageError("cache: expected a decoder of transformers, got an Example")
+        raise UsageError("cache: expected a decoder of transformers, got an Example", code="RX118")
     require("transformers")
     made = cached_example(unwrapped(_module(module, weights)), cache, capacity)
     return replace(made, weights=weights)
@@ -649,7 +663,9 @@ def example_of(
 
     if isinstance(module, Example):
         if any(x is not None for x in (kwargs, dynamic_axes, weights)):
-            raise UsageError("export: an Example has its own kwargs, dynamic_axes and weights")
+            raise UsageError(
+                "export: an Example has its own kwargs, dynamic_axes and weights", code="RX108"
+            )
         return module
     if kwargs is None and (known := _known(module, weights)) is not None:
         return replace(
@@ -658,7 +674,7 @@ def example_of(
             weights=weights,
         )
     if not isinstance(kwargs, Mapping):
-        raise UsageError(_without_inputs(module, kwargs))
+        raise UsageError(_without_inputs(module, kwargs), code="RX116")
     inputs = {name: value for name, value in kwargs.items() if has_tensor(value)}
     return Example(
         module=_module(module, weights),
@@ -707,13 +723,16 @@ def _module(module: nn.Module | Callable[[], nn.Module], weights: Path | None) -
 
     if weights is None:
         if not isinstance(module, nn.Module):
-            raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
+            raise UsageError(
+                f"module: expected an nn.Module, got {type(module).__name__}", code="RX107"
+            )
         return module
     if isinstance(module, nn.Module):
         raise UsageError(
             "module: with weights, expected a callable that makes the module, so that no weight "
-            f"takes memory; got a {type(module).__name__} that is made already"
+            f"takes memory; got a {type(module).__name__} that is made already",
+            code="RX107",
         )
     if not find(weights):
-        raise UsageError(f"weights: no safetensors file in {weights}")
+        raise UsageError(f"weights: no safetensors file in {weights}", code="RX305")
     return skeleton(module)

@@ -147,7 +147,7 @@ def check(  # noqa: PLR0913  (a user's choices, all but two by keyword)
     unwritten.raise_or_warn()
     absent = absent_of(report, require)
     if absent:
-        raise MissingError("; ".join(absent))
+        raise MissingError("; ".join(absent), code="RX708")
     return report
 
 
@@ -174,7 +174,7 @@ class Unwritten:
     def raise_or_warn(self) -> None:
         """Raise for what was asked for; warn of records, without which the result stands."""
         if self.forms:
-            raise ParityError("; ".join(self.forms))
+            raise ParityError("; ".join(self.forms), code="RX710")
         for line in self.records:
             warnings.warn(shown(line), stacklevel=3)
 
@@ -226,7 +226,7 @@ def run_check(
         }
         named = next((name for name, value in given.items() if value), None)
         if named is not None:
-            raise UsageError(f"--{named}: not for a comparison of files")
+            raise UsageError(f"--{named}: not for a comparison of files", code="RX108")
         report = _check_files(folder, path_of("candidate", candidate), options, locate, heard)
     else:
         report = _check_folder(folder, trust, module, pipeline, options, locate, heard, unwritten)
@@ -522,7 +522,9 @@ def absent_of(report: Report, required: Sequence[str]) -> list[str]:
     runtimes = {runtime.name: runtime for runtime in report.runtimes}
     unknown = [name for name in required if name not in runtimes]
     if unknown:
-        raise UsageError(f"require: expected some of {', '.join(runtimes)}, got {unknown[0]!r}")
+        raise UsageError(
+            f"require: expected some of {', '.join(runtimes)}, got {unknown[0]!r}", code="RX110"
+        )
     return [
         f"{name} was required: SKIPPED: {runtimes[name].reason}"
         for name in required
@@ -547,7 +549,9 @@ def _check_folder(
     from ropeexport.parity.records import FILE_NAME
 
     if folder.suffix == ".onnx":
-        raise UsageError(f"{folder}: expected a second file, .onnx or .npz, to compare with it")
+        raise UsageError(
+            f"{folder}: expected a second file, .onnx or .npz, to compare with it", code="RX109"
+        )
     artifact = Artifact.read(folder, trust)
     atomic.refuse_link(folder / FILE_NAME)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
@@ -556,7 +560,9 @@ def _check_folder(
         _refuse_to_locate(artifact)
     has_cases = pipeline is None or module is not None or options.asks_for_cases
     if locating and not has_cases:
-        raise UsageError("--locate: looks for the tensor in a case; add --cases, or --module")
+        raise UsageError(
+            "--locate: looks for the tensor in a case; add --cases, or --module", code="RX701"
+        )
     found = run(artifact, module, options, listener) if has_cases else None
     if locating and found is not None and found.verdict == "FAIL":
         found = _locate_in_folder(artifact, module, found)
@@ -634,7 +640,8 @@ def _refuse_to_locate(artifact: Artifact) -> None:
         raise UsageError(
             f"--locate: {artifact.folder} was exported with a cache, and a case is a text that is "
             "read in many calls: expected an export of one call; export the model without --cache "
-            "to locate a fault in its layers"
+            "to locate a fault in its layers",
+            code="RX611",
         )
 
 

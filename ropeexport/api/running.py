@@ -106,7 +106,9 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     from ropeexport.inference.loaded import LoadedModel
 
     if verify not in get_args(Verify):
-        raise UsageError(f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}")
+        raise UsageError(
+            f"verify: expected {' or '.join(get_args(Verify))}, got {verify!r}", code="RX110"
+        )
     threads = whole("threads", threads, 0, THREADS)
     memory_budget = whole_if("memory_budget", memory_budget, 0, WORD)
     artifact = Artifact.read(path_of("path", path), Trust.of(trust))

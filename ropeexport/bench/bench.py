@@ -76,7 +76,8 @@ class BenchOptions:
         if unknown:
             raise UsageError(
                 f"--against: expected names among {', '.join(BY_NAME | GROUPS)}, "
-                f"got {', '.join(unknown)}"
+                f"got {', '.join(unknown)}",
+                code="RX110",
             )
 
     @property
@@ -125,7 +126,8 @@ def bench(
         raise UsageError(
             f"{artifact.folder}: expected an export without a cache, whose calls are alike, got "
             "one with: a prompt and the steps after it are measured by python -m "
-            "benchmarks.decoding, in the project's checkout"
+            "benchmarks.decoding, in the project's checkout",
+            code="RX611",
         )
     artifact.check_weights()
     artifact.check_interface()

@@ -126,7 +126,7 @@ def refusable(flavour: str, work: Callable[_P, _T]) -> Callable[_P, _T]:
             if isinstance(error, RopeExportError) and not isinstance(error, refusals):
                 raise
             text = str(error) or type(error).__name__
-            raise MissingError(f"{text}; {where} ({gpu.name})") from error
+            raise MissingError(f"{text}; {where} ({gpu.name})", code="RX709") from error
 
     return tried
 
@@ -205,9 +205,11 @@ def _for_optimum(inputs: Arrays) -> Arrays:
 def _needs_compiler(device: Device) -> None:
     """Raise where torch.compile cannot compile for a device."""
     if shutil.which("g++") is None and shutil.which("c++") is None:
-        raise MissingError("torch.compile needs a C++ compiler; install g++")
+        raise MissingError("torch.compile needs a C++ compiler; install g++", code="RX905")
     if device == "cuda" and find_spec("triton") is None:
-        raise MissingError("torch.compile needs triton on a GPU; run: pip install triton")
+        raise MissingError(
+            "torch.compile needs triton on a GPU; run: pip install triton", code="RX901"
+        )
 
 
 def _in_torch(setting: Setting, *, compiled: bool = False) -> Runner:

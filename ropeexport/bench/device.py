@@ -33,7 +33,8 @@ def choose_device(asked: Device | None) -> Device:
     if asked == "cuda" and not torch.cuda.is_available():
         raise MissingError(
             f"--device cuda: torch {torch.__version__} sees no NVIDIA GPU; on a machine with one, "
-            "install a CUDA build of torch"
+            "install a CUDA build of torch",
+            code="RX904",
         )
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -55,7 +55,9 @@ def export_without_rope(example: Example, path: Path) -> None:
     program = _exported(example)
     rotation = torch.ops.ropeexport.apply_rope.default
     if not any(node.target is rotation for node in program.graph.nodes):
-        raise MissingError("the module calls no ropeexport.apply_rope that could be left out")
+        raise MissingError(
+            "the module calls no ropeexport.apply_rope that could be left out", code="RX709"
+        )
     alone = {rotation: lambda q, k, pe: (q.clone(), k.clone())}
     _export(_decomposed(program, alone), example, path)
 
@@ -74,12 +76,14 @@ def export_with_optimum(module: nn.Module, target: Path) -> None:
     if not command:
         raise MissingError(
             f"optimum-onnx needs an environment of its own: run 'make optimum', or set {VARIABLE} "
-            "to its optimum-cli"
+            "to its optimum-cli",
+            code="RX901",
         )
     library = type(module).__module__.partition(".")[0]
     if library not in ("transformers", "diffusers"):
         raise MissingError(
-            "optimum-onnx exports whole models of transformers and diffusers; this is none"
+            "optimum-onnx exports whole models of transformers and diffusers; this is none",
+            code="RX709",
         )
     saved, made = target.parent / "optimum-in", target.parent / "optimum-out"
     made.mkdir(exist_ok=True)
@@ -95,7 +99,7 @@ def export_with_optimum(module: nn.Module, target: Path) -> None:
     shutil.rmtree(saved)
     if not (made / "model.onnx").is_file():
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ExportError(f"optimum-onnx: {first_line(RuntimeError(lines[-1]))}")
+        raise ExportError(f"optimum-onnx: {first_line(RuntimeError(lines[-1]))}", code="RX709")
     for path in made.iterdir():
         if path.name.startswith("model.onnx"):
             path.replace(target.parent / path.name.replace("model.onnx", target.name))

@@ -72,7 +72,7 @@ def _failing_in_one_line() -> Iterator[None]:
     except MissingError:
         raise
     except Exception as error:
-        raise RopeExportError(_cause(error)) from error
+        raise RopeExportError(_cause(error), code="RX709") from error
 
 
 def _cause(error: Exception) -> str:

@@ -43,7 +43,9 @@ def _lengths(_: click.Context, __: click.Parameter, text: str | None) -> tuple[i
     """Return ``1,17,1024`` as numbers; none where the option was not given."""
     parts = [] if text is None else text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        raise UsageError(f"--lengths: expected lengths as 1,17,1024, got {shown(repr(text), NAME)}")
+        raise UsageError(
+            f"--lengths: expected lengths as 1,17,1024, got {shown(repr(text), NAME)}", code="RX110"
+        )
     return tuple(counted("--lengths", part.strip()) for part in parts)
 
 
@@ -246,7 +248,9 @@ def _words(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
         return ()
     words = tuple(part.strip() for part in text.split(","))
     if not all(words):
-        raise UsageError(f"--against: expected NAME[,NAME...], got {shown(repr(text), NAME)}")
+        raise UsageError(
+            f"--against: expected NAME[,NAME...], got {shown(repr(text), NAME)}", code="RX110"
+        )
     return words
 
 
@@ -304,7 +308,7 @@ def bench_command(path: Path, as_json: bool, **given: Any) -> None:
     if ours.status in ("WRONG", "FAILED"):
         raise SystemExit(EXIT_FAILURE)
     if ours.status == "SKIPPED":
-        raise MissingError(f"{ours.label} was not timed: {ours.reason}")
+        raise MissingError(f"{ours.label} was not timed: {ours.reason}", code="RX708")
 
 
 @click.command(name="report")

@@ -60,7 +60,9 @@ def run_command(
         check_output(output, force, inputs)
     is_random, shapes, seed = (options.pop(name) for name in ("is_random", "shapes", "seed"))
     if (shapes or not inputs) and not is_random:
-        raise UsageError("input: expected --input NAME=FILE.npy, or --random for a first look")
+        raise UsageError(
+            "input: expected --input NAME=FILE.npy, or --random for a first look", code="RX109"
+        )
     with ropeexport.load(folder, trust=trusted(options), **options) as model:
         given = read_inputs(inputs, model.inputs)
         if is_random:
@@ -85,9 +87,11 @@ def _sizes(text: str | None) -> str | dict[str, int] | None:
     pairs = [part.split("=") for part in text.split(",")]
     if any(len(pair) != 2 or not pair[1].strip().isdecimal() for pair in pairs):
         raise UsageError(
-            f"--shapes: expected length=128,batch=2 or q:1x24x128x64, got {shown(repr(text), NAME)}"
+            f"--shapes: expected length=128,batch=2 or q:1x24x128x64, got "
+            f"{shown(repr(text), NAME)}",
+            code="RX110",
         )
     sizes = {name.strip(): counted("--shapes", size.strip()) for name, size in pairs}
     if len(sizes) < len(pairs):
-        raise UsageError("--shapes: expected one size of each axis, got two of one")
+        raise UsageError("--shapes: expected one size of each axis, got two of one", code="RX110")
     return sizes

@@ -126,7 +126,8 @@ def _check_axis(
     if low == high:
         raise ExportError(
             f"{_class(example)}: the module takes {name} {size} alone{reason}{suggested}: leave it "
-            f"out of dynamic_axes, and it is fixed at the example's size"
+            f"out of dynamic_axes, and it is fixed at the example's size",
+            code="RX203",
         )
     if factor > 1:
         total = Sum(((_free(name, example.axes), factor),), size % factor)
@@ -191,7 +192,8 @@ def _check_box(example: Example, guard: Guard, traced: Mapping[str, int]) -> Non
         raise ExportError(
             f"{_class(example)}: the module takes {', '.join(guard.axes)} only where {guard}"
             f"{_at(guard) if guard.place else ''}, which no ranges of them say: leave one of them "
-            "out of dynamic_axes, so that it is fixed at the example's size"
+            "out of dynamic_axes, so that it is fixed at the example's size",
+            code="RX203",
         )
     if bounds:
         place = _at(guard) if guard.place else ""

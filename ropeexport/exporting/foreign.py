@@ -49,7 +49,8 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelFileError(
-            f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one"
+            f"{file}: opset {opset}: expected {OLDEST_OPSET} or later; export it with a later one",
+            code="RX215",
         )
     if opset < names.MIN_OPSET:
         _inline_all(model, file)
@@ -72,7 +73,8 @@ def _convert(model: ir.Model, file: str, opset: int) -> None:
     if model.opset_imports.get("", 0) < names.MIN_OPSET:
         raise ModelFileError(
             f"{file}: opset {opset} could not be brought to {names.MIN_OPSET}, which the bodies of "
-            "the ops need; export it with opset 23"
+            "the ops need; export it with opset 23",
+            code="RX215",
         )
     _check_converted(model, file, opset)
 
@@ -85,7 +87,8 @@ def _inline_all(model: ir.Model, file: str) -> None:
         own, whole = map(_listed, (apart.opset_imports, model.opset_imports))
         raise ModelFileError(
             f"{file}: function {apart.domain}::{apart.name}: expected it, and what calls it, to be "
-            f"of the file's opsets, {whole}, got {own}; export all with opset {names.MIN_OPSET}"
+            f"of the file's opsets, {whole}, got {own}; export all with opset {names.MIN_OPSET}",
+            code="RX215",
         )
     passes.InlinePass()(model)
 
@@ -176,7 +179,8 @@ def _check_converted(model: ir.Model, file: str, opset: int) -> None:
         if unknown or not schema.min_input <= len(node.inputs) <= schema.max_input:
             raise ModelFileError(
                 f"{file}: {node.op_type} {node.name!r}: opset {opset} could not be brought to "
-                f"{names.MIN_OPSET}; export it with opset 23"
+                f"{names.MIN_OPSET}; export it with opset 23",
+                code="RX215",
             )
 
 

@@ -189,12 +189,13 @@ def _refuse_twice(path: Path, model: ir.Model) -> None:
     for name, count in names.items():
         if count > 1:
             raise ModelFileError(
-                f"{path}: expected each output once, got {name!r} twice; list it once"
+                f"{path}: expected each output once, got {name!r} twice; list it once", code="RX216"
             )
         if name in inputs:
             raise ModelFileError(
                 f"{path}: expected outputs that a node makes, got {name!r}, which is an input; put "
-                "an Identity between, or leave the output out"
+                "an Identity between, or leave the output out",
+                code="RX216",
             )
 
 

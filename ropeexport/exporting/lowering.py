@@ -287,7 +287,7 @@ class _Rewriter:
             if node.op == "placeholder" and _is_complex(node):
                 self._constant(node)
             elif node.op == "output" and any(x in self.parts for x in node.all_input_nodes):
-                raise ExportError("a complex output: return torch.view_as_real of it")
+                raise ExportError("a complex output: return torch.view_as_real of it", code="RX210")
             elif getattr(node.target, "overloadpacket", None) is _aten._assert_tensor_metadata:
                 self.replaced.append(node)  # it asserts what the pass is about to change
             elif _is_complex(node) or any(x in self.parts for x in node.all_input_nodes):
@@ -319,7 +319,8 @@ class _Rewriter:
         if packet not in _RULES:
             raise ExportError(
                 f"{node.target}: no rule to write it without complex numbers, for which ONNX has "
-                "no operators; use real numbers there"
+                "no operators; use real numbers there",
+                code="RX210",
             )
         return _RULES[packet]
 
@@ -336,7 +337,9 @@ class _Rewriter:
         specs = self.program.graph_signature.input_specs
         spec = next(s for s in specs if s.arg.name == node.name)
         if spec.kind is InputKind.USER_INPUT or spec.target is None:
-            raise ExportError(f"{node.name}: a complex input: give it as real numbers")
+            raise ExportError(
+                f"{node.name}: a complex input: give it as real numbers", code="RX210"
+            )
         for store in (self.program.state_dict, self.program.constants):
             value = store.get(spec.target)
             if isinstance(value, Tensor) and value.is_complex():

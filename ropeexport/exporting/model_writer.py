@@ -224,7 +224,8 @@ def _other_interface(what: str, expected: str, found: Sequence[ir.Value]) -> Exp
     names = ", ".join(f"{value.name} {value.dtype} {value.shape}" for value in found)
     return ExportError(
         f"{what}: expected {expected}, the rewritten graph has {names}; this is a fault of "
-        "ropeexport, and nothing was written: report it with the model"
+        "ropeexport, and nothing was written: report it with the model",
+        code="RX211",
     )
 
 
@@ -235,7 +236,8 @@ def check_count(count: RopeCount, required: int | None) -> None:
         reasons = "".join(f"; {r.node}: {r.reason}" for r in left)
         raise ExportError(
             f"--require-rope: expected {required} rotary applications, replaced {count.replaced} "
-            f"of {count.found} found{reasons}"
+            f"of {count.found} found{reasons}",
+            code="RX212",
         )
 
 
@@ -261,5 +263,6 @@ def check_smallest(
             if names and sizes.keys() >= set(total.names) and total.at(sizes) == 0:
                 raise UsageError(
                     f"axis {names[0]!r}: expected a min of at least {sizes[names[0]] + 1}, got "
-                    f"{sizes[names[0]]}: output {value.name} would be empty"
+                    f"{sizes[names[0]]}: output {value.name} would be empty",
+                    code="RX114",
                 )

@@ -58,7 +58,8 @@ def name_inputs(model: ir.Model, example: Example, exported: torch.export.Export
     if taken is not None:
         raise UsageError(
             f"inputs: {taken!r} is a weight or a buffer of the module too; call the argument, or "
-            "its key, another name"
+            "its key, another name",
+            code="RX115",
         )
     reserved = {str(value.name) for value in graph.inputs} | graph.initializers.keys()
     between = {str(x.name): x for node in graph.all_nodes() for x in node.outputs}
@@ -180,15 +181,16 @@ def _check_given(example: Example, returned: int) -> None:
     if len(given) != returned:
         raise UsageError(
             f"output names: expected {returned}, one for each that the module returns, "
-            f"got {len(given)}: {', '.join(given)}"
+            f"got {len(given)}: {', '.join(given)}",
+            code="RX115",
         )
     if len(set(given)) != len(given) or not all(given):
-        raise UsageError(f"output names: expected different names, got {list(given)}")
+        raise UsageError(f"output names: expected different names, got {list(given)}", code="RX115")
     kinds = {"an input": example.tensors, "a weight or a buffer of the module": held(example)}
     for kind, taken in kinds.items():
         name = next((name for name in given if name in taken), None)
         if name is not None:
-            raise UsageError(f"output names: {name!r} is {kind}; choose another name")
+            raise UsageError(f"output names: {name!r} is {kind}; choose another name", code="RX115")
 
 
 def name_outputs(model: ir.Model, outputs: Sequence[str]) -> None:

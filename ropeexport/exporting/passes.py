@@ -114,7 +114,8 @@ def passed(passes: Sequence[Pass], work: Work, say: Say | None = None) -> Work:
             raise raised(
                 f"{name}: its graph cannot be simplified: "
                 f"{first_line(cause if isinstance(cause, Exception) else error)}; all that "
-                f"onnxscript says is in {heard.saved(error)}"
+                f"onnxscript says is in {heard.saved(error)}",
+                code="RX213",
             ) from error
 
 
@@ -179,7 +180,8 @@ def _grouped(work: Work) -> str:
     if not count:
         raise UsageError(
             f"attention: expected one that onnxruntime's {names.GROUPED_ATTENTION} computes, "
-            "found none: export it without gqa"
+            "found none: export it without gqa",
+            code="RX118",
         )
     return _counted(count, names.GROUPED_ATTENTION)
 

@@ -62,19 +62,22 @@ def check_function(program: ExportedProgram, inputs: Mapping[str, str]) -> None:
                 f"{_STATE[spec.kind]} {spec.target!r}: forward changes it and reads what a former "
                 "call has left in it, so it is no function of its inputs, which a file has to be: "
                 "take it as an input of forward and return the changed one as an output"
-                f"{_line(program, spec)}"
+                f"{_line(program, spec)}",
+                code="RX206",
             )
         if spec.kind is OutputKind.USER_INPUT_MUTATION and spec.arg.name not in returned:
             name = inputs.get(str(spec.target), spec.target)
             raise ExportError(
                 f"input {name!r}: forward changes it in place, which a file cannot do: "
                 "return the changed tensor as an output, or change a copy of it "
-                f"({spec.target} = {spec.target}.clone()){_line(program, spec)}"
+                f"({spec.target} = {spec.target}.clone()){_line(program, spec)}",
+                code="RX207",
             )
     for node in _random_nodes(program, live):
         raise ExportError(
             f"{node.target}: forward draws random numbers in evaluation mode, so it is no function "
-            f"of its inputs: take them as an input of forward, or leave them out{_source(node)}"
+            f"of its inputs: take them as an input of forward, or leave them out{_source(node)}",
+            code="RX208",
         )
 
 
@@ -119,11 +122,12 @@ def _call_again(module: _Module, inputs: Arrays) -> None:
         if changed:
             run_many_times("the module", module, inputs)
     except NotRepeatableError as error:
-        raise ExportError(error.explained()) from error
+        raise ExportError(error.explained(), code="RX209") from error
     except Exception as error:
         raise ExportError(
             f"the module fails when it is called again: {type(error).__name__}: "
-            f"{first_line(error)}: {module.cause([inputs], inputs)}"
+            f"{first_line(error)}: {module.cause([inputs], inputs)}",
+            code="RX209",
         ) from error
 
 

@@ -72,7 +72,8 @@ def check_tables(
         raise ExportError(
             f"{type(example.module).__name__}: a table has fewer rows than the sizes of "
             f"{', '.join(names)} ask for, which no ranges of them say: leave one of them out of "
-            "dynamic_axes, so that it is fixed at the example's size"
+            "dynamic_axes, so that it is fixed at the example's size",
+            code="RX203",
         )
     if bounds:
         raise range_error(example, bounds, ", as a table has fewer rows than an axis may be long")

@@ -46,7 +46,8 @@ def check_opset(opset: int) -> None:
         raise UsageError(
             f"opset: expected {names.MIN_OPSET} (the first with Attention and RotaryEmbedding) to "
             f"{newest_opset()} (the newest that torch {torch.__version__} writes with onnxscript "
-            f"{onnxscript.__version__} and onnx {onnx.__version__}), got {opset}"
+            f"{onnxscript.__version__} and onnx {onnx.__version__}), got {opset}",
+            code="RX111",
         )
 
 
@@ -102,14 +103,16 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
             line = line_of_error(error) or _line_of_node(exported, error)
             raise ExportError(
                 f"{type(example.module).__name__}: cannot be traced: {_cause(error)}"
-                f"{f' ({line})' if line else ''}; all that torch says is in {heard.saved(error)}"
+                f"{f' ({line})' if line else ''}; all that torch says is in {heard.saved(error)}",
+                code="RX201",
             ) from error
     assert program is not None  # only the old exporter returns None
     written = program.model.opset_imports[""]
     if written != opset:
         raise UsageError(
             f"opset: torch {torch.__version__} and this onnxscript cannot write {opset} "
-            f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later"
+            f"(they wrote {written}); choose an older one, {names.MIN_OPSET} or later",
+            code="RX111",
         )
     assert program.exported_program is not None  # what it was lowered from
     check_function(program.exported_program, inputs)
@@ -180,7 +183,8 @@ def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) 
         if value.dtype.is_floating_point() != wanted.is_floating_point():
             raise ExportError(
                 f"output {name}: expected {wanted}, as the module returns, torch.onnx computes it "
-                f"as {value.dtype}: cast the arguments of what makes it to one type in the module"
+                f"as {value.dtype}: cast the arguments of what makes it to one type in the module",
+                code="RX214",
             )
         cast = ir.node("Cast", [value], {"to": wanted})
         output = cast.outputs[0]

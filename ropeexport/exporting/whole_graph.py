@@ -144,7 +144,8 @@ def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
                 f"output {str(value.name)!r}: the rewritten graph departs from the one that it was "
                 f"made from: expected at most {allowed:.3g} on values of up to {_size(y):.3g}, got "
                 f"{error:.3g}; this is a fault of ropeexport, and nothing was written: report it "
-                "with the model"
+                "with the model",
+                code="RX211",
             )
         shares.append(error / allowed if allowed else 0.0)
     return shares

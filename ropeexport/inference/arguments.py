@@ -49,7 +49,8 @@ class Arguments:
                 if leaf.kind != "fixed" and not (leaf.kind in kind and is_there):
                     raise ManifestError(
                         f"manifest: expected one of {', '.join(names)}, got the {leaf.kind} "
-                        f"{leaf.value!r}: export again"
+                        f"{leaf.value!r}: export again",
+                        code="RX310",
                     )
 
     @property
@@ -83,12 +84,13 @@ class Arguments:
         if len(args) > len(self.parameters):
             raise UsageError(
                 f"expected at most {len(self.parameters)} arguments in order "
-                f"({', '.join(self.parameters)}), got {len(args)}"
+                f"({', '.join(self.parameters)}), got {len(args)}",
+                code="RX606",
             )
         positional = dict(zip(self.parameters, args, strict=False))
         twice = next((name for name in positional if name in kwargs), None)
         if twice is not None:
-            raise UsageError(f"{twice}: given twice, in order and by name")
+            raise UsageError(f"{twice}: given twice, in order and by name", code="RX606")
         return {**positional, **kwargs}
 
     def check_omitted(self, given: Collection[str]) -> None:
@@ -107,7 +109,8 @@ class Arguments:
             if not _is_same(there, here) and not (_is_off(there) and _is_off(here)):
                 raise UsageError(
                     f"{name}: fixed as {here!r} in the export, while forward takes {there!r} where "
-                    f"it is left out: pass {name}={here!r}, or export again without it"
+                    f"it is left out: pass {name}={here!r}, or export again without it",
+                    code="RX607",
                 )
 
     def result(self, outputs: Parts) -> Any:
@@ -126,7 +129,8 @@ class Arguments:
         elif not self._is_default(name, value):
             raise UsageError(
                 f"{name}: the export has no such argument (it has {', '.join(self._trees)}): leave "
-                "it out, or export again with it"
+                "it out, or export again with it",
+                code="RX606",
             )
 
     def _is_default(self, name: str, value: Any) -> bool:
@@ -163,18 +167,22 @@ def _descend(tree: Argument, value: Any, where: str, feeds: dict[str, Any]) -> N
     """Take the inputs out of an argument, and hold the rest to what it was at the export."""
     if tree.kind == "input":
         if value is None:
-            raise UsageError(f"{where}: expected a tensor, as at the export, got None")
+            raise UsageError(
+                f"{where}: expected a tensor, as at the export, got None", code="RX606"
+            )
         feeds[str(tree.value)] = value
     elif tree.kind == "unknown":
         raise UsageError(
             f"{where}: fixed in the export, which could not record its value: leave it out, or "
-            "export again with this one"
+            "export again with this one",
+            code="RX607",
         )
     elif tree.kind == "fixed":
         if not _is_same(tree.value, value):
             raise UsageError(
                 f"{where}: fixed as {tree.value!r} in the export, got {value!r}: export again with "
-                "this value"
+                "this value",
+                code="RX607",
             )
     else:
         for key, part in _parts_of(tree, value, where):
@@ -189,7 +197,9 @@ def _parts_of(tree: Argument, value: Any, where: str) -> list[tuple[Any, Argumen
     if not fits or len(found) != len(keys) or set(found) != set(keys):
         expected = f"{tree.kind} of {', '.join(map(str, keys)) if is_dict else len(keys)}"
         got = f"{type(value).__name__} of {len(value)}" if fits else type(value).__name__
-        raise UsageError(f"{where}: expected a {expected}, as at the export, got {got}")
+        raise UsageError(
+            f"{where}: expected a {expected}, as at the export, got {got}", code="RX606"
+        )
     return list(zip(keys, tree.parts, strict=True))
 
 

@@ -64,7 +64,9 @@ def choose(artifact: Artifact, wish: Wish, stack: ExitStack) -> Chosen:
             asked = wish.runtime != AUTO or wish.providers
             why = "as asked" if asked else "the best that this machine has"
             return Chosen(choice, runner, "; ".join([why, *refused]))
-    raise MissingError(f"{artifact.folder}: no runtime can load it here: {'; '.join(refused)}")
+    raise MissingError(
+        f"{artifact.folder}: no runtime can load it here: {'; '.join(refused)}", code="RX501"
+    )
 
 
 def _candidates(artifact: Artifact, wish: Wish) -> list[Choice]:
@@ -81,7 +83,9 @@ def _candidates(artifact: Artifact, wish: Wish) -> list[Choice]:
     fitting = [each for each in found if wish.device in (None, each.device)]
     if not fitting:
         where = " or ".join(dict.fromkeys(each.device for each in found))
-        raise UsageError(f"device: expected {where} for {wish.runtime}, got {wish.device}")
+        raise UsageError(
+            f"device: expected {where} for {wish.runtime}, got {wish.device}", code="RX514"
+        )
     return sorted(fitting, key=lambda each: (each.runtime.runs != "engine", each.device != "cuda"))
 
 
@@ -90,14 +94,17 @@ def _of_provider(wish: Wish) -> Choice:
     named = "onnxruntime" if wish.runtime == AUTO else wish.runtime
     runtime = registry.choice(named).runtime
     if not runtime.providers or ":" in named:
-        raise UsageError(f"providers: for onnxruntime alone, got runtime={wish.runtime!r}")
+        raise UsageError(
+            f"providers: for onnxruntime alone, got runtime={wish.runtime!r}", code="RX108"
+        )
     first, *rest = wish.providers
     name, options = (first, {}) if isinstance(first, str) else first
     further = [each for each in rest if each not in ("cpu", registry.CPU.executes)]
     if further:
         raise UsageError(
             "providers: expected one, and CPUExecutionProvider after it, got "
-            f"{list(wish.providers)}"
+            f"{list(wish.providers)}",
+            code="RX514",
         )
     known = {name: each for each in runtime.providers for name in (each.name, each.executes)}
     provider = known.get(name) or Provider(name, name, "cpu")
@@ -112,12 +119,14 @@ def _opened(choice: Choice, artifact: Artifact, wish: Wish) -> Runner:
     if runtime.runs == "engine":
         check_engine(artifact)
     if choice.device == "cuda" and find_gpu() is None:
-        raise MissingError("no NVIDIA GPU")
+        raise MissingError("no NVIDIA GPU", code="RX903")
     runtime.require(wish.device, choice.provider)
     if wish.plugin is not None and runtime.runs != "engine":
-        raise UsageError(f"plugin: for an engine of TensorRT, not for {choice.name}")
+        raise UsageError(f"plugin: for an engine of TensorRT, not for {choice.name}", code="RX108")
     if wish.cuda_graphs and not runtime.cuda_graphs:
-        raise MissingError("it records no CUDA graphs here: load an engine of TensorRT, or without")
+        raise MissingError(
+            "it records no CUDA graphs here: load an engine of TensorRT, or without", code="RX513"
+        )
     opening = Opening(
         artifact if runtime.runs == "engine" else artifact.file,
         choice.provider,
@@ -135,8 +144,9 @@ def check_engine(artifact: Artifact) -> None:
     """Raise unless a folder has an engine, of the model that its manifest has now."""
     folder, engine = artifact.folder, artifact.manifest.engine
     if engine is None:
-        raise MissingError(f"no engine was built; run: ropeexport build {folder}")
+        raise MissingError(f"no engine was built; run: ropeexport build {folder}", code="RX502")
     if engine.model_sha256 != artifact.manifest.model.sha256:
         raise MissingError(
-            f"{engine.file} was built from another export; run: ropeexport build {folder} --force"
+            f"{engine.file} was built from another export; run: ropeexport build {folder} --force",
+            code="RX506",
         )

@@ -48,12 +48,18 @@ class Options:
         for name, least in (("max_new_tokens", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < least:
-                raise UsageError(f"{name}: expected a whole number, {least} or more, got {value!r}")
+                raise UsageError(
+                    f"{name}: expected a whole number, {least} or more, got {value!r}", code="RX613"
+                )
         if not isinstance(self.pad_token_id, Integral | None):
-            raise UsageError(f"pad_token_id: expected a token, got {self.pad_token_id!r}")
+            raise UsageError(
+                f"pad_token_id: expected a token, got {self.pad_token_id!r}", code="RX613"
+            )
         drawn = Sampling(self.temperature, self.top_k, self.top_p)
         if not self.do_sample and drawn != Sampling():
-            raise UsageError("temperature, top_k, top_p: only of drawn texts: add do_sample=True")
+            raise UsageError(
+                "temperature, top_k, top_p: only of drawn texts: add do_sample=True", code="RX613"
+            )
 
     @classmethod
     def of(cls, **given: Any) -> Options:
@@ -63,7 +69,8 @@ class Options:
         if unknown is not None:
             raise UsageError(
                 f"{unknown}: expected one of {', '.join(known)}: what else transformers' generate "
-                "takes, as_module(like=...).generate does"
+                "takes, as_module(like=...).generate does",
+                code="RX613",
             )
         return cls(**given)
 
@@ -74,7 +81,8 @@ def cache_of(model: LoadedModel) -> CacheRecord:
     if cache is None:
         raise UsageError(
             f"{model.artifact.folder}: expected an export that keeps a cache, got one that does "
-            "not: export the decoder with cache='grow' or 'fixed' (--cache)"
+            "not: export the decoder with cache='grow' or 'fixed' (--cache)",
+            code="RX611",
         )
     return cache
 
@@ -165,13 +173,15 @@ class Decoding:
                 raise UsageError(
                     f"input_ids: expected at most {self._cache.capacity - 1} tokens of the "
                     f"{self._cache.capacity} that the cache has room for, got {longest}: export "
-                    "again with a larger capacity (--capacity)"
+                    "again with a larger capacity (--capacity)",
+                    code="RX610",
                 )
             if longest + self._new > self._cache.capacity:
                 raise UsageError(
                     f"max_new_tokens: expected {longest} tokens and the new ones to fit into the "
                     f"cache's capacity of {self._cache.capacity}, got {self._new}: ask for fewer, "
-                    "or export again with a larger capacity (--capacity)"
+                    "or export again with a larger capacity (--capacity)",
+                    code="RX610",
                 )
             for past, length in self._calls(longest):
                 self._check_call(len(rows), past, length)
@@ -250,7 +260,9 @@ def _ends(given: int | Sequence[int] | None, cache: CacheRecord) -> Tokens:
     """Return the tokens that end a text."""
     ends = np.atleast_1d(array_of_lists(cache.eos if given is None else given))
     if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
-        raise UsageError(f"eos_token_id: expected a token, several or (), got {given!r}")
+        raise UsageError(
+            f"eos_token_id: expected a token, several or (), got {given!r}", code="RX613"
+        )
     return ends.astype(np.int64)
 
 

@@ -40,24 +40,30 @@ def read_inputs(given: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, 
         content = _read(Path(path))
         named = {name: content} if isinstance(content, np.ndarray) else content
         if bool(equals) is not isinstance(content, np.ndarray):
-            raise UsageError(f"input: expected NAME=FILE.npy or FILE.npz, got {text!r}")
+            raise UsageError(
+                f"input: expected NAME=FILE.npy or FILE.npz, got {text!r}", code="RX110"
+            )
         arrays.update(named)
     unknown = next((name for name in arrays if name not in known), None)
     if unknown is not None:
-        raise UsageError(f"input: {unknown!r}: no input of the file, which has {', '.join(known)}")
+        raise UsageError(
+            f"input: {unknown!r}: no input of the file, which has {', '.join(known)}", code="RX605"
+        )
     return {name: held_in(array, known[name]) for name, array in arrays.items()}
 
 
 def _read(path: Path) -> Any:
     if path.suffix not in _SUFFIXES or not path.exists():
-        raise UsageError(f"input: expected a .npy or .npz file that is there, got {str(path)!r}")
+        raise UsageError(
+            f"input: expected a .npy or .npz file that is there, got {str(path)!r}", code="RX618"
+        )
     return read_arrays(path)
 
 
 def check_output(path: Path, force: bool, inputs: Sequence[str] = ()) -> None:
     """Raise :class:`UsageError` unless outputs can be written there: before anything runs."""
     if path.suffix != ".npz":
-        raise UsageError(f"output: expected FILE.npz, got {str(path)!r}")
+        raise UsageError(f"output: expected FILE.npz, got {str(path)!r}", code="RX110")
     atomic.refuse_existing(path, force)
     targets.check(path, "output", *(Path(text.rpartition("=")[2]) for text in inputs))
 

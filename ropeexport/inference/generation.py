@@ -69,14 +69,16 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
             if uses or (cache is not None and cache.get_seq_length()):
                 raise UsageError(
                     "use_cache: the export has no cache: pass use_cache=False, or export it with "
-                    "cache='grow'"
+                    "cache='grow'",
+                    code="RX611",
                 )
             return super()._called(self._with_mask(given, 0))
         if self._record is not None and self._record.form == "fixed":
             raise UsageError(
                 "generate: the export's cache has a fixed capacity, which transformers' generate "
                 "does not keep: call generate of what ropeexport.load returned, or export again "
-                "with cache='grow'"
+                "with cache='grow'",
+                code="RX612",
             )
         keeps = cache is not None or uses is not False
         if cache is None:
@@ -94,7 +96,8 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
         if not isinstance(cache, DynamicCache) or any(type(x) not in _GROWING for x in layers):
             raise UsageError(
                 f"{_CACHE}: expected a DynamicCache, which grows, got a {type(cache).__name__}: "
-                "leave it out, and cache_implementation too"
+                "leave it out, and cache_implementation too",
+                code="RX612",
             )
 
     def _with_mask(self, given: dict[str, Any], past: int) -> dict[str, Any]:
@@ -111,7 +114,8 @@ class GeneratingModule(ExportedModule, GenerationMixin):  # type: ignore[misc]
             if not bool((mask != 0).all()):
                 raise UsageError(
                     "attention_mask: it hides tokens, and the export has no such input: export "
-                    "again with attention_mask among the arguments"
+                    "again with attention_mask among the arguments",
+                    code="RX612",
                 )
             del given["attention_mask"]
         batch, length = tokens.shape
@@ -162,6 +166,7 @@ def _empty(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     if isinstance(length, int) or not (isinstance(heads, int) and isinstance(width, int)):
         raise UsageError(
             f"{spec.name}: expected shape (batch, heads, past, head_dim) with a dynamic past, got "
-            f"{spec.shape}"
+            f"{spec.shape}",
+            code="RX612",
         )
     return batch, heads, 0, width

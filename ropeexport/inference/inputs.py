@@ -17,7 +17,9 @@ def taken(x: Any, name: str) -> Any:
     """Return what a runtime takes: tensors and arrays as they are, others by DLPack, not copied."""
     torch = sys.modules.get("torch")
     if isinstance(x, np.ma.MaskedArray):
-        raise UsageError(f"{name}: expected an array, got a masked one: fill what is masked first")
+        raise UsageError(
+            f"{name}: expected an array, got a masked one: fill what is masked first", code="RX603"
+        )
     if isinstance(x, np.ndarray) or (torch is not None and isinstance(x, torch.Tensor)):
         return x
     if isinstance(x, np.generic):
@@ -29,7 +31,7 @@ def taken(x: Any, name: str) -> Any:
         from torch.utils.dlpack import from_dlpack
 
         return from_dlpack(x)
-    raise UsageError(f"{name}: expected an array or a tensor, got {type(x).__name__}")
+    raise UsageError(f"{name}: expected an array or a tensor, got {type(x).__name__}", code="RX603")
 
 
 def check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
@@ -39,7 +41,9 @@ def check_rank(spec: TensorSpec, shape: Sequence[int]) -> None:
     )
     if not fits:
         expected = ", ".join(map(str, spec.shape))
-        raise UsageError(f"{spec.name}: expected shape ({expected}), got {tuple(shape)}")
+        raise UsageError(
+            f"{spec.name}: expected shape ({expected}), got {tuple(shape)}", code="RX601"
+        )
 
 
 def checked_sizes(
@@ -67,15 +71,18 @@ def checked_sizes(
             wider = min(axis.min, size), axis.opt, max(axis.max, size)
             raise UsageError(
                 f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}: export "
-                f"again with axes={{{name!r}: {wider}}} (--axis {name}={':'.join(map(str, wider))})"
+                f"again with axes={{{name!r}: {wider}}} (--axis "
+                f"{name}={':'.join(map(str, wider))})",
+                code="RX602",
             )
         target = axis.broadcasts_to
         full = sizes.get(target) if isinstance(target, str) else target
         if full is not None and size not in (1, full):
-            raise UsageError(f"axis {name}: expected 1 or {full}, got {size}")
+            raise UsageError(f"axis {name}: expected 1 or {full}, got {size}", code="RX601")
     if cache is not None and (total := sum_of(cache.total).at(sizes)) > cache.capacity:
         raise UsageError(
             f"{cache.total}: expected at most {cache.capacity} tokens, the capacity of the cache, "
-            f"got {total}: export again with a larger one (--capacity)"
+            f"got {total}: export again with a larger one (--capacity)",
+            code="RX610",
         )
     return sizes

@@ -43,12 +43,14 @@ def check_like(model: LoadedModel, like: nn.Module) -> None:
         if own is None:
             raise UsageError(
                 f"like: expected what was exported, {source.name}, got a {type(like).__name__}, "
-                f"which has no weight {name}; an export through a wrapper needs adapt="
+                f"which has no weight {name}; an export through a wrapper needs adapt=",
+                code="RX615",
             )
         if held[own] != shape:
             raise UsageError(
                 f"like: expected the config of the export, got a {type(like).__name__} whose {own} "
-                f"has shape {held[own]}, not {shape}"
+                f"has shape {held[own]}, not {shape}",
+                code="RX615",
             )
 
 

@@ -135,7 +135,9 @@ class LoadedModel:
         """
         torch = sys.modules.get("torch")
         if not isinstance(inputs, Mapping):
-            raise UsageError(f"inputs: expected arrays by name, got {type(inputs).__name__}")
+            raise UsageError(
+                f"inputs: expected arrays by name, got {type(inputs).__name__}", code="RX603"
+            )
         feeds = self._ordered(inputs)
         if any(type(x) is not np.ndarray for x in feeds.values()):
             feeds = {name: taken(x, name) for name, x in feeds.items()}
@@ -143,7 +145,7 @@ class LoadedModel:
             return self._run_tensors(feeds, out)
         for name, expected, dtype in self._types:
             if feeds[name].dtype != expected:
-                raise UsageError(f"{name}: expected {dtype}, got {feeds[name].dtype}")
+                raise UsageError(f"{name}: expected {dtype}, got {feeds[name].dtype}", code="RX604")
         sizes = self._sizes(feeds)
         into = memory_of(out, self.outputs, sizes, feeds, self.device) if out is not None else None
         with self._turn:
@@ -304,7 +306,8 @@ class LoadedModel:
         if unknown:
             raise UsageError(
                 f"shapes: {unknown[0]!r}: expected an axis ({', '.join(sizes) or 'it has none'}) "
-                f"or an input ({', '.join(specs)})"
+                f"or an input ({', '.join(specs)})",
+                code="RX114",
             )
         for name, shape in by_input.items():
             check_rank(specs[name], shape)
@@ -334,7 +337,7 @@ class LoadedModel:
 
     def _entered(self) -> Runner:
         if self._is_closed:
-            raise UsageError(f"{self.artifact.folder}: closed; load it again")
+            raise UsageError(f"{self.artifact.folder}: closed; load it again", code="RX515")
         return self._runner
 
     def _ordered(self, inputs: Feeds) -> dict[str, Any]:
@@ -344,11 +347,14 @@ class LoadedModel:
         except KeyError:
             missing = [spec.name for spec in self.inputs if spec.name not in inputs]
             raise UsageError(
-                f"{missing[0]}: expected as an input, got {', '.join(inputs) or 'none'}"
+                f"{missing[0]}: expected as an input, got {', '.join(inputs) or 'none'}",
+                code="RX605",
             ) from None
         if len(feeds) != len(inputs):
             unknown = next(name for name in inputs if name not in feeds)
-            raise UsageError(f"{unknown}: no input of the file, which has {', '.join(feeds)}")
+            raise UsageError(
+                f"{unknown}: no input of the file, which has {', '.join(feeds)}", code="RX605"
+            )
         return feeds
 
     def _run_tensors(self, feeds: Feeds, out: Out) -> dict[str, Any]:
@@ -363,17 +369,22 @@ class LoadedModel:
             is_tensor = isinstance(x, torch.Tensor)
             if x.dtype != (getattr(torch, dtype) if is_tensor else expected):
                 got = str(x.dtype).removeprefix("torch.")
-                raise UsageError(f"{name}: expected {dtype}, got {got}")
+                raise UsageError(f"{name}: expected {dtype}, got {got}", code="RX604")
             if not is_tensor:
                 x = tensor_from(x).to(self.device)
             if x.layout is not torch.strided or x.is_nested:
-                raise UsageError(f"{name}: expected a dense tensor, got a sparse or a nested one")
+                raise UsageError(
+                    f"{name}: expected a dense tensor, got a sparse or a nested one", code="RX603"
+                )
             if x.device.type != self.device:
-                raise UsageError(f"{name}: expected on {self.device}, got on {x.device}")
+                raise UsageError(
+                    f"{name}: expected on {self.device}, got on {x.device}", code="RX603"
+                )
             if x.requires_grad and torch.is_grad_enabled():
                 raise UsageError(
                     f"{name}: needs a gradient, which an exported model does not pass on: call it "
-                    "under torch.no_grad()"
+                    "under torch.no_grad()",
+                    code="RX603",
                 )
             tensors[name] = x.resolve_neg()  # memory as it is read
         sizes = self._sizes(tensors)
@@ -414,7 +425,8 @@ def _counted(shapes: Any) -> dict[str, int | tuple[int, ...]]:
     """Return sizes of axes and shapes of inputs as the caller has them, each number checked."""
     if not isinstance(shapes, Mapping):
         raise UsageError(
-            f"shapes: expected {{'length': 128}} or {{'q': (1, 24, 128, 64)}}, got {shapes!r}"
+            f"shapes: expected {{'length': 128}} or {{'q': (1, 24, 128, 64)}}, got {shapes!r}",
+            code="RX110",
         )
     return {
         name: tuple(whole(f"shapes: {name}", size) for size in given)

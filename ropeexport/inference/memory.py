@@ -44,14 +44,15 @@ def memory_of(
         out = dict(zip(names, several, strict=False)) if len(several) == len(names) else {}
     if out.keys() != set(names):
         got = ", ".join(map(str, out))
-        raise UsageError(f"out: expected memory for {', '.join(names)}, got {got}")
+        raise UsageError(f"out: expected memory for {', '.join(names)}, got {got}", code="RX608")
     is_array = all(isinstance(x, np.ndarray) for x in feeds.values())
     for spec in specs:
         x = out[spec.name]
         if not (_is_whole_array(x) if is_array else _is_whole_tensor(x, device)):
             raise UsageError(
                 f"out: {spec.name}: expected a writable, C-contiguous one of the inputs' kind on "
-                f"{device}, got {type(x).__name__}"
+                f"{device}, got {type(x).__name__}",
+                code="RX608",
             )
         _check_fit(spec, x, shape_of(spec, sizes))
     into = {name: out[name] for name in names}
@@ -82,7 +83,9 @@ def _check_fit(spec: TensorSpec, x: Any, shape: tuple[int, ...] | None) -> None:
     dtype = str(x.dtype).removeprefix("torch.")
     if dtype != spec.dtype or (shape is not None and got != shape):
         wanted = shape if shape is not None else spec.shape
-        raise UsageError(f"out: {spec.name}: expected {spec.dtype} {wanted}, got {dtype} {got}")
+        raise UsageError(
+            f"out: {spec.name}: expected {spec.dtype} {wanted}, got {dtype} {got}", code="RX608"
+        )
 
 
 def _check_apart(feeds: Parts, into: Parts) -> None:
@@ -95,7 +98,8 @@ def _check_apart(feeds: Parts, into: Parts) -> None:
             if start < furthest[kind][0] and start < end:
                 raise UsageError(
                     f"out: expected memory of its own for each output, got some that "
-                    f"{furthest[kind][1]} and {name} share"
+                    f"{furthest[kind][1]} and {name} share",
+                    code="RX608",
                 )
         furthest[is_written] = max(furthest[is_written], (end, name))
 

@@ -182,10 +182,12 @@ class ExportedModule(nn.Module):
         if not isinstance(x, Tensor) or wanted is None or x.dtype is wanted:
             return x  # what is none of the file's is refused there
         if not torch.can_cast(x.dtype, wanted):  # a float to a whole number
-            raise UsageError(f"{name}: expected {wanted}, got {x.dtype}")
+            raise UsageError(f"{name}: expected {wanted}, got {x.dtype}", code="RX604")
         cast = x.to(wanted)
         if not x.is_floating_point() and not torch.equal(cast.to(x.dtype), x):
-            raise UsageError(f"{name}: expected {wanted}, got whole numbers that it does not hold")
+            raise UsageError(
+                f"{name}: expected {wanted}, got whole numbers that it does not hold", code="RX604"
+            )
         return cast
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -194,14 +196,16 @@ class ExportedModule(nn.Module):
         if dtype is not None and dtype is not self.dtype:
             raise UsageError(
                 f"to: the export computes in {self.dtype}, got {dtype}: export it again in that "
-                "type, or move the others by themselves and let this cast what it is given"
+                "type, or move the others by themselves and let this cast what it is given",
+                code="RX616",
             )
         if device is not None and device.type != self.device.type:
             raise UsageError(
                 f"to: loaded on {self.device.type}, where it stays, got {device.type}: "
                 f"ropeexport.load({str(self.loaded.artifact.folder)!r}, device={device.type!r}) "
                 "loads it there; a pipeline's offloading moves every part, so leave this one out "
-                "(its _exclude_from_cpu_offload)"
+                "(its _exclude_from_cpu_offload)",
+                code="RX616",
             )
         return self
 
@@ -260,7 +264,9 @@ class ExportedModule(nn.Module):
         self._refuse("pickle, copy", "load that folder where it is needed")
 
     def _refuse(self, what: str, instead: str) -> NoReturn:
-        raise UsageError(f"{what}: an export of {self.loaded.artifact.folder} has none: {instead}")
+        raise UsageError(
+            f"{what}: an export of {self.loaded.artifact.folder} has none: {instead}", code="RX616"
+        )
 
     def extra_repr(self) -> str:
         """Return what is loaded where."""
@@ -279,7 +285,8 @@ class ExportedModule(nn.Module):
         kind = stands_for.__name__ if stands_for is not None else "module"
         raise MissingAttributeError(
             f"{name}: not in an export of a {kind}, which has its forward, config, dtype and "
-            "device: use the module itself for it, before the export"
+            "device: use the module itself for it, before the export",
+            code="RX616",
         )
 
 
@@ -321,12 +328,14 @@ def _instance(name: str, values: Parts) -> Any:
     if not holds:
         raise UsageError(
             f"{name}: expected the class of what it returns, found none: import {module} first, or "
-            "pass return_dict=False"
+            "pass return_dict=False",
+            code="RX617",
         )
     try:
         return found(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{name}: expected a class with the fields {', '.join(values)}: {first_line(error)}; "
-            "export again, or pass return_dict=False"
+            "export again, or pass return_dict=False",
+            code="RX617",
         ) from error

@@ -64,18 +64,19 @@ def prompts_from(
     elif infers and not isinstance(given, list | tuple):  # of lists their lengths say it
         real = tokens != pad
     if not real.size:
-        raise UsageError("input_ids: expected a token in each text, got none")
+        raise UsageError("input_ids: expected a token in each text, got none", code="RX614")
     empty = np.flatnonzero(~real.any(-1))
     if empty.size:
         raise UsageError(
             f"input_ids: expected a token in each text, got padding alone in text {empty[0]}: "
-            "begin it with the model's bos token"
+            "begin it with the model's bos token",
+            code="RX614",
         )
     said = tokens[real]
     if said.min() < 0 or (vocabulary and said.max() >= vocabulary):
         wrong = said.min() if said.min() < 0 else said.max()
         last = "" if vocabulary is None else f" to {vocabulary - 1}"
-        raise UsageError(f"input_ids: expected tokens from 0{last}, got {wrong}")
+        raise UsageError(f"input_ids: expected tokens from 0{last}, got {wrong}", code="RX614")
     rows = tuple(row[kept] for row, kept in zip(tokens, real, strict=True))
     return Prompts(tokens, rows, _like(given))
 
@@ -97,7 +98,8 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
     """Return whole numbers in the CPU's memory."""
     if isinstance(given, Mapping):  # a tokenizer's result
         raise UsageError(
-            f"{name}: expected tokens, got a {type(given).__name__}: give its input_ids"
+            f"{name}: expected tokens, got a {type(given).__name__}: give its input_ids",
+            code="RX614",
         )
     array: Any = taken(given, name) if hasattr(given, "__dlpack__") else array_of_lists(given)
     if not isinstance(array, np.ndarray):
@@ -110,7 +112,7 @@ def _array(given: Any, name: str, rank: int = 2) -> Tokens:
             found = "text: give a tokenizer's input_ids"
         elif rank == 1 and array.ndim == 0:
             found = "tokens of one text alone: put their list into a list"
-        raise UsageError(f"{name}: expected whole numbers, {what}, got {found}")
+        raise UsageError(f"{name}: expected whole numbers, {what}, got {found}", code="RX614")
     tokens: Tokens = array.astype(np.int64)
     return tokens
 
@@ -126,7 +128,7 @@ def array_of_lists(given: Any) -> NDArray[Any]:
 def _mask_of(given: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = _array(given, "attention_mask")
     if mask.shape != shape:
-        raise UsageError(f"attention_mask: expected shape {shape}, got {mask.shape}")
+        raise UsageError(f"attention_mask: expected shape {shape}, got {mask.shape}", code="RX601")
     return mask.astype(np.bool_)
 
 

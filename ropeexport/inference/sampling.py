@@ -40,12 +40,15 @@ class Sampling:
         if not (_is_number(self.temperature) and 0 < self.temperature < math.inf):
             raise UsageError(
                 f"temperature: expected more than 0, got {self.temperature!r}: for the likeliest "
-                "token leave out do_sample"
+                "token leave out do_sample",
+                code="RX613",
             )
         if self.top_k is not None and (not isinstance(self.top_k, Integral) or self.top_k < 0):
-            raise UsageError(f"top_k: expected a whole number, 0 or more, got {self.top_k!r}")
+            raise UsageError(
+                f"top_k: expected a whole number, 0 or more, got {self.top_k!r}", code="RX613"
+            )
         if not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
-            raise UsageError(f"top_p: expected 0 to 1, got {self.top_p!r}")
+            raise UsageError(f"top_p: expected 0 to 1, got {self.top_p!r}", code="RX613")
 
     def scores(self, logits: Scores) -> Scores:
         """Return the scores of tokens, minus infinity for those that are never drawn."""

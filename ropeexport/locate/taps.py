@@ -286,14 +286,16 @@ def check_shared(reference: Path, candidate: Path) -> None:
         raise UsageError(
             f"--locate: {candidate}: expected an ONNX file, whose graph says what lies between "
             "inputs and outputs, got saved arrays; leave --locate out, or name the file that made "
-            "them"
+            "them",
+            code="RX701",
         )
     one, other = onnx_of(reference), onnx_of(candidate)
     if not _shared(one, other):
         raise UsageError(
             f"--locate: {one.path} and {other.path}: expected tensors between inputs and outputs "
             "of the same name, type and rank, got none; leave --locate out to compare the outputs "
-            "alone"
+            "alone",
+            code="RX701",
         )
 
 

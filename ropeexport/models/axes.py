@@ -137,7 +137,9 @@ def with_given(axes: Mapping[str, Axis], given: Mapping[str, Given] | None) -> d
     for name, sizes in (given or {}).items():
         if name not in axes:
             known = ", ".join(axes) or "none; name them among the dynamic axes first"
-            raise UsageError(f"axis {name!r}: no such dynamic axis; there are {known}")
+            raise UsageError(
+                f"axis {name!r}: no such dynamic axis; there are {known}", code="RX114"
+            )
         made = range_of(name, sizes)
         to = made.broadcasts_to if made.broadcasts_to is not None else axes[name].broadcasts_to
         found[name] = made.model_copy(update={"broadcasts_to": to})
@@ -163,13 +165,16 @@ def range_of(name: str, given: Given) -> Axis:
         low, opt, high = (whole(f"axis {name!r}", size) for size in given)
         axis = Axis(min=low, opt=opt, max=high)
     else:
-        raise UsageError(f"axis {name!r}: expected (min, opt, max) or an Axis, got {given!r}")
+        raise UsageError(
+            f"axis {name!r}: expected (min, opt, max) or an Axis, got {given!r}", code="RX114"
+        )
     if not 0 <= axis.min <= axis.opt <= axis.max:
         raise UsageError(
-            f"axis {name!r}: expected 0 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}"
+            f"axis {name!r}: expected 0 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}",
+            code="RX114",
         )
     if axis.max == 0:
-        raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0")
+        raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0", code="RX114")
     whole(f"axis {name!r}", axis.max)
     return axis
 
@@ -177,10 +182,10 @@ def range_of(name: str, given: Given) -> Axis:
 def check_names(what: str, given: object, expected: str) -> None:
     """Raise :class:`UsageError` for what does not map names."""
     if not isinstance(given, Mapping):
-        raise UsageError(f"{what}: expected {expected}, got {type(given).__name__}")
+        raise UsageError(f"{what}: expected {expected}, got {type(given).__name__}", code="RX115")
     other = next((name for name in given if not isinstance(name, str)), None)
     if other is not None:
-        raise UsageError(f"{what}: expected {expected}, got the name {other!r}")
+        raise UsageError(f"{what}: expected {expected}, got the name {other!r}", code="RX115")
 
 
 def within_bounds(

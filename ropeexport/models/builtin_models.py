@@ -42,12 +42,17 @@ class BuiltinOptions:
             object.__setattr__(self, name, whole(name, getattr(self, name), 1, _MOST))
         if self.width > _WIDEST:
             raise UsageError(
-                f"heads: expected at most {_WIDEST:,} for all heads together, got {self.width:,}"
+                f"heads: expected at most {_WIDEST:,} for all heads together, got {self.width:,}",
+                code="RX110",
             )
         if self.head_dim % 2:
-            raise UsageError(f"head_dim: expected an even number, got {self.head_dim}")
+            raise UsageError(
+                f"head_dim: expected an even number, got {self.head_dim}", code="RX110"
+            )
         if self.dtype not in DTYPES:
-            raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise UsageError(
+                f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}", code="RX110"
+            )
         # the weights of queries, keys, values and output, and what is traced with
         elements = self.width * (4 * self.width + 3 * _TRACE_BATCH * _TRACE_LENGTH)
         check_memory("heads, head_dim", elements)
@@ -100,7 +105,9 @@ def flux_self_attention_ids(options: BuiltinOptions) -> Example:
     """FLUX's self-attention from integer ids: x (B, L, H*D) and ids (B, L, 3) to (B, L, H*D)."""
     axes_dim = flux_axes(options.head_dim)
     if min(axes_dim) < 2:
-        raise UsageError(f"head_dim: expected at least 6 for three axes, got {options.head_dim}")
+        raise UsageError(
+            f"head_dim: expected at least 6 for three axes, got {options.head_dim}", code="RX110"
+        )
     ids = torch.zeros(_TRACE_BATCH, _TRACE_LENGTH, 3, dtype=torch.int64)
     axes = {0: "batch", 1: "length"}
     module = seeded(lambda: FluxSelfAttentionIds(options.width, options.heads, axes_dim))

@@ -132,7 +132,9 @@ def _check_kinds(example: Example) -> None:
     """Hold what a caller gives to the kinds that the fields say."""
     module = example.module
     if not isinstance(module, nn.Module):
-        raise UsageError(f"module: expected an nn.Module, got {type(module).__name__}")
+        raise UsageError(
+            f"module: expected an nn.Module, got {type(module).__name__}", code="RX107"
+        )
     check_names("inputs", example.inputs, "{argument: tensor}")
     check_names("dynamic axes", example.dynamic_axes, "{input: {axis: name}}")
     check_names("axes", example.axes, "{name: (min, opt, max)}")
@@ -141,7 +143,8 @@ def _check_kinds(example: Example) -> None:
     for name, axes in example.dynamic_axes.items():
         if not isinstance(axes, Mapping):
             raise UsageError(
-                f"dynamic axes: {name}: expected {{axis: name}}, {{0: 'batch'}} say, got {axes!r}"
+                f"dynamic axes: {name}: expected {{axis: name}}, {{0: 'batch'}} say, got {axes!r}",
+                code="RX112",
             )
 
 
@@ -160,13 +163,15 @@ def checked(example: Example) -> Example:
         for axis, label in axes.items():
             if type(axis) is not int or not 0 <= axis < rank:
                 raise UsageError(
-                    f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis!r}"
+                    f"dynamic axes: {name}: expected an axis in 0..{rank - 1}, got {axis!r}",
+                    code="RX112",
                 )
             is_name = isinstance(label, str) and label
             if not is_name or not all(part.isidentifier() for part in sum_of(label).names):
                 raise UsageError(
                     f"dynamic axes: {name}: expected a name like batch, or a sum of names like "
-                    f"'past + length' or '8*blocks', got {label!r}"
+                    f"'past + length' or '8*blocks', got {label!r}",
+                    code="RX112",
                 )
     for name, role in example.tensor_roles.items():
         _check_role(name, role, example.tensors[name])
@@ -191,7 +196,8 @@ def example_sizes(example: Example) -> dict[str, int]:
     if unknown:
         raise UsageError(
             f"dynamic axes: axis {unknown[0]!r}: expected an input that has it alone; it is only "
-            "in sums with others, which do not tell its size"
+            "in sums with others, which do not tell its size",
+            code="RX112",
         )
     return sizes
 
@@ -203,18 +209,22 @@ def _check_types(example: Example) -> None:
     if wide:
         raise UsageError(
             f"{wide[0]}: expected float32, float16 or bfloat16, got float64, "
-            "which no production runtime rotates in; call .float() on the module and its inputs"
+            "which no production runtime rotates in; call .float() on the module and its inputs",
+            code="RX113",
         )
 
 
 def _check_role(name: str, role: InputRole, x: Tensor) -> None:
     if role not in _ROLES:
-        raise UsageError(f"roles: {name}: expected one of {', '.join(_ROLES)}, got {role!r}")
+        raise UsageError(
+            f"roles: {name}: expected one of {', '.join(_ROLES)}, got {role!r}", code="RX112"
+        )
     is_square = x.ndim > _MATRIX_RANK and tuple(x.shape[-2:]) == (2, 2) and x.is_floating_point()
     if role == "matrices" and not is_square:
         raise UsageError(
             f"roles: {name}: expected matrices (..., length, pairs, 2, 2) of floats, got "
-            f"{str(x.dtype).removeprefix('torch.')} of {tuple(x.shape)}"
+            f"{str(x.dtype).removeprefix('torch.')} of {tuple(x.shape)}",
+            code="RX112",
         )
 
 

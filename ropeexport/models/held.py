@@ -36,7 +36,7 @@ class Held:
         try:
             return torch.load(self.file, map_location="cpu", weights_only=False)
         except Exception as error:  # its own code runs here
-            raise UsageError(_refusal(error)) from error
+            raise UsageError(_refusal(error), code="RX120") from error
 
 
 def handed_over(module: Any, file: Path) -> str | Held | None:
@@ -58,7 +58,7 @@ def handed_over(module: Any, file: Path) -> str | Held | None:
     try:
         torch.save(module, file, pickle_module=cloudpickle)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
-        raise UsageError(_refusal(error)) from error
+        raise UsageError(_refusal(error), code="RX120") from error
     return Held(file, tuple(sys.path))
 
 

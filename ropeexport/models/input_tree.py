@@ -110,7 +110,7 @@ def tree_of(arguments: Mapping[str, Any]) -> InputTree:
     try:
         found, spec = pytree.tree_flatten_with_path(dict(arguments))
     except ValueError as error:  # what torch says of a class that has no keys
-        raise UsageError(f"inputs: {first_line(error)}") from error
+        raise UsageError(f"inputs: {first_line(error)}", code="RX116") from error
     paths: dict[str, TreePath] = {}
     leaves = []
     for keys, value in found:
@@ -118,13 +118,15 @@ def tree_of(arguments: Mapping[str, Any]) -> InputTree:
         path = path_of(keys)
         if isinstance(value, np.ndarray):
             raise UsageError(
-                f"{joined(path)}: expected a tensor, got ndarray; pass torch.from_numpy(...)"
+                f"{joined(path)}: expected a tensor, got ndarray; pass torch.from_numpy(...)",
+                code="RX116",
             )
         if isinstance(value, Tensor):
             name = _name(path)
             if name in paths:
                 raise UsageError(
-                    f"{name}: expected one input of that name, got {paths[name]} and {path}"
+                    f"{name}: expected one input of that name, got {paths[name]} and {path}",
+                    code="RX116",
                 )
             paths[name], leaves[-1] = path, _Input(name)
     return InputTree(paths, tuple(leaves), spec)
@@ -166,7 +168,8 @@ def _name(path: TreePath) -> str:
         if not _KEY.fullmatch(str(part)):
             raise UsageError(
                 f"inputs: {joined(path)!r}: expected keys of letters, digits, '_', '-' and '.', "
-                f"got {part!r}; an input of the file has the name of its path"
+                f"got {part!r}; an input of the file has the name of its path",
+                code="RX116",
             )
     return joined(path)
 
@@ -184,7 +187,9 @@ def by_leaf(given: Mapping[str, T], names: Sequence[str], what: str) -> Iterator
     for name in sorted(given, key=len):
         found = [leaf for leaf in names if leaf == name or leaf.startswith(f"{name}.")]
         if not found:
-            raise UsageError(f"{what}: no input {name!r}; the example has {', '.join(names)}")
+            raise UsageError(
+                f"{what}: no input {name!r}; the example has {', '.join(names)}", code="RX116"
+            )
         yield from ((leaf, given[name]) for leaf in found)
 
 
@@ -234,7 +239,8 @@ def restored(argument: Argument, tensors: Mapping[str, Tensor]) -> Any:
         if name not in tensors:
             raise UsageError(
                 f"arguments: expected inputs of the file, {', '.join(tensors)}, got {name!r}; "
-                "export again"
+                "export again",
+                code="RX310",
             )
         return tensors[name]
     if argument.kind == "fixed":

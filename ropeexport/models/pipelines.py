@@ -58,26 +58,36 @@ def subject_of(pipeline: Pipeline, source: str) -> Subject:
     """
     made = pipeline if isinstance(pipeline, tuple) else called(pipeline)
     if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise UsageError(f"{_EXPECTED}, or (pipeline, calls, adapt), got {type(made).__name__}")
+        raise UsageError(
+            f"{_EXPECTED}, or (pipeline, calls, adapt), got {type(made).__name__}", code="RX117"
+        )
     pipe, calls, adapt = (*made, None)[:3]
     parts = getattr(pipe, "components", None)
     if not callable(pipe) or not isinstance(parts, Mapping):
-        raise UsageError(f"pipeline: expected a pipeline of diffusers, got {type(pipe).__name__}")
+        raise UsageError(
+            f"pipeline: expected a pipeline of diffusers, got {type(pipe).__name__}", code="RX117"
+        )
     if adapt is not None and not callable(adapt):
-        raise UsageError(f"{_EXPECTED}, or adapt too, a function, got {adapt!r}")
+        raise UsageError(f"{_EXPECTED}, or adapt too, a function, got {adapt!r}", code="RX117")
     _check_steps(pipe)
     return Subject(pipe, _component_of(pipe, parts, source), _checked(calls), adapt)
 
 
 def _checked(calls: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(calls, list | tuple) or not calls:
-        raise UsageError(f"{_EXPECTED}, calls a list of dicts and not empty, got {calls!r}")
+        raise UsageError(
+            f"{_EXPECTED}, calls a list of dicts and not empty, got {calls!r}", code="RX117"
+        )
     for call in calls:
         if not isinstance(call, Mapping):
-            raise UsageError(f"{_EXPECTED}, calls a list of dicts, got {call!r} in it")
+            raise UsageError(
+                f"{_EXPECTED}, calls a list of dicts, got {call!r} in it", code="RX117"
+            )
         ours = next((name for name in OURS if name in call), None)
         if ours is not None:
-            raise UsageError(f"pipeline: {ours}: the check sets it itself; leave it out")
+            raise UsageError(
+                f"pipeline: {ours}: the check sets it itself; leave it out", code="RX117"
+            )
     return tuple(dict(call) for call in calls)
 
 
@@ -87,7 +97,8 @@ def _check_steps(pipe: Any) -> None:
     if AT_EACH_STEP not in takes or LATENTS not in known:
         raise UsageError(
             f"pipeline: {type(pipe).__name__} hands out no latents ({AT_EACH_STEP}), by which it "
-            "would be compared"
+            "would be compared",
+            code="RX117",
         )
 
 
@@ -102,6 +113,7 @@ def _component_of(pipe: Any, parts: Mapping[str, Any], source: str) -> str:
         raise UsageError(
             f"pipeline: expected a component of the class {wanted}, or one that is called "
             f"{_USUAL}, to put the export in its place; {type(pipe).__name__} has "
-            f"{', '.join(modules) or 'none'}"
+            f"{', '.join(modules) or 'none'}",
+            code="RX117",
         )
     return found[0]

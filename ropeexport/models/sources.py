@@ -68,9 +68,11 @@ def load(
         For a MODEL that is neither a built-in nor a factory's reference.
     """
     if cache is not None and not is_library_model(model):
-        raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
+        raise UsageError(
+            f"cache (--cache): only for transformers:CONFIG, got {model}", code="RX108"
+        )
     if trusts_code and model.partition(":")[0] != "transformers":
-        raise UsageError(f"{OPTION}: only for transformers:CONFIG, got {model}")
+        raise UsageError(f"{OPTION}: only for transformers:CONFIG, got {model}", code="RX108")
     if model in BUILTINS:
         example = BUILTINS[model](options)
         return example, Source(kind="builtin", name=model, options=asdict(options))
@@ -85,7 +87,8 @@ def load(
     if ":" not in model:
         raise UsageError(
             f"MODEL: expected one of {', '.join(BUILTINS)}, diffusers:CLASS, transformers:CONFIG, "
-            f"path/to/file.py:factory or package.module:factory, got {model!r}"
+            f"path/to/file.py:factory or package.module:factory, got {model!r}",
+            code="RX101",
         )
     return _call_factory(model), Source(kind="factory", name=model)
 
@@ -146,7 +149,8 @@ def check_same_weights(artifact: Artifact, module: nn.Module | Example) -> None:
         if name in in_file and not same_bits(array_from(tensor), in_file[name]):
             raise UsageError(
                 f"module: expected the weights that {artifact.file.path} was exported with, got "
-                f"another {name}; export the module again"
+                f"another {name}; export the module again",
+                code="RX121",
             )
 
 
@@ -157,7 +161,8 @@ def _example_that_is_held(artifact: Artifact, module: nn.Module | Example) -> Ex
         raise UsageError(
             f"{artifact.folder}: exported without the values of its weights, so there is nothing "
             "to run: pass a callable that makes the module, whose weights are then read from the "
-            "file"
+            "file",
+            code="RX121",
         )
     return example
 
@@ -182,12 +187,14 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
         raise ParityError(
             f"{folder}: exported from {source.name}, which the manifest alone cannot rebuild: "
             f"write a factory that returns {_expected_of(artifact)}, and add "
-            "--module path/to/file.py:factory; from Python, module= also takes the module itself"
+            "--module path/to/file.py:factory; from Python, module= also takes the module itself",
+            code="RX122",
         )
     if module is None:
         raise ParityError(
             f"{folder}: exported from {source.name}, which is your code and is imported only when "
-            f"you name it: add --module {source.name}"
+            f"you name it: add --module {source.name}",
+            code="RX122",
         )
     made, is_cached = called(module), artifact.manifest.cache is not None
     if is_cached:  # of whatever it gives, the decoder: its inputs are the cache's
@@ -209,7 +216,8 @@ def _require_known(artifact: Artifact) -> None:
         raise ManifestError(
             f"{artifact.folder}: its manifest's source: expected a built-in with its options "
             f"({', '.join(BUILTINS)}), diffusers:CLASS or transformers:CONFIG, got {source.name!r} "
-            f"with {', '.join(source.options) or 'none'}; export again"
+            f"with {', '.join(source.options) or 'none'}; export again",
+            code="RX310",
         )
 
 
@@ -219,7 +227,7 @@ def _builtin(artifact: Artifact) -> Example:
         options = TypeAdapter(BuiltinOptions).validate_python(source.options)
     except ValidationError as error:
         raise ManifestError(
-            f"{artifact.folder}: source.options: {first_fault(error)}; export again"
+            f"{artifact.folder}: source.options: {first_fault(error)}; export again", code="RX310"
         ) from error
     return BUILTINS[source.name](options)
 
@@ -234,7 +242,8 @@ def _refuse_for_builtin(artifact: Artifact) -> None:
     if source.kind == "builtin":
         raise UsageError(
             f"--module: {artifact.folder} was exported from the built-in {source.name}, which "
-            "needs none"
+            "needs none",
+            code="RX108",
         )
 
 
@@ -255,7 +264,8 @@ def _around(module: nn.Module, artifact: Artifact) -> Example:
         raise UsageError(
             f"{folder}: exported with arguments that the manifest cannot hold "
             f"({', '.join(unknown)}): pass ropeexport.Example(module, inputs, "
-            "dynamic_axes, constants={...}) instead of the module alone"
+            "dynamic_axes, constants={...}) instead of the module alone",
+            code="RX121",
         )
     space = space_of(manifest.model_copy(update={"engine": None}))
     sizes = {
@@ -301,7 +311,8 @@ def _weights_by_name(module: nn.Module, file: OnnxFile) -> dict[str, NDArray[np.
     if known and not any(name in values for name in known):
         raise ParityError(
             f"{file.path}: expected the module's weights by name, {known[0]} and so on, has none "
-            "of them; export the module again"
+            "of them; export the module again",
+            code="RX316",
         )
     return values
 
@@ -331,7 +342,8 @@ def called(factory: str | Callable[[], Any]) -> Any:
         name = factory if isinstance(factory, str) else getattr(factory, "__name__", factory)
         raise UsageError(
             f"{name}: your code failed: {type(error).__name__}: {error} "
-            f"({place.filename}:{place.lineno})"
+            f"({place.filename}:{place.lineno})",
+            code="RX106",
         ) from error
 
 
@@ -342,14 +354,15 @@ def _example_of(reference: str, made: Any) -> Example:
     if not isinstance(made, tuple) or len(made) != 3 or not isinstance(made[0], nn.Module):
         raise UsageError(
             f"{reference}: expected a factory that returns (module, example inputs, dynamic axes) "
-            f"or a ropeexport.Example, got {type(made).__name__}"
+            f"or a ropeexport.Example, got {type(made).__name__}",
+            code="RX105",
         )
     module, inputs, dynamic_axes = made
     named = _named_inputs(reference, module, inputs)
     try:
         return Example(module=module.eval(), inputs=named, dynamic_axes=dynamic_axes)
     except UsageError as error:
-        raise UsageError(f"{reference}: {error}") from error
+        raise UsageError(f"{reference}: {error}", code="RX105") from error
 
 
 def _named_inputs(reference: str, module: nn.Module, inputs: Any) -> dict[str, Any]:
@@ -358,12 +371,14 @@ def _named_inputs(reference: str, module: nn.Module, inputs: Any) -> dict[str, A
     if not isinstance(inputs, list | tuple):
         raise UsageError(
             f"{reference}: example inputs: expected a dict by the names of forward's arguments, "
-            f"or a tuple in their order, got {type(inputs).__name__}"
+            f"or a tuple in their order, got {type(inputs).__name__}",
+            code="RX105",
         )
     parameters = argument_names(module)
     if len(inputs) > len(parameters):
         raise UsageError(
-            f"{reference}: forward takes {len(parameters)} inputs, the example has {len(inputs)}"
+            f"{reference}: forward takes {len(parameters)} inputs, the example has {len(inputs)}",
+            code="RX105",
         )
     return dict(zip(parameters, inputs, strict=False))
 
@@ -373,13 +388,13 @@ def _find_factory(reference: str) -> Callable[[], Any]:
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise UsageError(f"{reference}: no callable {name!r} in {place}")
+        raise UsageError(f"{reference}: no callable {name!r} in {place}", code="RX104")
     return factory  # type: ignore[no-any-return]
 
 
 def _import_file(path: Path) -> Any:
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: no such file", code="RX104")
     path = path.resolve()
     if (path.parent / "__init__.py").is_file():  # a package's own: relative imports need its name
         parents = list(takewhile(lambda p: (p / "__init__.py").is_file(), path.parents))
@@ -388,7 +403,7 @@ def _import_file(path: Path) -> Any:
     _add_to_path(path.parent)  # as Python itself does for a script
     spec = importlib.util.spec_from_file_location(f"_ropeexport_source_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path}: not a Python file")
+        raise UsageError(f"{path}: not a Python file", code="RX104")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -403,7 +418,7 @@ def _import_module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(f"{name}: no such module on the import path") from error
+            raise UsageError(f"{name}: no such module on the import path", code="RX104") from error
         raise
 
 

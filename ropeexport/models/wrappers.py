@@ -35,7 +35,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
     if any(isinstance(part, jit.ScriptModule) for part in module.modules()):
         raise UsageError(
             "module: expected one of Python code, got one of torch.jit, which torch.export does "
-            "not trace: export the module that it was scripted or traced from"
+            "not trace: export the module that it was scripted or traced from",
+            code="RX107",
         )
     return module
 
@@ -53,7 +54,8 @@ def _computed(module: nn.Module) -> nn.Module | None:
     if hooks and is_compiled:  # its copy in float64 would be the compiled one
         raise UsageError(
             "module: expected hooks on the module that is compiled, got one on what "
-            "torch.compile returned: register it before torch.compile"
+            "torch.compile returned: register it before torch.compile",
+            code="RX107",
         )
     return None if hooks else module._modules["_orig_mod" if is_compiled else "module"]
 
@@ -116,7 +118,8 @@ def check_named(module: nn.Module, names: Iterable[str]) -> None:
     if unknown:
         raise UsageError(
             f"inputs: {unknown[0]!r}: {type(module).__name__}.forward takes no argument of that "
-            f"name (it takes {', '.join(map(str, parameters.values())) or 'none'})"
+            f"name (it takes {', '.join(map(str, parameters.values())) or 'none'})",
+            code="RX116",
         )
 
 

@@ -62,7 +62,7 @@ def check(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+        raise ExportError(f"the exported graph is not valid ONNX: {error}", code="RX211") from error
 
 
 def check_file(path: Path, name: Path) -> None:
@@ -70,7 +70,9 @@ def check_file(path: Path, name: Path) -> None:
     try:
         onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{name}: the exported graph is not valid ONNX: {error}") from error
+        raise ExportError(
+            f"{name}: the exported graph is not valid ONNX: {error}", code="RX211"
+        ) from error
 
 
 def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -> None:
@@ -83,12 +85,15 @@ def check_dynamic(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]
         for axis, label in axes.items():
             shape = shapes.get(name)
             if shape is None:
-                raise ExportError(f"{name}: the module does not use this input; leave it out")
+                raise ExportError(
+                    f"{name}: the module does not use this input; leave it out", code="RX204"
+                )
             found = shape[axis]
             if isinstance(found, int) or not same(str(found), label):
                 raise ExportError(
                     f"{name}: axis {axis}: expected the dynamic axis {label!r} in the file, "
-                    f"got {found!r}; look for a check or an arithmetic on its size in the module"
+                    f"got {found!r}; look for a check or an arithmetic on its size in the module",
+                    code="RX205",
                 )
 
 
@@ -128,7 +133,8 @@ def spec_of(value: ir.Value, role: Role, *, any_type: bool = False) -> TensorSpe
     if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
         if not any_type:
             raise ModelFileError(
-                f"{value.name}: expected a tensor of numbers, got {value.type or 'no type'}"
+                f"{value.name}: expected a tensor of numbers, got {value.type or 'no type'}",
+                code="RX216",
             )
         named = type_text(value.type)
     else:
@@ -170,7 +176,8 @@ def check_interface(model: ir.Model, manifest: Manifest, folder: Path) -> None:
                 other = f"{said[name].dtype} {said[name].shape}" if name in said else "none"
                 raise ManifestError(
                     f"{folder}: {kind} {name!r}: expected {own}, as the ONNX file has it, got "
-                    f"{other} in the manifest; export again"
+                    f"{other} in the manifest; export again",
+                    code="RX310",
                 )
 
 

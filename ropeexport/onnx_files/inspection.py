@@ -84,13 +84,14 @@ def subject_of(path: Path) -> Subject:
         artifact = Artifact.read(path)
         return Subject(artifact.file, artifact)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such file or folder")
+        raise ModelFileError(f"{path}: no such file or folder", code="RX303")
     is_model = path.suffix == ".onnx"
     if not (path.parent / manifest.FILE_NAME).is_file():
         if is_model:
             return Subject(OnnxFile(path), None)
         raise ManifestError(
-            f"{path}: neither an .onnx file nor an engine with its {manifest.FILE_NAME} beside it"
+            f"{path}: neither an .onnx file nor an engine with its {manifest.FILE_NAME} beside it",
+            code="RX312",
         )
     artifact = Artifact.read(path.parent)
     if is_model:
@@ -100,7 +101,8 @@ def subject_of(path: Path) -> Subject:
     if engine is None or engine.file != path.name:
         raise ManifestError(
             f"{path}: expected the engine that {manifest.FILE_NAME} describes "
-            f"({engine.file if engine else 'none'})"
+            f"({engine.file if engine else 'none'})",
+            code="RX312",
         )
     return Subject(artifact.file, artifact)
 

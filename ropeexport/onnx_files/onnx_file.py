@@ -80,14 +80,19 @@ def load(path: Path) -> ir.Model:
             model = ir.load(path)
     except Exception as error:  # of damaged bytes a parser may say anything
         raise ModelFileError(
-            f"{path}: not a readable ONNX file ({first_line(_root(error))}); export it again"
+            f"{path}: not a readable ONNX file ({first_line(_root(error))}); export it again",
+            code="RX304",
         ) from error
     if not len(model.graph) or not model.opset_imports:
-        raise ModelFileError(f"{path}: not an ONNX model: no graph in it; export it again")
+        raise ModelFileError(
+            f"{path}: not an ONNX model: no graph in it; export it again", code="RX304"
+        )
     try:
         _check_sound(model)
     except _UnsoundError as fault:
-        raise ModelFileError(f"{path}: not a valid ONNX model: {fault}; export it again") from None
+        raise ModelFileError(
+            f"{path}: not a valid ONNX model: {fault}; export it again", code="RX304"
+        ) from None
     _forget_odd(model.graph)
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -254,7 +259,8 @@ def check_weights(path: Path, model: ir.Model) -> None:
             if found != tensor.nbytes:
                 raise ModelFileError(
                     f"{path}: weight {tensor.name}: expected {tensor.nbytes} bytes, got {found}; "
-                    "export it again"
+                    "export it again",
+                    code="RX305",
                 )
 
 
@@ -265,12 +271,14 @@ def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
     if "\0" in str(tensor.location) or min(begin, length) < 0:
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected a file's name, and bytes from 0 on, got "
-            f"{str(tensor.location)!r} from {begin}, {length} long; export it again"
+            f"{str(tensor.location)!r} from {begin}, {length} long; export it again",
+            code="RX304",
         )
     if not _stays(tensor):
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected a file in the model's folder, got "
-            f"{tensor.location}, which onnx refuses; move it there, or export again"
+            f"{tensor.location}, which onnx refuses; move it there, or export again",
+            code="RX305",
         )
     require_weights(data, path.parent)
     end = begin + max(length, tensor.nbytes)
@@ -278,7 +286,8 @@ def _check_file(path: Path, tensor: ir.ExternalTensor) -> None:
     if size is None or size < end:
         raise ModelFileError(
             f"{path}: weight {tensor.name}: expected {data} of at least {end} bytes, got "
-            f"{'no such file' if size is None else size}; bring it back, or export again"
+            f"{'no such file' if size is None else size}; bring it back, or export again",
+            code="RX305",
         )
 
 

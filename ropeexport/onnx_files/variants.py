@@ -326,7 +326,8 @@ class _Retype:
             if own is None and value.name:
                 raise ModelFileError(
                     f"{node.op_type} {str(node.name)!r}: the type of {value.name!r} is unknown, so "
-                    "its rounding cannot be emulated; run it on a GPU"
+                    "its rounding cannot be emulated; run it on a GPU",
+                    code="RX217",
                 )
             if own not in self.into:
                 continue
@@ -376,5 +377,6 @@ def _refuse_given(node: ir.Node, attribute: ir.Attr) -> None:
         raise ModelFileError(
             f"{node.op_type} {str(node.name)!r}: its attribute {attribute.name!r} is given by each "
             "call of its function, whose operators are of another version than the model's, so it "
-            "cannot be computed in another type; bring the function to the model's opset"
+            "cannot be computed in another type; bring the function to the model's opset",
+            code="RX217",
         )

@@ -40,7 +40,8 @@ def cache_update(past: Tensor, new: Tensor, write: Tensor) -> Tensor:
     if bool((write < 0).any()) or bool((write + length > capacity).any()):
         raise UsageError(
             f"cache: expected room for {length} tokens, got a capacity of {capacity} and "
-            f"{int(write.max())} that are held"
+            f"{int(write.max())} that are held",
+            code="RX610",
         )
     rows = write[:, None] + torch.arange(length, device=write.device)
     return past.scatter(2, rows[:, None, :, None].expand(new.shape), new)

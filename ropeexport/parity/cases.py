@@ -107,7 +107,8 @@ class Space:
             axis = self.axes[name]
             if not axis.min <= length <= axis.max:
                 raise UsageError(
-                    f"--lengths: axis {name!r}: expected {axis.min} to {axis.max}, got {length}"
+                    f"--lengths: axis {name!r}: expected {axis.min} to {axis.max}, got {length}",
+                    code="RX602",
                 )
 
     def with_length(self, sizes: Sizes, length: int) -> Sizes:

@@ -86,7 +86,9 @@ def check(
     artifact.check_interface()
     digest = artifact.model_sha256
     if record.cache is None and options.tokens is not None:
-        raise UsageError(f"--tokens: expected an export with a cache, {artifact.folder} has none")
+        raise UsageError(
+            f"--tokens: expected an export with a cache, {artifact.folder} has none", code="RX611"
+        )
     with ExitStack() as stack:
         judge, selection = _opened(artifact, module, options, stack)
         name = record.source.name
@@ -131,7 +133,8 @@ def _open_texts(
     if not isinstance(made, CachedDecoder):
         raise UsageError(
             f"module: expected the decoder that {artifact.folder} was exported from, or what makes "
-            f"it, got a {type(made).__name__}"
+            f"it, got a {type(made).__name__}",
+            code="RX107",
         )
     alone = RowsAlone(made.decoder, cache, names)
     selection = select_texts(
@@ -164,7 +167,8 @@ def _open_judge(
         if module is not None:
             raise UsageError(
                 f"--module: {artifact.folder} is made of {record.source.name}, the file that it is "
-                "held to"
+                "held to",
+                code="RX108",
             )
         original = artifact.original
         yardstick, _ = open_yardstick(original, record, stack)
@@ -215,7 +219,7 @@ def check_files(
     options, listener = options or Options(), listener or Silent()
     file = onnx_of(reference)
     if random := draws(file):
-        raise NotComparableError(f"{file.path}: nothing to compare with: {random}")
+        raise NotComparableError(f"{file.path}: nothing to compare with: {random}", code="RX702")
     record = manifest_of(file)
     with ExitStack() as stack:
         oracle = OnnxOracle(file)
@@ -224,7 +228,7 @@ def check_files(
         path, model = other.path, record.model
         saved: dict[str, Any] = {}
         if not path.is_file():
-            raise ModelFileError(f"{path}: no such file")
+            raise ModelFileError(f"{path}: no such file", code="RX303")
         if path.suffix == ARRAYS:
             inputs, outputs = load_saved(path, model)
             selection = Selection((_saved_case(record, inputs, options),))
@@ -237,7 +241,8 @@ def check_files(
             )
             if found != expected:
                 raise UsageError(
-                    f"{path}: expected the inputs {', '.join(expected)}, got {', '.join(found)}"
+                    f"{path}: expected the inputs {', '.join(expected)}, got {', '.join(found)}",
+                    code="RX605",
                 )
             selection = select(record, options.seed, options.count, options.lengths)
             contender = open_file(CANDIDATE, other, runtime, stack)
@@ -266,7 +271,7 @@ def _with_what_was_skipped(file: OnnxFile, report: Report) -> Report:
             f"{file.path}: nothing to compare with: every output is empty or not finite at the "
             f"inputs that were drawn; saved arrays ({ARRAYS}) bring others"
         )
-        raise NotComparableError(first or empty)
+        raise NotComparableError(first or empty, code="RX702")
     notes = [f"cases SKIPPED: {len(skipped)}, the first for: {first}"] if skipped else []
     return report.changed(notes=(*report.notes, *notes))
 
@@ -276,7 +281,8 @@ def _saved_case(record: Manifest, inputs: Arrays, options: Options) -> Case:
     for spec in record.model.inputs:
         if len(spec.shape) != len(shapes[spec.name]):
             raise UsageError(
-                f"{spec.name}: expected an array of shape {spec.shape}, got {shapes[spec.name]}"
+                f"{spec.name}: expected an array of shape {spec.shape}, got {shapes[spec.name]}",
+                code="RX601",
             )
     sizes = axis_sizes(record.model.inputs, shapes, "saved arrays")
     kind = space_of(record).kinds[-1]

@@ -74,7 +74,7 @@ def open_runtime(
             runtime.require(provider=chosen.provider)
         runs_engines = runtime.runs == "engine"
         if runs_engines and artifact.manifest.engine is None:
-            raise MissingError(f"no engine; run 'ropeexport build {artifact.folder}'")
+            raise MissingError(f"no engine; run 'ropeexport build {artifact.folder}'", code="RX502")
         model = artifact if runs_engines else artifact.file
         return runtime.open(Opening(model, chosen.provider, kept_in=kept_in))
 
@@ -145,12 +145,15 @@ def load_saved(path: Path, model: ModelRecord) -> tuple[Arrays, Arrays]:
     """
     held = read_arrays(path)
     if not isinstance(held, dict):
-        raise UsageError(f"{path}: expected arrays by name, as numpy.savez writes them, got one")
+        raise UsageError(
+            f"{path}: expected arrays by name, as numpy.savez writes them, got one", code="RX618"
+        )
     missing = [spec.name for spec in model.inputs if spec.name not in held]
     if missing:
         raise UsageError(
             f"{path}: expected every input of the model by name, lacks {', '.join(missing)}; "
-            f"it holds {', '.join(held) or 'nothing'}"
+            f"it holds {', '.join(held) or 'nothing'}",
+            code="RX605",
         )
     inputs, outputs = (
         {spec.name: held_in(held[spec.name], spec.dtype) for spec in specs if spec.name in held}

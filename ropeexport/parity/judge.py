@@ -128,7 +128,8 @@ class Judge:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ParityError(
                 f"case {case.name!r}: {self.eager.name} itself failed: {error}; "
-                "--lengths chooses other lengths"
+                "--lengths chooses other lengths",
+                code="RX703",
             ) from error
         hearing = _Hearing(self, case, record, truth, inputs)
         bounds = {}

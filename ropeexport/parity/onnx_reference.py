@@ -145,7 +145,8 @@ class OnnxOracle:
         except Exception as error:  # an operator of onnx's reference may raise anything
             raise NotComparableError(
                 f"{self._file.path}: nothing to compare with: onnx's reference evaluator cannot "
-                f"run {_failed_in(error)} in float64"
+                f"run {_failed_in(error)} in float64",
+                code="RX702",
             ) from error
 
 
@@ -259,7 +260,8 @@ def _compared(
     if other is not None:
         raise NotComparableError(
             f"{file.path}: {other.name}: expected numbers of 8 bits or more that NumPy has, or "
-            f"bfloat16, which alone are compared; got {other.dtype}"
+            f"bfloat16, which alone are compared; got {other.dtype}",
+            code="RX702",
         )
     return specs
 
@@ -335,7 +337,8 @@ class FileReference:
         except ParityError as error:
             raise NotComparableError(
                 f"{self.file.path}: nothing to compare with: the inputs that were drawn for it "
-                f"are refused: {error}"
+                f"are refused: {error}",
+                code="RX702",
             ) from error
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
@@ -351,7 +354,7 @@ def open_yardstick(
     try:
         runner = stack.enter_context(_runner_of(file, runtime))
     except UnknownOperatorError as error:
-        raise NotComparableError(f"nothing to compare with: {error}") from error
+        raise NotComparableError(f"nothing to compare with: {error}", code="RX702") from error
     except MissingError:
         able = emulations_of(runtime, record)
         if not able:

@@ -26,7 +26,9 @@ def several(what: str, given: T | Iterable[T], kind: type[T]) -> tuple[T, ...]:
     if isinstance(given, kind):
         return (given,)
     if not isinstance(given, Iterable) or isinstance(given, str):
-        raise UsageError(f"{what}: expected a sequence of {kind.__name__}, got {given!r}")
+        raise UsageError(
+            f"{what}: expected a sequence of {kind.__name__}, got {given!r}", code="RX110"
+        )
     return tuple(given)
 
 

@@ -149,7 +149,8 @@ def _copied(module: nn.Module) -> nn.Module:
         raise ParityError(
             f"{type(module).__name__} cannot be copied for the float64 oracle: "
             f"{type(error).__name__}: {error}; keep what cannot be copied (a lock, a file) out "
-            "of the module"
+            "of the module",
+            code="RX704",
         ) from error
 
 

@@ -123,12 +123,15 @@ class Studio:
             made = self.pipe(**call, **dict(zip(OURS, ours, strict=True)))
         pixels = np.asarray(made[0])
         if not latents:
-            raise ParityError(f"{self.name}: no step ended with {AT_EACH_STEP} and its latents")
+            raise ParityError(
+                f"{self.name}: no step ended with {AT_EACH_STEP} and its latents", code="RX703"
+            )
         if not is_picture(pixels) or pixels.dtype.kind != "f":
             raise ParityError(
                 f"{self.name}: expected a picture (batch, height, width, channels) or a video "
                 f"(batch, frames, height, width, channels) of floats, got {pixels.dtype} of "
-                f"{pixels.shape}"
+                f"{pixels.shape}",
+                code="RX703",
             )
         return Shot(array_from(latents[0]), pixels)
 
@@ -148,15 +151,19 @@ class Studio:
             raise
         except Exception as error:  # the user's arguments, or the pipeline's own code
             raise ParityError(
-                f"{what}: {self.name} itself failed: {type(error).__name__}: {first_line(error)}"
+                f"{what}: {self.name} itself failed: {type(error).__name__}: {first_line(error)}",
+                code="RX703",
             ) from error
         if not seen.calls:
-            raise ParityError(f"{what}: {self.name} never called its {self.component}")
+            raise ParityError(
+                f"{what}: {self.name} never called its {self.component}", code="RX703"
+            )
         low, high = (float(f(first.pixels)) for f in (np.min, np.max))
         if not 0 <= low <= high <= 1:  # nor NaN, as a decoder in float16 may give
             raise ParityError(
                 f"{what}: {self.name} itself: expected values of 0 to 1, got {low:.3g} to "
-                f"{high:.3g}: nothing can be compared with that"
+                f"{high:.3g}: nothing can be compared with that",
+                code="RX703",
             )
         return first, seen, self._change(first, second)
 
@@ -195,7 +202,8 @@ class Studio:
         if seen.calls != calls:
             raise ParityError(
                 f"{self.name} called it {seen.calls} times, and its own {self.component} {calls} "
-                "times: it holds that elsewhere too, where nothing was exchanged"
+                "times: it holds that elsewhere too, where nothing was exchanged",
+                code="RX703",
             )
         return shot
 

@@ -69,7 +69,9 @@ class TextRunner(Runner):
         try:
             outputs = {name: np.concatenate(piece, axis=1) for name, piece in pieces.items()}
         except ValueError as error:  # shapes that differ in more than their length
-            raise ParityError(f"outputs of several calls do not fit together: {error}") from error
+            raise ParityError(
+                f"outputs of several calls do not fit together: {error}", code="RX707"
+            ) from error
         real = mask[:, None, :stop, None] != 0
         held = {name: self._used(x, stop) for name, x in kept.presents().items()}
         return outputs | {name: _without_padding(x, real, axis=2) for name, x in held.items()}
@@ -81,9 +83,9 @@ class TextRunner(Runner):
         try:
             results = kept.step(inputs)
         except KeyError as error:  # a present that the cache is to be made of
-            raise ParityError(f"missing output {error}") from error
+            raise ParityError(f"missing output {error}", code="RX707") from error
         if missing := sorted(self._wanted - results.keys()):
-            raise ParityError(f"missing output {missing[0]!r}")
+            raise ParityError(f"missing output {missing[0]!r}", code="RX707")
         return results
 
     def _used(self, x: Array, tokens: int) -> Array:

@@ -78,7 +78,8 @@ class Room:
             raise ParityError(
                 "expected a profile that takes an empty cache and a single new token, got at "
                 f"least {past.min} held and {length.min} new; build with lengths from 1 and a "
-                "past from 0"
+                "past from 0",
+                code="RX705",
             )
         most = min(manifest.cache.capacity, past.max + 1)
         return cls(axes["batch"], most, length.max, manifest.cache)
@@ -178,7 +179,7 @@ def select_texts(
     """
     room, said = Room.of(manifest), TOKENS if tokens is None else tokens
     if tokens is not None and not 1 <= tokens < room.most:
-        raise UsageError(f"--tokens: expected 1 to {room.most - 1}, got {tokens}")
+        raise UsageError(f"--tokens: expected 1 to {room.most - 1}, got {tokens}", code="RX602")
     if lengths:
         chosen = _unique(_at_lengths(room, lengths))
         turns = (divmod(number, len(chosen)) for number in range(count or len(chosen)))
@@ -244,7 +245,9 @@ def _at_lengths(room: Room, lengths: Sequence[int]) -> Iterator[tuple[Kind, Size
     limit = room.cache.reread_at
     for length in lengths:
         if not 1 <= length <= room.most:
-            raise UsageError(f"--lengths: expected 1 to {room.most} tokens, got {length}")
+            raise UsageError(
+                f"--lengths: expected 1 to {room.most} tokens, got {length}", code="RX602"
+            )
         prompt = max(1, length - _STEPS)
         if limit is not None and prompt <= limit < length:
             prompt = length

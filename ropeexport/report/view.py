@@ -42,7 +42,7 @@ def read(path: Path) -> Report:
     """Read the records of a run from ``parity.json`` or from the folder that it lies in."""
     file = path / FILE_NAME if path.is_dir() else path
     if not file.exists():
-        raise ParityError(f"{file}: no such file; run 'ropeexport check DIR' first")
+        raise ParityError(f"{file}: no such file; run 'ropeexport check DIR' first", code="RX706")
     return parsed(file, Report, ParityError, SCHEMA_VERSION, "check")
 
 

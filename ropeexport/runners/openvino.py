@@ -154,7 +154,7 @@ class OpenvinoRunner(Runner):
             import openvino as ov
         except (ImportError, OSError) as error:
             raise MissingError(
-                f"openvino cannot be imported ({error}); install it again"
+                f"openvino cannot be imported ({error}); install it again", code="RX902"
             ) from error
         self._version = ov.__version__.partition("-")[0]
         model = self._file.graph
@@ -189,7 +189,9 @@ class OpenvinoRunner(Runner):
     def update(self, weights: Arrays) -> None:
         """Exchange weights, see :class:`Runner`: the model is compiled again with them."""
         if self._request is None:
-            raise ParityError(f"{self._file.path}: enter the runner before its weights change")
+            raise ParityError(
+                f"{self._file.path}: enter the runner before its weights change", code="RX515"
+            )
         updated = changed(self._updated, weights, self._file.graph)
         self._take(self._compiled(updated))
         self._updated = updated
@@ -223,11 +225,13 @@ class OpenvinoRunner(Runner):
     def call(self, loaded: dict[str, Any]) -> Any:
         """Run the model once; the request's outputs are the next call's too."""
         if self._request is None:
-            raise ParityError(f"{self._file.path}: closed, or not entered: nothing to run")
+            raise ParityError(
+                f"{self._file.path}: closed, or not entered: nothing to run", code="RX515"
+            )
         try:
             self._request.infer(loaded, share_inputs=True, share_outputs=True)
         except (RuntimeError, TypeError) as error:
-            raise ParityError(f"openvino: the run failed: {_cause(error)}") from error
+            raise ParityError(f"openvino: the run failed: {_cause(error)}", code="RX609") from error
         return self._request
 
     @_in_one_thread
@@ -246,7 +250,8 @@ class OpenvinoRunner(Runner):
             why = "inline its function bodies" if model.functions else "exchange weights"
             raise MissingError(
                 f"{self._file.path}: too large to {why} in memory ({size >> 20} MiB), as openvino "
-                "needs it"
+                "needs it",
+                code="RX512",
             )
         whole = with_values(self._file.whole, updated)
         plain = with_every_head(inlined(with_body(whole, "general")))
@@ -258,15 +263,19 @@ class OpenvinoRunner(Runner):
         text = str(error)
         if _NO_RULE in text:
             operators = text.partition(_NO_RULE)[2].splitlines()[0]
-            return MissingError(f"openvino {self._version} has no rule for {operators}")
+            return MissingError(
+                f"openvino {self._version} has no rule for {operators}", code="RX510"
+            )
         try:
             onnx.checker.check_model(str(self._file.path))
         except onnx.checker.ValidationError:
             return ModelFileError(
-                f"{self._file.path}: openvino cannot load it ({_cause(error)}); export it again"
+                f"{self._file.path}: openvino cannot load it ({_cause(error)}); export it again",
+                code="RX511",
             )
         return MissingError(
-            f"openvino {self._version} refuses the file, which is valid ONNX: {_cause(error)}"
+            f"openvino {self._version} refuses the file, which is valid ONNX: {_cause(error)}",
+            code="RX510",
         )
 
 

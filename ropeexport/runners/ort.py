@@ -151,12 +151,12 @@ class OrtRunner(Runner):
             import onnxruntime as ort
         except (ImportError, OSError) as error:
             raise MissingError(
-                f"onnxruntime cannot be imported ({error}); install it again"
+                f"onnxruntime cannot be imported ({error}); install it again", code="RX902"
             ) from error
 
         self._version = ort.__version__
         if isinstance(self._model, OnnxFile) and not self._model.path.is_file():
-            raise ModelFileError(f"{self._model.path}: no such file")
+            raise ModelFileError(f"{self._model.path}: no such file", code="RX303")
         self._session = self._open(ort)
         executes = self._session.get_providers()[0]
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -176,7 +176,9 @@ class OrtRunner(Runner):
 
     def _entered(self) -> Any:
         if self._session is None:
-            raise MissingError("onnxruntime: closed, or not entered: no session to run")
+            raise MissingError(
+                "onnxruntime: closed, or not entered: no session to run", code="RX515"
+            )
         return self._session
 
     def update(self, weights: Arrays) -> None:
@@ -188,7 +190,9 @@ class OrtRunner(Runner):
         import onnxruntime
 
         if self._session is None or not isinstance(self._model, OnnxFile):
-            raise MissingError("onnxruntime: weights are exchanged in an ONNX file that is loaded")
+            raise MissingError(
+                "onnxruntime: weights are exchanged in an ONNX file that is loaded", code="RX507"
+            )
         with self._updating:
             updated = changed(self._updated, weights, self._model.graph)
             self._session = self._open(onnxruntime, updated)
@@ -256,7 +260,9 @@ class OrtRunner(Runner):
         except _ort_errors() as error:
             if type(error).__name__ == "NotImplemented":
                 raise self._missing(error) from error
-            raise ParityError(f"onnxruntime: the run failed: {_cause(error)}") from error
+            raise ParityError(
+                f"onnxruntime: the run failed: {_cause(error)}", code="RX609"
+            ) from error
 
     def _returned(self, results: Any) -> list[Array]:
         return [array_of(x) for x in results] if self._has_foreign else results
@@ -349,7 +355,8 @@ class OrtRunner(Runner):
         if asked != index:
             raise UsageError(
                 f"device_id: expected {index}, torch's current GPU, got {asked}: load it under "
-                f"torch.cuda.device({asked})"
+                f"torch.cuda.device({asked})",
+                code="RX514",
             )
         return {"device_id": index, "user_compute_stream": str(self._stream.cuda_stream)}
 
@@ -359,16 +366,19 @@ class OrtRunner(Runner):
         where = self._model.path if isinstance(self._model, OnnxFile) else "the model"
         if _UNKNOWN.search(str(error)):
             return UnknownOperatorError(
-                f"{where}: onnxruntime {self._version} does not know what is in it: {_cause(error)}"
+                f"{where}: onnxruntime {self._version} does not know what is in it: "
+                f"{_cause(error)}",
+                code="RX510",
             )
         return ModelFileError(
-            f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again"
+            f"{where}: onnxruntime cannot load it ({_cause(error)}); export it again", code="RX511"
         )
 
     def _missing(self, error: Exception) -> MissingError:
         return MissingError(
             f"onnxruntime {self._version} has no kernel for an operator or a type of this model "
-            f"here: {_cause(error)}"
+            f"here: {_cause(error)}",
+            code="RX510",
         )
 
 

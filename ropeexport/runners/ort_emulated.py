@@ -60,16 +60,20 @@ class EmulatedRunner(OrtRunner):
 
     def update(self, weights: Arrays) -> None:
         """Refuse: the twin's weights are the file's in another type."""
-        raise MissingError("the emulation of bfloat16 does not exchange weights; run on a GPU")
+        raise MissingError(
+            "the emulation of bfloat16 does not exchange weights; run on a GPU", code="RX507"
+        )
 
     def __enter__(self) -> Self:
         require("onnxruntime")
         model, path = self._file.graph, self._file.path
         size = weight_bytes(model)
         if size > _LIMIT_BYTES:  # before anything of it is read
-            raise MissingError(f"{path}: too large to emulate in memory ({size >> 20} MiB)")
+            raise MissingError(
+                f"{path}: too large to emulate in memory ({size >> 20} MiB)", code="RX512"
+            )
         if not has_foreign(model):
-            raise MissingError(f"{path}: no bfloat16 to emulate")
+            raise MissingError(f"{path}: no bfloat16 to emulate", code="RX513")
         foreign = (spec for spec in output_specs(model) if spec.dtype in FOREIGN)
         self._narrow = {spec.name: FOREIGN[spec.dtype] for spec in foreign}
         self._model = whole_message(float32_twin(self._file.whole)).SerializeToString()
@@ -88,7 +92,9 @@ class EmulatedRunner(OrtRunner):
     def load(self, inputs: Arrays) -> Any:
         """Return the inputs in the twin's types."""
         if self._session is None:
-            raise MissingError(f"{self._file.path}: enter the runner before running it")
+            raise MissingError(
+                f"{self._file.path}: enter the runner before running it", code="RX515"
+            )
         foreign = {name: x for name, x in inputs.items() if str(x.dtype) in FOREIGN}
         wide = {name: x.astype(np.float32) for name, x in foreign.items()}
         return super().load({**inputs, **wide})

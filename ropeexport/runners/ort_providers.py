@@ -55,7 +55,8 @@ def require_provider(device: Device | None, provider: Provider | None) -> None:
         here = f"it has {', '.join(present)}"
         raise MissingError(
             f"onnxruntime {onnxruntime.__version__} has no {asked.executes}; "
-            f"{cure if asked.executes == CUDA.executes else here}"
+            f"{cure if asked.executes == CUDA.executes else here}",
+            code="RX908",
         )
 
 
@@ -94,7 +95,8 @@ def add_plugin(options: Any, provider: Provider) -> None:
     except Exception as error:  # its own classes, whose names differ from version to version
         if "already registered" not in str(error):
             raise MissingError(
-                f"{provider.distribution}: its library cannot be loaded: {first_line(error)}"
+                f"{provider.distribution}: its library cannot be loaded: {first_line(error)}",
+                code="RX908",
             ) from error
     kind = _KINDS[provider.device]
     devices = [
@@ -104,7 +106,8 @@ def add_plugin(options: Any, provider: Provider) -> None:
     ]
     if not devices:
         raise MissingError(
-            f"{provider.distribution} is loaded, and finds no {kind} here that it knows"
+            f"{provider.distribution} is loaded, and finds no {kind} here that it knows",
+            code="RX908",
         )
     options.add_provider_for_devices(devices[:1], dict(provider.options))
     options.add_session_config_entry(_ASSIGNMENT, "1")
@@ -119,11 +122,11 @@ def require_taken(session: Any, provider: Provider) -> None:
     if session.get_providers()[0] != provider.executes:
         needs = "its own CUDA and cuDNN; run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         cure = f", which needs {needs}" if provider.executes == CUDA.executes else ""
-        raise MissingError(f"onnxruntime cannot load its {provider.executes}{cure}")
+        raise MissingError(f"onnxruntime cannot load its {provider.executes}{cure}", code="RX908")
     if provider.package and not any(
         part.ep_name == provider.executes for part in session.get_provider_graph_assignment_info()
     ):
-        raise MissingError(f"{provider.executes} took no node of this model")
+        raise MissingError(f"{provider.executes} took no node of this model", code="RX513")
 
 
 def device_of(executes: str) -> str:

@@ -189,13 +189,17 @@ class Runtime:
         if budget is None:
             return
         if budget < 0:
-            raise UsageError(f"memory_budget: expected bytes, 0 or more, got {budget}")
+            raise UsageError(
+                f"memory_budget: expected bytes, 0 or more, got {budget}", code="RX110"
+            )
         own = (p for p in self.providers if p.device == opening.device)
         provider = opening.provider or next(own, None)
         if not (provider or self).bounded:
             who = f"{self.label} with {provider.executes}" if provider else self.label
             able = [each.name for each in _choices() if (each.provider or each.runtime).bounded]
-            raise UsageError(f"memory_budget: {who} takes none; choose {' or '.join(able)}")
+            raise UsageError(
+                f"memory_budget: {who} takes none; choose {' or '.join(able)}", code="RX508"
+            )
 
     def require(self, device: Device | None = None, provider: Provider | None = None) -> None:
         """Raise :class:`MissingError` where this machine, or a device, lacks what it needs."""
@@ -212,7 +216,7 @@ class Runtime:
         if elsewhere:
             where = " or ".join(_DEVICES[each] for each in devices)
             name = provider.executes if provider else self.label
-            raise MissingError(f"{name} runs on {where}: use --device {devices[0]}")
+            raise MissingError(f"{name} runs on {where}: use --device {devices[0]}", code="RX513")
 
     def look(self) -> dict[str, str | None] | None:
         """Return what ``doctor`` shows of it; None: the version of its package."""
@@ -227,7 +231,7 @@ class Runtime:
         """Raise :class:`MissingError` where a model has floating types that it does not run."""
         unknown = [dtype for dtype in dtypes if dtype not in self.dtypes]
         if unknown and not self.replaces:
-            raise MissingError(f"{self.label} does not run {', '.join(unknown)}")
+            raise MissingError(f"{self.label} does not run {', '.join(unknown)}", code="RX513")
 
 
 CPU = Provider("cpu", "CPUExecutionProvider", "cpu")
@@ -350,7 +354,7 @@ def choice(name: str) -> Choice:
     """
     found = {each.name: each for each in _choices()}
     if name not in found:
-        raise UsageError(f"{name!r}: expected a runtime, one of {', '.join(found)}")
+        raise UsageError(f"{name!r}: expected a runtime, one of {', '.join(found)}", code="RX110")
     return found[name]
 
 

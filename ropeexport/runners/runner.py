@@ -148,7 +148,8 @@ class Runner(ABC):
         who = self.facts.version or type(self).__name__
         raise MissingError(
             f"{who}: cannot exchange the weights of a loaded model; load it in onnxruntime, or "
-            "export the changed module"
+            "export the changed module",
+            code="RX507",
         )
 
     def kept_cache(self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int) -> KeptCache:
@@ -194,7 +195,8 @@ def wanted(names: Sequence[str], inputs: Arrays, who: str) -> Arrays:
     missing = [name for name in names if name not in inputs]
     if missing:
         raise ParityError(
-            f"{who}: expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}"
+            f"{who}: expected the inputs {', '.join(names)}, got {', '.join(inputs) or 'none'}",
+            code="RX605",
         )
     return {name: inputs[name] for name in names}
 

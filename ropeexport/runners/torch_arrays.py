@@ -54,7 +54,8 @@ def caller(
         if len(outputs) != len(output_names):
             raise ParityError(
                 f"{type(module).__name__}: expected {len(output_names)} outputs as the ONNX file "
-                f"has ({', '.join(output_names)}), the module returned {len(outputs)}"
+                f"has ({', '.join(output_names)}), the module returned {len(outputs)}",
+                code="RX707",
             )
         return dict(zip(output_names, outputs, strict=True))
 

@@ -44,7 +44,7 @@ def opened(opening: Opening) -> TensorrtRunner:
 def require_gpu(device: Device | None, provider: Provider | None) -> None:
     """Raise :class:`MissingError` where there is no GPU, or nothing to run an engine with."""
     if find_gpu() is None:
-        raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
+        raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only", code="RX903")
     flavour.pick_flavour()
 
 
@@ -113,7 +113,7 @@ class TensorrtRunner(Runner):
         data = preflight.read_verified(folder, record)
         gpu = find_gpu()
         if gpu is None:
-            raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only")
+            raise MissingError("no NVIDIA GPU: a TensorRT engine runs on one only", code="RX903")
         preflight.check_gpu(record, gpu)
         _require_cuda_torch()
         plugin = record.plugin
@@ -222,7 +222,9 @@ class TensorrtRunner(Runner):
 
     def _entered(self) -> Session:
         if self._session is None:
-            raise EngineError(f"{self._artifact.folder}: enter the runner before running it")
+            raise EngineError(
+                f"{self._artifact.folder}: enter the runner before running it", code="RX515"
+            )
         return self._session
 
 
@@ -233,6 +235,7 @@ def _require_cuda_torch() -> None:
     if not torch.cuda.is_available():
         raise MissingError(
             f"torch {torch.__version__} sees no NVIDIA GPU: install a CUDA build of torch, "
-            "whose memory the engine runs in"
+            "whose memory the engine runs in",
+            code="RX904",
         )
     torch.cuda.synchronize()  # makes the CUDA context, which the runtime cache is compared with

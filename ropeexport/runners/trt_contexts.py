@@ -135,7 +135,8 @@ class Context:
                 self._journal.taken()  # forgotten: the profile says more
                 raise EngineError(
                     f"{name}: expected a shape within the profile, {self._profile.min[name]} to "
-                    f"{self._profile.max[name]}, got {shape}"
+                    f"{self._profile.max[name]}, got {shape}",
+                    code="RX602",
                 )
         try:
             missing = self.own.infer_shapes()
@@ -164,4 +165,4 @@ def _has(profile: Profile, shapes: Shapes) -> bool:
 
 def engine_error(record: EngineRecord, journal: Journal, text: str) -> EngineError:
     """Return an engine's error with what TensorRT said of it, which is then forgotten."""
-    return EngineError(f"{record.file}: {text}: {journal.taken()}")
+    return EngineError(f"{record.file}: {text}: {journal.taken()}", code="RX509")

@@ -34,9 +34,13 @@ def place(specs: Iterable[TensorSpec], inputs: Arrays, device: str) -> dict[str,
     for spec in specs:
         name = spec.name
         if name not in inputs:
-            raise EngineError(f"{name}: expected as an input, got {', '.join(inputs) or 'none'}")
+            raise EngineError(
+                f"{name}: expected as an input, got {', '.join(inputs) or 'none'}", code="RX605"
+            )
         if str(inputs[name].dtype) != spec.dtype:
-            raise EngineError(f"{name}: expected {spec.dtype}, got {inputs[name].dtype}")
+            raise EngineError(
+                f"{name}: expected {spec.dtype}, got {inputs[name].dtype}", code="RX604"
+            )
         placed[name] = held(spec, tensor_from(inputs[name]).to(device), device)
     return placed
 
@@ -54,7 +58,9 @@ def make_tensor(spec: TensorSpec, shape: tuple[int, ...], device: str) -> Tensor
     import torch
 
     if any(dim < 0 for dim in shape):
-        raise EngineError(f"{spec.name}: expected a shape that its inputs decide, got {shape}")
+        raise EngineError(
+            f"{spec.name}: expected a shape that its inputs decide, got {shape}", code="RX602"
+        )
     size = math.prod(shape)
     made = torch.empty(max(size, 1), dtype=getattr(torch, spec.dtype), device=device)
     return made[:size].view(shape)

@@ -140,7 +140,7 @@ class Session:
             self._stream.synchronize()
         except RuntimeError as error:  # torch's, of CUDA
             raise EngineError(
-                f"{self._record.file}: the run failed: {first_line(error)}"
+                f"{self._record.file}: the run failed: {first_line(error)}", code="RX609"
             ) from error
 
     @contextmanager

@@ -68,7 +68,9 @@ def assert_export_parity(  # noqa: PLR0913  (the options of `ropeexport check`)
     from ropeexport.parity.options import several
 
     if candidate is not None and require:
-        raise UsageError("require: not for a comparison of files, which names its runtime itself")
+        raise UsageError(
+            "require: not for a comparison of files, which names its runtime itself", code="RX108"
+        )
     options = Options(
         seed=seed, count=cases, lengths=several("lengths", lengths, int), atol=atol, rtol=rtol,
         tokens=tokens, required=several("require", require, str),

@@ -174,7 +174,8 @@ def _refuse_existing(artifact: Artifact, force: bool) -> None:
     if artifact.manifest.engine is None and path.exists() and not force:
         raise UsageError(
             f"{path} exists already, though {manifest.FILE_NAME} records no engine; add --force to "
-            "overwrite it"
+            "overwrite it",
+            code="RX301",
         )
     atomic.refuse_existing(path, force)
     for name in (ENGINE_NAME, manifest.FILE_NAME):
@@ -193,13 +194,16 @@ def _implementation(
     """Return what the ropes become, and the library where that is the plugin."""
     if options.impl in ("native", "decomposed"):
         if options.plugin_library is not None:
-            raise UsageError(f"--plugins: --impl {options.impl} uses no plugin library")
+            raise UsageError(
+                f"--plugins: --impl {options.impl} uses no plugin library", code="RX108"
+            )
         return options.impl, None
     if options.impl == "plugin":
         if not record.model.ropes:
             raise BuildError(
                 f"--impl plugin: {record.model.file} has no rotary op of ropeexport's, which "
-                "the plugin serves; use --impl native or decomposed"
+                "the plugin serves; use --impl native or decomposed",
+                code="RX405",
             )
         return "plugin", validate(require(options.plugin_library), flavour)
     found = find(options.plugin_library) if record.model.ropes else None
@@ -226,5 +230,6 @@ def _check_interface(record: Manifest, built: Built) -> None:
         if expected.get(name) != _FLOATS.get(kind, kind.lower()):
             raise BuildError(
                 f"{record.model.file}: {name}: expected {expected.get(name, 'no such tensor')}, "
-                f"{record.model.file} became {kind} in TensorRT"
+                f"{record.model.file} became {kind} in TensorRT",
+                code="RX403",
             )

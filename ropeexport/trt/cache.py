@@ -49,7 +49,8 @@ def make_cache_folder(*parts: str) -> Path:
     except OSError as error:
         raise MissingError(
             f"{folder}: cannot create the cache folder ({error.strerror}); "
-            f"name a writable one with {VARIABLE}=DIR"
+            f"name a writable one with {VARIABLE}=DIR",
+            code="RX909",
         ) from error
     return folder
 

@@ -92,7 +92,8 @@ def build(
         return _ask(request, Built, on_progress, on_note)
     except CrashError as crash:
         raise BuildError(
-            f"{request.flavour} ended {crash.how} while it built {request.model}{crash.said}"
+            f"{request.flavour} ended {crash.how} while it built {request.model}{crash.said}",
+            code="RX401",
         ) from crash
 
 
@@ -109,7 +110,8 @@ def probe(request: ProbeRequest) -> Probed:
     except CrashError as crash:
         raise PluginError(
             f"{request.plugin}: loading it ended the process {crash.how}{crash.said}; "
-            "this is no plugin library for this TensorRT"
+            "this is no plugin library for this TensorRT",
+            code="RX410",
         ) from crash
 
 
@@ -124,7 +126,7 @@ def _ask(
         with Child(_WORKER, environment) as child:
             return child.ask(request, answer, on_progress, on_note)
     except UnforeseenError as error:
-        raise BuildError(f"unexpected error in the build process: {error}") from error
+        raise BuildError(f"unexpected error in the build process: {error}", code="RX003") from error
 
 
 def child_environment(flavour: str, version: str) -> dict[str, str]:

@@ -52,7 +52,9 @@ def build_engine(flavour: Flavour, request: BuildRequest, channel: Channel) -> B
             attention.decomposable = True
         plan = _serialize(flavour, parsed, request, journal, channel)
     if plan is None:
-        raise BuildError(f"{request.model}: {flavour.name} built no engine: {journal.cause()}")
+        raise BuildError(
+            f"{request.model}: {flavour.name} built no engine: {journal.cause()}", code="RX402"
+        )
     request.engine.write_bytes(plan)
     inputs, outputs = tensor_types(parsed.network)
     return Built(
@@ -76,7 +78,8 @@ def _compute_capabilities(flavour: Flavour) -> tuple[str, ...]:
     if gpu is None:
         raise MissingError(
             f"{flavour.name} builds on a machine with an NVIDIA GPU only, and there is none here; "
-            f"add --flavour {RTX}, or build where the engine will run"
+            f"add --flavour {RTX}, or build where the engine will run",
+            code="RX903",
         )
     return (gpu.compute_capability,)
 
@@ -90,7 +93,8 @@ def _require_implementation(flavour: Flavour, parsed: Parsed, request: BuildRequ
             error = PluginError if expected == "plugin" else BuildError
             raise error(
                 f"{request.model}: {rope}: asked for {expected}, but {flavour.name} "
-                f"{flavour.version} made it {found.get(rope, 'no layer at all')}"
+                f"{flavour.version} made it {found.get(rope, 'no layer at all')}",
+                code="RX405",
             )
 
 
@@ -124,7 +128,8 @@ def _config(flavour: Flavour, parsed: Parsed, request: BuildRequest, journal: Jo
     if request.plugin is not None and request.embed_plugin:
         if not flavour.capabilities.serialises_plugins:
             raise BuildError(
-                f"{flavour.name} {flavour.version} cannot embed a plugin; add --no-embed-plugin"
+                f"{flavour.name} {flavour.version} cannot embed a plugin; add --no-embed-plugin",
+                code="RX407",
             )
         config.plugins_to_serialize = [str(request.plugin.absolute())]
     return config
@@ -140,10 +145,13 @@ def add_profile(
         try:
             profile.set_shape(name, *shapes)
         except ValueError as error:  # some versions say it only when the profile is added
-            raise BuildError(f"{name}: {flavour.name} refuses the shapes {shapes}") from error
+            raise BuildError(
+                f"{name}: {flavour.name} refuses the shapes {shapes}", code="RX406"
+            ) from error
     if config.add_optimization_profile(profile) < 0:
         raise BuildError(
-            f"{flavour.name} refuses the profile {wanted.model_dump()}: {journal.cause()}"
+            f"{flavour.name} refuses the profile {wanted.model_dump()}: {journal.cause()}",
+            code="RX406",
         )
 
 
@@ -207,7 +215,9 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     # the plugin takes the node before its body is read; were it not to, `implementations` says so
     model = with_body(model, "rotation" if request.implementation == "native" else "general")
     if not parser.parse(ir.to_proto(model).SerializeToString(), str(request.model)):
-        raise BuildError(f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}")
+        raise BuildError(
+            f"{request.model}: {flavour.name} cannot parse it: {_fault(parser)}", code="RX403"
+        )
     if not request.refit:
         return Parsed(builder, network, parser)
     fixed = mark_refittable(network, layers(network), weights_of(model))
@@ -215,7 +225,8 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     if not refits:
         raise BuildError(
             f"--refit: {request.model}: no weight of it can be exchanged in an engine: "
-            f"{'; '.join(f'{name}: {why}' for name, why in fixed.items()) or 'it has none'}"
+            f"{'; '.join(f'{name}: {why}' for name, why in fixed.items()) or 'it has none'}",
+            code="RX407",
         )
     return Parsed(builder, network, parser, refits, fixed)
 

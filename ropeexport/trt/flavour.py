@@ -77,15 +77,17 @@ def pick_flavour(name: str | None = None) -> str:
         Naming the command that brings what is not installed.
     """
     if name is not None and name not in NAMES:
-        raise UsageError(f"--flavour: expected one of {', '.join(NAMES)}, got {name!r}")
+        raise UsageError(
+            f"--flavour: expected one of {', '.join(NAMES)}, got {name!r}", code="RX110"
+        )
     installed = available_flavours()
     if name is None:
         has_gpu = FULL in installed and find_gpu() is not None
         name = FULL if has_gpu or RTX not in installed else RTX
     if not installed:
-        raise MissingError(f"no TensorRT is installed; run: {INSTALL[RTX]}")
+        raise MissingError(f"no TensorRT is installed; run: {INSTALL[RTX]}", code="RX901")
     if name not in installed:
-        raise MissingError(f"{name} is not installed; run: {INSTALL[name]}")
+        raise MissingError(f"{name} is not installed; run: {INSTALL[name]}", code="RX901")
     return name
 
 
@@ -101,7 +103,9 @@ def load(name: str) -> Flavour:
     try:
         module = import_module(_MODULES[name])
     except (ImportError, OSError) as error:
-        raise MissingError(f"{name} cannot be imported ({error}); run: {INSTALL[name]}") from error
+        raise MissingError(
+            f"{name} cannot be imported ({error}); run: {INSTALL[name]}", code="RX902"
+        ) from error
     return Flavour(name, module, str(module.__version__), probe(module))
 
 

@@ -50,7 +50,8 @@ def source_folder() -> Path:
     if not (folder / "CMakeLists.txt").is_file():
         raise MissingError(
             f"{folder}: the plugin's sources are not in this installation; clone the repository, "
-            "run 'pip install -e .' in it, and try again"
+            "run 'pip install -e .' in it, and try again",
+            code="RX906",
         )
     return folder
 
@@ -79,9 +80,11 @@ def compile_plugin(
     sources = source_folder()
     cmake, nvcc = find_cmake(), find_nvcc()
     if cmake is None:
-        raise MissingError(f"cmake is not installed; run: {CMAKE_CURE}")
+        raise MissingError(f"cmake is not installed; run: {CMAKE_CURE}", code="RX905")
     if nvcc is None:
-        raise MissingError(f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}")
+        raise MissingError(
+            f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}", code="RX905"
+        )
     atomic.refuse_link(cached_library())
     with locked(make_cache_folder(), "plugin build"):
         return _compiled(sources, (cmake, nvcc), architectures, include, on_line)
@@ -141,13 +144,15 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
             raise
     if process.returncode != 0:
         faults = [line for line in lines if "error" in line.lower()] or lines
-        raise PluginError(f"{' '.join(command[:2])} failed: {'; '.join(faults[:_ERROR_LINES])}")
+        raise PluginError(
+            f"{' '.join(command[:2])} failed: {'; '.join(faults[:_ERROR_LINES])}", code="RX408"
+        )
 
 
 def _install(build: Path) -> Path:
     made = sorted(build.rglob(FILE_NAME))
     if not made:
-        raise PluginError(f"{build}: expected {FILE_NAME} from CMake, found none")
+        raise PluginError(f"{build}: expected {FILE_NAME} from CMake, found none", code="RX408")
     make_cache_folder()
     with atomic.replacing(cached_library()) as temporary:
         shutil.copyfile(made[0], temporary)
@@ -198,7 +203,9 @@ def header_folder(include: Path | None = None) -> Path:
     named = include or (Path(variable) if variable else None)
     if named is not None:
         if not (named / _HEADER).is_file():
-            raise MissingError(f"{named}: expected TensorRT's headers, found no {_HEADER} in it")
+            raise MissingError(
+                f"{named}: expected TensorRT's headers, found no {_HEADER} in it", code="RX906"
+            )
         return named.absolute()
     for place in map(Path, _SYSTEM_PLACES):
         if (place / _HEADER).is_file():
@@ -225,7 +232,8 @@ def _download_headers(folder: Path) -> None:
             raise MissingError(
                 f"TensorRT's headers: not on this system, and {_HEADER_WHEEL}, which carries them, "
                 f"{_download_fault(done.stderr)}; name their folder with "
-                f"--tensorrt-include DIR or {HEADER_VARIABLE}"
+                f"--tensorrt-include DIR or {HEADER_VARIABLE}",
+                code="RX906",
             )
         _extract_headers(wheels[0], folder)
 
@@ -248,4 +256,6 @@ def _extract_headers(wheel: Path, folder: Path) -> None:
             if plain.endswith(".h"):
                 atomic.write_bytes(folder / plain, archive.read(name))
     if not (folder / _HEADER).is_file():
-        raise MissingError(f"{_HEADER_WHEEL}: expected {_HEADER} in {_HEADER_WHEEL_FOLDER}")
+        raise MissingError(
+            f"{_HEADER_WHEEL}: expected {_HEADER} in {_HEADER_WHEEL_FOLDER}", code="RX906"
+        )

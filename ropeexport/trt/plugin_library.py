@@ -52,7 +52,7 @@ def find(explicit: Path | None = None) -> Path | None:
     if named is not None:
         if not named.is_file():
             source = "--plugins" if explicit else VARIABLE
-            raise PluginError(f"{source}: {named}: no such file; {_CURE}")
+            raise PluginError(f"{source}: {named}: no such file; {_CURE}", code="RX409")
         return named
     return cached_library() if cached_library().is_file() else None
 
@@ -61,7 +61,9 @@ def require(explicit: Path | None = None) -> Path:
     """Return the library to use; raise :class:`MissingError` where there is none."""
     found = find(explicit)
     if found is None:
-        raise MissingError(f"no plugin library: neither {VARIABLE} nor {cached_library()}; {_CURE}")
+        raise MissingError(
+            f"no plugin library: neither {VARIABLE} nor {cached_library()}; {_CURE}", code="RX907"
+        )
     return found
 
 
@@ -87,7 +89,8 @@ def check_elf(path: Path) -> None:
         header = file.read(_ELF_HEADER_BYTES)
     if not header.startswith(_LITTLE_64):
         raise PluginError(
-            f"{path}: expected a 64-bit shared library (ELF), got another kind of file"
+            f"{path}: expected a 64-bit shared library (ELF), got another kind of file",
+            code="RX410",
         )
     whole = _ELF_HEADER_BYTES
     if len(header) == _ELF_HEADER_BYTES:
@@ -95,7 +98,8 @@ def check_elf(path: Path) -> None:
         whole = offset + entry * count
     if size < whole:
         raise PluginError(
-            f"{path}: truncated: expected {whole} bytes by its own header, got {size}; {_CURE}"
+            f"{path}: truncated: expected {whole} bytes by its own header, got {size}; {_CURE}",
+            code="RX410",
         )
 
 
@@ -110,12 +114,15 @@ def _choose(path: Path, creators: Sequence[Creator]) -> Creator:
     if wanted in creators:
         raise PluginError(
             f"{path}: of an older ropeexport: it lacks {missing[0]} and {len(missing) - 1} more; "
-            f"{_CURE}"
+            f"{_CURE}",
+            code="RX411",
         )
     found = ", ".join(_text(creator) for creator in creators)
     same_name = [creator for creator in creators if creator.name == APPLY_ROPE]
     kind = "of another version" if same_name else "a library of other plugins"
-    raise PluginError(f"{path}: {kind}: expected {_text(wanted)}, got {found}; {_CURE}")
+    raise PluginError(
+        f"{path}: {kind}: expected {_text(wanted)}, got {found}; {_CURE}", code="RX411"
+    )
 
 
 def _text(creator: Creator) -> str:

@@ -45,7 +45,8 @@ def check_types(file: OnnxFile) -> None:
         raise errors.BuildError(
             f"{file.path}: TensorRT has no float64 and would round to float32 without a word: "
             f"{_named(places)}; use float32 there (for the angles of positions, "
-            "ropeexport's own op keeps them exact)"
+            "ropeexport's own op keeps them exact)",
+            code="RX404",
         )
 
 
@@ -64,7 +65,8 @@ def check_attention(file: OnnxFile) -> None:
             f"{file.path}: {_named(places)}: TensorRT's parser leaves out "
             "the lengths (nonpad_kv_seqlen) and the window (left_window_size, right_window_size) "
             "of Attention without a word, so that padding and all keys are seen; write them as an "
-            "explicit boolean mask"
+            "explicit boolean mask",
+            code="RX404",
         )
 
 
@@ -92,7 +94,8 @@ def check_plugin_attributes(file: OnnxFile, library: PluginLibrary) -> None:
                 raise errors.PluginError(
                     f"{file.path}: node {node.name}: {name}: expected {value!r}, which "
                     f"{library.path} registers, got {got}; export again, or compile the plugin of "
-                    "this version with 'ropeexport plugin build'"
+                    "this version with 'ropeexport plugin build'",
+                    code="RX411",
                 )
 
 
@@ -109,7 +112,8 @@ def check_native_shapes(manifest: Manifest, shapes: dict[str, tuple[int, ...]]) 
         if spec.role == "matrices" and len(shape) == _PE_RANK and shape[_HEAD_AXIS] != 1:
             raise errors.UsageError(
                 f"--impl native: {spec.name}: expected a head axis of 1, got {shape[_HEAD_AXIS]}; "
-                "TensorRT's rotary layer has one table for all heads: use --impl decomposed"
+                "TensorRT's rotary layer has one table for all heads: use --impl decomposed",
+                code="RX405",
             )
 
 
@@ -144,7 +148,9 @@ def _brings_float64(attribute: ir.Attr) -> bool:
 def engine_record(folder: Path, manifest: Manifest) -> EngineRecord:
     """Return the record of the folder's engine; :class:`MissingError` where none was built."""
     if manifest.engine is None:
-        raise errors.MissingError(f"{folder}: no engine was built; run: ropeexport build {folder}")
+        raise errors.MissingError(
+            f"{folder}: no engine was built; run: ropeexport build {folder}", code="RX502"
+        )
     return manifest.engine
 
 
@@ -161,12 +167,15 @@ def read_verified(folder: Path, record: EngineRecord) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise errors.EngineError(f"{path}: cannot be read ({error.strerror}); {again}") from error
+        raise errors.EngineError(
+            f"{path}: cannot be read ({error.strerror}); {again}", code="RX503"
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != record.sha256:
         raise errors.EngineError(
             f"{path}: not the engine of its manifest (truncated, or another file): expected sha256 "
-            f"{record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… ({len(data)} bytes); {again}"
+            f"{record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… ({len(data)} bytes); {again}",
+            code="RX503",
         )
     return data
 
@@ -176,7 +185,8 @@ def check_budget(record: EngineRecord, budget: int | None) -> None:
     if budget is not None and not record.weight_streaming:
         raise errors.UsageError(
             f"memory_budget: {record.file} was built without weight streaming, so that all of its "
-            "weights are in the GPU's memory; build it again with --weight-streaming"
+            "weights are in the GPU's memory; build it again with --weight-streaming",
+            code="RX508",
         )
 
 
@@ -185,7 +195,8 @@ def check_weights_of(record: EngineRecord, artifact: Artifact) -> None:
     if artifact.model_sha256 != record.model_sha256:
         raise errors.EngineError(
             f"{artifact.model_path}: not the file that {record.file} was built of, and whose "
-            "weights it takes: build it again"
+            "weights it takes: build it again",
+            code="RX506",
         )
     _ = artifact.file.whole  # which sees that the weights are there
 
@@ -194,12 +205,15 @@ def check_refits(record: EngineRecord, names: Iterable[str]) -> None:
     """Raise where weights of some names cannot be exchanged in an engine."""
     if not record.refittable:
         raise errors.UsageError(
-            f"{record.file}: its weights cannot be exchanged; build it again with --refit"
+            f"{record.file}: its weights cannot be exchanged; build it again with --refit",
+            code="RX507",
         )
     for name in names:
         if name not in record.refits:
             why = record.fixed.get(name, "it has no weight of that name")
-            raise errors.UsageError(f"{name}: {record.file} cannot exchange it: {why}")
+            raise errors.UsageError(
+                f"{name}: {record.file} cannot exchange it: {why}", code="RX507"
+            )
 
 
 def check_flavour(record: EngineRecord) -> None:
@@ -215,14 +229,16 @@ def check_flavour(record: EngineRecord) -> None:
     installed = available_flavours()
     if not installed:
         raise errors.MissingError(
-            f"no TensorRT is installed; run: {INSTALL.get(record.flavour, INSTALL[RTX])}"
+            f"no TensorRT is installed; run: {INSTALL.get(record.flavour, INSTALL[RTX])}",
+            code="RX901",
         )
     found = installed.get(record.flavour)
     if found != record.version:
         there = ", ".join(f"{name} {version}" for name, version in installed.items())
         raise errors.EngineError(
             f"{record.file}: expected {record.flavour} {record.version}, which built it, "
-            f"got {there}; an engine loads in its own version only: install that, or build again"
+            f"got {there}; an engine loads in its own version only: install that, or build again",
+            code="RX504",
         )
 
 
@@ -232,7 +248,8 @@ def check_gpu(record: EngineRecord, gpu: Gpu) -> None:
     if fits and gpu.compute_capability not in fits:
         raise errors.EngineError(
             f"{record.file}: expected a GPU of compute capability {', '.join(fits)}, "
-            f"got {gpu.compute_capability} ({gpu.name}); build again on this machine"
+            f"got {gpu.compute_capability} ({gpu.name}); build again on this machine",
+            code="RX505",
         )
 
 
@@ -254,14 +271,16 @@ def plugin_path(folder: Path, record: PluginRecord, given: Path | None = None) -
     if found is None:
         raise errors.PluginError(
             f"{folder}: the engine needs the {what}, which is neither beside it, nor in "
-            f"{plugin_library.VARIABLE}, nor {plugin_library.cached_library()}"
+            f"{plugin_library.VARIABLE}, nor {plugin_library.cached_library()}",
+            code="RX409",
         )
     if not found.is_file():
-        raise errors.PluginError(f"{found}: expected the {what}, found no file")
+        raise errors.PluginError(f"{found}: expected the {what}, found no file", code="RX409")
     sha256 = atomic.sha256_of(found)
     if sha256 != record.sha256:
         raise errors.PluginError(
             f"{found}: the engine was built with another {what}: expected sha256 "
-            f"{record.sha256[:_SHOWN]}…, got {sha256[:_SHOWN]}…; build the engine again"
+            f"{record.sha256[:_SHOWN]}…, got {sha256[:_SHOWN]}…; build the engine again",
+            code="RX411",
         )
     return found

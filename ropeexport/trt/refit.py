@@ -39,14 +39,16 @@ def require_wanted(flavour: Flavour, request: BuildRequest, builder: Any, journa
     for option, (is_wanted, is_there) in wanted.items():
         if is_wanted and not is_there:
             raise MissingError(
-                f"{option}: {flavour.name} {flavour.version} has no such engines; leave it out"
+                f"{option}: {flavour.name} {flavour.version} has no such engines; leave it out",
+                code="RX407",
             )
     if request.refit and find_gpu() is None and not _refits_one_layer(flavour, builder):
         cause = journal.cause()
         raise MissingError(
             f"{'--strip' if request.strip else '--refit'}: {flavour.name} {flavour.version} makes "
             "an engine whose weights can be exchanged on a machine with an NVIDIA GPU only, and "
-            f"there is none here ({cause}); build there"
+            f"there is none here ({cause}); build there",
+            code="RX407",
         )
 
 

@@ -138,7 +138,8 @@ def make_builder(flavour: Flavour, journal: Journal) -> Any:
         return flavour.module.Builder(journal.logger)
     except TypeError as error:  # the bindings' word for none
         raise BuildError(
-            f"{flavour.name} {flavour.version} makes no builder on this machine: {journal.cause()}"
+            f"{flavour.name} {flavour.version} makes no builder on this machine: {journal.cause()}",
+            code="RX402",
         ) from error
 
 
@@ -153,11 +154,12 @@ def load_library(registry: Any, library: Path, journal: Journal) -> tuple[Creato
     before = _creators(registry)
     if registry.load_library(str(library.absolute())) is None:
         raise PluginError(
-            f"{library}: TensorRT cannot load it as a plugin library: {journal.cause()}"
+            f"{library}: TensorRT cannot load it as a plugin library: {journal.cause()}",
+            code="RX410",
         )
     brought = tuple(creator for creator in _creators(registry) if creator not in before)
     if not brought:
-        raise PluginError(f"{library}: loaded, but it registers no plugin")
+        raise PluginError(f"{library}: loaded, but it registers no plugin", code="RX410")
     return brought
 
 

@@ -48,7 +48,8 @@ def require_trusted(
         raise UntrustedError(
             f"{artifact.folder / unknown[0]}: neither built on this machine nor trusted yet, and "
             "it can run code of whoever made it: where you know who did, add --trust (trust=True), "
-            "once; where the folder is signed, --key PUBLIC.pem (trust='PUBLIC.pem')"
+            "once; where the folder is signed, --key PUBLIC.pem (trust='PUBLIC.pem')",
+            code="RX803",
         )
     for name in unknown if keeps else ():
         known.remember(wanted[name], f"trusted: {(artifact.folder / name).absolute()}")

@@ -52,9 +52,11 @@ def sign_files(folder: Path, key: Path, password: str | None = None) -> tuple[st
         config: Any = signing.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_signer(private_key=key, password=secret)
     except TypeError as error:  # no password where one is needed, or the other way round
-        raise UsageError(f"{key}: {first_line(error)}") from error
+        raise UsageError(f"{key}: {first_line(error)}", code="RX804") from error
     except Exception as error:  # of another kind of file the library may say anything
-        raise UsageError(f"{key}: expected a private key, {_KEYS}: {first_line(error)}") from error
+        raise UsageError(
+            f"{key}: expected a private key, {_KEYS}: {first_line(error)}", code="RX804"
+        ) from error
     hashing = _hashing()
     with tempfile.TemporaryDirectory() as place:  # in the folder it would be signed itself
         made = Path(place) / SIGNATURE
@@ -83,10 +85,14 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
         config: Any = verifying.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_verifier(public_key=key)
     except Exception as error:
-        raise UsageError(f"{key}: expected a public key, {_KEYS}: {first_line(error)}") from error
+        raise UsageError(
+            f"{key}: expected a public key, {_KEYS}: {first_line(error)}", code="RX804"
+        ) from error
     signature = folder / SIGNATURE
     if not signature.is_file():
-        raise UntrustedError(f"{folder}: not signed: expected {SIGNATURE}, found none")
+        raise UntrustedError(
+            f"{folder}: not signed: expected {SIGNATURE}, found none", code="RX805"
+        )
     content = signature.read_bytes()
     said = _said(content)
     hashing = _hashing(None if all_files else said)
@@ -100,7 +106,8 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
         except Exception as error:
             if not hashing.was_asked:  # the signature is verified before anything is hashed
                 raise UntrustedError(
-                    f"{signature}: not signed with {key}, or changed since: {first_line(error)}"
+                    f"{signature}: not signed with {key}, or changed since: {first_line(error)}",
+                    code="RX806",
                 ) from error
             return _departures(signature, said, hashing.found, error)
     return dict.fromkeys(hashing.found, "verified")
@@ -112,7 +119,9 @@ def require_signed(folder: Path, key: Path, names: Iterable[str]) -> None:
     wanted = {**found, **{name: found.get(name, "not signed") for name in names}}
     wrong = [f"{name} is {status}" for name, status in wanted.items() if status != "verified"]
     if wrong:
-        raise UntrustedError(f"{folder}: not as it was signed with {key}: {', '.join(wrong)}")
+        raise UntrustedError(
+            f"{folder}: not as it was signed with {key}: {', '.join(wrong)}", code="RX806"
+        )
 
 
 def _departures(
@@ -121,7 +130,9 @@ def _departures(
     names = sorted({*said, *found})
     statuses = {name: _status(said.get(name), found.get(name)) for name in names}
     if all(status == "verified" for status in statuses.values()):
-        raise UntrustedError(f"{signature}: does not fit its folder: {first_line(error)}")
+        raise UntrustedError(
+            f"{signature}: does not fit its folder: {first_line(error)}", code="RX806"
+        )
     return statuses
 
 
@@ -145,7 +156,7 @@ def _said(content: bytes) -> dict[str, str]:
 
 def _require_key(key: Path) -> None:
     if not key.is_file():
-        raise UsageError(f"{key}: no such file; expected a key, {_KEYS}")
+        raise UsageError(f"{key}: no such file; expected a key, {_KEYS}", code="RX804")
 
 
 def _hashing(only: Mapping[str, str] | None = None) -> Any:
@@ -173,7 +184,7 @@ def _hashing(only: Mapping[str, str] | None = None) -> Any:
             try:
                 made = super().hash(model_path, files_to_hash=files_to_hash)
             except ValueError as error:  # a pipe, a device
-                raise ModelFileError(f"{model_path}: {first_line(error)}") from error
+                raise ModelFileError(f"{model_path}: {first_line(error)}", code="RX808") from error
             self.found = {x.identifier: x.digest.digest_hex for x in made.resource_descriptors()}
             return made
 

@@ -64,7 +64,9 @@ def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signatur
     if wrong:
         raise ModelFileError(
             f"{folder}: not signed, as its files are not those of its manifest: "
-            f"{', '.join(f'{each.file} is {each.status}' for each in wrong)}; export or build again"
+            f"{', '.join(f'{each.file} is {each.status}' for each in wrong)}; export or build "
+            f"again",
+            code="RX807",
         )
     files = signing.sign_files(folder, key, password)
     return Signature(file=str(folder / signing.SIGNATURE), files=files)

@@ -117,7 +117,8 @@ def refer(
         raise ExportError(
             f"{folder}: no tensor for the weights {', '.join(missing[:_SHOWN])}{more}: the files "
             "are of another class or config, or have other names for them than the class: load the "
-            "model, by from_pretrained say, and export that (ropeexport.export(model, ...))"
+            "model, by from_pretrained say, and export that (ropeexport.export(model, ...))",
+            code="RX316",
         )
     tensors = [v.const_value for v in weights if isinstance(v.const_value, ir.ExternalTensor)]
     files = sorted({str(tensor.location) for tensor in tensors})
@@ -140,15 +141,20 @@ def _point(value: ir.Value, place: Place, folder: Path) -> None:
     """Let an initializer be a stretch of a file; where the file has another type, cast it."""
     dtype = onnx_type(place)
     if dtype is None:
-        raise ExportError(f"{place.file}: {value.name}: no ONNX type for {place.dtype}")
+        raise ExportError(
+            f"{place.file}: {value.name}: no ONNX type for {place.dtype}", code="RX316"
+        )
     expected = tuple(value.shape.numpy()) if value.shape is not None else place.shape
     if place.shape != expected:
         raise ExportError(
             f"{place.file}: {value.name}: expected shape {expected}, got {place.shape}: the file "
-            "is of another config"
+            "is of another config",
+            code="RX316",
         )
     if place.length * 8 != math.prod(place.shape) * dtype.bitwidth:
-        raise ExportError(f"{place.file}: {value.name}: its length is not that of its shape")
+        raise ExportError(
+            f"{place.file}: {value.name}: its length is not that of its shape", code="RX316"
+        )
     wanted = value.dtype
     value.const_value = ir.ExternalTensor(
         place.file, place.offset, place.length, dtype,
@@ -179,10 +185,12 @@ def check_reachable(weights: Path, output: Path) -> None:
     if weights.resolve() != output.resolve():
         raise UsageError(
             f"{output}: an ONNX file can refer only to weights of its own folder, {weights}: "
-            f"write there with -o {weights}, or {cure}"
+            f"write there with -o {weights}, or {cure}",
+            code="RX317",
         )
     for path in find(weights):
         if path.is_symlink() or (path.exists() and os.stat(path).st_nlink > 1):
             raise UsageError(
-                f"{path}: a link, as in hub caches, which onnx and onnxruntime refuse: {cure}"
+                f"{path}: a link, as in hub caches, which onnx and onnxruntime refuse: {cure}",
+                code="RX317",
             )

@@ -83,7 +83,8 @@ def read_places(folder: Path) -> dict[str, Place]:
             if name in places:
                 raise ModelFileError(
                     f"{folder}: {name} lies in {places[name].file} and in {place.file}; keep the "
-                    "files of one variant in the folder, or their index"
+                    "files of one variant in the folder, or their index",
+                    code="RX314",
                 )
             places[name] = place
     return places
@@ -100,7 +101,9 @@ def commonest_type(places: Mapping[str, Place]) -> str:
 def read_header(path: Path) -> Header:
     """Read a file's header and check it against the file's size."""
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such file: weights are read from it; bring it back")
+        raise ModelFileError(
+            f"{path}: no such file: weights are read from it; bring it back", code="RX305"
+        )
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -113,13 +116,15 @@ def read_header(path: Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(
             f"{path}: not a safetensors file: its header is no JSON of tensors' places: "
-            f"{first_line(error)}"
+            f"{first_line(error)}",
+            code="RX313",
         ) from error
     end = max((place.offset + place.length for place in places.values()), default=start)
     if end != size:
         raise ModelFileError(
             f"{path}: expected {end} bytes, as its header says, got {size}: the file is truncated "
-            "or altered; fetch it again"
+            "or altered; fetch it again",
+            code="RX313",
         )
     return Header(size, hashlib.sha256(text).hexdigest(), places)
 
@@ -171,7 +176,9 @@ def weight_file(path: Path, *, hashed: bool | None = None) -> WeightFile:
     is_ours = path.suffix != SUFFIX
     header = None if is_ours else read_header(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such file: the model's weights lie in it; bring it back")
+        raise ModelFileError(
+            f"{path}: no such file: the model's weights lie in it; bring it back", code="RX305"
+        )
     return WeightFile(
         file=path.name,
         size=path.stat().st_size,
@@ -204,14 +211,16 @@ def check_weights(folder: Path, weights: Weights | None, *, hashed: bool | None 
         if hashed and expected.sha256 is None:
             raise ModelFileError(
                 f"{path}: expected its hash in the manifest, found none: export again with "
-                "--hash-weights"
+                "--hash-weights",
+                code="RX315",
             )
         found = weight_file(path, hashed=hashed)
         kept = expected if found.sha256 else expected.changed(sha256=None)
         if found != kept:
             raise ModelFileError(
                 f"{path}: not the file that the model was exported with: "
-                f"expected {_text(expected)}, got {_text(found)}; bring it back or export again"
+                f"expected {_text(expected)}, got {_text(found)}; bring it back or export again",
+                code="RX315",
             )
 
 

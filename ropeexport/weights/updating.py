@@ -94,11 +94,14 @@ def new_values(given: Given, artifact: Artifact) -> dict[str, Array]:
         if own in values and not same_bits(values[own], value):
             raise UsageError(
                 f"{name}: expected the values of {given_as[own]}, to which it is tied, got others; "
-                "give one of the two"
+                "give one of the two",
+                code="RX318",
             )
         values[own], given_as[own] = value, name
     if not values:
-        raise UsageError("weights: expected those of the module's state dict by name, got none")
+        raise UsageError(
+            "weights: expected those of the module's state dict by name, got none", code="RX318"
+        )
     return values
 
 
@@ -128,7 +131,8 @@ def _arrays(given: Given, prefix: str) -> Iterator[tuple[str, Array]]:
     else:
         raise UsageError(
             "weights: expected tensors by name, as a state dict has them, or the path of "
-            f"safetensors files, got a {type(given).__name__}"
+            f"safetensors files, got a {type(given).__name__}",
+            code="RX319",
         )
 
 
@@ -143,16 +147,21 @@ def _array(name: str, x: Any) -> Array:
         except (RuntimeError, TypeError) as error:  # sparse, or on no device
             raise UsageError(
                 f"{name}: expected a dense tensor with values, got one of {x.layout} on "
-                f"{x.device}: {first_line(error)}"
+                f"{x.device}: {first_line(error)}",
+                code="RX319",
             ) from error
-    raise UsageError(f"{name}: expected an array or a tensor, got a {type(x).__name__}")
+    raise UsageError(
+        f"{name}: expected an array or a tensor, got a {type(x).__name__}", code="RX319"
+    )
 
 
 def _mapped(path: Path) -> Iterator[tuple[str, Array]]:
     here = (path,) if path.suffix == SUFFIX and path.is_file() else ()
     files = find(path) if path.is_dir() else here
     if not files:
-        raise UsageError(f"{path}: expected a safetensors file, or a folder with some; found none")
+        raise UsageError(
+            f"{path}: expected a safetensors file, or a folder with some; found none", code="RX305"
+        )
     for file in files:
         for name, place in read_header(file).places.items():
             yield name, _map(file, name, place)
@@ -161,7 +170,7 @@ def _mapped(path: Path) -> Iterator[tuple[str, Array]]:
 def _map(file: Path, name: str, place: Place) -> Array:
     dtype = onnx_type(place)
     if dtype is None:
-        raise UsageError(f"{file}: {name}: no ONNX type for {place.dtype}")
+        raise UsageError(f"{file}: {name}: no ONNX type for {place.dtype}", code="RX319")
     if place.length == 0:
         return np.zeros(place.shape, dtype.numpy())
     return np.memmap(file, dtype.numpy(), "r", place.offset, place.shape)
@@ -181,7 +190,7 @@ def _fitted(name: str, x: Array, tensor: ir.TensorProtocol) -> Array:
     """Return values in a weight's type, which must hold them exactly."""
     shape = tuple(tensor.shape.numpy())
     if x.shape != shape:
-        raise UsageError(f"{name}: expected shape {shape}, got {x.shape}")
+        raise UsageError(f"{name}: expected shape {shape}, got {x.shape}", code="RX319")
     dtype = tensor.dtype.numpy()
     if x.dtype == dtype:
         return x
@@ -193,9 +202,10 @@ def _fitted(name: str, x: Array, tensor: ir.TensorProtocol) -> Array:
             return narrow
         raise UsageError(
             f"{name}: expected {dtype}, which the file has it in, got {x.dtype} values that "
-            f"{dtype} cannot hold: round them to it, or export again in {x.dtype}"
+            f"{dtype} cannot hold: round them to it, or export again in {x.dtype}",
+            code="RX319",
         )
-    raise UsageError(f"{name}: expected {dtype}, got {x.dtype}")
+    raise UsageError(f"{name}: expected {dtype}, got {x.dtype}", code="RX319")
 
 
 def _unknown(name: str, artifact: Artifact, weights: Mapping[str, Any]) -> UsageError:
@@ -203,15 +213,21 @@ def _unknown(name: str, artifact: Artifact, weights: Mapping[str, Any]) -> Usage
     if any(sign in name for sign in _UNMERGED):
         return UsageError(
             f"{name}: of a LoRA that is not merged, which adds layers that {where} lacks: merge it "
-            "first (diffusers: fuse_lora() and unload_lora_weights(); peft: merge_and_unload())"
+            "first (diffusers: fuse_lora() and unload_lora_weights(); peft: merge_and_unload())",
+            code="RX318",
         )
     if name in artifact.manifest.model.absent:
         return UsageError(
             f"{name}: {where} holds it no more, or not in every place: the export computed with "
-            "its values, so that others need a new export; leave it out where it is as it was"
+            "its values, so that others need a new export; leave it out where it is as it was",
+            code="RX318",
         )
     if name in artifact.file.graph.graph.initializers:
-        return UsageError(f"{name}: a constant of {where}, and no weight of the module's")
+        return UsageError(
+            f"{name}: a constant of {where}, and no weight of the module's", code="RX318"
+        )
     near = get_close_matches(name, weights, _SHOWN) or list(weights)[:_SHOWN]
     more = f"it has {', '.join(near)}, …" if near else "it has none"
-    return UsageError(f"{name}: no weight of {os.fspath(where)}: {more} ({len(weights)} in all)")
+    return UsageError(
+        f"{name}: no weight of {os.fspath(where)}: {more} ({len(weights)} in all)", code="RX318"
+    )

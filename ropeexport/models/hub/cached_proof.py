@@ -44,36 +44,44 @@ def states_of(decoder: Any) -> list[tuple[Shape, ...]]:
     """
     name, config = type(decoder).__name__, getattr(decoder, "config", None)
     if not hasattr(decoder, "get_output_embeddings") or config is None:
-        raise UsageError(f"cache: expected a decoder of transformers, got a {name}")
+        raise UsageError(f"cache: expected a decoder of transformers, got a {name}", code="RX118")
     if getattr(config, "is_encoder_decoder", False):
         raise UsageError(
             f"{name}: expected a decoder alone, got an encoder with a decoder, whose cache is "
-            "another one"
+            "another one",
+            code="RX118",
         )
     cache = DynamicCache(config=config)
     others = sorted({type(x).__name__ for x in cache.layers if type(x) not in _KEPT})
     if others:
         raise UsageError(
             f"{name}: expected layers that keep keys and values alone, got {', '.join(others)}: "
-            "state-space models, hybrids and other kinds of state have no place in this interface"
+            "state-space models, hybrids and other kinds of state have no place in this interface",
+            code="RX118",
         )
     if getattr(config, "alibi", False):
-        raise UsageError(f"{name}: expected rotations or learned positions, got ALiBi (alibi=True)")
+        raise UsageError(
+            f"{name}: expected rotations or learned positions, got ALiBi (alibi=True)", code="RX118"
+        )
     if "position_ids" not in inspect.signature(decoder.forward).parameters:
         raise UsageError(
             f"{name}: expected a forward that takes position_ids, which padding needs; export it "
-            "without cache"
+            "without cache",
+            code="RX118",
         )
     kinds = _probed(decoder, cache)
     if not kinds or any(map(_looks_ahead, kinds)):
         how = "that sees what comes later" if kinds else "with masks of its own"
         raise UsageError(
             f"{name}: expected attention that is causal by transformers' masks, got one {how}: "
-            "export it without cache (of an encoder, is_decoder=True in its config makes it one)"
+            "export it without cache (of an encoder, is_decoder=True in its config makes it one)",
+            code="RX118",
         )
     layers = [layer for layer in cache.layers if layer.is_initialized]
     if not layers or layers != cache.layers[: len(layers)]:
-        raise UsageError(f"{name}: expected a cache whose first layers are filled, got others")
+        raise UsageError(
+            f"{name}: expected a cache whose first layers are filled, got others", code="RX118"
+        )
     return [tuple((x.shape[1], x.shape[3]) for x in (y.keys, y.values)) for y in layers]
 
 
@@ -92,12 +100,14 @@ def _probed(decoder: Any, cache: DynamicCache) -> list[Callable[..., Tensor]]:
         except Exception as error:  # of the model's own code
             raise UsageError(
                 f"{type(decoder).__name__}: expected a decoder of transformers that takes tokens "
-                f"and a cache: {type(error).__name__}: {first_line(error)}"
+                f"and a cache: {type(error).__name__}: {first_line(error)}",
+                code="RX118",
             ) from error
     if getattr(made, "logits", None) is None:
         raise UsageError(
             f"{type(decoder).__name__}: expected a model with logits, as AutoModelForCausalLM "
-            "makes it, got none"
+            "makes it, got none",
+            code="RX118",
         )
     return slots.kinds
 
@@ -143,7 +153,8 @@ def check_alone(decoder: Any, wrapper: CachedDecoder, shapes: Sequence[Sequence[
                         f"{type(decoder).__name__}: with its cache it gives other logits than "
                         f"alone ({float(difference):.2g} apart of {float(expected.abs().max()):.2g}"
                         "), so it sees its tokens by means that a cache of this form has not: "
-                        "export it without cache"
+                        "export it without cache",
+                        code="RX118",
                     )
 
 

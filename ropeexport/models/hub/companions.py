@@ -84,7 +84,8 @@ def _check_same(path: Path, config: Any) -> None:
         expected = config.model_type if own is None else f"{other}={getattr(config, other)}"
         raise UsageError(
             f"{path}: expected none, or the config of the model that is exported ({expected}), got "
-            f"that of another one ({what}); choose another output folder"
+            f"that of another one ({what}); choose another output folder",
+            code="RX302",
         )
 
 

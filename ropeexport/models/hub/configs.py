@@ -69,7 +69,8 @@ def load_config(path: Path, code: str, trusts_code: bool) -> Any:
         raise UntrustedError(
             f"{path}: its model is the code of {_file_of(code)}, which the config names (auto_map) "
             "and transformers has no class for: code of whoever made the folder.  Read it, and add "
-            f"{OPTION} (trust_remote_code=True) to run it"
+            f"{OPTION} (trust_remote_code=True) to run it",
+            code="RX801",
         )
     # code is looked for beside a folder's config
     place = path.parent if path.name == CONFIG_NAME else path
@@ -80,7 +81,8 @@ def load_config(path: Path, code: str, trusts_code: bool) -> Any:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"transformers:{path}: expected a config.json of a model that transformers knows, or "
-            f"its folder: {first_line(error)}"
+            f"its folder: {first_line(error)}",
+            code="RX103",
         ) from error
     for each in _with_parts(config):
         _refuse_kernels(path, each)
@@ -103,7 +105,8 @@ def _refuse_kernels(path: Path, config: Any) -> None:
     if "/" in str(kernels):
         raise UntrustedError(
             f"{path}: its attention is {kernels}, code of a repository that would be downloaded "
-            "and run: take attn_implementation out of the config"
+            "and run: take attn_implementation out of the config",
+            code="RX802",
         )
 
 

@@ -51,7 +51,9 @@ def cached_example(decoder: Any, form: CacheForm, capacity: int | None = None) -
         For a model that keeps anything else from call to call, by its name.
     """
     if form not in get_args(CacheForm):
-        raise UsageError(f"cache: expected {' or '.join(get_args(CacheForm))}, got {form!r}")
+        raise UsageError(
+            f"cache: expected {' or '.join(get_args(CacheForm))}, got {form!r}", code="RX110"
+        )
     shapes, chosen_by = states_of(decoder), "config" if capacity is None else "caller"
     capacity = _capacity(decoder, form, capacity)
     wrapper = CachedDecoder(decoder, form)
@@ -111,12 +113,14 @@ def _capacity(decoder: Any, form: CacheForm, given: int | None) -> int:
     if limit is not None and not _rereads(decoder) and given > limit:
         raise UsageError(
             f"capacity: expected at most {limit}, beyond which {name} turns all tokens by other "
-            f"angles, those that are held too, and keeps its cache; got {given}"
+            f"angles, those that are held too, and keeps its cache; got {given}",
+            code="RX119",
         )
     if longest is not None and given > longest and not _ropes(decoder):
         raise UsageError(
             f"capacity: expected at most {longest}, as many positions as {name} has learned, got "
-            f"{given}"
+            f"{given}",
+            code="RX119",
         )
     return given
 

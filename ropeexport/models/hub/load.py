@@ -94,14 +94,20 @@ def load_example(
     library, _, name = model.partition(":")
     require(library)
     if cache is not None and library != "transformers":
-        raise UsageError(f"cache (--cache): only for transformers:CONFIG, got {model}")
+        raise UsageError(
+            f"cache (--cache): only for transformers:CONFIG, got {model}", code="RX108"
+        )
     if library == "transformers" and config is not None:
-        raise UsageError("--config: only for diffusers:CLASS; name it after transformers:")
+        raise UsageError(
+            "--config: only for diffusers:CLASS; name it after transformers:", code="RX108"
+        )
     place = Path(name) if library == "transformers" else config
     if place is None:
-        raise UsageError(f"{model}: add --config with its config.json, or the folder that holds it")
+        raise UsageError(
+            f"{model}: add --config with its config.json, or the folder that holds it", code="RX103"
+        )
     if not place.exists():
-        raise UsageError(f"{place}: no such file or folder")
+        raise UsageError(f"{place}: no such file or folder", code="RX103")
     check_regular(place / "config.json" if place.is_dir() else place)
     weights = place if place.is_dir() and find(place) and not values else None
     kind = DTYPES[dtype] if dtype else _stored_type(weights)
@@ -126,11 +132,14 @@ def diffusers_example(
 
     kind = getattr(diffusers, name, None)
     if kind is None or not hasattr(kind, "from_config"):
-        raise UsageError(f"diffusers:{name}: diffusers {diffusers.__version__} has no such model")
+        raise UsageError(
+            f"diffusers:{name}: diffusers {diffusers.__version__} has no such model", code="RX101"
+        )
     if name not in DIFFUSERS:
         raise UsageError(
             f"diffusers:{name}: no sample inputs are known for it (known: {', '.join(DIFFUSERS)}); "
-            "write a factory that returns (module, example inputs, dynamic axes)"
+            "write a factory that returns (module, example inputs, dynamic axes)",
+            code="RX102",
         )
     # the class is diffusers' own; of code that the config names nothing runs
     own = {key: value for key, value in config.items() if key != "auto_map"}
@@ -165,7 +174,8 @@ def decoder_example(
     except ValueError as error:
         raise UsageError(
             f"transformers:{path}: --cache: expected the config of a language model, got a "
-            f"{type(config).__name__}: {first_line(error)}"
+            f"{type(config).__name__}: {first_line(error)}",
+            code="RX103",
         ) from error
     if make is skeleton and not _has_weights_of(decoder, path):
         decoder = AutoModelForCausalLM.from_pretrained(
@@ -202,7 +212,8 @@ def transformers_example(
     if samples is None:
         raise UsageError(
             f"{type(module).__name__}: no sample inputs are known for it; write a factory that "
-            "returns (module, example inputs, dynamic axes) and name it as MODEL"
+            "returns (module, example inputs, dynamic axes) and name it as MODEL",
+            code="RX102",
         )
     return _example(module, samples, dtype)
 

@@ -93,7 +93,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attend as transformers' ``sdpa`` does, each group of heads to its one key and value."""
     if any(kwargs.get(name) is not None for name in ("softcap", "position_bias", "s_aux")):
-        raise UsageError(f"{type(module).__name__}: expected attention without softcap or sinks")
+        raise UsageError(
+            f"{type(module).__name__}: expected attention without softcap or sinks", code="RX118"
+        )
     is_grouped = query.shape[1] != key.shape[1]
     out = nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=is_grouped
