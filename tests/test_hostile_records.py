@@ -126,7 +126,7 @@ def claimed(shape: tuple[int, ...]) -> bytes:
 def test_an_array_is_no_larger_than_its_file(shape: tuple[int, ...], tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     path.write_bytes(claimed(shape))
-    with pytest.raises(UsageError, match="expected arrays of numbers as NumPy saves them"):
+    with pytest.raises(UsageError, match="expected arrays as NumPy saves them"):
         read_arrays(path)
 
 

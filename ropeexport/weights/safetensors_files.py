@@ -64,7 +64,8 @@ def find(folder: Path) -> tuple[Path, ...]:
     if odd is not None:
         raise ModelFileError(
             f"{indexes[0]}: not an index of safetensors files: expected 'weight_map' with names of "
-            f"files in its folder, got {odd!r}"
+            f"files in its folder, got {odd!r}",
+            code="RX313",
         )
     return tuple(folder / name for name in sorted(files))
 

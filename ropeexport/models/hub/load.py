@@ -268,7 +268,8 @@ def _of_config(place: Path) -> Iterator[None]:
         if left["parts"] < 0:
             raise UsageError(
                 f"{place}: expected a model of at most {_MOST_PARTS:,} parts, got more; mend the "
-                "number of its layers"
+                "number of its layers",
+                code="RX129",
             )
 
     def count_bytes(_: nn.Module, name: str, weight: nn.Parameter | None) -> None:
@@ -277,7 +278,8 @@ def _of_config(place: Path) -> Iterator[None]:
         if left["bytes"] < 0:
             raise UsageError(
                 f"{place}: expected weights that this machine's memory holds, got more at {name}; "
-                "mend the sizes, or put its safetensors files beside it, which are not read"
+                "mend the sizes, or put its safetensors files beside it, which are not read",
+                code="RX129",
             )
 
     with ExitStack() as stack:
@@ -290,7 +292,8 @@ def _of_config(place: Path) -> Iterator[None]:
         except Exception as error:  # classes check little of what they are given
             raise UsageError(
                 f"{place}: no model can be made of this config: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:_LONGEST_SHOWN]}"
+                f"{' '.join(str(error).split())[:_LONGEST_SHOWN]}",
+                code="RX103",
             ) from error
 
 
