@@ -282,12 +282,12 @@ def check_regular(path: Path, kind: type[RopeExportError] = UsageError) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise kind(f"{path}: no such file") from None
+        raise kind(f"{path}: no such file", code="RX303") from None
     except ValueError as error:  # a NUL in its name
-        raise kind(f"{str(path)!r}: no file's name: {error}") from None
+        raise kind(f"{str(path)!r}: no file's name: {error}", code="RX303") from None
     if not stat.S_ISREG(mode):
         got = next((name for name, of in _OTHER_KINDS if of(mode)), "something else")
-        raise kind(f"{path}: expected a file, got {got}")
+        raise kind(f"{path}: expected a file, got {got}", code="RX322")
 
 
 def read_bytes(path: Path, kind: type[RopeExportError] = UsageError) -> bytes:
@@ -295,7 +295,7 @@ def read_bytes(path: Path, kind: type[RopeExportError] = UsageError) -> bytes:
     check_regular(path, kind)
     size = path.stat().st_size
     if size > MOST_BYTES:
-        raise kind(f"{path}: expected at most {MOST_BYTES:,} bytes, got {size:,}")
+        raise kind(f"{path}: expected at most {MOST_BYTES:,} bytes, got {size:,}", code="RX323")
     return path.read_bytes()
 
 
@@ -304,9 +304,9 @@ def read_json(path: Path, kind: type[RopeExportError] = UsageError) -> dict[str,
     try:
         found = json.loads(read_bytes(path, kind))
     except (ValueError, RecursionError) as error:
-        raise kind(f"{path}: not readable as JSON: {error}") from error
+        raise kind(f"{path}: not readable as JSON: {error}", code="RX323") from error
     if not isinstance(found, dict):
-        raise kind(f"{path}: expected a JSON object, got {type(found).__name__}")
+        raise kind(f"{path}: expected a JSON object, got {type(found).__name__}", code="RX323")
     return found
 
 

@@ -521,14 +521,16 @@ def parsed(
         raise error(
             f"{path}: expected schema {newest} or older, got {_short(found)}, of ropeexport "
             f"{_short(given.get('ropeexport', 'of another version'))}; upgrade ropeexport, or "
-            f"{verb} again"
+            f"{verb} again",
+            code="RX311",
         )
     try:
         return kind.model_validate_json(text, context=FROM_FILE)
     except ValidationError as fault:
         raise error(
             f"{path}: not a {kind.__name__.lower()} of schema {newest} or older: "
-            f"{first_fault(fault)}; {verb} again with this version of ropeexport"
+            f"{first_fault(fault)}; {verb} again with this version of ropeexport",
+            code="RX310",
         ) from fault
 
 

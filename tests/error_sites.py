@@ -88,6 +88,13 @@ def made_in(tree: ast.Module) -> Iterator[ast.Call]:
         if {name_of(node.value.body), name_of(node.value.orelse)} <= set(error_classes())
         for target in node.targets
     }
+    local |= {  # def read(path: Path, kind: type[RopeExportError])
+        node.arg
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Subscript)
+        if name_of(node.annotation.value) == "type"
+        and name_of(node.annotation.slice) in error_classes()
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and name_of(node.func) in local | set(error_classes()):
             owner = node.func.value if isinstance(node.func, ast.Attribute) else None
