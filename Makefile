@@ -7,7 +7,7 @@ DEMO := out/demo
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
-.PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines gpu-test bench long \
+.PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines test-hostile gpu-test bench long \
   attack attack-long mutation node-cases genai optimum clean
 
 help:
@@ -29,7 +29,7 @@ demo: setup ## export FLUX attention (24 heads of 128, float16), build, check, p
 	$(BIN)/ropeexport inspect $(DEMO)
 
 test: setup ## the tests that need neither a GPU nor nvcc
-	$(BIN)/python -m pytest -m 'not plugin and not tools and not pipelines' $(WORKERS)
+	$(BIN)/python -m pytest -m 'not plugin and not tools and not pipelines and not hostile' $(WORKERS)
 
 check: setup ## formatters, linters, types, tests
 	$(BIN)/ruff format --check .
@@ -57,6 +57,9 @@ test-tools: setup ## run our files through other people's tools, and theirs thro
 
 test-pipelines: setup ## exports in use: pipelines' pictures, generate, exchanged weights, with faults planted
 	$(BIN)/python -m pytest -m pipelines $(WORKERS)
+
+test-hostile: setup ## broken inputs, odd streams, locks and kills, in processes of their own
+	$(BIN)/python -m pytest -m hostile $(WORKERS)
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
 	$(BIN)/python -m pytest -m plugin

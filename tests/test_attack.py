@@ -18,6 +18,8 @@ from attack.recipe import Edit, Recipe, read
 from attack.session import Session, corpus, planned
 from attack.worker import Worker
 
+pytestmark = pytest.mark.hostile
+
 FAULTS = Path(__file__).parent / "made_faults.py"
 
 

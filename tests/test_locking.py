@@ -21,6 +21,8 @@ from ropeexport import atomic, locking, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import LockedError, ManifestError, UsageError
 
+pytestmark = pytest.mark.hostile
+
 SMALL = "heads=2, head_dim=64, length=32"
 EXPORT = (
     "export",

@@ -19,6 +19,8 @@ from ropeexport.inference.files import check_output
 from ropeexport.parity import records as parity_records
 from ropeexport.trt.build import TIMING_CACHE_NAME
 
+pytestmark = pytest.mark.hostile
+
 
 def write(path: Path, data: bytes = b"new") -> None:
     targets.check(path, "html")

@@ -10,6 +10,8 @@ import onnx
 import pytest
 from command_line import ropeexport
 
+pytestmark = pytest.mark.hostile
+
 NAME = "[/y]\x1b[31m\x9b\u202e\n✓ check: PASS $x{`|<b>:smile:\x7f"
 SHOWN = r"[/y]\x1b[31m\x9b\u202e\n✓ check: PASS $x{`|<b>:smile:\x7f"
 HALVES = """

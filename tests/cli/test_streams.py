@@ -14,6 +14,8 @@ from made_reports import report, with_texts
 
 from ropeexport.parity.report import write
 
+pytestmark = pytest.mark.hostile
+
 LETTERS = "é✓😀中"
 VARIABLES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},

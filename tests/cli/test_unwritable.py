@@ -15,6 +15,8 @@ from command_line import ROOT, ropeexport
 import ropeexport as package
 from ropeexport.errors import ParityError
 
+pytestmark = pytest.mark.hostile
+
 _DROP_FROM_BOUNDING_SET, _OVERRIDE_PERMISSIONS = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
 

@@ -16,6 +16,8 @@ import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import UntrustedError
 
+pytestmark = pytest.mark.hostile
+
 transformers = pytest.importorskip("transformers")
 
 CONFIGURATION = """

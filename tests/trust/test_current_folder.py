@@ -14,6 +14,8 @@ from command_line import ROOT
 
 from ropeexport.child_process import safe_environment
 
+pytestmark = pytest.mark.hostile
+
 # what Python itself imports before a command's first line is not among them
 NAMES = (
     "numpy", "onnx", "torch", "onnxruntime", "onnx_ir", "pip", "click", "rich", "pydantic",
