@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
 
@@ -66,17 +66,23 @@ def claimed(folder: Path, name: str, suffix: str) -> Iterator[Path]:
 
     The process holds a lock on it, by which it is known to be in use.
     """
-    handle, place = tempfile.mkstemp(
-        prefix=f".{name[:_LONGEST_NAME]}.", suffix=f"{_TEMPORARY}{suffix}", dir=folder
-    )
+    handle, place = _made_and_locked(folder, f".{name[:_LONGEST_NAME]}.", f"{_TEMPORARY}{suffix}")
     try:
-        with suppress(OSError):  # a file system without locks: the file is left alone
-            lock_descriptor(handle, blocking=False)
         yield Path(place)
     finally:
         os.close(handle)
         with suppress(FileNotFoundError):
             Path(place).unlink()
+
+
+def _made_and_locked(folder: Path, prefix: str, suffix: str) -> tuple[int, str]:
+    while True:
+        handle, place = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
+        with suppress(OSError):  # a file system without locks: the file is left alone
+            lock_descriptor(handle)  # `tidied` may hold it, for a moment
+        if os.fstat(handle).st_nlink:
+            return handle, place
+        os.close(handle)  # `tidied` of another command came before the lock
 
 
 def tidied(folder: Path) -> list[str]:
@@ -85,17 +91,21 @@ def tidied(folder: Path) -> list[str]:
     for path in folder.iterdir():
         with suppress(OSError):  # another run does the same
             is_left = _LEFT.fullmatch(path.name) and path.is_file() and not path.is_symlink()
-            if is_left and is_free(path):
-                path.unlink()
-                found.append(path.name)
+            if not is_left:
+                continue
+            with locked_if_free(path) as is_free:  # removed with the lock: nobody claims it then
+                if is_free:
+                    path.unlink()
+                    found.append(path.name)
     return found
 
 
-def is_free(path: Path) -> bool:
-    """Say whether no process holds a lock on a file or folder."""
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold a lock on a file or folder where no process has one; say whether it is held now."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        return lock_descriptor(handle, blocking=False)
+        yield lock_descriptor(handle, blocking=False)
     finally:
         os.close(handle)
 
@@ -182,14 +192,14 @@ def recovered(folder: Path, last: str) -> list[str]:
     """Finish or undo what killed runs of :func:`together` left; return the names of its folders.
 
     Only for who knows that no run is in the folder: the files take their places where those are
-    empty, ``last`` at the end.
+    empty, ``last`` at the end.  A folder may come from anywhere: nothing is put where a link leads.
     """
     found = []
     for left in sorted(path for path in folder.iterdir() if _is_unfinished(path)):
         moved = left / ("ready" if (left / "ready").is_dir() else "former")
         names = _files(moved) if not moved.is_symlink() else set()
         for name in sorted(names, key=lambda name: (name == last, name)):
-            if not os.path.lexists(folder / name):
+            if not os.path.lexists(folder / name) and _is_own_place(folder, name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (moved / name).rename(folder / name)
         shutil.rmtree(left / "former", ignore_errors=True)  # in the order of `together`
@@ -203,6 +213,12 @@ def _is_unfinished(path: Path) -> bool:
     if not _UNFINISHED.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
         return False
     return {part.name for part in path.iterdir()} <= {"new", "former", "ready"}
+
+
+def _is_own_place(folder: Path, name: str) -> bool:
+    """Say whether all that a file's path goes through is folders, no links, or not there yet."""
+    above = [folder / part for part in PurePath(name).parents][:-1]
+    return all(not os.path.lexists(x) or (x.is_dir() and not x.is_symlink()) for x in above)
 
 
 def _files(folder: Path) -> set[str]:

@@ -16,8 +16,8 @@ _BLOBS, _SNAPSHOTS, _WEIGHTS = "blobs", "snapshots", ".safetensors"
 
 def require_own(path: Path, folder: Path) -> None:
     """Raise unless what lies in a file's place is a regular file of the folder, or nothing."""
-    real, home = _real(path), _real(folder)
-    if not _is_of(real, home):
+    real = _real(path)
+    if not is_own(path, folder):
         raise ManifestError(
             f"{path}: expected a file of the folder, got a link to {real}; put the file there",
             code="RX808",
@@ -26,6 +26,11 @@ def require_own(path: Path, folder: Path) -> None:
         raise ManifestError(
             f"{path}: expected a regular file, got a folder, a pipe or a device", code="RX808"
         )
+
+
+def is_own(path: Path, folder: Path) -> bool:
+    """Say whether no link leads from a file's place out of the folder."""
+    return _is_of(_real(path), _real(folder))
 
 
 def require_weights(path: Path, folder: Path) -> None:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout, lock_descriptor
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import LockedError, UsageError
+from ropeexport.given import path_of
 
 LOCK_NAME = ".ropeexport.lock"
 _PATIENCE_SECONDS = 3.0
@@ -53,9 +54,7 @@ def locks(
             given = signature.bind(*args, **kwargs).arguments.get(argument)
             if given is None:  # which the function has its own words for
                 return work(*args, **kwargs)
-            if given == "":
-                raise UsageError(f"{argument}: expected a folder, got an empty name", code="RX110")
-            with locked(Path(given), verb, makes=makes):
+            with locked(path_of(argument, given), verb, makes=makes):
                 return work(*args, **kwargs)
 
         return locking
@@ -84,13 +83,15 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
     LockedError
         Where another command holds it for more than a few seconds.
     """
-    if makes and folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: expected a folder to write into, got a file", code="RX302")
+    if makes and os.path.lexists(folder) and not folder.is_dir():
+        got = "a file" if folder.exists() else "a link that leads nowhere"
+        raise UsageError(f"{folder}: expected a folder to write into, got {got}", code="RX302")
     with atomic.ended_cleanly(), atomic.made(folder) if makes else nullcontext():
         if not folder.is_dir():  # what reads it says so
             yield
             return
         path = Path(os.path.realpath(folder), LOCK_NAME)
+        atomic.refuse_link(path)
         lock = FileLock(path, _PATIENCE_SECONDS, is_singleton=True, fallback_to_soft=False)
         if not _is_taken(lock, folder, verb):
             yield
@@ -168,8 +169,9 @@ def scratch(kind: str) -> Iterator[Path]:
         with suppress(OSError):
             found = left.lstat()
             is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-            if is_ours and atomic.is_free(left):
-                shutil.rmtree(left)
+            with atomic.locked_if_free(left) as is_free:
+                if is_ours and is_free:
+                    shutil.rmtree(left)
     made = Path(tempfile.mkdtemp(dir=base))
     handle = os.open(made, os.O_RDONLY)
     try:

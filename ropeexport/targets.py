@@ -23,7 +23,7 @@ from ropeexport.locking import LOCK_NAME, say_cleared
 # what a folder of ropeexport's may hold, beside what its manifest names
 OWN_NAMES = {
     manifest.FILE_NAME, manifest.MODEL_NAME, f"{manifest.MODEL_NAME}.data", manifest.ENGINE_NAME,
-    "parity.json", "bench.json", "bench.png", "timing.cache", LOCK_NAME,
+    "parity.json", "bench.json", "bench.png", "timing.cache", "model.sig", LOCK_NAME,
 }  # fmt: skip
 _OF_MODELS = (".onnx", ".engine", ".safetensors", ".so", ".runtime")  # no text is called so
 

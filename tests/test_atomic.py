@@ -38,7 +38,7 @@ with atomic.together(Path(sys.argv[1]), "manifest.json") as files:
 
 
 def write(folder: Path, texts: dict[str, str]) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text)
 
@@ -118,6 +118,44 @@ def test_a_recovery_overwrites_nothing(tmp_path: Path) -> None:
     atomic.recovered(tmp_path, manifest.FILE_NAME)
     assert texts(tmp_path) == FORMER | NEW
     assert {path for path in tmp_path.iterdir() if path.is_dir()} == {*theirs}
+
+
+@pytest.mark.parametrize("place", ["former", "ready"])
+def test_a_recovery_puts_nothing_where_a_link_leads(tmp_path: Path, place: str) -> None:
+    folder, behind = tmp_path / "out", tmp_path / "behind"
+    write(behind, {"precious": "text"})
+    left = folder / f"{atomic.UNFINISHED}abcdefgh"
+    write(left / place / "pictures", {"conftest.py": "new"})
+    write(left / place / "a file", {"b": "new"})
+    write(left / place / "pages", {"a": "new"})
+    (left / place / "linked").symlink_to(behind)
+    (folder / "pictures").symlink_to(behind)
+    (folder / "a file").touch()
+    assert atomic.recovered(folder, manifest.FILE_NAME) == [left.name]
+    assert texts(behind) == {"precious": "text"}
+    assert texts(folder / "pages") == {"a": "new"}
+    assert {path.name for path in folder.iterdir()} == {"pictures", "a file", "pages", "linked"}
+
+
+def test_a_temporary_file_is_claimed_whoever_clears(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from ropeexport import atomic
+        print("here", flush=True)
+        while True:
+            atomic.tidied(Path(sys.argv[1]))
+    """
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            for number in range(2_000):
+                atomic.write_text(tmp_path / "page", str(number))
+        finally:
+            process.kill()
+    assert texts(tmp_path) == {"page": "1999"}
 
 
 def test_files_in_folders_take_their_places_too(tmp_path: Path) -> None:

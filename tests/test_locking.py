@@ -17,6 +17,7 @@ import pytest
 from command_line import ropeexport
 from made_workers import HEARS_SIGNALS
 
+import ropeexport as ropeexport_package
 from ropeexport import atomic, locking, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import LockedError, ManifestError, UsageError
@@ -209,9 +210,26 @@ def test_without_a_lock_to_be_had_work_goes_on(tmp_path, monkeypatch, caplog, nu
 def test_a_link_in_the_locks_place_is_refused(tmp_path) -> None:
     (tmp_path / "precious").write_text("text")
     (tmp_path / locking.LOCK_NAME).symlink_to(tmp_path / "precious")
-    with pytest.raises(OSError, match="symbolic links"), locking.locked(tmp_path, "check"):
+    with pytest.raises(UsageError, match="got a link"), locking.locked(tmp_path, "check"):
         pass
     assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_a_link_that_leads_nowhere_is_no_output_folder(tmp_path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    words = "expected a folder to write into, got a link that leads nowhere"
+    with pytest.raises(UsageError, match=words):
+        ropeexport_package.export("flux-attention", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("given", ["", "a\0b", 5, b"out"])
+@pytest.mark.parametrize("verb", ["build", "check", "bench", "export", "sign", "verify"])
+def test_what_is_no_path_is_said_before_any_lock(verb, given) -> None:
+    more = {"export": ("flux-attention", None), "sign": ("key.pem",)}.get(verb, ())
+    words = (*more, given) if verb == "export" else (given, *more)
+    with pytest.raises(UsageError, match="expected a path, got"):
+        getattr(ropeexport_package, verb)(*words)
 
 
 def test_a_record_of_another_model_is_not_written(exported, export_once) -> None:

@@ -18,6 +18,7 @@ from ropeexport.errors import UsageError
 from ropeexport.inference.files import check_output
 from ropeexport.parity import records as parity_records
 from ropeexport.trt.build import TIMING_CACHE_NAME
+from ropeexport.trust.signing import SIGNATURE
 
 pytestmark = pytest.mark.hostile
 
@@ -118,7 +119,7 @@ def test_a_file_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch) 
 def test_the_own_names_are_those_of_the_stages() -> None:
     stages = {
         manifest.FILE_NAME, manifest.MODEL_NAME, manifest.ENGINE_NAME, parity_records.FILE_NAME,
-        bench_records.FILE_NAME, bench_records.CHART_NAME, TIMING_CACHE_NAME,
+        bench_records.FILE_NAME, bench_records.CHART_NAME, TIMING_CACHE_NAME, SIGNATURE,
     }  # fmt: skip
     assert stages <= targets.OWN_NAMES
 

@@ -203,7 +203,9 @@ def run_check(
     check_text("--pipeline", pipeline)
     forms = {name: choices[name] for name in ("html", "markdown", "junit")}
     references = [ref.rpartition(":")[0] for ref in (module, pipeline) if isinstance(ref, str)]
-    forms = _checked(forms, path, *([candidate] if candidate is not None else []), *references)
+    folder = path_of("path", path)
+    others = [path_of("candidate", candidate)] if candidate is not None else []
+    forms = _checked(forms, folder, *others, *references)
     options = Options(
         seed=choices["seed"],
         count=choices["cases"],
@@ -215,7 +217,6 @@ def run_check(
         required=several("require", choices["require"], str),
     )
     heard, unwritten = listener or Silent(), Unwritten()
-    folder = path_of("path", path)
     if candidate is not None:
         given = {
             "module": module,
@@ -689,10 +690,16 @@ def _speed(folder: Path) -> bytes | None:
 
 def _pictures(folder: Path, report: Report) -> dict[str, bytes]:
     """Return the pictures of a report that lie beside it, by name."""
+    from ropeexport.links import is_own
     from ropeexport.parity.pipeline_report import FOLDER
     from ropeexport.report.view import picture_files
 
-    # a report may come from anywhere: what it names lies in that folder, or is left out
+    # a report and its folder may come from anywhere, and a page goes on to others: what is no
+    # file of the folder is left out
     names = (name for name in picture_files(report) if Path(name).name == name)
     places = {name: folder / FOLDER / name for name in names}
-    return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+    return {
+        name: place.read_bytes()
+        for name, place in places.items()
+        if place.is_file() and is_own(place, folder)
+    }

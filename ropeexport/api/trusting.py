@@ -45,6 +45,8 @@ def sign(
         For a key that cannot be used, or a signature that is there already.
     MissingError
         Without model-signing: ``pip install 'ropeexport[sign]'``.
+    LockedError
+        Where another command is at work in the folder.
 
     Examples
     --------

@@ -78,7 +78,7 @@ def verify_command(folder: Path, key: Path | None, ignore_unsigned: bool, as_jso
     if as_json:
         echo_json(found.model_dump_json(indent=1))
     else:
-        width = max(len(each.file) for each in found.files)
+        width = max((len(each.file) for each in found.files), default=0)
         for each in found.files:
             mark = "✗" if each in found.faults else "✓" if each.status == "verified" else "-"
             echo(f"{mark} {each.file:{width}}  {each.status}")

@@ -135,7 +135,8 @@ def _former_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(name for name in plain if (folder / name).is_file())
 
     beside = record.cache.files if record.cache else ()
-    return there(*beside), there(record.engine.file) if record.engine else ()
+    engine = record.engine is not None and record.engine.file == manifest.ENGINE_NAME
+    return there(*beside), there(manifest.ENGINE_NAME) if engine else ()
 
 
 def _save(model: ir.Model, path: Path, folder: Path) -> Weights | None:

@@ -141,6 +141,7 @@ def run_tool(command: Sequence[str], on_line: OnLine | None) -> None:
                     on_line(line.rstrip())
         except BaseException:
             process.terminate()
+            process.wait()  # on Ctrl-C `Popen` would not, and the folder be another's meanwhile
             raise
     if process.returncode != 0:
         faults = [line for line in lines if "error" in line.lower()] or lines

@@ -43,7 +43,7 @@ def require_trusted(
     if artifact.trust.key is not None:
         from ropeexport.trust.signing import require_signed
 
-        require_signed(artifact.folder, artifact.trust.key, (manifest.FILE_NAME, *wanted))
+        require_signed(artifact.folder, artifact.trust.key, (manifest.FILE_NAME,), wanted)
     elif not artifact.trust.engines:
         raise UntrustedError(
             f"{artifact.folder / unknown[0]}: neither built on this machine nor trusted yet, and "

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from ropeexport import atomic
+from ropeexport.errors import UsageError
 from ropeexport.trt.cache import cache_folder, reason_of, require_own
 
 _log = logging.getLogger(__name__)
@@ -38,5 +39,5 @@ def remember(sha256: str, why: str) -> None:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         require_own(folder())
         atomic.write_text(folder() / sha256, f"{why}\n")
-    except OSError as error:
+    except (OSError, UsageError) as error:
         _log.warning("%s: %s is not kept: %s", folder(), why, reason_of(error))

@@ -35,13 +35,19 @@ _UNSIGNED = (
 _KEYS = "an elliptic curve's (P-256, P-384 or P-521), in PEM; docs/trust.md says how to make one"
 
 
-def sign_files(folder: Path, key: Path, password: str | None = None) -> tuple[str, ...]:
+def sign_files(
+    folder: Path, key: Path, password: str | None = None, expected: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Hash every file of a folder to its end, write the signature, and return their names.
+
+    ``expected`` has hashes of files that were looked at before.
 
     Raises
     ------
     UsageError
         For a file that is no private key, or needs its password.
+    ModelFileError
+        For one that has another hash than expected by now.
     """
     require("model_signing", "OpenSSL")
     from model_signing import signing
@@ -61,6 +67,13 @@ def sign_files(folder: Path, key: Path, password: str | None = None) -> tuple[st
     with tempfile.TemporaryDirectory() as place:  # in the folder it would be signed itself
         made = Path(place) / SIGNATURE
         config.set_hashing_config(hashing).sign(folder, made)
+        for name, sha256 in (expected or {}).items():
+            if hashing.found.get(name) != sha256:
+                raise ModelFileError(
+                    f"{folder / name}: not signed: it was changed while it was read; export or "
+                    "build again",
+                    code="RX807",
+                )
         atomic.write_bytes(folder / SIGNATURE, made.read_bytes())
     return tuple(hashing.found)
 
@@ -69,6 +82,17 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
     """Return what became of each file since a folder was signed with a key, by its name.
 
     ``verified``, ``changed``, ``missing`` or ``not signed``; the last only of ``all_files``.
+
+    Raises
+    ------
+    UntrustedError, UsageError
+        See :func:`_compared`.
+    """
+    return _compared(folder, key, all_files=all_files)[0]
+
+
+def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what became of each file, and the hash that it has, by its name.
 
     Raises
     ------
@@ -93,7 +117,7 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
         raise UntrustedError(
             f"{folder}: not signed: expected {SIGNATURE}, found none", code="RX805"
         )
-    content = signature.read_bytes()
+    content = atomic.read_bytes(signature, UntrustedError)
     said = _said(content)
     hashing = _hashing(None if all_files else said)
     with tempfile.TemporaryDirectory() as place:  # read once, so that both read the same
@@ -109,14 +133,23 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
                     f"{signature}: not signed with {key}, or changed since: {first_line(error)}",
                     code="RX806",
                 ) from error
-            return _departures(signature, said, hashing.found, error)
-    return dict.fromkeys(hashing.found, "verified")
+            return _departures(signature, said, hashing.found, error), hashing.found
+    return dict.fromkeys(hashing.found, "verified"), hashing.found
 
 
-def require_signed(folder: Path, key: Path, names: Iterable[str]) -> None:
-    """Raise unless a folder's signature is of a key, holds, and has some files among its own."""
-    found = compare_signed(folder, key, all_files=False)
-    wanted = {**found, **{name: found.get(name, "not signed") for name in names}}
+def require_signed(
+    folder: Path, key: Path, names: Iterable[str], hashes: Mapping[str, str] | None = None
+) -> None:
+    """Raise unless a folder's signature is of a key, holds, and has some files among its own.
+
+    ``hashes`` are of what was read of further files, before this: that is what has to be signed.
+    """
+    read = hashes or {}
+    statuses, found = _compared(folder, key, all_files=False)
+    wanted = {**statuses, **{name: statuses.get(name, "not signed") for name in (*names, *read)}}
+    for name, sha256 in read.items():
+        if wanted[name] == "verified" and found[name] != sha256:
+            wanted[name] = "changed"
     wrong = [f"{name} is {status}" for name, status in wanted.items() if status != "verified"]
     if wrong:
         raise UntrustedError(
@@ -150,7 +183,7 @@ def _said(content: bytes) -> dict[str, str]:
         payload = json.loads(content)["dsseEnvelope"]["payload"]
         resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
         return {str(each["name"]): str(each["digest"]) for each in resources}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -68,7 +68,7 @@ def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signatur
             f"again",
             code="RX807",
         )
-    files = signing.sign_files(folder, key, password)
+    files = signing.sign_files(folder, key, password, _hashes(artifact))
     return Signature(file=str(folder / signing.SIGNATURE), files=files)
 
 
@@ -97,6 +97,17 @@ def by_manifest(artifact: Artifact) -> Iterator[FileStatus]:
         yield _weights(folder, weights)
     for name in record.cache.files if record.cache is not None else ():
         yield _file(folder, name, None)
+
+
+def _hashes(artifact: Artifact) -> dict[str, str]:
+    """Return the hashes that a manifest has of whole files."""
+    model, engine = artifact.manifest.model, artifact.manifest.engine
+    found = {model.file: model.sha256}
+    if engine is not None:
+        found[engine.file] = engine.sha256
+        if engine.plugin is not None and not engine.plugin.embedded:
+            found[engine.plugin.file] = engine.plugin.sha256
+    return found
 
 
 def _file(folder: Path, name: str, sha256: str | None) -> FileStatus:

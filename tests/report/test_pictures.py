@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from html_page import Page
 from made_reports import BOUND, NASTY, report
 
+import ropeexport
 from ropeexport.parity import pixels
+from ropeexport.parity import report as reports
 from ropeexport.parity.records import (
     BoundRecord,
     CallRecord,
@@ -128,3 +131,20 @@ def test_the_headline_counts_calls() -> None:
     assert with_pipeline().headline == "3 cases, 2 calls of FluxPipeline, seed 0"
     assert with_pipeline(comparisons=()).headline == "2 calls of FluxPipeline, seed 0"
     assert report().headline == "3 cases, seed 0"
+
+
+def test_a_picture_that_a_link_leads_out_to_goes_into_no_page(tmp_path) -> None:
+    folder, secret = tmp_path / "out", tmp_path / "secret"
+    (folder / "pipeline").mkdir(parents=True)
+    secret.write_bytes(PNG + b"secret")
+    reports.write(folder, with_pipeline())
+    for name in ("eager", "onnxruntime", "onnxruntime-difference"):
+        for call in (1, 2):
+            (folder / "pipeline" / f"{call}-{name}.png").write_bytes(PNG)
+    (folder / "pipeline" / "1-eager.png").unlink()
+    (folder / "pipeline" / "1-eager.png").symlink_to(secret)
+    ropeexport.report(folder, html=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    alts = [attributes["alt"] for tag, attributes in Page(text).tags if tag == "img"]
+    assert "call 2: eager" in alts
+    assert base64.b64encode(secret.read_bytes()).decode()[-16:] not in text

@@ -23,6 +23,7 @@ from ropeexport.runners import trt
 from ropeexport.runners.runner import Arrays
 from ropeexport.runners.trt import TensorrtRunner
 from ropeexport.trust import known
+from ropeexport.trust.signing import require_signed
 
 ENGINE, LIBRARY = b"an engine", b"\x7fELF and code"
 ASKS = r"neither built on this machine nor trusted yet.*--trust .*--key PUBLIC\.pem"
@@ -229,6 +230,15 @@ def test_an_engine_beside_what_was_signed_is_not_loaded(exported, seen, keys) ->
     with pytest.raises(UntrustedError, match=r"model\.engine is not signed, evil"):
         ropeexport.load(folder, trust=public)
     assert seen.engines == []
+
+
+def test_what_was_read_is_what_has_to_be_signed(strangers, keys) -> None:
+    private, public = keys
+    ropeexport.sign(strangers, private)
+    read = {"model.engine": atomic.sha256_of(strangers / "model.engine")}
+    require_signed(strangers, public, ("manifest.json",), read)
+    with pytest.raises(UntrustedError, match=r"model\.engine is changed"):
+        require_signed(strangers, public, ("manifest.json",), {"model.engine": "0" * 64})
 
 
 def test_anothers_signature_does_not(strangers, seen, keys, tmp_path) -> None:

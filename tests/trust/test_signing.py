@@ -17,9 +17,10 @@ from torch import nn
 from trust.keys import make_keys
 
 import ropeexport
-from ropeexport import atomic, manifest
+from ropeexport import atomic, locking, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError, UntrustedError, UsageError
+from ropeexport.trust.signing import SIGNATURE, sign_files
 
 WEIGHTS = "model.safetensors"
 NAMES = ("manifest.json", "model.engine", "model.onnx", WEIGHTS)
@@ -153,6 +154,25 @@ def test_a_folder_that_is_not_its_manifests_is_not_signed(signed, private) -> No
     with pytest.raises(ModelFileError, match=r"not signed, as its files .* model\.onnx is changed"):
         ropeexport.sign(signed, private)
     assert not (signed / "model.sig").exists()
+
+
+def test_what_is_changed_after_it_was_looked_at_is_not_signed(signed, private) -> None:
+    (signed / SIGNATURE).unlink()
+    with pytest.raises(ModelFileError, match=r"model\.onnx: not signed: it was changed"):
+        sign_files(signed, private, expected={"model.onnx": "0" * 64})
+    assert not (signed / SIGNATURE).exists()
+
+
+def test_it_is_alone_in_the_folder_and_signs_nothing_that_a_kill_left(signed, private) -> None:
+    with locking.locked(signed, "build"):
+        done = command("sign", signed, "--key", private, "--force")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "found 'ropeexport build'" in done.stderr
+    left = signed / f"{atomic.UNFINISHED}abcdefgh"
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "model.engine").write_bytes(b"half")
+    assert ropeexport.sign(signed, private, force=True).files == NAMES
+    assert not left.exists()
 
 
 def test_a_signature_is_replaced_by_force_alone(signed, private) -> None:
