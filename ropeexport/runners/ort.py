@@ -27,6 +27,7 @@ from ropeexport.errors import (
     ParityError,
     RopeExportError,
     UnknownOperatorError,
+    UntrustedError,
     UsageError,
     first_line,
 )
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FOREIGN = {kind.onnx_text for kind in FOREIGN.values()}  # types that NumPy lacks
+_COMPILED = "EPContext"  # the op that holds, or names, what a provider has compiled
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # how it says that an operator, or a version, is of a later standard than it knows
 _UNKNOWN = re.compile(
@@ -98,6 +100,19 @@ def look() -> dict[str, str | None]:
     names = onnxruntime.get_available_providers()
     providers = (name.removesuffix("ExecutionProvider") for name in names)
     return {"onnxruntime": f"{onnxruntime.__version__} ({', '.join(providers)})"}
+
+
+def _refuse_compiled(file: OnnxFile, provider: Provider) -> None:
+    """Raise for a part that somebody has compiled, which a provider would load as it is."""
+    graph, functions = file.graph.graph, file.graph.functions.values()
+    nodes = (node for each in (graph, *functions) for node in each.all_nodes())
+    if any(node.op_type == _COMPILED for node in nodes):
+        raise UntrustedError(
+            f"{file.path}: has a part that was compiled for a provider ({_COMPILED}), which "
+            f"{provider.executes} would load, and an engine can run code of whoever made it: take "
+            "the file that it was compiled from",
+            code="RX803",
+        )
 
 
 class OrtRunner(Runner):
@@ -286,6 +301,8 @@ class OrtRunner(Runner):
         provider, providers = self._provider, None
         plugged = provider is not None and provider.package
         if isinstance(model, OnnxFile):
+            if provider is not None and provider.executes not in (CPU.executes, CUDA.executes):
+                _refuse_compiled(model, provider)
             model = self._source(model, options, updated, best=not (plugged or self._as_written))
         if provider is not None and provider.package:
             add_plugin(options, provider)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import onnx
 import onnxruntime
 import pytest
 
 from ropeexport.bench.contenders import BY_NAME, CONTENDERS, Setting
-from ropeexport.errors import MissingError
+from ropeexport.errors import MissingError, UntrustedError
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.runners import registry
 from ropeexport.runners.ort import OrtRunner
@@ -47,6 +48,30 @@ def test_libraries_are_loaded_first_and_complain_on_standard_error(told, capsys)
     said = capsys.readouterr()
     assert said.out == ""
     assert "Failed to load libcudnn" in said.err
+
+
+COMPILED = """
+<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1, "l" : 1]>
+g (float[2] x, bool b) => (float[2] y) { y = %s }
+<domain: "l", opset_import: ["" : 23, "com.microsoft" : 1]>
+f (a) => (c) { c = com.microsoft.EPContext <embed_mode = 1, ep_cache_context = "engine"> (a) }
+"""
+IN_PARTS = (
+    'com.microsoft.EPContext <embed_mode = 1, ep_cache_context = "engine"> (x)',
+    "If (b) <then_branch = t () => (float[2] u) { u = com.microsoft.EPContext (x) }, "
+    "else_branch = e () => (float[2] v) { v = Identity (x) }>",
+    "l.f (x)",
+)
+
+
+@pytest.mark.parametrize("part", IN_PARTS)
+@pytest.mark.parametrize("package", ["", "onnxruntime_ep_nv_tensorrt_rtx"])
+def test_an_engine_within_a_file_is_given_to_no_provider(tmp_path, part, package) -> None:
+    onnx.save(onnx.parser.parse_model(COMPILED % part), tmp_path / "model.onnx")
+    provider = registry.Provider("rtx", "NvTensorRTRTXExecutionProvider", "cuda", package=package)
+    runner = OrtRunner(OnnxFile(tmp_path / "model.onnx"), provider=provider)
+    with pytest.raises(UntrustedError, match=r"compiled for a provider \(EPContext\)"):
+        runner.__enter__()
 
 
 def test_an_onnxruntime_of_before_loads_nothing(monkeypatch) -> None:
