@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import RTX, Flavour
 from ropeexport.trt.refit import mark_refittable, require_wanted
 from ropeexport.trt.reporting import Journal, load_library, make_builder, progress_monitor
+from ropeexport.trust import known
 from ropeexport.weights.updating import weights_of
 
 # what Myelin says where no fused kernel takes an attention
@@ -158,11 +160,14 @@ def add_profile(
 def use_timing_cache(flavour: Flavour, config: Any, path: Path, journal: Journal) -> Any:
     """Give the build what former builds measured, where the flavour measures anything.
 
-    A cache of another GPU or version is refused; the build then starts from nothing.
+    A cache of another GPU or version is refused; the build then starts from nothing.  So is one
+    that this user's builds have not written: kernels that were compiled are in it too.
     """
     if not flavour.capabilities.timing_cache:
         return None
     former = path.read_bytes() if path.is_file() else b""
+    if not known.is_known(hashlib.sha256(former).hexdigest()):
+        former = b""
     for content in (former, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
@@ -180,6 +185,7 @@ def keep_timing_cache(config: Any, path: Path, channel: Channel) -> None:
         return
     try:
         atomic.write_bytes(path, memoryview(content))
+        known.remember(hashlib.sha256(content).hexdigest(), f"measured: {path}")
     except (OSError, UsageError) as error:
         reason = getattr(error, "strerror", None) or error
         channel.note(f"{path}: what was measured is not kept: {reason}")

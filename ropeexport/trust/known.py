@@ -1,7 +1,7 @@
-"""What this user has built, or trusted once: hashes of engines and libraries in the cache folder.
+"""What this user has built, or trusted once: hashes of engines, libraries and timing caches.
 
-Each is a file by the hash's name, in a part of the folder that belongs to the user and is closed to
-everybody else: whoever else could write there could have code of theirs run.
+Each is a file by the hash's name, in a part of the cache folder that belongs to the user and is
+closed to everybody else: whoever else could write there could have code of theirs run.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from ropeexport.manifest import Profile
 from ropeexport.trt import engine, flavour, reporting
 from ropeexport.trt.engine import Parsed
 from ropeexport.trt.reporting import Journal
+from ropeexport.trust import known
 
 KEEPS = SimpleNamespace(capabilities=SimpleNamespace(timing_cache=True))
 
@@ -55,11 +57,21 @@ def journal():
 )
 def test_a_timing_cache_that_is_refused_is_begun_anew(tmp_path, journal, former, used) -> None:
     (tmp_path / "timing.cache").write_bytes(former)
+    known.remember(hashlib.sha256(former).hexdigest(), "measured: here")
     config = Config(journal)
     cache = engine.use_timing_cache(KEEPS, config, tmp_path / "timing.cache", journal)
     assert cache is config.cache
     assert cache.content == used
     assert not journal.errors  # or they would be the cause of a later failure
+
+
+def test_a_timing_cache_of_somebody_elses_is_not_read(tmp_path, journal) -> None:
+    path = tmp_path / "timing.cache"
+    path.write_bytes(b"theirs")
+    config = Config(journal)
+    assert engine.use_timing_cache(KEEPS, config, path, journal).content == b""
+    assert kept(path, config) == []
+    assert engine.use_timing_cache(KEEPS, config, path, journal).content == b"new"
 
 
 @pytest.mark.parametrize("options", [{"makes": False}, {"takes": False}])
