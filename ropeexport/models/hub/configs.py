@@ -113,7 +113,9 @@ def _refuse_kernels(path: Path, config: Any) -> None:
 def _file_of(code: str) -> str:
     repository, _, name = code.rpartition("--")
     file = f"{name.rpartition('.')[0].replace('.', '/')}.py"
-    return f"{file} of the repository {repository}" if repository else file
+    if not repository:
+        return file
+    return f"{file} of the repository {repository} (transformers would download it)"
 
 
 def _text(reference: Any) -> str:
