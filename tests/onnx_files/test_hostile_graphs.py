@@ -22,6 +22,7 @@ from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.onnx_reference import OnnxOracle
 
 _DEADLINE = 300  # seconds: of a loaded machine
+_MOST_MEGABYTES = 1024  # in use at once
 _FLOAT = TensorProto.FLOAT
 _PRELOADED = (
     "ropeexport.cli.making",
@@ -181,6 +182,7 @@ def run(worker: Worker) -> Run:
         (worker.work / "x.onnx").write_bytes(data)
         ended = worker.run([verb[0], "x.onnx", *verb[1:]], _DEADLINE)
         assert not ended.hung
+        assert ended.megabytes < _MOST_MEGABYTES
         assert "Traceback" not in ended.errors
         return ended
 
@@ -193,6 +195,34 @@ def test_what_asks_for_too_much_is_read_in_bounds(name: str, run: Run, worker: W
     assert ended.code == 0, ended.errors
     assert "0 found, 0 replaced, 0 refused" in ended.output
     assert not (worker.work / "out").exists()
+
+
+def test_a_rope_too_large_to_be_tried_is_not_judged(run: Run) -> None:
+    """Its size is the file's own, and no trial size: the proof would hold a dozen such tensors."""
+
+    def node(op: str, inputs: str, outputs: str, **given: object) -> onnx.NodeProto:
+        return helper.make_node(op, inputs.split(), outputs.split(), **given)
+
+    nodes = [
+        node("Split", "x", "a b", axis=-1, num_outputs=2),
+        *(node("Mul", f"{x} {y}", f"{x}{y}") for x, y in itertools.product("ab", "cs")),
+        node("Sub", "ac bs", "p"),
+        node("Add", "as bc", "q"),
+        node("Concat", "p q", "y", axis=-1),
+    ]
+
+    def rope(length: int) -> onnx.ModelProto:
+        made = model(nodes, shape=(1, 6, length, 8))
+        for name in "cs":
+            made.graph.input.append(helper.make_tensor_value_info(name, _FLOAT, (length, 4)))
+        return made
+
+    assert "1 found, 1 replaced, 0 refused" in run(rope(5), "fuse", "-o", "out").output
+    ended = run(rope(543_926), "fuse", "-o", "out")
+    assert ended.code == 0, ended.errors
+    assert "0 found, 0 replaced, 0 refused, 1 not judged" in ended.output
+    assert "x of (1, 6, 543926, 8) is too large to be tried" in ended.output
+    assert run(rope(543_926), "inspect", "--lint").code == 0
 
 
 @pytest.mark.parametrize(
