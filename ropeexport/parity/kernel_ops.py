@@ -288,14 +288,17 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
 class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # onnx has no types
     """onnx's evaluator with these operators, which it would leave out of a file's functions."""
 
+    rt_nodes_: list[Any]
+
     def __init__(self, proto: Any, *, new_ops: Any = None, **given: Any) -> None:
         super().__init__(proto, new_ops=list(OPS), **given)
 
     def _init(self) -> None:
         super()._init()
-        for node in self.rt_nodes_:
+        nodes: list[Any] = self.rt_nodes_
+        for node in nodes:
             node.run = partial(run_bounded, node, node.run)
-        self.rt_nodes_ = _releasing(self.rt_nodes_, self.output_names)
+        self.rt_nodes_ = _releasing(nodes, self.output_names)
 
     def run(self, output_names: Any, feed_inputs: dict[str, Any], *args: Any, **given: Any) -> Any:
         """Compute outputs, within a budget that whatever runs inside shares."""
