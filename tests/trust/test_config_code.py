@@ -154,7 +154,7 @@ def test_a_strangers_manifest_brings_no_code_in(strangers, ran, export_once, tmp
     folder = strangers(TOY)
     ropeexport.export("flux-attention", out=out, heads=2, head_dim=16, length=32)
     record = manifest.read(out)
-    options = {"code": "", "trust_remote_code": True}
+    options = {"code": "", "trust_remote_code": "True"}
     source = manifest.Source(kind="config", name=f"transformers:{folder}", options=options)
     manifest.write(out, record.changed(source=source))
     assert_one_line(command("check", out), 1, "its model is the code of modeling_toy.py")
