@@ -134,8 +134,8 @@ def _fixed(
     }
     for name, (tallies, end) in parts.items():
         if only in ("", name):
-            for tally in tallies:
-                session.add(tally)
+            for each in tallies:
+                session.add(each)
                 if time.monotonic() > end:
                     break
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import lock_descriptor
 
-from ropeexport.errors import RopeExportError, UsageError
+from ropeexport.errors import ModelFileError, RopeExportError, UsageError
 
 # what a kill leaves of :func:`together`, and of :func:`replacing`; nothing else has such names
 UNFINISHED = ".export-"
@@ -30,6 +30,7 @@ _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
 
 MOST_BYTES = 1 << 28  # of a file of records, which is read whole
+_MOST_OF_A_MESSAGE = 1 << 31  # protobuf's own limit
 
 _OTHER_KINDS = (
     ("a folder", stat.S_ISDIR),
@@ -304,6 +305,18 @@ def check_regular(path: Path, kind: type[RopeExportError] = UsageError) -> None:
     if not stat.S_ISREG(mode):
         got = next((name for name, of in _OTHER_KINDS if of(mode)), "something else")
         raise kind(f"{path}: expected a file, got {got}", code="RX322")
+
+
+def check_message(path: Path, kind: type[RopeExportError] = ModelFileError) -> None:
+    """Raise unless ``path`` may be an ONNX file: asked before it is read or hashed to its end."""
+    check_regular(path, kind)
+    size = path.stat().st_size
+    if size >= _MOST_OF_A_MESSAGE:
+        raise kind(
+            f"{path}: not an ONNX file: expected less than {_MOST_OF_A_MESSAGE:,} bytes, since "
+            f"larger weights lie in files of their own, got {size:,}; export it again",
+            code="RX304",
+        )
 
 
 def read_bytes(path: Path, kind: type[RopeExportError] = UsageError) -> bytes:

@@ -436,14 +436,14 @@ class Manifest(Record):
                     f"model.inputs: {spec.name}: expected an axis of {', '.join(self.axes)}, got "
                     f"{unknown[0]!r}"
                 )
+        used = names_of(dim for spec in self.model.inputs for dim in spec.shape)
+        sized = {n for n, axis in self.axes.items() if axis.broadcasts_to is None and n in used}
         for name, axis in self.axes.items():
             target = axis.broadcasts_to
-            if isinstance(target, str) and (
-                target not in self.axes or isinstance(self.axes[target].broadcasts_to, str)
-            ):
+            if isinstance(target, str) and target not in sized:
                 raise ValueError(
-                    f"axes.{name}.broadcasts_to: expected a size, or an axis with sizes of its "
-                    f"own, got {target!r}"
+                    f"axes.{name}.broadcasts_to: expected a size, or an axis of an input with "
+                    f"sizes of its own, got {target!r}"
                 )
 
 

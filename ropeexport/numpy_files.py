@@ -52,7 +52,8 @@ def read_arrays(path: Path) -> Array | dict[str, Array]:
     except _FAULTS as error:
         said = str(error) or type(error).__name__
         raise UsageError(
-            f"{path}: expected arrays as NumPy saves them: {said}", code="RX618"
+            f"{path}: expected arrays as numpy.save and numpy.savez write them: {said}",
+            code="RX618",
         ) from error
 
 

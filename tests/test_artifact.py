@@ -112,3 +112,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             onnx_file.load(tmp_path / "x.onnx")
     with pytest.raises(ModelFileError, match="no such file"):
         onnx_file.load(tmp_path / "y.onnx")
+
+
+def test_a_file_that_is_larger_than_any_message_is_not_read(exported) -> None:
+    """One of zeros takes no room on the disk, and minutes to be hashed."""
+    artifact = Artifact.read(exported())
+    with artifact.model_path.open("wb") as file:
+        file.truncate(1 << 31)
+    for asked in (
+        lambda: artifact.model_sha256,
+        lambda: artifact.file.graph,
+        lambda: package.inspect(artifact.folder),
+    ):
+        with pytest.raises(ModelFileError, match="got 2,147,483,648; export it again"):
+            asked()
+    found = {each.file: each.status for each in package.verify(artifact.folder).files}
+    assert found["model.onnx"] == "changed"

@@ -18,7 +18,7 @@ from onnx.reference.ops._op_list import load_op
 
 from ropeexport.dtypes import HALVES
 from ropeexport.fusion import contrib
-from ropeexport.onnx_files.budget import LARGEST, check_size
+from ropeexport.onnx_files.budget import check_size
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
@@ -29,6 +29,7 @@ Given = Mapping[ir.Value, Array]
 EVEN_SIZES = (2, 6, 4, 10, 8, *range(12, 82, 2))
 ODD_SIZES = (3, 7, 5, *range(9, 83, 2))
 _SMALLEST = 2  # an axis of 1 would broadcast, one of 0 says nothing
+_MOST_TRIED = 1 << 24  # elements of a value; a proof holds a dozen of its size at once
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
 
@@ -81,7 +82,7 @@ class Trial:
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, or raise where it is not known or too large to be filled."""
         sizes = self.sizes(value)
-        if math.prod(sizes) > LARGEST:
+        if math.prod(sizes) > _MOST_TRIED:
             raise UnevaluableError(f"{value.name} of {sizes} is too large to be tried", value)
         return sizes
 

@@ -163,15 +163,15 @@ def range_of(name: str, given: Given) -> Axis:
         axis = given
     elif isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 3:
         low, opt, high = (whole(f"axis {name!r}", size) for size in given)
+        if not low <= opt <= high:
+            raise UsageError(
+                f"axis {name!r}: expected 0 <= min <= opt <= max, got {low}:{opt}:{high}",
+                code="RX114",
+            )
         axis = Axis(min=low, opt=opt, max=high)
     else:
         raise UsageError(
             f"axis {name!r}: expected (min, opt, max) or an Axis, got {given!r}", code="RX114"
-        )
-    if not 0 <= axis.min <= axis.opt <= axis.max:
-        raise UsageError(
-            f"axis {name!r}: expected 0 <= min <= opt <= max, got {axis.min}:{axis.opt}:{axis.max}",
-            code="RX114",
         )
     if axis.max == 0:
         raise UsageError(f"axis {name!r}: expected a max of at least 1, got 0", code="RX114")

@@ -23,7 +23,8 @@ from ropeexport.operators import is_standard
 LARGEST = 1 << 26  # elements of one tensor: half a gigabyte in float64
 _LARGEST_FOLDED = 1 << 22  # of a constant that may be kept
 _MOST_STEPS = 1 << 19  # nodes that one run computes, those of a loop again in each round
-_RATIO = 1 << 12  # elements that one run makes for each that it was given
+_MOST_MADE = 1 << 30  # elements of one run: scores of a long sequence, node by node
+_RATIO = 1 << 12  # or so many for each that it was given, weights included
 _MOST_VALUES = 1 << 10  # elements of an input that says sizes; a larger one is data
 # operators whose results may be larger than all that their inputs' shapes say
 MAKERS = frozenset({
@@ -119,7 +120,7 @@ class _Spent:
 
     def __init__(self, given: int) -> None:
         self.steps = _MOST_STEPS
-        self.elements = max(LARGEST, _RATIO * given)
+        self.elements = max(_MOST_MADE, _RATIO * given)
 
     def add(self, results: Any) -> None:
         self.steps -= 1

@@ -139,6 +139,7 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
+    atomic.check_message(file.path)
     sha256 = atomic.sha256_of(file.path)
     record = artifact.manifest.model if artifact is not None else None
     own = record if record is not None and sha256 == record.sha256 else None

@@ -21,7 +21,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ropeexport.atomic import check_regular
+from ropeexport.atomic import check_message
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.links import is_for_weights, require_weights
 from ropeexport.onnx_files.shapes import infer
@@ -74,7 +74,7 @@ class OnnxFile:
 
 def load(path: Path) -> ir.Model:
     """Read an ONNX file; whatever is wrong with it is one clear :class:`ModelFileError`."""
-    check_regular(path, ModelFileError)
+    check_message(path)
     try:
         with _without_collecting():
             model = ir.load(path)

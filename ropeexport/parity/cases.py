@@ -53,9 +53,9 @@ CASE_BUDGET = 1.5e11
 _CHEAP = 2e9  # a case of any kind, rather than of one kind in turn
 # Batch times length squared: scores of one head, which a module that writes them out keeps in
 # float64.  Beyond 134 MB a head the largest batch and the greatest length are checked apart, and
-# beyond 537 MB a case is left out.
+# beyond 268 MB a case is left out: several such tensors are held at once, by each runtime.
 _SCORES = 1 << 24
-_MOST_SCORES = 1 << 26
+_MOST_SCORES = 1 << 25
 _CHEAP_SCORES = 1 << 22
 _OFF_LENGTHS = (1, 2, 3, 7, 17, 64, 65, 129, 333)
 _BROADCAST_LENGTH = 19

@@ -9,6 +9,7 @@ standard's, onnx's evaluator has some in their newest meaning alone, whatever a 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -241,16 +242,63 @@ OPS = (
 )  # fmt: skip
 
 
+class _Release:
+    """In a list of nodes: the results of those names are read by no node behind it.
+
+    onnx's evaluator keeps each result to the end: gigabytes of scores, where ten nodes make some.
+    """
+
+    op_type = "Release"
+    input: tuple[str, ...] = ()
+    has_linked_attribute = False
+
+    def __init__(self, names: list[str]) -> None:
+        self.output = names
+
+    def need_context(self) -> bool:
+        """Say that it reads nothing."""
+        return False
+
+    def run(self, **_: Any) -> list[None]:
+        """Return nothing for each name."""
+        return [None] * len(self.output)
+
+
+def _releasing(nodes: list[Any], kept: Iterable[str]) -> list[Any]:
+    """Return nodes, and behind each what releases the results that it is the last to read."""
+    needed, found = set(kept), []
+    made = {name for node in nodes for name in node.output if name}  # what was given stays
+    for node in reversed(nodes):
+        names = made & {*node.output, *_read(node.onnx_node)} - needed
+        needed |= names
+        found += [_Release(sorted(names)), node]
+    return found[::-1]
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its graphs read from outside included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _read(inner)
+
+
 class Evaluator(ReferenceEvaluator):  # type: ignore[misc]  # onnx has no types
     """onnx's evaluator with these operators, which it would leave out of a file's functions."""
+
+    rt_nodes_: list[Any]
 
     def __init__(self, proto: Any, *, new_ops: Any = None, **given: Any) -> None:
         super().__init__(proto, new_ops=list(OPS), **given)
 
     def _init(self) -> None:
         super()._init()
-        for node in self.rt_nodes_:
+        nodes: list[Any] = self.rt_nodes_
+        for node in nodes:
             node.run = partial(run_bounded, node, node.run)
+        self.rt_nodes_ = _releasing(nodes, self.output_names)
 
     def run(self, output_names: Any, feed_inputs: dict[str, Any], *args: Any, **given: Any) -> Any:
         """Compute outputs, within a budget that whatever runs inside shares."""

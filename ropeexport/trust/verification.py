@@ -10,7 +10,7 @@ from ropeexport import atomic, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError
 from ropeexport.links import require_weights
-from ropeexport.manifest import Record, WeightFile
+from ropeexport.manifest import ModelRecord, Record, WeightFile
 from ropeexport.trust import signing
 from ropeexport.weights.safetensors_files import weight_file
 
@@ -87,7 +87,7 @@ def by_manifest(artifact: Artifact) -> Iterator[FileStatus]:
     """Yield each file that a manifest names, as far as it says what they were."""
     record, folder = artifact.manifest, artifact.folder
     yield FileStatus(file=manifest.FILE_NAME, status="no hash")
-    yield _file(folder, record.model.file, record.model.sha256)
+    yield _model(folder, record.model)
     engine = record.engine
     if engine is not None:
         yield _file(folder, engine.file, engine.sha256)
@@ -108,6 +108,16 @@ def _hashes(artifact: Artifact) -> dict[str, str]:
         if engine.plugin is not None and not engine.plugin.embedded:
             found[engine.plugin.file] = engine.plugin.sha256
     return found
+
+
+def _model(folder: Path, model: ModelRecord) -> FileStatus:
+    path = folder / model.file
+    try:
+        if path.is_file():
+            atomic.check_message(path)
+    except ModelFileError:  # far larger than any: its end would be long in coming
+        return FileStatus(file=model.file, status="changed")
+    return _file(folder, model.file, model.sha256)
 
 
 def _file(folder: Path, name: str, sha256: str | None) -> FileStatus:

@@ -55,7 +55,10 @@ def test_what_is_not_given_is_drawn_to_fit(folder, tmp_path) -> None:
 WRONG = {
     "nothing given": ([], "expected --input NAME=FILE.npy, or --random"),
     "no such file": (["--input", "q=none.npy"], "expected a .npy or .npz file that is there"),
-    "no array": (["--input", "q={tmp}/text.npy"], "expected arrays as NumPy saves them"),
+    "no array": (
+        ["--input", "q={tmp}/text.npy"],
+        "expected arrays as numpy.save and numpy.savez write",
+    ),
     "no such input": (["--input", "x={tmp}/a.npy"], "'x': no input of the file, which has q, k"),
     "no name": (["--input", "{tmp}/a.npy"], "expected NAME=FILE.npy or FILE.npz"),
     "a name too many": (["--input", "q={tmp}/a.npz"], "expected NAME=FILE.npy or FILE.npz"),

@@ -318,7 +318,8 @@ def layers(**more: object) -> dict[str, object]:
             {"past": {"a.b": torch.zeros(1), "a": {"b": torch.zeros(1)}}}, {},
             "past.a.b: expected one input of that name",
         ),
-        ({}, {"dynamic_axes": {"past": {1: "n"}}, "axes": {"n": (-1, 1, 2)}}, "expected 0 <= min"),
+        ({}, {"dynamic_axes": {"past": {1: "n"}}, "axes": {"n": (2, 1, 2)}}, "expected 0 <= min"),
+        ({}, {"dynamic_axes": {"past": {1: "n"}}, "axes": {"n": (-1, 1, 2)}}, "number of 0 to"),
         ({}, {"dynamic_axes": {"past": {1: "n"}}, "axes": {"n": (0, 0, 0)}}, "max of at least 1"),
         (
             {}, {"dynamic_axes": {"x": {1: "n"}}, "axes": {"n": (0, 1, 2)}},
@@ -393,7 +394,7 @@ def test_a_folder_of_an_older_version_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ({"kind": "input", "value": "y"}, "expected inputs of the file, x, got 'y'"),
+        ({"kind": "input", "value": "y"}, "arguments.x: expected an input, got 'y'"),
         ({"kind": "dict", "keys": ["a"]}, "expected a key for each of 0 parts"),
         ({"kind": "set"}, "arguments.x.kind"),
     ],

@@ -347,8 +347,8 @@ def test_warmup_runs_the_shapes_that_are_named(cached) -> None:
         model.warmup([{"length": 2, "past": 0}, {"x": (2, 2, 1, 8)}, "x:1x2x4x8,past.key:1x2x0x8"])
         with pytest.raises(UsageError, match="expected an axis"):
             model.warmup({"heads": 3})
-        for size in (9, 10**12):  # of which nothing is drawn
-            with pytest.raises(UsageError, match="axis length"):
+        for size, said in ((9, "axis length"), (10**12, "length: expected a whole number")):
+            with pytest.raises(UsageError, match=said):  # of which nothing is drawn
                 model.warmup({"length": size})
 
 
@@ -530,7 +530,7 @@ WRONG_RECORDS = {
 def test_a_record_that_contradicts_its_model_is_refused(three, tmp_path, what: str) -> None:
     folder = shutil.copytree(three, tmp_path / "out")
     manifest.write(folder, manifest.read(folder).changed(**WRONG_RECORDS[what]))
-    with pytest.raises(ManifestError, match=r"manifest: expected one of .*: export again"):
+    with pytest.raises(ManifestError, match=r"expected (one of|an input).*export again"):
         ropeexport.load(folder, device="cpu")
 
 

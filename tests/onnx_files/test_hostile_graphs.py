@@ -1,15 +1,13 @@
 """Graphs that ask for more than any machine has, or that are no graphs: one line, in bounds.
 
-Each case runs in a process of its own under a bound on memory; what hangs ends at its deadline.
+Each command is a fork of one process that has imported everything, under a bound on memory; what
+hangs ends at its deadline.
 """
 
 from __future__ import annotations
 
 import itertools
-import resource
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,26 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-_MOST_MEMORY = 6 << 30  # of addresses; libraries reserve more than they touch
+from attack.worker import Ended, Worker
+from ropeexport.errors import NotComparableError
+from ropeexport.onnx_files import budget
+from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.parity.onnx_reference import OnnxOracle
+
 _DEADLINE = 300  # seconds: of a loaded machine
+_MOST_MEGABYTES = 1024  # in use at once
 _FLOAT = TensorProto.FLOAT
-_VERB = "from ropeexport.cli.main import main; main()"
+_PRELOADED = (
+    "ropeexport.cli.making",
+    "ropeexport.cli.reading",
+    "ropeexport.api.making",
+    "ropeexport.lint",
+    "ropeexport.exporting",
+    "onnx.reference",
+    "onnxruntime",
+    "rich.table",
+    "sympy",
+)
 
 Made = Callable[[], onnx.ModelProto]
 
@@ -149,65 +163,99 @@ NOTHING_TO_FUSE = {
 }
 
 
-def run(path: Path, *verb: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb on a file under the bounds."""
+Run = Callable[..., Ended]
 
-    def bound() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
-    command = [sys.executable, "-c", _VERB, verb[0], str(path), *verb[1:]]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=_DEADLINE, preexec_fn=bound, check=False
-    )
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with Worker(tmp_path_factory.mktemp("worker"), preloaded=_PRELOADED) as worker:
+        yield worker
+
+
+@pytest.fixture
+def run(worker: Worker) -> Run:
+    """Return what runs a verb on a model in a folder of its own, and sees that it ends."""
+
+    def run(made: onnx.ModelProto | bytes, *verb: str) -> Ended:
+        worker.clear()
+        data = made if isinstance(made, bytes) else made.SerializeToString()
+        (worker.work / "x.onnx").write_bytes(data)
+        ended = worker.run([verb[0], "x.onnx", *verb[1:]], _DEADLINE)
+        assert not ended.hung
+        assert ended.megabytes < _MOST_MEGABYTES
+        assert "Traceback" not in ended.errors
+        return ended
+
+    return run
 
 
 @pytest.mark.parametrize("name", NOTHING_TO_FUSE)
-def test_what_asks_for_too_much_is_read_in_bounds(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.onnx"
-    onnx.save(NOTHING_TO_FUSE[name](), path)
-    done = run(path, "fuse", "-o", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    assert "0 found, 0 replaced, 0 refused" in done.stdout
-    assert not (tmp_path / "out").exists()
+def test_what_asks_for_too_much_is_read_in_bounds(name: str, run: Run, worker: Worker) -> None:
+    ended = run(NOTHING_TO_FUSE[name](), "fuse", "-o", "out")
+    assert ended.code == 0, ended.errors
+    assert "0 found, 0 replaced, 0 refused" in ended.output
+    assert not (worker.work / "out").exists()
 
 
-def test_an_endless_loop_has_nothing_to_compare(tmp_path: Path) -> None:
+def test_a_rope_too_large_to_be_tried_is_not_judged(run: Run) -> None:
+    """Its size is the file's own, and no trial size: the proof would hold a dozen such tensors."""
+
+    def node(op: str, inputs: str, outputs: str, **given: object) -> onnx.NodeProto:
+        return helper.make_node(op, inputs.split(), outputs.split(), **given)
+
+    nodes = [
+        node("Split", "x", "a b", axis=-1, num_outputs=2),
+        *(node("Mul", f"{x} {y}", f"{x}{y}") for x, y in itertools.product("ab", "cs")),
+        node("Sub", "ac bs", "p"),
+        node("Add", "as bc", "q"),
+        node("Concat", "p q", "y", axis=-1),
+    ]
+
+    def rope(length: int) -> onnx.ModelProto:
+        made = model(nodes, shape=(1, 6, length, 8))
+        for name in "cs":
+            made.graph.input.append(helper.make_tensor_value_info(name, _FLOAT, (length, 4)))
+        return made
+
+    assert "1 found, 1 replaced, 0 refused" in run(rope(5), "fuse", "-o", "out").output
+    ended = run(rope(543_926), "fuse", "-o", "out")
+    assert ended.code == 0, ended.errors
+    assert "0 found, 0 replaced, 0 refused, 1 not judged" in ended.output
+    assert "x of (1, 6, 543926, 8) is too large to be tried" in ended.output
+    assert run(rope(543_926), "inspect", "--lint").code == 0
+
+
+@pytest.mark.parametrize(
+    "steps", [1 << 10, pytest.param(budget._MOST_STEPS, marks=pytest.mark.tools)]
+)
+def test_an_endless_loop_has_nothing_to_compare(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_MOST_STEPS", steps)
     path = tmp_path / "x.onnx"
     onnx.save(endless(), path)
-    from ropeexport.errors import NotComparableError
-    from ropeexport.onnx_files.onnx_file import OnnxFile
-    from ropeexport.parity.onnx_reference import OnnxOracle
-
     oracle = OnnxOracle(OnnxFile(path))
     with pytest.raises(NotComparableError, match="Loop"):
         oracle.truth({"x": np.ones((1, 1), np.float32)}, seed=0)
 
 
-def test_functions_that_double_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.onnx"
-    onnx.save(doubled(), path)
-    for verb in (("inspect",), ("inspect", "--lint"), ("fuse", "-o", str(tmp_path / "out"))):
-        done = run(path, *verb)
-        assert done.returncode == 1
-        assert "expected at most 1,048,576 nodes" in done.stderr
-        assert done.stderr.count("\n") == 1
+def test_functions_that_double_are_refused(run: Run) -> None:
+    for verb in (("inspect",), ("inspect", "--lint"), ("fuse", "-o", "out")):
+        ended = run(doubled(), *verb)
+        assert ended.code == 1
+        assert "expected at most 1,048,576 nodes" in ended.errors
+        assert ended.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("opset", [0, -1, 1 << 62])
-def test_an_opset_that_is_none_is_refused(opset: int, tmp_path: Path) -> None:
-    path = tmp_path / "x.onnx"
-    onnx.save(model([helper.make_node("Relu", ["x"], ["y"])], opset=opset), path)
-    done = run(path, "inspect")
-    assert done.returncode == 1
-    assert f"expected an opset of 1 or more of '', got {opset}" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_an_opset_that_is_none_is_refused(opset: int, run: Run) -> None:
+    ended = run(model([helper.make_node("Relu", ["x"], ["y"])], opset=opset), "inspect")
+    assert ended.code == 1
+    assert f"expected an opset of 1 or more of '', got {opset}" in ended.errors
 
 
-def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.onnx"
+def test_names_that_are_no_text_are_refused(run: Run) -> None:
     made = model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
-    path.write_bytes(made.replace(b"Relu", b"\xff\xfe\x80u"))
-    done = run(path, "inspect")
-    assert done.returncode == 1
-    assert "expected names in UTF-8" in done.stderr
-    assert "Traceback" not in done.stderr
+    ended = run(made.replace(b"Relu", b"\xff\xfe\x80u"), "inspect")
+    assert ended.code == 1
+    assert "expected names in UTF-8" in ended.errors

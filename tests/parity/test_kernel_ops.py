@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -141,3 +143,45 @@ def test_group_query_attention(attributes, length, past, ends, packed) -> None:
         arrays |= tables(20, SIZE // 2)
     more = {"num_heads": HEADS, "kv_num_heads": GROUPS}
     compare("GroupQueryAttention", arrays, 3, **more, **attributes)
+
+
+def test_results_are_let_go_of_behind_their_last_reader() -> None:
+    """Forty results of a chain would be 320 MB; a branch and a loop read from outside till then."""
+    chain = "".join(f"t{n + 1} = Add(t{n}, one)\n" for n in range(40))
+    model = parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[N] x, float one, bool which, int64 rounds)
+            => (float[N] y, float[N] early, float[N] kept) {{
+            early = Neg(x)
+            outer = Mul(x, x)
+            inner = Exp(outer)
+            t0 = Abs(x)
+            {chain}
+            a = If(which) <
+                then_branch = yes () => (float[N] b) {{ b = Add(t40, outer) }},
+                else_branch = no () => (float[N] inner) {{ }}
+            >
+            y = Loop(rounds, which, a) <
+                body = step (int64 i, bool go, float[N] v) => (bool on, float[N] w) {{
+                    on = Identity(go)
+                    u = Add(v, inner)
+                    w = Sub(u, early)
+                }}
+            >
+            kept = Neg(t3)
+        }}
+    """)
+    x = np.linspace(-1.0, 1.0, 1_000_000)
+    tracemalloc.start()
+    try:
+        y, early, kept = Evaluator(model).run(
+            None, {"x": x, "one": np.float64(1), "which": np.array(True), "rounds": np.int64(3)}
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    wanted = np.abs(x) + 40 + x * x + 3 * (np.exp(x * x) + x)
+    np.testing.assert_allclose(y, wanted, rtol=1e-12)
+    np.testing.assert_array_equal(early, -x)
+    np.testing.assert_allclose(kept, -(np.abs(x) + 3), rtol=1e-12)
+    assert peak < 12 * x.nbytes

@@ -272,7 +272,13 @@ def _of_config(place: Path) -> Iterator[None]:
                 code="RX129",
             )
 
-    def count_bytes(_: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+    def count_bytes(part: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        if weight is not None and not weight.numel():  # torch makes it, and traces it for long
+            raise UsageError(
+                f"{place}: expected sizes of 1 or more, got {name} of {tuple(weight.shape)} in "
+                f"{type(part).__name__}; mend the config",
+                code="RX103",
+            )
         if weight is not None and weight.device.type != "meta":
             left["bytes"] -= weight.nbytes
         if left["bytes"] < 0:

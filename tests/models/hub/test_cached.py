@@ -197,7 +197,7 @@ def test_bad_requests_say_what_is_wrong(tmp_path: Any) -> None:
     model = decoder("llama")
     for options, reason in (
         ({"cache": "shrink"}, "grow or fixed"),
-        ({"cache": "fixed", "capacity": 1}, "2 or more"),
+        ({"cache": "fixed", "capacity": 1}, "a whole number of 2 to"),
         ({"capacity": 8}, "only with a cache"),
         ({"cache": "grow", "kwargs": {"x": torch.zeros(1)}}, "decoder alone"),
     ):

@@ -168,3 +168,15 @@ def make():
     inputs = {"q": torch.zeros(2, 2, 6, 16), "pe": torch.zeros(2, 1, 6, 8, 2, 2)}
     return Unused(), inputs, {name: {0: "batch", 2: "length"} for name in inputs}
 """
+
+
+def test_a_config_with_a_size_of_zero_makes_no_module(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    path = config(tmp_path, FLUX | {"joint_attention_dim": 0})
+    done = ropeexport(
+        "export", "diffusers:FluxTransformer2DModel", "--config", path, "-o", tmp_path / "out"
+    )
+    assert done.returncode == 2
+    assert "expected sizes of 1 or more, got weight of (" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
