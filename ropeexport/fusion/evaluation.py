@@ -12,6 +12,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference.ops._op_list import load_op
@@ -208,10 +209,19 @@ def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
     if node.op_type in ("Cast", "CastLike", "Identity"):
         return (_cast(node, inputs[0]),)
     kwargs = {name: _attribute(a.value) for name, a in node.attributes.items()}
-    check_size(node.op_type, opset, inputs, partial(ir.to_proto, node))
+    check_size(node.op_type, opset, inputs, partial(_message, node))
     kernel = _kernel(node.op_type, opset)
     result = kernel.eval(*inputs, n_outputs=len(node.outputs), **kwargs)
     return result if isinstance(result, (tuple, list)) else (result,)
+
+
+def _message(node: ir.Node) -> onnx.NodeProto:
+    """Return a node for onnx's inference, its values by their place: in a rewrite they lack names."""
+    inputs = ["" if value is None else f"x{place}" for place, value in enumerate(node.inputs)]
+    outputs = [f"y{place}" for place in range(len(node.outputs))]
+    message = onnx.helper.make_node(node.op_type, inputs, outputs, domain=node.domain)
+    message.attribute.extend(ir.to_proto(each) for each in node.attributes.values())
+    return message
 
 
 def _attribute(value: Any) -> Any:
