@@ -101,7 +101,7 @@ def test_a_file_without_rope_is_left_alone(tmp_path: Path) -> None:
 
 def test_an_old_opset_is_refused(tmp_path: Path) -> None:
     graph = """<ir_version: 7, opset_import: ["" : 10]>
-    g (float[b, 4] x) => (float[b, 4] z) { z = Neg(x) }"""
+    g (float[b, 4] x, float[b, 4] c) => (float[b, 4] z) { m = Mul(x, c) z = Add(m, x) }"""
     onnx.save(onnx.parser.parse_model(graph), tmp_path / "in.onnx")
     with pytest.raises(ModelFileError, match="opset 10: expected 11 or later"):
         fuse_file(tmp_path / "in.onnx", tmp_path / "out")
