@@ -154,11 +154,11 @@ class Artifact:
                 code="RX320",
             )
 
-    def check_interface(self) -> None:
+    def check_interface(self, *, outputs: bool = True) -> None:
         """Raise :class:`ManifestError` unless the file takes and gives what the manifest says."""
         from ropeexport.onnx_files.contract import check_interface
 
-        check_interface(self.file.graph, self.manifest, self.folder)
+        check_interface(self.file.graph, self.manifest, self.folder, outputs=outputs)
 
     def require_exported_file(self, why: str = "") -> None:
         """Raise :class:`ModelFileError` unless the ONNX file is the one that was exported."""

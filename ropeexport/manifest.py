@@ -375,7 +375,9 @@ class EngineRecord(Record):
         return (self.profile,) if self.decode is None else (self.profile, self.decode)
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self, info: ValidationInfo) -> Self:
+        if info.context != FROM_FILE:
+            return self
         _check_specs(self.inputs, "inputs")
         _check_specs(self.outputs, "outputs")
         ranks = {spec.name: len(spec.shape) for spec in self.inputs}

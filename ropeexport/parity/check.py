@@ -83,7 +83,7 @@ def check(
     options, listener = options or Options(), listener or Silent()
     record = artifact.manifest
     artifact.check_weights()
-    artifact.check_interface()
+    artifact.check_interface(outputs=False)
     digest = artifact.model_sha256
     if record.cache is None and options.tokens is not None:
         raise UsageError(

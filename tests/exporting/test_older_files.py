@@ -134,15 +134,15 @@ def test_weights_behind_a_link_are_read(tmp_path: Path) -> None:
     model = onnx.load(written(tmp_path / "plain.onnx", text))
     weight = onnx.numpy_helper.from_array(np.arange(8, dtype=np.float32), "w")
     model.graph.initializer.append(weight)
-    for folder in ("blobs", "snapshot"):
+    for folder in ("blobs", "snapshots"):
         (tmp_path / folder).mkdir()
     blob = tmp_path / "blobs" / "graph"
     onnx.save(model, tmp_path / "plain.onnx")
     onnx.save(model, blob, save_as_external_data=True, location="data", size_threshold=0)
     names = {"model.onnx": "graph", "data": "data"}
     for name, target in names.items():
-        (tmp_path / "snapshot" / name).symlink_to(tmp_path / "blobs" / target)
-    fuse_file(tmp_path / "snapshot" / "model.onnx", tmp_path / "out", require_rope=1)
+        (tmp_path / "snapshots" / name).symlink_to(tmp_path / "blobs" / target)
+    fuse_file(tmp_path / "snapshots" / "model.onnx", tmp_path / "out", require_rope=1)
     feed = tables(4)
     (new,), (old,) = (run(tmp_path / at, feed) for at in ("out/model.onnx", "plain.onnx"))
     np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
