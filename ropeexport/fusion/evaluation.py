@@ -216,7 +216,7 @@ def _run(node: ir.Node, inputs: list[Any], opset: int) -> Any:
 
 
 def _message(node: ir.Node) -> onnx.NodeProto:
-    """Return a node for onnx's inference, its values by their place: in a rewrite they lack names."""
+    """Return a node for onnx's inference, its values by place: in a rewrite they lack names."""
     inputs = ["" if value is None else f"x{place}" for place, value in enumerate(node.inputs)]
     outputs = [f"y{place}" for place in range(len(node.outputs))]
     message = onnx.helper.make_node(node.op_type, inputs, outputs, domain=node.domain)
