@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
-
-from filelock import lock_descriptor
 
 from ropeexport.errors import ModelFileError, RopeExportError, UsageError
 
@@ -80,7 +79,7 @@ def _made_and_locked(folder: Path, prefix: str, suffix: str) -> tuple[int, str]:
     while True:
         handle, place = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
         with suppress(OSError):  # a file system without locks: the file is left alone
-            lock_descriptor(handle)  # `tidied` may hold it, for a moment
+            fcntl.flock(handle, fcntl.LOCK_EX)  # `tidied` may hold it, for a moment
         if os.fstat(handle).st_nlink:
             return handle, place
         os.close(handle)  # `tidied` of another command came before the lock
@@ -101,12 +100,21 @@ def tidied(folder: Path) -> list[str]:
     return found
 
 
+def lock_now(handle: int) -> bool:
+    """Lock an open file or folder, or say that another process has."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold a lock on a file or folder where no process has one; say whether it is held now."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        yield lock_descriptor(handle, blocking=False)
+        yield lock_now(handle)
     finally:
         os.close(handle)
 

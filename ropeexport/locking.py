@@ -19,12 +19,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-from filelock import FileLock, Timeout, lock_descriptor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import LockedError, UsageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 from ropeexport.given import path_of
 
 LOCK_NAME = ".ropeexport.lock"
@@ -92,8 +93,8 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             return
         path = Path(os.path.realpath(folder), LOCK_NAME)
         atomic.refuse_link(path)
-        lock = FileLock(path, _PATIENCE_SECONDS, is_singleton=True, fallback_to_soft=False)
-        if not _is_taken(lock, folder, verb):
+        lock = _lock_of(path)
+        if lock is None or not _is_taken(lock, folder, verb):
             yield
             return
         try:
@@ -107,8 +108,27 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             lock.release()
 
 
+def _lock_of(path: Path) -> FileLock | None:
+    """Return a folder's lock; None on a machine that was set up by hand, without today's filelock.
+
+    torch brings some filelock along, of any version.
+    """
+    try:
+        from filelock import FileLock
+
+        return FileLock(path, _PATIENCE_SECONDS, is_singleton=True, fallback_to_soft=False)
+    except (ImportError, TypeError):
+        _log.warning(
+            "%s: filelock 3.30 or later is not installed: run one command at a time in it",
+            path.parent,
+        )
+        return None
+
+
 def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
     """Take a lock, or say that there is none to be had."""
+    from filelock import Timeout
+
     path = Path(lock.lock_file)
     try:
         lock.acquire()
@@ -176,7 +196,7 @@ def scratch(kind: str) -> Iterator[Path]:
     handle = os.open(made, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
-            lock_descriptor(handle, blocking=False)
+            atomic.lock_now(handle)
         made = made.rename(base / f"{prefix}{made.name}")  # with the lock: nobody takes it for left
         yield made
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
+import filelock
 import pytest
 from command_line import ropeexport
 from made_workers import HEARS_SIGNALS
@@ -196,12 +198,12 @@ def test_a_folder_of_which_nothing_is_known_is_not_made(tmp_path) -> None:
 
 @pytest.mark.parametrize("number", ["EROFS", "EACCES", "ENOLCK"])
 def test_without_a_lock_to_be_had_work_goes_on(tmp_path, monkeypatch, caplog, number) -> None:
-    code = getattr(__import__("errno"), number)
+    code = getattr(errno, number)
 
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(locking.FileLock, "_acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
     with locking.locked(tmp_path, "check"):
         pass
     assert [record.levelname for record in caplog.records] == ["WARNING"] * (number == "ENOLCK")
@@ -326,3 +328,26 @@ def test_scratch_folders_of_killed_runs_go(tmp_path, monkeypatch) -> None:
             assert mine.is_dir()
             assert other != mine
     assert list(tmp_path.iterdir()) == []
+
+
+OLD = """
+class Timeout(TimeoutError): ...
+class FileLock:
+    def __init__(self, lock_file, timeout=-1, *, is_singleton=False): ...
+"""
+
+
+def test_a_machine_without_todays_filelock_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "filelock.py").write_text(OLD)
+    code = (
+        "import ropeexport\n"
+        "ropeexport.export('flux-attention', out='out', heads=2, head_dim=16, length=8)"
+    )
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "filelock 3.30 or later is not installed" in done.stderr
+    assert_fits(tmp_path / "out")
