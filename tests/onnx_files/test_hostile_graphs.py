@@ -21,6 +21,8 @@ from ropeexport.onnx_files import budget
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.onnx_reference import OnnxOracle
 
+pytestmark = pytest.mark.hostile
+
 _DEADLINE = 300  # seconds: of a loaded machine
 _MOST_MEGABYTES = 1024  # in use at once
 _FLOAT = TensorProto.FLOAT

@@ -21,6 +21,8 @@ from ropeexport.parity.report import render
 from ropeexport.plain import all_shown, shown
 from ropeexport.report import html, junit, markdown
 
+pytestmark = pytest.mark.hostile
+
 GFM = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 # what GitHub makes of the text of a page: mentions, issues, links, emoji
 LINK = re.compile(r"(?<!\w)@\w|#\d|://|\bwww\.|:[a-z]+:")

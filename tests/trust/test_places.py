@@ -20,6 +20,8 @@ from ropeexport import manifest
 from ropeexport.errors import ManifestError, ModelFileError
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 
+pytestmark = pytest.mark.hostile
+
 OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "..", ".", "", "a\0b"]
 
 

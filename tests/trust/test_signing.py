@@ -22,6 +22,8 @@ from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError, UntrustedError, UsageError
 from ropeexport.trust.signing import SIGNATURE, sign_files
 
+pytestmark = pytest.mark.hostile
+
 WEIGHTS = "model.safetensors"
 NAMES = ("manifest.json", "model.engine", "model.onnx", WEIGHTS)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import ROOT
 
+pytestmark = pytest.mark.hostile
+
 RUN = """
 import sys
 {first}
