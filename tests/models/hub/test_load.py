@@ -83,7 +83,7 @@ def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) 
         assert (specs["position_ids"].role, specs["position_ids"].below) == ("positions", None)
     path.unlink()
     done = ropeexport("check", out, "--cases", "4")
-    words = "no such file or folder" if of_flux else "expected a config.json of a model"
+    words = "no such file or folder" if of_flux else "config.json: no such file"
     assert done.returncode == 2
     assert words in done.stderr
 
