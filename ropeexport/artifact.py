@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic, manifest, reading
 from ropeexport.errors import ManifestError, ModelFileError, UsageError
 from ropeexport.links import require_own
 from ropeexport.manifest import Manifest
@@ -126,7 +126,7 @@ class Artifact:
                 f"{self.model_path}: no such file, though the manifest names it; export it again",
                 code="RX303",
             )
-        atomic.check_message(self.model_path)
+        reading.check_message(self.model_path)
         return atomic.sha256_of(self.model_path)
 
     @property
@@ -192,7 +192,7 @@ class Artifact:
             raise ManifestError(
                 f"{folder}: made of {path}, which is no longer there; {cure}", code="RX307"
             )
-        atomic.check_message(path)
+        reading.check_message(path)
         if atomic.sha256_of(path) != source.options["sha256"]:
             raise ManifestError(
                 f"{folder}: made of {path}, which is another file by now; {cure}", code="RX307"

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from ropeexport import atomic
+from ropeexport import atomic, reading
 from ropeexport.errors import ManifestError, RopeExportError
 
 # 2: axes may be sums of others, and say who chose their sizes; the source of `fuse` has its place.
@@ -514,7 +514,7 @@ def parsed(
     verb : str
         What makes such a file anew.
     """
-    text = atomic.read_bytes(path, error)
+    text = reading.read_bytes(path, error)
     try:
         given = json.loads(text)
     except (ValueError, RecursionError):

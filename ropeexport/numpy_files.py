@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeexport.atomic import check_regular
 from ropeexport.errors import UsageError
+from ropeexport.reading import check_regular
 
 Array = NDArray[Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic, manifest, reading
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ManifestError, ModelFileError
 from ropeexport.manifest import (
@@ -139,7 +139,7 @@ def inspect(subject: Subject) -> Inspection:
 
 
 def _model(file: OnnxFile, artifact: Artifact | None) -> Model:
-    atomic.check_message(file.path)
+    reading.check_message(file.path)
     sha256 = atomic.sha256_of(file.path)
     record = artifact.manifest.model if artifact is not None else None
     own = record if record is not None and sha256 == record.sha256 else None

@@ -21,13 +21,13 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ropeexport.atomic import check_message
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.links import is_for_weights, require_weights
 from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.registry import op_of
+from ropeexport.reading import check_message
 
 _MOST_NODES = 1 << 20  # of a function, with what it calls
 _DEEPEST = 500  # functions inside each other: onnx's own code nests its calls

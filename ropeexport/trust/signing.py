@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ropeexport import atomic
+from ropeexport import atomic, reading
 from ropeexport.errors import (
     ModelFileError,
     RopeExportError,
@@ -117,7 +117,7 @@ def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, st
         raise UntrustedError(
             f"{folder}: not signed: expected {SIGNATURE}, found none", code="RX805"
         )
-    content = atomic.read_bytes(signature, UntrustedError)
+    content = reading.read_bytes(signature, UntrustedError)
     said = _said(content)
     hashing = _hashing(None if all_files else said)
     with tempfile.TemporaryDirectory() as place:  # read once, so that both read the same

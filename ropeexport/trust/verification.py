@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ropeexport import atomic, manifest
+from ropeexport import atomic, manifest, reading
 from ropeexport.artifact import Artifact
 from ropeexport.errors import ModelFileError
 from ropeexport.links import require_weights
@@ -114,7 +114,7 @@ def _model(folder: Path, model: ModelRecord) -> FileStatus:
     path = folder / model.file
     try:
         if path.is_file():
-            atomic.check_message(path)
+            reading.check_message(path)
     except ModelFileError:  # far larger than any: its end would be long in coming
         return FileStatus(file=model.file, status="changed")
     return _file(folder, model.file, model.sha256)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropeexport import atomic
+from ropeexport import atomic, reading
 from ropeexport.dtypes import FLOATS
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.links import require_weights
@@ -55,7 +55,7 @@ def find(folder: Path) -> tuple[Path, ...]:
     indexes = sorted(folder.glob(f"*{SUFFIX}.index.json"))
     if not indexes:
         return tuple(sorted(folder.glob(f"*{SUFFIX}")))
-    names = atomic.read_json(indexes[0], ModelFileError).get("weight_map")
+    names = reading.read_json(indexes[0], ModelFileError).get("weight_map")
     files = set(map(str, names.values())) if isinstance(names, dict) else {""}
     odd = next(
         (name for name in sorted(files) if not name or Path(name).name != name or "\0" in name),

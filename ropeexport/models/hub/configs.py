@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ropeexport.atomic import read_json
 from ropeexport.errors import UntrustedError, UsageError, first_line
+from ropeexport.reading import read_json
 
 CONFIG_NAME = "config.json"
 OPTION = "--trust-remote-code"

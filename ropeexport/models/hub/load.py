@@ -24,7 +24,6 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from ropeexport.atomic import check_regular
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import RopeExportError, UsageError, first_line
 from ropeexport.machine import require
@@ -39,6 +38,7 @@ from ropeexport.models.hub.samples import (
     of_diffusers,
     of_transformers,
 )
+from ropeexport.reading import check_regular
 from ropeexport.weights.references import is_fake, skeleton
 from ropeexport.weights.safetensors_files import commonest_type, find, read_places
 
