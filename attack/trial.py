@@ -27,7 +27,7 @@ HALF = re.compile(r"(^|/)\.[^/]*(\.tmp|export-)|\.tmp$")
 # of a verb that failed: what it may leave all the same
 RECORDS = {"check": ("parity.json",), "bench": ("bench.json", "bench.png")}
 _EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)(?! +types)", re.MULTILINE)
-_NET_LINE = re.compile(r"unexpected (\w+): .*\((.*)\); the whole")
+_NET_LINE = re.compile(r"unexpected (\w+): .*\((.*)\); the full traceback")
 _PLACE = re.compile(r'File "[^"]*/(ropeexport/[^"]+)", line \d+, in (\w+)')
 
 

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ropeexport import atomic, manifest
 from ropeexport.errors import LockedError, UsageError
+from ropeexport.given import path_of
 
 if TYPE_CHECKING:
     from filelock import FileLock
-from ropeexport.given import path_of
 
 LOCK_NAME = ".ropeexport.lock"
 _PATIENCE_SECONDS = 3.0
@@ -134,8 +134,8 @@ def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
         lock.acquire()
     except Timeout:
         raise LockedError(
-            f"{folder}: expected to be alone in it, found {_holder(path)} at work there; wait for "
-            "it to end, or choose another folder",
+            f"{folder}: another command writes into it: {_holder(path)}; wait for it to end, or "
+            "choose another folder",
             code="RX320",
         ) from None
     except OSError as error:
@@ -163,7 +163,7 @@ def _holder(path: Path) -> str:
             text = path.read_text()
     found = _HOLDER.fullmatch(text)
     if found is None:
-        return f"another command (it holds {path.name})"
+        return f"its name is not known (it holds {path.name})"
     return f"'ropeexport {found['verb']}' (process {found['pid']})"
 
 

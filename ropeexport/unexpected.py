@@ -53,7 +53,7 @@ def line_of(error: BaseException) -> str:
 
 def with_log(text: str, error: BaseException) -> str:
     """Return a line that names the error's log, too."""
-    return f"{text}; the whole, which a report of it needs, is in {log_of(error)}"
+    return f"{text}; the full traceback, for a bug report, is in {log_of(error)}"
 
 
 def _place_of(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from ropeexport.errors import BuildError, MissingError, UsageError
 
 UNEXPECTED = re.compile(
     r"error: unexpected (?P<kind>\w+): (?P<text>.*) \((?P<place>[\w/.]+:\d+)\); "
-    r"the whole, which a report of it needs, is in (?P<log>.+) \[RX003\]\n"
+    r"the full traceback, for a bug report, is in (?P<log>.+) \[RX003\]\n"
 )
 
 
@@ -112,7 +112,7 @@ def test_what_nobody_foresaw_in_a_build_has_the_childs_traceback_in_its_log(end,
     error.__cause__ = child
     line, code = end(error)
     (log,) = tmp_path.iterdir()
-    named = f"; the whole, which a report of it needs, is in {log} [RX003]"
+    named = f"; the full traceback, for a bug report, is in {log} [RX003]"
     assert (line, code) == (f"error: {error}{named}\n", 1)
     assert "Traceback of the child" in log.read_text()
 
