@@ -169,7 +169,7 @@ def test_it_is_alone_in_the_folder_and_signs_nothing_that_a_kill_left(signed, pr
     with locking.locked(signed, "build"):
         done = command("sign", signed, "--key", private, "--force")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert "found 'ropeexport build'" in done.stderr
+        assert "writes into it: 'ropeexport build'" in done.stderr
     left = signed / f"{atomic.UNFINISHED}abcdefgh"
     (left / "new").mkdir(parents=True)
     (left / "new" / "model.engine").write_bytes(b"half")
