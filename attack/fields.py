@@ -45,8 +45,8 @@ def as_edit(change: Callable[[onnx.ModelProto, Edit], None]) -> Callable[[bytes,
         try:
             change(model, edit)
             done: bytes = model.SerializeToString()
-        except (DecodeError, EncodeError, RecursionError):
-            return data  # deeper than such a file may be
+        except (DecodeError, EncodeError, RecursionError, ValueError):
+            return data  # deeper than such a file may be, or of values that protobuf refuses
         return done
 
     return edited
@@ -100,6 +100,9 @@ def _fitting(field: Any, value: Any) -> Any:
     if isinstance(number, float):
         number = int(max(-1e30, min(1e30, number))) if math.isfinite(number) else 0
     number = max(-(2**63), min(2**63 - 1, number))
+    if field.type == FieldDescriptor.TYPE_ENUM and field.enum_type.is_closed:
+        known = field.enum_type.values  # protobuf sets no other
+        return int(known[number % len(known)].number)
     if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_ENUM):
         return max(-(2**31), min(2**31 - 1, number)) if abs(number) < 2**40 else number % 32
     return number % (1 << 64) if field.type == FieldDescriptor.TYPE_UINT64 else number
