@@ -10,8 +10,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import FrameType
@@ -23,7 +23,10 @@ UNFINISHED = ".export-"
 _TEMPORARY = ".ropeexport"  # then the suffix
 _UNFINISHED = re.compile(rf"\{UNFINISHED}\w{{8}}")
 _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
+
+Disturbed = Callable[[], AbstractContextManager[None]]  # what interrupts is let through in it
 
 
 @contextmanager
@@ -53,13 +56,28 @@ def claimed(folder: Path, name: str, suffix: str) -> Iterator[Path]:
 
     The process holds a lock on it, by which it is known to be in use.
     """
-    handle, place = _made_and_locked(folder, f".{name[:_LONGEST_NAME]}.", f"{_TEMPORARY}{suffix}")
-    try:
+    prefix = f".{name[:_LONGEST_NAME]}."
+    with ended_cleanly(), undisturbed() as disturbed:
+        handle, place = _made_and_locked(folder, prefix, f"{_TEMPORARY}{suffix}")
+        try:
+            with disturbed():
+                yield Path(place)
+        finally:
+            os.close(handle)
+            with suppress(FileNotFoundError):
+                Path(place).unlink()
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None, prefix: str | None = None) -> Iterator[Path]:
+    """Yield a temporary folder, which an interruption removes as well."""
+    with (
+        ended_cleanly(),
+        undisturbed() as disturbed,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as place,
+        disturbed(),
+    ):
         yield Path(place)
-    finally:
-        os.close(handle)
-        with suppress(FileNotFoundError):
-            Path(place).unlink()
 
 
 def _made_and_locked(folder: Path, prefix: str, suffix: str) -> tuple[int, str]:
@@ -130,6 +148,68 @@ def ended_cleanly() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def undisturbed() -> Iterator[Disturbed]:
+    """Let what interrupts a command wait, but for the time of the context that is yielded.
+
+    What makes a thing and what removes it are one step then: an exception that a signal's handler
+    raises between the two, or in the midst of either, would leave it.
+
+    Examples
+    --------
+    >>> import os, signal
+    >>> with undisturbed() as disturbed:
+    ...     try:
+    ...         with disturbed():
+    ...             print("a signal ends this,")
+    ...     finally:
+    ...         os.kill(os.getpid(), signal.SIGINT)
+    ...         print("but not this")
+    Traceback (most recent call last):
+    KeyboardInterrupt
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield nullcontext  # handlers run in the main thread
+        return
+    waiting = _Waiting()
+    try:
+        waiting.begin()
+        yield waiting.paused
+    finally:
+        waiting.end()
+
+
+class _Waiting:
+    """Signals that have come and are not handled yet."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+        self._come: list[int] = []
+
+    def begin(self) -> None:
+        for number in _INTERRUPTIONS:
+            handler = signal.getsignal(number)
+            if callable(handler):  # neither the system's nor ignored
+                self._handlers[number] = handler
+                signal.signal(number, lambda number, _: self._come.append(number))
+
+    def end(self) -> None:
+        handlers, self._handlers = self._handlers, {}
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        come, self._come = self._come, []
+        for number in come[:1]:  # it raises
+            handlers[number](number, None)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        try:
+            self.end()
+            yield
+        finally:
+            self.begin()
+
+
 @dataclass
 class Together:
     """Files that take their places in a folder together, see :func:`together`.
@@ -162,12 +242,8 @@ def together(folder: Path, last: str) -> Iterator[Together]:
     UsageError
         Where a folder or a link lies in a file's place; neither is ever removed.
     """
-    with (
-        ended_cleanly(),
-        made(folder),
-        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
-    ):
-        new, former, ready = (Path(temporary, name) for name in ("new", "former", "ready"))
+    with ended_cleanly(), made(folder), temporary_folder(folder, UNFINISHED) as temporary:
+        new, former, ready = (temporary / name for name in ("new", "former", "ready"))
         new.mkdir()
         former.mkdir()
         files = Together(new)

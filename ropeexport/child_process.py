@@ -30,7 +30,7 @@ from typing import IO, Any, Self, TypeVar
 from pydantic import TypeAdapter
 
 from ropeexport import errors
-from ropeexport.atomic import ended_cleanly
+from ropeexport.atomic import ended_cleanly, undisturbed
 from ropeexport.errors import RopeExportError
 from ropeexport.manifest import Record
 
@@ -127,8 +127,9 @@ class Child:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(ended_cleanly())
-            self._start()
-            stack.callback(self.close)
+            with undisturbed():
+                self._start()
+                stack.callback(self.close)
             self._left = stack.pop_all()
         return self
 

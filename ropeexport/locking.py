@@ -94,18 +94,20 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
         path = Path(os.path.realpath(folder), LOCK_NAME)
         atomic.refuse_link(path)
         lock = _lock_of(path)
-        if lock is None or not _is_taken(lock, folder, verb):
-            yield
-            return
-        try:
-            if lock.lock_counter == 1:
-                _clear(folder)
-            yield
-        finally:
-            if lock.lock_counter == 1:
-                with suppress(OSError):  # filelock takes none that has no name any more
-                    path.unlink()
-            lock.release()
+        with atomic.undisturbed() as disturbed:
+            if lock is not None and not _is_taken(lock, folder, verb, disturbed):
+                lock = None
+            try:
+                with disturbed():
+                    if lock is not None and lock.lock_counter == 1:
+                        _clear(folder)
+                    yield
+            finally:
+                if lock is not None:
+                    if lock.lock_counter == 1:
+                        with suppress(OSError):  # filelock takes none that has no name any more
+                            path.unlink()
+                    lock.release()
 
 
 def _lock_of(path: Path) -> FileLock | None:
@@ -125,13 +127,17 @@ def _lock_of(path: Path) -> FileLock | None:
         return None
 
 
-def _is_taken(lock: FileLock, folder: Path, verb: str) -> bool:
-    """Take a lock, or say that there is none to be had."""
+def _is_taken(lock: FileLock, folder: Path, verb: str, disturbed: atomic.Disturbed) -> bool:
+    """Take a lock, or say that there is none to be had; waiting for another may be interrupted."""
     from filelock import Timeout
 
     path = Path(lock.lock_file)
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with disturbed():
+                lock.acquire()
     except Timeout:
         raise LockedError(
             f"{folder}: another command writes into it: {_holder(path)}; wait for it to end, or "
@@ -192,13 +198,16 @@ def scratch(kind: str) -> Iterator[Path]:
             with atomic.locked_if_free(left) as is_free:
                 if is_ours and is_free:
                     shutil.rmtree(left)
-    made = Path(tempfile.mkdtemp(dir=base))
-    handle = os.open(made, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            atomic.lock_now(handle)
-        made = made.rename(base / f"{prefix}{made.name}")  # with the lock: nobody takes it for left
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        os.close(handle)
+    with atomic.undisturbed() as disturbed:
+        made = Path(tempfile.mkdtemp(dir=base))
+        handle = os.open(made, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                atomic.lock_now(handle)
+            # with the lock: nobody takes it for left
+            made = made.rename(base / f"{prefix}{made.name}")
+            with disturbed():
+                yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            os.close(handle)

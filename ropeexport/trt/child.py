@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from ropeexport import atomic
 from ropeexport.child_process import Answer, Child, CrashError, OnNote, OnProgress, UnforeseenError
 from ropeexport.errors import BuildError, PluginError
 from ropeexport.manifest import Attention, Implementation, Profile, Record
@@ -165,7 +165,7 @@ def _link(link: Path, target: Path) -> None:
     """Make or renew a link in one step: another build may be reading it."""
     if link.is_symlink() and link.readlink() == target:
         return
-    with tempfile.TemporaryDirectory(dir=link.parent) as fresh:
-        temporary = Path(fresh) / link.name
+    with atomic.temporary_folder(link.parent) as fresh:
+        temporary = fresh / link.name
         temporary.symlink_to(target)
         temporary.replace(link)

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -219,16 +218,16 @@ def header_folder(include: Path | None = None) -> Path:
 
 def _download_headers(folder: Path) -> None:
     atomic.tidied(folder)
-    with tempfile.TemporaryDirectory() as place:
+    with atomic.temporary_folder() as place:
         # pip takes hashes from a file of requirements alone
-        wanted = Path(place) / "wanted.txt"
+        wanted = place / "wanted.txt"
         wanted.write_text(f"{_HEADER_WHEEL} --hash=sha256:{_HEADER_WHEEL_SHA256}\n")
         command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--dest", place, "--only-binary", ":all:", "--require-hashes"]
+        command += ["--dest", str(place), "--only-binary", ":all:", "--require-hashes"]
         command += ["--requirement", str(wanted)]
         safe = safe_environment(os.environ)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=safe)
-        wheels = list(Path(place).glob("*.whl"))
+        wheels = list(place.glob("*.whl"))
         if done.returncode != 0 or not wheels:
             raise MissingError(
                 f"TensorRT's headers: not on this system, and {_HEADER_WHEEL}, which carries them, "

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,8 @@ def sign_files(
             f"{key}: expected a private key, {_KEYS}: {first_line(error)}", code="RX804"
         ) from error
     hashing = _hashing()
-    with tempfile.TemporaryDirectory() as place:  # in the folder it would be signed itself
-        made = Path(place) / SIGNATURE
+    with atomic.temporary_folder() as place:  # in the folder it would be signed itself
+        made = place / SIGNATURE
         config.set_hashing_config(hashing).sign(folder, made)
         for name, sha256 in (expected or {}).items():
             if hashing.found.get(name) != sha256:
@@ -120,8 +119,8 @@ def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, st
     content = reading.read_bytes(signature, UntrustedError)
     said = _said(content)
     hashing = _hashing(None if all_files else said)
-    with tempfile.TemporaryDirectory() as place:  # read once, so that both read the same
-        copy = Path(place) / SIGNATURE
+    with atomic.temporary_folder() as place:  # read once, so that both read the same
+        copy = place / SIGNATURE
         copy.write_bytes(content)
         try:
             config.set_hashing_config(hashing).verify(folder, copy)
