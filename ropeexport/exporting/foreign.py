@@ -22,6 +22,7 @@ from ropeexport.axes import sum_of
 from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
+from ropeexport.onnx_files.dimensions import symbols_of
 from ropeexport.onnx_files.shapes import INVENTED, Dims, infer, is_unknown, symbolic_shapes
 from ropeexport.onnx_files.variants import fitting
 from ropeexport.operators import is_standard
@@ -220,8 +221,8 @@ def _safe_names(given: Iterable[str], every: Iterable[str]) -> dict[str, str | N
     """Return another name for each dimension that cannot be computed with, an unknown for none."""
     safe: dict[str, str | None] = {"": None}
     taken = {name for dim in every for name in sum_of(dim).names}
-    known = {dim for dim in given if _free_symbols(dim) == {dim}}
-    for dim in (*given, *(dim for dim in every if _free_symbols(dim) is None)):
+    known = {dim for dim in given if symbols_of(dim) == frozenset({dim})}
+    for dim in (*given, *(dim for dim in every if symbols_of(dim) is None)):
         if dim not in safe and not _is_computable(dim, known):
             stem = re.sub(r"[^A-Za-z0-9_]", "_", dim.replace(INVENTED, "axis_"))
             stem = stem if stem[0].isalpha() else f"axis_{stem.strip('_')}".rstrip("_")
@@ -233,19 +234,11 @@ def _safe_names(given: Iterable[str], every: Iterable[str]) -> dict[str, str | N
 
 def _is_computable(dim: str, known: Container[str]) -> bool:
     """Say whether a dimension is a name, a sum of names, or made of what other dimensions are."""
-    symbols = _free_symbols(dim)
+    symbols = symbols_of(dim)
     if symbols is None or INVENTED in dim:
         return False
-    is_sum = sum_of(dim).names != (dim,) or symbols == {dim}
+    is_sum = sum_of(dim).names != (dim,) or symbols == frozenset({dim})
     return is_sum or all(symbol in known for symbol in symbols)
-
-
-def _free_symbols(dim: str) -> set[str] | None:
-    """Return the symbols that onnx_ir reads in a dimension; None where it cannot read it."""
-    try:
-        return set(ir.SymbolicDim(dim).free_symbols())
-    except ValueError:
-        return None
 
 
 def infer_shapes(model: ir.Model) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ropeexport.fusion.evaluation import Trial, UnevaluableError, evaluate
 from ropeexport.fusion.movement import closure, inputs_of
+from ropeexport.onnx_files.dimensions import size_at
 from ropeexport.operators import is_standard
 from ropeexport.ops.forms import form_of
 
@@ -29,9 +30,8 @@ def fix_axes(model: ir.Model, sizes: Mapping[str, int]) -> None:
 def _fixed(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | str | None:
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
-    if not all(symbol in sizes for symbol in dim.free_symbols()):
-        return str(dim.value)
-    return int(dim.evaluate(sizes))
+    size = size_at(dim.value, sizes)
+    return dim.value if size is None else size
 
 
 def freeze_tables(model: ir.Model) -> int:

@@ -20,6 +20,7 @@ from onnx.reference.ops._op_list import load_op
 from ropeexport.dtypes import HALVES
 from ropeexport.fusion import contrib
 from ropeexport.onnx_files.budget import check_size
+from ropeexport.onnx_files.dimensions import size_at, symbols_of
 from ropeexport.operators import is_standard
 from ropeexport.ops.registry import op_of
 
@@ -73,7 +74,7 @@ class Trial:
         symbols = {
             symbol: None
             for dim in _symbolic(graph.inputs)
-            for symbol in sorted(ir.SymbolicDim(dim).free_symbols())
+            for symbol in sorted(symbols_of(dim) or ())
         }
         given = dict(zip(symbols, cycle(sizes), strict=False))
         made = _symbolic(value for node in graph for value in node.outputs)
@@ -96,8 +97,8 @@ class Trial:
     def _size(self, dim: int | ir.SymbolicDim, value: ir.Value) -> int:
         if isinstance(dim, int):
             return dim
-        size = dim.evaluate(self.symbols)
-        if not isinstance(size, int):
+        size = size_at(dim.value, self.symbols) if dim.value is not None else None
+        if size is None:
             raise UnevaluableError(f"a dimension of {value.name} is not known", value)
         return size
 
@@ -110,8 +111,8 @@ def _symbolic(values: Iterable[ir.Value]) -> dict[str, None]:
 
 def _smallest(dims: Iterable[str], symbols: Mapping[str, int]) -> int:
     """Return the smallest of the dimensions that are known at sizes."""
-    sizes = (ir.SymbolicDim(dim).evaluate(symbols) for dim in dims)
-    return min((size for size in sizes if isinstance(size, int)), default=_SMALLEST)
+    sizes = (size_at(dim, symbols) for dim in dims)
+    return min((size for size in sizes if size is not None), default=_SMALLEST)
 
 
 def evaluate(value: ir.Value, given: Given, trial: Trial, memo: dict[ir.Value, Array]) -> Array:

@@ -20,6 +20,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from ropeexport.onnx_files.dimensions import symbols_of
 from ropeexport.operators import is_standard
 
 _LARGEST_VALUE = 1024  # bytes of a constant that may say a shape; a larger one is a weight
@@ -197,7 +198,7 @@ def _light(model: ir.Model) -> onnx.ModelProto:
 def _free_symbols(model: ir.Model) -> frozenset[str]:
     dims = (dim for value in model.graph.inputs for dim in value.shape or ())
     named = (dim for dim in dims if isinstance(dim, ir.SymbolicDim))
-    return frozenset(symbol for dim in named for symbol in dim.free_symbols())
+    return frozenset(name for dim in named for name in symbols_of(dim.value or "") or ())
 
 
 def _found(graph: onnx.GraphProto, known: frozenset[str]) -> Iterator[tuple[str, Dims]]:
@@ -211,9 +212,6 @@ def _size(dim: onnx.TensorShapeProto.Dimension, known: Container[str]) -> int | 
     """Return a size, or an expression of known names; None for a name that was made up."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    try:
-        symbols = ir.SymbolicDim(dim.dim_param or None).free_symbols()
-    except ValueError:
-        return None
+    symbols = symbols_of(dim.dim_param)
     is_known = symbols and all(symbol in known for symbol in symbols)
     return str(dim.dim_param) if is_known else None

@@ -1,0 +1,56 @@
+"""Dimensions that are texts: names of axes, or expressions of them, which anybody may have written.
+
+onnx_ir reads them and SymPy computes them, without a bound: ``9**9**9`` is a number of 370 million
+digits, and a Max of 64 names takes a minute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+import onnx_ir as ir
+
+_LONGEST = 512  # characters: an exporter's sums and quotients of axes have some dozens
+_MOST_NAMES = 8
+_NAMES = re.compile(r"[^\W\d]\w*")
+_POWERS = re.compile(r"\*\*|\bpow\b|\^", re.IGNORECASE)
+
+
+@lru_cache(maxsize=4096)
+def symbols_of(text: str) -> frozenset[str] | None:
+    """Return the names that an expression is made of; None for what is none, or has no bound.
+
+    Examples
+    --------
+    >>> sorted(symbols_of("past + 2*length"))
+    ['length', 'past']
+    >>> symbols_of("9**9**9") is symbols_of("a b") is None
+    True
+    """
+    if len(text) > _LONGEST or _POWERS.search(text) or len(set(_NAMES.findall(text))) > _MOST_NAMES:
+        return None
+    try:
+        return frozenset(ir.SymbolicDim(text).free_symbols())
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+
+
+def size_at(text: str, sizes: Mapping[str, int]) -> int | None:
+    """Return the size of a dimension where axes have some sizes; None where that does not say it.
+
+    Examples
+    --------
+    >>> size_at("past + 2*length", {"past": 3, "length": 4})
+    11
+    >>> size_at("past % length", {"past": 3, "length": 0}) is None
+    True
+    """
+    if symbols_of(text) is None:
+        return None
+    try:
+        size = ir.SymbolicDim(text).evaluate(sizes)
+    except (ValueError, ArithmeticError):
+        return None
+    return size if isinstance(size, int) else None

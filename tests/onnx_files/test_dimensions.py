@@ -1,0 +1,46 @@
+"""Dimensions that anybody has written: read within a bound, or not at all."""
+
+from __future__ import annotations
+
+import time
+
+import onnx_ir as ir
+import pytest
+
+from ropeexport.fusion.evaluation import Trial, UnevaluableError
+from ropeexport.onnx_files.dimensions import size_at
+
+SIZES = {"a": 6, "b": 4}
+GOOD = {
+    "a": 6, "a + b": 10, "2*a - b": 8, "floor(a/4)": 1, "a//4": 1, "Max(a, b)": 6, "Mod(a, 4)": 2,
+}  # fmt: skip
+NO_SIZE = (
+    "", "a b", "a*", "max(a", "c", "1/0", "a % 0", "a // 0", "9**9**9", "a**b", "pow(9, 99999999)",
+    "a/4", "__import__('os')", "(" * 2000 + "a", "+".join("a" * 3000),
+    f"Max({', '.join(f'x{i}' for i in range(64))})", "\x1b[31m",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "size"), GOOD.items())
+def test_an_expression_of_axes_has_a_size(text: str, size: int) -> None:
+    assert size_at(text, SIZES) == size
+
+
+@pytest.mark.parametrize("text", NO_SIZE)
+def test_what_says_no_size_gives_none_at_once(text: str) -> None:
+    start = time.process_time()
+    assert size_at(text, SIZES) is None
+    assert time.process_time() - start < 2  # else minutes, or the memory of this machine
+
+
+@pytest.mark.parametrize("text", [text for text in NO_SIZE if text])
+def test_a_graph_with_such_a_dimension_is_tried_without_it(text: str) -> None:
+    x = ir.Input("x", ir.Shape([text, 2]), ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Neg", [x])
+    node.outputs[0].shape = ir.Shape([text, 2])
+    trial = Trial(ir.Graph([x], [], nodes=[node]), 23)
+    if text == "c":  # the name of an axis
+        assert trial.sizes(x)[1] == 2
+    else:
+        with pytest.raises(UnevaluableError, match="a dimension of x is not known"):
+            trial.sizes(x)
