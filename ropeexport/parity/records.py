@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, NonNegativeInt, model_validator
 
 import ropeexport
 from ropeexport.machine import versions_of
@@ -153,8 +153,8 @@ class RuntimeRecord(Record):
 class PositionBin(Record):
     """Errors at the positions from ``first`` to the next bin's, as shares of the bound."""
 
-    first: int
-    elements: int
+    first: NonNegativeInt
+    elements: NonNegativeInt
     rms: Number
     largest: Number
 
@@ -167,10 +167,21 @@ class HeatMap(Record):
     """
 
     case: str
-    length: int
-    heads: int
-    inner: int
+    length: NonNegativeInt
+    heads: NonNegativeInt
+    inner: NonNegativeInt
     rows: tuple[tuple[Number, ...], ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        columns = sorted({len(row) for row in self.rows})
+        most, heads = self.heads * self.inner, max(1, self.heads)
+        if columns and (len(columns) > 1 or columns[0] % heads or not 0 < columns[0] <= most):
+            raise ValueError(
+                f"rows: expected as many columns in each, a multiple of {self.heads} heads, at "
+                f"most {most}, got {' and '.join(map(str, columns[:2]))}"
+            )
+        return self
 
 
 class SurveyRecord(Record):
@@ -324,6 +335,15 @@ class Report(Record):
     surveys: tuple[SurveyRecord, ...] = ()
     locations: tuple[LocationRecord, ...] = ()
     pipeline: PipelineRecord | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = {runtime.name for runtime in self.runtimes}
+        named = [part.runtime for part in self.comparisons] + [x.runtime for x in self.surveys]
+        for name in named:
+            if name not in known:
+                raise ValueError(f"runtime: expected one of {sorted(known)}, got {name!r}")
+        return self
 
     @property
     def shares(self) -> dict[str, float]:

@@ -71,7 +71,8 @@ def draw(report: Report) -> Iterator[Plot]:
         yield _shares(report.surveys, colours)
     if groups:
         yield _cases(groups, colours)
-    if groups and report.lengths:
+    cases = [c.case for group in groups.values() for c in group]
+    if cases and all(case and {*report.lengths[:1]} & case.sizes.keys() for case in cases):
         yield _lengths(groups, report.lengths[0], colours)
     if report.surveys:
         yield _positions(report.surveys, colours)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from xml.etree import ElementTree
 
+import pytest
 from click.testing import CliRunner
 from command_line import ROOT, assert_one_line, ropeexport
 from made_workers import HEARS_SIGNALS
 
+import ropeexport as api
 from ropeexport import machine
 from ropeexport.cli.main import cli
 
@@ -56,6 +59,41 @@ def test_the_schema_is_printed(tmp_path) -> None:
 
 def test_a_folder_without_a_report_is_one_line(tmp_path) -> None:
     assert_one_line(ropeexport("report", tmp_path), 1, "run 'ropeexport check DIR' first")
+
+
+BROKEN = {
+    "uneven rows": (("surveys", 0, "worst", "rows", 0), [0.5], "columns in each"),
+    "more heads than columns": (("surveys", 0, "worst", "heads"), 10**9, "multiple of 1000000000"),
+    "a position below 0": (("surveys", 0, "positions", 0, "first"), -3, "greater than or equal"),
+    "another runtime": (("surveys", 0, "runtime"), "mine", "one of .*got 'mine'"),
+    "another runtime's case": (("comparisons", 0, "runtime"), "mine", "one of .*got 'mine'"),
+}
+
+
+@pytest.mark.parametrize(("place", "value", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_report_whose_parts_disagree_is_one_line(exported, tmp_path, place, value, said) -> None:
+    folder = exported(dtype="fp32")
+    api.check(folder, cases=1, runtimes="onnxruntime")
+    path = folder / "parity.json"
+    report = json.loads(path.read_text())
+    part = report
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    path.write_text(json.dumps(report))
+    done = ropeexport("report", folder, "--html", tmp_path / "page.html")
+    assert_one_line(done, 1, "parity.json")
+    assert re.search(said, done.stderr)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_cases_without_the_reports_length_have_no_plot_of_it(exported, tmp_path) -> None:
+    folder = exported(dtype="fp32")
+    api.check(folder, cases=1, runtimes="onnxruntime")
+    path = folder / "parity.json"
+    path.write_text(path.read_text().replace('"lengths": [', '"lengths": ["of another", '))
+    assert ropeexport("report", folder, "--html", tmp_path / "page.html").returncode == 0
+    assert "Error against position" in (tmp_path / "page.html").read_text()
 
 
 def test_ctrl_c_leaves_the_finished_cases_in_the_report(exported) -> None:
