@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError, first_line
 from ropeexport.links import is_for_weights, require_weights
+from ropeexport.onnx_files.dimensions import is_bounded
 from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import STANDARD
 from ropeexport.ops.forms import form_of
@@ -33,9 +33,6 @@ _MOST_NODES = 1 << 20  # of a function, with what it calls
 _DEEPEST = 500  # functions inside each other: onnx's own code nests its calls
 _END_OF_VERSIONS = 1 << 31
 _LARGEST_SIZE = 1 << 48  # of an axis; products of several stay within 64 bits, as a rule
-_LONGEST_NAME = 128
-_LONG_NUMBER = re.compile(r"\d{19}")
-_POWER = re.compile(r"\*\*\s*(?!\d(?![\d\s]*\*\*))|\*\*.*\*\*.*\*\*")  # all but a few small ones
 
 
 class OnnxFile:
@@ -125,12 +122,7 @@ def _is_no_size(dim: int | ir.SymbolicDim) -> bool:
         return not 0 <= dim <= _LARGEST_SIZE
     if dim.value is None:
         return False
-    return dim.value.removeprefix("-").isdecimal() or not _is_expression(dim.value)
-
-
-def _is_expression(text: str) -> bool:
-    """Say whether SymPy may compute with a name: powers of powers would never end."""
-    return len(text) <= _LONGEST_NAME and not _POWER.search(text) and not _LONG_NUMBER.search(text)
+    return dim.value.removeprefix("-").isdecimal() or not is_bounded(dim.value)
 
 
 def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -383,6 +375,10 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
 
 def _check_attributes(node: ir.Node, called: str) -> None:
     for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.UNDEFINED:
+            raise _UnsoundError(
+                f"{called}: {attribute.name}: expected an attribute's type, got none"
+            )
         is_list = attribute.type == ir.AttributeType.TENSORS
         if attribute.is_ref() or not (is_list or attribute.type == ir.AttributeType.TENSOR):
             continue

@@ -156,6 +156,18 @@ def test_a_weight_without_a_type_is_refused_and_a_file_without_an_opset_is_read(
         fuse_file(path, tmp_path / "out")
 
 
+def test_an_attribute_without_a_type_is_refused(tmp_path) -> None:
+    """It has a value that no reader takes, and no writer writes again."""
+    path = written(
+        tmp_path / "m.onnx", "(float[2] x) => (float[2] y) { y = Elu <alpha = 2.0> (x) }"
+    )
+    model = onnx.load(path)
+    model.graph.node[0].attribute[0].ClearField("type")
+    onnx.save(model, path)
+    with pytest.raises(ModelFileError, match="Elu: alpha: expected a type, got none"):
+        load(path)
+
+
 def test_a_branch_sees_what_is_around_it(tmp_path: Path) -> None:
     text = "(float[n] x, bool c) => (float[n] y) { a = Neg(x) y = If (c) <then_branch = t () => "
     text += "(float[n] z) { z = Neg(a) }, else_branch = e () => (float[n] z) { z = Abs(x) }> }"
