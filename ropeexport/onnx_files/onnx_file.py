@@ -376,9 +376,7 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
 def _check_attributes(node: ir.Node, called: str) -> None:
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.UNDEFINED:
-            raise _UnsoundError(
-                f"{called}: {attribute.name}: expected an attribute's type, got none"
-            )
+            raise _UnsoundError(f"{called}: {attribute.name}: expected a type, got none")
         is_list = attribute.type == ir.AttributeType.TENSORS
         if attribute.is_ref() or not (is_list or attribute.type == ir.AttributeType.TENSOR):
             continue
