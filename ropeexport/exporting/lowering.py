@@ -1,4 +1,4 @@
-"""What torch's ONNX exporter is given: a program of real numbers of explicit types, and our ops.
+"""What torch's ONNX exporter is given: a program of real numbers of explicit types.
 
 Eager promotes mixed types in every operator that takes several tensors; ONNX in none.  The exporter
 inserts the casts of elementwise operators by a table of names.  What is not in it (an operator's
@@ -7,33 +7,22 @@ file, or one of another type.  An einsum that sums over nothing is a product, an
 rotary angles are such (``"...n,d->...nd"``), and are recognised as products.
 
 Complex numbers, for which ONNX has no operators, are rewritten as pairs of real ones.
-
-The nodes of our ops are emitted by name.  Handing the exporter an onnxscript function instead would
-inline it, and the custom node would be lost; the bodies are attached to the finished model.
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
-import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxscript
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-import ropeexport.ops.cache_update  # noqa: F401 - its torch op is one of those below
 from ropeexport.errors import ExportError
-from ropeexport.ops import names
-from ropeexport.ops.op import Op, resolve
-from ropeexport.ops.registry import OPS
 
 _aten = torch.ops.aten
 
@@ -97,6 +86,8 @@ def _rewrite(node: fx.Node) -> None:
         _compute_in(reduce(torch.promote_types, types), node)
     elif packet is _aten.scaled_dot_product_attention and not node.kwargs.get("enable_gqa"):
         _give_heads(node)
+    elif packet in (_aten.sort, _aten.topk) and node.meta["val"][0].dtype is torch.bfloat16:
+        _order_in_float32(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
         return
@@ -178,8 +169,24 @@ def _compute_in(dtype: torch.dtype, node: fx.Node) -> None:
     if dtype is value.dtype:
         return
     node.meta = node.meta | {"val": value.to(dtype)}  # a region's result may share the former one
-    narrow = _add_node(node.next, _aten.to.dtype, node, value.dtype)
+    _narrow(node, value.dtype)
+
+
+def _narrow(node: fx.Node, dtype: torch.dtype) -> None:
+    """Cast what a node yields for all who read it."""
+    narrow = _add_node(node.next, _aten.to.dtype, node, dtype)
     node.replace_all_uses_with(narrow, delete_user_cb=lambda user: user is not narrow)
+
+
+def _order_in_float32(node: fx.Node) -> None:
+    """Let bfloat16 be ordered as float32, which has each of its values: ONNX orders none of it."""
+    _cast_arguments(node, torch.float32)
+    values, indices = node.meta["val"]
+    node.meta = node.meta | {"val": (values.to(torch.float32), indices)}
+    for user in list(node.users):
+        if user.args[1] == 0:
+            user.meta = user.meta | {"val": values.to(torch.float32)}
+            _narrow(user, values.dtype)
 
 
 def _product(node: fx.Node) -> fx.Node | None:
@@ -391,69 +398,3 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _aten.real: lambda to, x: to.parts[x].real,
     _aten.imag: lambda to, x: to.parts[x].imag,
 }
-
-
-def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
-    """Return the exporter's ``custom_translation_table`` for ropeexport's torch ops and two more.
-
-    ``max_position`` is the largest that tables of angles must hold.
-    """
-    table: dict[Any, Callable[..., Any]] = {
-        torch.ops.aten.einsum.default: _einsum,
-        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
-        torch.ops.ropeexport.cache_update.default: _cache_update,
-    }
-    for op in OPS:
-        for torch_op in op.torch_ops:
-            translation = resolve(torch_op.translation)
-            table[torch_op.overload] = translation(_node(op), max_position)
-    return table
-
-
-def _node(op: Op) -> Callable[..., Any]:
-    """Return what emits a node of an op, with the attributes that every one has."""
-    opset = onnxscript.values.Opset(names.DOMAIN, names.DOMAIN_VERSION)
-    return partial(onnxscript.values.Op(opset, op.op_type, schema_of(op)), **op.attributes)
-
-
-def schema_of(op: Op) -> onnx.defs.OpSchema:
-    """Return an op's ONNX schema."""
-    schema = onnx.defs.OpSchema
-    options = dict.fromkeys(op.attributes, "string") | dict(op.options)
-    return schema(
-        op.op_type,
-        names.DOMAIN,
-        names.DOMAIN_VERSION,
-        doc=op.contract,
-        inputs=[schema.FormalParameter(*item) for item in op.inputs.items()],
-        outputs=[schema.FormalParameter(*item) for item in op.outputs.items()],
-        type_constraints=[(letter, list(types), "") for letter, types in op.types.items()],
-        attributes=[
-            schema.Attribute(name, getattr(schema.AttrType, kind.upper()), required=False)
-            for name, kind in options.items()
-        ],
-    )
-
-
-def _cache_update(past: Any, new: Any, write: Any) -> Any:
-    """Write a TensorScatter, of an opset that this onnxscript has no module of."""
-    schema = onnx.defs.get_schema("TensorScatter", names.CACHE_OPSET, "")
-    opset = onnxscript.values.Opset("", names.CACHE_OPSET)
-    return onnxscript.values.Op(opset, schema.name, schema)(past, new, write, axis=2)
-
-
-def _scalar_tensor(s: float, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
-    """Write a number of Python's in its own type; torch.onnx makes float32 of it on the way."""
-    if isinstance(s, bool | int | float):
-        array = np.array(s, dtype=ir.DataType(dtype).numpy())
-        return onnxscript.opset23.Constant(value=ir.tensor(array))
-    return onnxscript.opset23.Cast(s, to=dtype)
-
-
-def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = None) -> Any:
-    """Write an Einsum; ONNX's takes no bfloat16, whose sums eager has in float32 as well."""
-    op, types = onnxscript.opset23, {x.dtype for x in tensors}
-    if types != {ir.DataType.BFLOAT16}:
-        return op.Einsum(*tensors, equation=equation)
-    wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
-    return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)

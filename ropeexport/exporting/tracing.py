@@ -23,11 +23,12 @@ from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.constants import put_eager_constants
 from ropeexport.exporting.fitting import check_fits, explain
 from ropeexport.exporting.guards import listening
-from ropeexport.exporting.lowering import translation_table, with_explicit_types, without_complex
+from ropeexport.exporting.lowering import with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.tables import check_tables
+from ropeexport.exporting.translations import translation_table
 from ropeexport.given import whole
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes

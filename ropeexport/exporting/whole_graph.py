@@ -80,17 +80,27 @@ def compare_whole(
         size = weight_bytes(before) / 1e6
         return None, f"its weights take {size:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
     specs = onnx_specs.input_specs(after)
+    cases = [
+        make_inputs(Case("", "random matrices", sizes, seed=0), specs)
+        for sizes in _sizes(specs, single)
+        if work_of(specs, sizes) <= _MOST_WORK
+    ]
+    if not cases:
+        return None, "it would take too long"
+    try:  # one twin in memory at a time
+        expected = _evaluated(float64_twin, before, cases, np.float64)
+        found = _evaluated(float64_twin, after, cases, np.float64)
+        own = _evaluated(single_twin, before, cases, np.float32)
+    except _UnreadableError as error:
+        return None, f"its weights cannot be read: {error}"
     shares: list[float] = []
-    reason = "it would take too long"
-    for sizes in _sizes(specs, single):
-        if work_of(specs, sizes) <= _MOST_WORK:
-            inputs = make_inputs(Case("", "random matrices", sizes, seed=0), specs)
-            try:
-                shares += _shares(before, after, inputs)
-            except _UnevaluableError as error:
-                reason = f"onnx's reference implementation cannot evaluate it: {error}"
-            except _UnreadableError as error:
-                return None, f"its weights cannot be read: {error}"
+    reason = ""
+    for results in zip(found, expected, own, strict=True):
+        failed = [error for error in results if isinstance(error, _UnevaluableError)]
+        if failed:
+            reason = f"onnx's reference implementation cannot evaluate it: {failed[0]}"
+        else:
+            shares += _shares(after, *results)
     return max(shares, default=None), "" if shares else reason
 
 
@@ -125,11 +135,8 @@ class _UnreadableError(Exception):
     """External data is not in its place yet; the text says which."""
 
 
-def _shares(old: ir.Model, new: ir.Model, inputs: Arrays) -> list[float]:
-    """Return each output's error as a share of what is allowed."""
-    expected = _evaluated(old, float64_twin, inputs, np.float64)
-    found = _evaluated(new, float64_twin, inputs, np.float64)
-    own = _evaluated(old, single_twin, inputs, np.float32)
+def _shares(new: ir.Model, found: Any, expected: Any, own: Any) -> list[float]:
+    """Return each output's error as a share of what is allowed, of the results of one case."""
     shares = []
     for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
         x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
@@ -176,19 +183,24 @@ def _has_halves(model: ir.Model) -> bool:
 
 
 def _evaluated(
-    model: ir.Model, twin: Callable[[ir.Model], ir.Model], inputs: Arrays, floats: type
+    twin: Callable[[ir.Model], ir.Model], model: ir.Model, cases: Sequence[Arrays], floats: type
 ) -> list[Any]:
-    """Evaluate a twin of a model whose floating data is of another type."""
-    given = {n: x.astype(floats) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
+    """Evaluate a twin of a model whose floating data is of another type: results, or an error."""
     try:
         message = whole_message(twin(model))
     except (OSError, ValueError) as error:
         raise _UnreadableError(first_line(error)) from error
-    try:
-        with np.errstate(all="ignore"):  # what is not finite is compared, not printed
-            return list(Evaluator(message).run(None, given))
-    except Exception as error:  # an operator of onnx's reference may raise anything
-        raise _UnevaluableError(first_line(error)) from error
+    results: list[Any] = []
+    evaluator: Evaluator | None = None
+    for inputs in cases:
+        given = {n: x.astype(floats) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
+        try:
+            evaluator = evaluator or Evaluator(message)
+            with np.errstate(all="ignore"):  # what is not finite is compared, not printed
+                results.append(evaluator.run(None, given))
+        except Exception as error:  # an operator of onnx's reference may raise anything
+            results.append(_UnevaluableError(first_line(error)))
+    return results
 
 
 def _sizes(specs: Sequence[TensorSpec], single: Container[str]) -> Iterator[dict[str, int]]:

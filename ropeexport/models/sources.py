@@ -28,10 +28,10 @@ from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
 from ropeexport.models.hub.configs import OPTION, code_of
 from ropeexport.models.hub.load import (
+    experts_of_any_type,
     is_library_model,
     load_example,
     make_stateless,
-    traceable_experts,
     traceable_ropes,
 )
 from ropeexport.models.input_tree import recorded, restored
@@ -101,12 +101,12 @@ def rebuilt(artifact: Artifact, module: Module | None = None) -> Iterator[Exampl
     """
     if not isinstance(module, nn.Module | Example):
         example = rebuild_example(artifact, module)
-        with traceable_experts(example.module):  # others know no float64
+        with experts_of_any_type(example.module):
             yield example
         return
     example = _example_that_is_held(artifact, module)
     inner = example.module
-    with evaluated(inner), traceable_ropes(inner), traceable_experts(inner):
+    with evaluated(inner), traceable_ropes(inner), experts_of_any_type(inner):
         yield _as_exported(example, artifact.manifest)
 
 

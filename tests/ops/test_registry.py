@@ -15,7 +15,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import ropeexport.ops
-from ropeexport.exporting.lowering import schema_of, translation_table
+from ropeexport.exporting.translations import schema_of, translation_table
 from ropeexport.ops import names, rope_table
 from ropeexport.ops.forms import FORMS, ROTARY_SIZE, Form
 from ropeexport.ops.op import Op, resolve

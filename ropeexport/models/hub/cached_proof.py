@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from ropeexport.errors import UsageError, first_line
 from ropeexport.models.example import evaluated, unchanged
 from ropeexport.models.hub.cached import HALVES, PRESENT, CachedDecoder
-from ropeexport.models.hub.load import traceable_experts, traceable_ropes
+from ropeexport.models.hub.load import experts_of_any_type, traceable_ropes
 from ropeexport.models.hub.masks_by_position import Slots, attention_by_position
 from ropeexport.weights.references import is_fake
 
@@ -122,7 +122,7 @@ def _looks_ahead(kind: Callable[..., Tensor]) -> bool:
 @contextmanager
 def _undisturbed(decoder: Any) -> Iterator[None]:
     """Have a decoder in evaluation mode for calls that leave nothing in it."""
-    computed = (traceable_ropes(decoder), traceable_experts(decoder))
+    computed = (traceable_ropes(decoder), experts_of_any_type(decoder))
     with torch.no_grad(), unchanged(decoder), evaluated(decoder), computed[0], computed[1]:
         yield
 

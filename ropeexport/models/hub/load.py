@@ -12,7 +12,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ _STORED = {kind.safetensors: kind.torch for kind in EXPORTED.values()}
 
 _MOST_PARTS = 100_000  # of a module: the largest models have some thousands
 _LONGEST_SHOWN = 300  # characters of what a library says
-_EXPERTS = "batched_mm"
 _UTILITIES = "transformers.modeling_rope_utils"
 
 Maker = Callable[[Callable[[], nn.Module]], nn.Module]  # how a module is built: with values or not
@@ -314,22 +313,31 @@ def traceable_ropes(module: nn.Module) -> Iterator[None]:
             part.__dict__.pop("forward", None)
 
 
-@contextmanager
-def traceable_experts(module: nn.Module) -> Iterator[None]:
-    """Let mixtures of experts compute all tokens' experts in one product for a while.
+def traceable_experts(module: nn.Module) -> AbstractContextManager[None]:
+    """Let mixtures of experts sort the tokens by expert for a while: a product for each expert.
 
-    transformers' other ways (of Mixtral, Qwen-MoE) have operators of their own, or loop over the
-    experts that the numbers ask for; a graph has neither.
+    transformers' other ways loop over the experts that the numbers ask for, or give each token its
+    own copy of its experts' matrices.
     """
+    return _experts_computed(module, "grouped_mm")
+
+
+def experts_of_any_type(module: nn.Module) -> AbstractContextManager[None]:
+    """Let them give each token its own matrices for a while, with products that float64 has."""
+    return _experts_computed(module, "batched_mm")
+
+
+@contextmanager
+def _experts_computed(module: nn.Module, how: str) -> Iterator[None]:
     configs = {id(x): x for part in module.modules() if (x := getattr(part, "config", None))}
     former = {
         key: config._experts_implementation
         for key, config in configs.items()
-        if getattr(config, "_experts_implementation", _EXPERTS) != _EXPERTS
+        if getattr(config, "_experts_implementation", how) != how
     }
     try:
         for key in former:
-            configs[key]._experts_implementation = _EXPERTS
+            configs[key]._experts_implementation = how
         yield
     finally:
         for key, implementation in former.items():

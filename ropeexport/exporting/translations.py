@@ -1,0 +1,108 @@
+"""What torch's exporter writes for our ops, and for operators that it has no translation of.
+
+The nodes of our ops are emitted by name.  Handing the exporter an onnxscript function instead would
+inline it, and the custom node would be lost; the bodies are attached to the finished model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxscript
+import torch
+
+import ropeexport.ops.cache_update  # noqa: F401 - its torch op is one of those below
+from ropeexport.ops import names
+from ropeexport.ops.op import Op, resolve
+from ropeexport.ops.registry import OPS
+
+
+def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
+    """Return the exporter's ``custom_translation_table``.
+
+    ``max_position`` is the largest that tables of angles must hold.
+    """
+    table: dict[Any, Callable[..., Any]] = {
+        torch.ops.aten.einsum.default: _einsum,
+        torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.aten._grouped_mm.default: _grouped_product,
+        torch.ops.ropeexport.cache_update.default: _cache_update,
+    }
+    if hasattr(torch.ops.transformers, "grouped_mm_fallback"):  # where transformers is in use
+        table[torch.ops.transformers.grouped_mm_fallback.default] = _grouped_product
+    for op in OPS:
+        for torch_op in op.torch_ops:
+            translation = resolve(torch_op.translation)
+            table[torch_op.overload] = translation(_node(op), max_position)
+    return table
+
+
+def _node(op: Op) -> Callable[..., Any]:
+    """Return what emits a node of an op, with the attributes that every one has."""
+    opset = onnxscript.values.Opset(names.DOMAIN, names.DOMAIN_VERSION)
+    return partial(onnxscript.values.Op(opset, op.op_type, schema_of(op)), **op.attributes)
+
+
+def schema_of(op: Op) -> onnx.defs.OpSchema:
+    """Return an op's ONNX schema."""
+    schema = onnx.defs.OpSchema
+    options = dict.fromkeys(op.attributes, "string") | dict(op.options)
+    return schema(
+        op.op_type,
+        names.DOMAIN,
+        names.DOMAIN_VERSION,
+        doc=op.contract,
+        inputs=[schema.FormalParameter(*item) for item in op.inputs.items()],
+        outputs=[schema.FormalParameter(*item) for item in op.outputs.items()],
+        type_constraints=[(letter, list(types), "") for letter, types in op.types.items()],
+        attributes=[
+            schema.Attribute(name, getattr(schema.AttrType, kind.upper()), required=False)
+            for name, kind in options.items()
+        ],
+    )
+
+
+def _cache_update(past: Any, new: Any, write: Any) -> Any:
+    """Write a TensorScatter, of an opset that this onnxscript has no module of."""
+    schema = onnx.defs.get_schema("TensorScatter", names.CACHE_OPSET, "")
+    opset = onnxscript.values.Opset("", names.CACHE_OPSET)
+    return onnxscript.values.Op(opset, schema.name, schema)(past, new, write, axis=2)
+
+
+def _scalar_tensor(s: float, dtype: int = ir.DataType.FLOAT, **_: Any) -> Any:
+    """Write a number of Python's in its own type; torch.onnx makes float32 of it on the way."""
+    if isinstance(s, bool | int | float):
+        array = np.array(s, dtype=ir.DataType(dtype).numpy())
+        return onnxscript.opset23.Constant(value=ir.tensor(array))
+    return onnxscript.opset23.Cast(s, to=dtype)
+
+
+def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = None) -> Any:
+    """Write an Einsum; ONNX's takes no bfloat16, whose sums eager has in float32 as well."""
+    op, types = onnxscript.opset23, {x.dtype for x in tensors}
+    if types != {ir.DataType.BFLOAT16}:
+        return op.Einsum(*tensors, equation=equation)
+    wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
+    return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)
+
+
+def _grouped_product(x: Any, weights: Any, ends: Any, *_: Any) -> Any:
+    """Write the product of each row with the matrix of its expert: one product an expert.
+
+    Rows (S, K) are sorted by expert, of whose rows ``ends`` (E,) says the last, in int32; matrices
+    are (E, K, N).  No expert's matrix is gathered for a row of its own, and no row meets another's.
+    """
+    op, axis = onnxscript.opset23, onnxscript.opset23.Constant(value_ints=[0])
+    lasts = op.Cast(ends, to=ir.DataType.INT64)
+    parts, start = [], op.Constant(value_ints=[0])
+    for expert in range(weights.shape[0]):
+        end = op.Gather(lasts, op.Constant(value_ints=[expert]), axis=0)
+        matrix = op.Gather(weights, op.Constant(value_int=expert), axis=0)
+        parts.append(op.MatMul(op.Slice(x, start, end, axis), matrix))
+        start = end
+    return op.Concat(*parts, axis=0)
