@@ -130,6 +130,7 @@ def find(graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins) -> Fou
     regions, found = Regions(graph, movement), Found()
     done: set[ir.Node] = set()
     judged: set[ir.Node] = set()
+    refused: set[ir.Value] = set()
     reasons: dict[ir.Node, str] = {}  # why others were not
     for seed in regions.seeds:
         products = regions.products(seed.outputs[0])
@@ -139,8 +140,10 @@ def find(graph: ir.Graph, trial: Trial, movement: Movement, twins: Twins) -> Fou
         if isinstance(made, Application):
             found.applications.append(_with_shared_tables(made, twins))
             done |= regions.products(made.rotary.region.root)
-        elif isinstance(made, str):
-            found.refused.append(refusal(seed, made))
+        elif isinstance(made, _Refused):
+            if made.root not in refused:  # each row of pairs may be a sum of its own
+                found.refused.append(refusal(seed, made.reason))
+            refused.add(made.root)
             done |= products
         elif made is None:
             judged |= products
@@ -156,15 +159,23 @@ def _with_shared_tables(application: Application, twins: Twins) -> Application:
     return replace(application, rotary=replace(rotary, entries=entries))
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """Why a region that mixes elements has no op, and where it ends."""
+
+    reason: str
+    root: ir.Value
+
+
 def _at(
     seed: ir.Node, regions: Regions, trial: Trial, movement: Movement
-) -> Application | str | UnevaluableError | None:
+) -> Application | _Refused | UnevaluableError | None:
     """Try the roots of a seed; of the reasons to refuse, the last is that of the widest region.
 
     An error says that nothing could be evaluated, or that there was nothing to try; None that
     what was evaluated rotates nothing.
     """
-    outcome: str | UnevaluableError | None = UnevaluableError(
+    outcome: _Refused | UnevaluableError | None = UnevaluableError(
         "no data of its result's shape is a factor of all its products"
     )
     for region in (region for root in regions.roots(seed) for region in regions.around(root)):
@@ -174,7 +185,7 @@ def _at(
                 return _application(rotary, trial, movement)
             outcome = None if isinstance(outcome, UnevaluableError) else outcome
         except NotRotaryError as error:
-            outcome = str(error)
+            outcome = _Refused(str(error), region.root)
         except UnevaluableError as error:
             outcome = error if isinstance(outcome, UnevaluableError) else outcome
     return outcome
@@ -191,7 +202,7 @@ def _application(rotary: Rotary, trial: Trial, movement: Movement) -> Applicatio
     layout = layout_of(trial.shape(region.x), shapes)
     x, root = _without_casts(region.x, region.root)
     application = Application(rotary, layout, x, root)
-    in_part = True in tables_of(application).contracts
+    in_part = True in tables_of(application).contracts and rotary.pairing == rotary.result
     return _with_rest(application, trial) if in_part else application
 
 
@@ -268,7 +279,7 @@ def _likeness(a: Application, joined: Joined) -> tuple[object, ...]:
     assert shape is not None  # it was evaluated at its shape
     head = None if a.layout.per_head else a.layout.heads
     rest = [joined.size_of(a.x, axis) for axis in range(len(shape)) if axis != head]
-    rotation = rotary.pairing, rotary.entries, rotary.is_rotation
+    rotation = rotary.pairing, rotary.result, rotary.entries, rotary.is_rotation
     return rotation, a.rotary_size, a.layout, a.x.dtype, rest
 
 

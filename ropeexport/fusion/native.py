@@ -62,7 +62,7 @@ def _of_native(node: ir.Node, is_contrib: bool, twins: Twins) -> Application | s
     entries = tuple(Entry(twins.first_of(t), Selection("all"), f, rows) for t, f in places)
     pairing = pairing_of_rotary(node.attributes.get_int("interleaved", 0))
     root = node.outputs[0]
-    rotary = Rotary(Region(root, x, (cos, sin)), pairing, entries, True)
+    rotary = Rotary(Region(root, x, (cos, sin)), pairing, entries, True, pairing)
     whole = layout.head_size or x.shape[-1]
     return Application(rotary, layout, x, root, size if size not in (0, whole) else None)
 

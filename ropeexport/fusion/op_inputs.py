@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ropeexport.fusion.applications import Application, Layout, tables_of
 from ropeexport.fusion.regions import Entry, Rows
 from ropeexport.fusion.unify import Joined
+from ropeexport.ops.forms import PAIRINGS
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -60,7 +61,9 @@ class Nodes:
 
     def from_op(self, y: ir.Value, application: Application) -> ir.Value:
         """Bring the op's result into the layout that the model goes on with."""
-        layout = application.layout
+        layout, rotary = application.layout, application.rotary
+        if rotary.pairing != rotary.result:
+            y = self._paired_otherwise(y, PAIRINGS[rotary.pairing].axes)
         if layout.inserted:
             y = self.add("Squeeze", y, ints(layout.inserted))
         if not layout.keeps_order:
@@ -68,6 +71,12 @@ class Nodes:
         if layout.head_size is None:
             return y
         return self.add("Reshape", y, ints([0, 0, hidden_of(application.x.shape)]))
+
+    def _paired_otherwise(self, y: ir.Value, pairs: tuple[int, int]) -> ir.Value:
+        """Exchange the two axes of pairs that the last axis of (B, H, L, D) holds."""
+        apart = self.add("Reshape", y, ints([0, 0, 0, *pairs]))
+        exchanged = self.add("Transpose", apart, perm=(0, 1, 2, 4, 3))
+        return self.add("Reshape", exchanged, ints([0, 0, 0, -1]))
 
 
 def hidden_of(shape: ir.Shape | None) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -167,12 +168,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rotary:
-    """What a region is: each pair of ``x`` times a matrix of ``entries`` (m00, m01, m10, m11)."""
+    """What a region is: each pair of ``x`` times a matrix of ``entries`` (m00, m01, m10, m11).
+
+    Pairs may lie in another way in the result than in ``x``: neighbours go in, halves come out.
+    """
 
     region: Region
-    pairing: str
+    pairing: str  # of x
     entries: tuple[Entry, ...]
     is_rotation: bool  # proven: m00 == m11 and m10 == -m01, whatever the tables' own sources
+    result: str  # the pairing of the result
 
 
 class NotRotaryError(Exception):
@@ -203,13 +208,14 @@ def probe(region: Region, trial: Trial, movement: Movement) -> Rotary | None:
         return None
     x = rng.standard_normal(shape)
     expected = run(x)
-    for pairing in PAIRINGS:
-        matrices = _matrices(run, shape, pairing)
-        if _close(rotate(x, pairing, *matrices), expected):
+    for pairing, result in sorted(product(PAIRINGS, PAIRINGS), key=lambda two: two[0] != two[1]):
+        matrices = _matrices(run, shape, pairing, result)
+        if _close(_as_paired(rotate(x, pairing, *matrices), pairing, result), expected):
             if not (matrices[1].any() or matrices[2].any()):
-                return None  # each element for itself: a scale
+                return None  # each element for itself: a scale, or moved
             entries = tuple(_find(m, tables, n) for m, n in zip(matrices, _ENTRIES, strict=True))
-            return Rotary(region, pairing, entries, _is_rotation(entries, trial, movement))
+            is_rotation = _is_rotation(entries, trial, movement)
+            return Rotary(region, pairing, entries, is_rotation, result)
     if _mixes(run, x, expected):
         known = " or ".join(PAIRINGS)
         raise NotRotaryError(f"its elements are mixed, but not in pairs that are {known}")
@@ -220,15 +226,24 @@ def _random(rng: np.random.Generator, value: ir.Value, trial: Trial) -> Array:
     return rng.standard_normal(trial.shape(value))
 
 
-def _matrices(run: Run, shape: tuple[int, ...], pairing: str) -> list[Array]:
+def _matrices(run: Run, shape: tuple[int, ...], pairing: str, result: str) -> list[Array]:
     """Return m00, m01, m10, m11 of a linear map: its results on the indicators of each side."""
-    first, second = PAIRINGS[pairing].slices(shape[-1] // 2)
     columns = []
-    for side in (first, second):
+    for side in PAIRINGS[pairing].slices(shape[-1] // 2):
         indicator = np.zeros(shape)
         indicator[..., side] = 1.0
         columns.append(run(indicator))
-    return [columns[j][..., side] for side in (first, second) for j in (0, 1)]
+    rows = PAIRINGS[result].slices(shape[-1] // 2)
+    return [columns[j][..., side] for side in rows for j in (0, 1)]
+
+
+def _as_paired(x: Array, pairing: str, result: str) -> Array:
+    """Return an array whose pairs lie in another way."""
+    made = np.empty_like(x)
+    sides = (PAIRINGS[name].slices(x.shape[-1] // 2) for name in (pairing, result))
+    for source, target in zip(*sides, strict=True):
+        made[..., target] = x[..., source]
+    return made
 
 
 def _close(a: Array, b: Array) -> bool:

@@ -85,6 +85,8 @@ class Pairing:
         The pairs in words.
     slices : callable
         A number of pairs to the first and the second elements of all, slices of the last axis.
+    axes : tuple of int
+        The last axis reshaped into pairs and their two elements, in their order; -1: the pairs.
     constants : str
         ONNX text: what the two others share.
     split, join : str
@@ -100,6 +102,7 @@ class Pairing:
     suffix: str
     contract: str
     slices: Callable[[int], tuple[slice, slice]]
+    axes: tuple[int, int]
     constants: str
     split: str
     join: str
@@ -220,6 +223,7 @@ _PAIRINGS = (
         suffix="",
         contract="elements 2i and 2i+1 are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)),
+        axes=(-1, 2),
         constants=_NEIGHBOURS,
         split=_SPLIT_NEIGHBOURS,
         join=_JOIN_NEIGHBOURS,
@@ -231,6 +235,7 @@ _PAIRINGS = (
         suffix="Half",
         contract="elements i and i+P are rotated in float32 and cast back",
         slices=lambda pairs: (slice(0, pairs), slice(pairs, 2 * pairs)),
+        axes=(2, -1),
         constants="",
         split="\n  {x}_0, {x}_1 = Split<axis = -1, num_outputs = 2>({x}_wide)\n",
         join="\n  {x}_rotated = Concat<axis = -1>({x}_row0, {x}_row1)\n",
