@@ -200,7 +200,7 @@ class Tables:
 
     def _without_heads(self, entry: Entry, layout: Layout) -> ir.Value:
         assert entry.table.shape is not None  # it was evaluated at its shape
-        rank = len(entry.table.shape) - (entry.selection.kind == "index")
+        rank = len(entry.table.shape) - {"index": 1, "entry": 2}.get(entry.selection.kind, 0)
         if entry.rows is not None:
             assert entry.rows.ids.shape is not None  # asked when it was found
             rank += len(entry.rows.ids.shape) - 1 if entry.rows.begins is None else 0
@@ -219,6 +219,9 @@ class Tables:
             table = self.nodes.add("Gather", table, self._ids(entry.rows), axis=0)
         if chosen.kind == "index":
             return self.nodes.add("Gather", table, ir.tensor(np.int64(chosen.start)), axis=-1)
+        if chosen.kind == "entry":
+            column = self.nodes.add("Gather", table, ir.tensor(np.int64(chosen.end)), axis=-1)
+            return self.nodes.add("Gather", column, ir.tensor(np.int64(chosen.start)), axis=-1)
         if chosen.kind == "slice":
             bounds = (ints([n]) for n in (chosen.start, chosen.end, -1, chosen.step))
             return self.nodes.add("Slice", table, *bounds)

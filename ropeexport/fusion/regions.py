@@ -48,13 +48,16 @@ class Regions:
     def __init__(self, graph: ir.Graph, movement: Movement) -> None:
         self._movement = movement
         self._products: dict[ir.Value, frozenset[ir.Node]] = {}
+        self._totals: set[ir.Value] = set()  # with a sum over an axis of products
         self.seeds: list[ir.Node] = []
         for node in graph:
             for output in node.outputs:
                 products = self._products_of(node, output)
                 if products and len(products) <= _MOST_PRODUCTS:
                     self._products[output] = products
-            if is_standard(node, *SUMS) and node.outputs[0] in self._products:
+                    if _is_total(node) or not self._totals.isdisjoint(self._parts(output)):
+                        self._totals.add(output)
+            if (is_standard(node, *SUMS) or _is_total(node)) and node.outputs[0] in self._products:
                 self.seeds.append(node)
 
     def _products_of(self, node: ir.Node, output: ir.Value) -> frozenset[ir.Node]:
@@ -69,6 +72,8 @@ class Regions:
         sources, node = self._movement.sources(value), value.producer()
         if sources is None and node is not None and is_standard(node, *SUMS):
             return inputs_of(value)
+        if node is not None and _is_total(node):
+            return inputs_of(value)[:1]
         return sources or ()
 
     def products(self, value: ir.Value | None) -> frozenset[ir.Node]:
@@ -91,7 +96,7 @@ class Regions:
     def around(self, root: ir.Value) -> Iterator[Region]:
         """Yield the regions that end in a root, the smallest first."""
         products = self.products(root)
-        if len(products) < 2 or root.shape is None:
+        if root.shape is None or (len(products) < 2 and root not in self._totals):
             return
         factors = next(iter(products)).inputs
         for x in (x for factor in factors if factor for x in self._movement.ancestors(factor)):
@@ -125,19 +130,33 @@ class Regions:
         )
 
 
+def _is_total(node: ir.Node) -> bool:
+    """Say whether a node sums over one axis, which a constant says."""
+    axes = node.inputs[1] if is_standard(node, "ReduceSum") and len(node.inputs) > 1 else None
+    return axes is not None and axes.const_value is not None and axes.const_value.size == 1
+
+
 @dataclass(frozen=True)
 class Selection:
-    """A part of a table's last axis, or all of it: ``table[..., start:end:step]`` or an index."""
+    """A part of a table's last axis, or all of it: ``table[..., start:end:step]`` or an index.
 
-    kind: str  # all, index, slice
+    Of 2x2 matrices an entry: ``table[..., start, end]``.
+    """
+
+    kind: str  # all, index, slice, entry
     start: int = 0
     end: int = 0
     step: int = 1
 
     def of(self, table: Array) -> Array:
         """Select from an array."""
-        part = slice(self.start, self.end, self.step) if self.kind == "slice" else self.start
-        selected: Array = table if self.kind == "all" else table[..., part]
+        places: dict[str, tuple[int | slice, ...]] = {
+            "all": (),
+            "index": (self.start,),
+            "slice": (slice(self.start, self.end, self.step),),
+            "entry": (self.start, self.end),
+        }
+        selected: Array = table[(..., *places[self.kind])]
         return selected
 
 
@@ -281,6 +300,8 @@ def _selections(shape: tuple[int, ...], pairs: int) -> Iterator[Selection]:
         yield Selection("slice", 1, 2 * pairs, 2)
     if len(shape) > 1 and shape[-2] == pairs and last <= 4:
         yield from (Selection("index", i) for i in range(last))
+    if shape[-3:] == (pairs, 2, 2):
+        yield from (Selection("entry", row, column) for row in range(2) for column in range(2))
 
 
 def _factor(part: Array, entry: Array) -> float | None:
