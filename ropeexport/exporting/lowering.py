@@ -86,14 +86,16 @@ def _rewrite(node: fx.Node) -> None:
         _compute_in(reduce(torch.promote_types, types), node)
     elif packet is _aten.scaled_dot_product_attention and not node.kwargs.get("enable_gqa"):
         _give_heads(node)
+    elif packet is _aten.conv3d:
+        _give_bias(node)
     elif packet in (_aten.sort, _aten.topk) and node.meta["val"][0].dtype is torch.bfloat16:
         _order_in_float32(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
         return
-    product = _product(node) if packet is _aten.einsum else None
-    if product is not None:
-        node.replace_all_uses_with(product)
+    instead = _INSTEAD[packet](node) if packet in _INSTEAD else None
+    if instead is not None:
+        node.replace_all_uses_with(instead)
         node.graph.erase_node(node)
 
 
@@ -111,6 +113,16 @@ def _give_heads(node: fx.Node) -> None:
         return x
 
     node.args = (query, *map(repeat, rest[:2]), *rest[2:])
+
+
+def _give_bias(node: fx.Node) -> None:
+    """Add zeros where a convolution of volumes has no bias, of which onnxscript writes two axes."""
+    x, weight, *rest = node.args
+    if node.kwargs.get("bias") is None and (not rest or rest[0] is None):
+        channels = weight.meta["val"].shape[0]  # type: ignore[union-attr]
+        bias = _add_node(node, _aten.new_zeros.default, weight, [channels])
+        node.args = (x, weight, bias, *rest[1:])
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "bias"}
 
 
 def _has_symbol(x: Tensor) -> bool:
@@ -235,6 +247,26 @@ def _arranged(node: fx.Node, x: fx.Node, given: list[str], wanted: list[str]) ->
         if name not in given:
             x = _add_node(node, _aten.unsqueeze.default, x, axis)
     return x
+
+
+def _squeezed(node: fx.Node) -> fx.Node | None:
+    """Return what an axis of another size than 1 was to be squeezed from: eager leaves it there."""
+    arguments: Any = node.args
+    source, *given = arguments
+    sizes = source.meta["val"].shape
+    axes = given[0] if given else range(len(sizes))
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    single = [axis for axis in axes if isinstance(sizes[axis], int) and sizes[axis] == 1]
+    if len(single) == len(axes):
+        return None
+    made: fx.Node = _add_node(node, _aten.squeeze.dims, source, single) if single else source
+    return made
+
+
+# operators of which eager has a simpler form; each to what stands in a node's place, if anything
+_INSTEAD: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
+    _aten.einsum: _product, _aten.squeeze: _squeezed,
+}  # fmt: skip
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -27,6 +27,7 @@ from ropeexport.exporting.lowering import with_explicit_types, without_complex
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
+from ropeexport.exporting.squeezes import check_squeezes
 from ropeexport.exporting.tables import check_tables
 from ropeexport.exporting.translations import translation_table
 from ropeexport.given import whole
@@ -90,6 +91,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
             exported = _exported(example)
             inputs = example.tree.names_in(exported)
             check_tables(exported, example, inputs)
+            check_squeezes(exported, example, inputs)
             program = torch.onnx.export(
                 without_complex(with_explicit_types(exported)),
                 dynamo=True,

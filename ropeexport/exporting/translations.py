@@ -31,6 +31,8 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten._grouped_mm.default: _grouped_product,
+        torch.ops.aten._is_all_true.default: partial(_of_all, "ReduceMin"),
+        torch.ops.aten._is_any_true.default: partial(_of_all, "ReduceMax"),
         torch.ops.ropeexport.cache_update.default: _cache_update,
     }
     if hasattr(torch.ops.transformers, "grouped_mm_fallback"):  # where transformers is in use
@@ -89,6 +91,13 @@ def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = 
         return op.Einsum(*tensors, equation=equation)
     wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
     return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)
+
+
+def _of_all(reduction: str, x: Any) -> Any:
+    """Write whether all elements of a boolean tensor are true, or any."""
+    op = onnxscript.opset23
+    found = getattr(op, reduction)(op.Cast(x, to=ir.DataType.INT32), keepdims=0)
+    return op.Cast(found, to=ir.DataType.BOOL)
 
 
 def _grouped_product(x: Any, weights: Any, ends: Any, *_: Any) -> Any:

@@ -1,0 +1,89 @@
+"""Operators that torch's exporter has no translation of, or a wrong one, beside a rotation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ropeexport
+from ropeexport import Example
+
+
+class Rotated(nn.Module):
+    """A rotation of halves, and what becomes of it."""
+
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)
+        return self.after(x * cos + torch.cat([-b, a], -1) * sin, cos)
+
+
+class Squeezed(Rotated):
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return x.squeeze(1).squeeze((0, 1, 3))  # axes of 3, 2 and 8 elements: they stay
+
+
+class SqueezedLength(Rotated):
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return x.squeeze(2)
+
+
+class Volume(Rotated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(2, 3, (1, 1, 3), bias=False, padding=(0, 0, 1))
+
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return self.convolution(x[:, :, None])
+
+
+class AllTrue(Rotated):
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        torch._assert_async(torch._is_all_true(cos < 9), "cosines below 9")
+        return torch.where(torch._is_all_true(cos < 0.5), x, 2 * x)
+
+
+class AnyTrue(Rotated):
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return torch.where(torch._is_any_true(cos < -9), x, 2 * x)
+
+
+def made(module: nn.Module, folder, **options) -> ropeexport.Export:
+    torch.manual_seed(0)
+    inputs = {"x": torch.randn(3, 2, 5, 8), "cos": torch.randn(5, 8), "sin": torch.randn(5, 8)}
+    axes = {"x": {0: "batch", 2: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
+    return ropeexport.export(Example(module.eval(), inputs, axes), out=folder, **options)
+
+
+@pytest.mark.parametrize("kind", [Squeezed, SqueezedLength, Volume, AllTrue, AnyTrue])
+def test_it_is_as_in_eager(kind: type[Rotated], tmp_path) -> None:
+    torch.manual_seed(1)
+    module = kind()
+    folder = made(module, tmp_path)
+    assert (folder.found, folder.replaced) == (1, 1)
+    assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
+
+
+def test_a_length_that_is_squeezed_where_it_is_one_begins_at_two(tmp_path) -> None:
+    """At 1 eager's result has three axes, and a file has four everywhere."""
+    assert made(SqueezedLength(), tmp_path).manifest.axes["length"].min == 2
+    with pytest.raises(ropeexport.errors.AxisRangeError, match=r"length from 2, as it is squeezed"):
+        made(SqueezedLength(), tmp_path / "given", axes={"length": (1, 8, 16)})
+
+
+def test_bfloat16_is_ordered_as_float32(tmp_path) -> None:
+    """ONNX orders no bfloat16 before opset 24, so the file would be none; it is checked as it is."""
+
+    class Ordered(Rotated):
+        def after(self, x: Tensor, cos: Tensor) -> Tensor:
+            return torch.cat([torch.topk(x, 3).values, torch.sort(x).values], -1)
+
+    inputs = {name: torch.randn(5, 8).bfloat16() for name in ("cos", "sin")}
+    axes = {"x": {2: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
+    example = Example(Ordered(), {"x": torch.randn(1, 2, 5, 8).bfloat16(), **inputs}, axes)
+    folder = ropeexport.export(example, out=tmp_path)
+    assert (folder.found, folder.replaced) == (1, 1)
+    assert folder.manifest.model.outputs[0].dtype == "bfloat16"
