@@ -75,7 +75,7 @@ def test_a_length_that_is_squeezed_where_it_is_one_begins_at_two(tmp_path) -> No
 
 
 def test_bfloat16_is_ordered_as_float32(tmp_path) -> None:
-    """ONNX orders no bfloat16 before opset 24, so the file would be none; it is checked as it is."""
+    """ONNX orders no bfloat16 before opset 24: the file would not be valid."""
 
     class Ordered(Rotated):
         def after(self, x: Tensor, cos: Tensor) -> Tensor:
