@@ -45,7 +45,7 @@ def main(
     if as_json:
         click.echo(json.dumps(counts(session), indent=1))
     _show(session, console, seed, time.monotonic() - started)
-    sys.exit(1 if session.found or not sound(session) else 0)
+    sys.exit(1 if session.found or session.broken or not sound(session) else 0)
 
 
 def sound(session: Session) -> bool:
@@ -75,6 +75,8 @@ def _show(session: Session, console: Console, seed: int, seconds: float) -> None
         console.print(f"with files and commands: {PLACE}/FINDING-*")
     share = f"{session.further} of {session.tried} inputs got past the first parser"
     console.print(f"seed {seed}, {seconds:.0f} s: {share}; {len(session.found)} findings")
+    if session.broken:
+        console.print(f"{session.broken} inputs could not be made: mend the attacks")
     if not sound(session):
         console.print("too few got past the first parser")
 

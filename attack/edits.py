@@ -217,7 +217,7 @@ def _zipped(members: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, inside in members.items():
-            archive.writestr(name or "_", inside)
+            archive.writestr(name.partition("\0")[0] or "_", inside)  # where zipfile ends a name
     return file.getvalue()
 
 

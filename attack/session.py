@@ -49,6 +49,7 @@ class Session:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     found: dict[tuple[str, str], Finding] = field(default_factory=dict)
     times: Counter[tuple[str, str]] = field(default_factory=Counter)
+    broken: int = 0  # inputs that could not be made
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, tally: Tally) -> None:
@@ -69,6 +70,12 @@ class Session:
             self.say(f"{finding.kind}: {finding.text} | {finding.how}")
         if former is None or finding.simpler_than(former):
             self.found[key] = finding
+
+    def not_made(self, recipe: Recipe, error: Exception) -> None:
+        """Count an input that could not be made, which is a fault of these attacks."""
+        with self._lock:
+            self.broken += 1
+            self.say(f"not tried: {type(error).__name__}: {error} | {recipe.text()}")
 
     @property
     def tried(self) -> int:
@@ -115,7 +122,10 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
                     index, recipe = next(numbered, (0, None))
                 if recipe is None:
                     return
-                session.add(tally(worker, good, recipe, index % budget.alone == 0))
+                try:
+                    session.add(tally(worker, good, recipe, index % budget.alone == 0))
+                except Exception as error:  # an edit that cannot be made must not end the others
+                    session.not_made(recipe, error)
 
         with ThreadPoolExecutor(budget.workers) as pool:
             list(pool.map(work, workers))

@@ -17,6 +17,7 @@ from attack.recipe import Recipe
 from attack.worker import Ended, Worker, give
 
 MEGABYTES = 2048
+_BYTES_A_SECOND = 100_000  # of a large file that is accepted
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw
 NET = "[RX003]"
@@ -48,10 +49,22 @@ def tried(worker: Worker, bases: Path, recipe: Recipe, alone: bool = False) -> V
     parsed = past_the_first_parser(worker.work, recipe)
     give(worker.work)
     before = listed(worker.place)
-    ended = worker.run(recipe.argv, recipe.deadline * load(), alone=alone)
+    least = recipe.deadline * load()
+    ended = worker.run(recipe.argv, least + _for_size(worker.work, recipe) * load(), alone=alone)
     parsed = parsed and not ("Usage: ropeexport" in ended.errors and ended.code == 2)
     wrong = [*complaints(ended), *_leftovers(recipe, ended, before, listed(worker.place))]
+    if ended.code != 0 and not ended.hung and ended.seconds > least:
+        wrong.append(("slow", f"{recipe.verb}: refused after {ended.seconds:.1f} s"))
     return Verdict(recipe, ended, parsed, tuple(wrong))
+
+
+def _for_size(work: Path, recipe: Recipe) -> float:
+    """Return the seconds that a large file may take beyond the deadline, if it is accepted.
+
+    A chain of 100,000 nodes, which is valid, has four megabytes.
+    """
+    paths = {work / edit.file for edit in recipe.edits if edit.file.endswith(".onnx")}
+    return sum(path.stat().st_size for path in paths if path.is_file()) / _BYTES_A_SECOND
 
 
 def load() -> float:

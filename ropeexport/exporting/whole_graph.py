@@ -36,6 +36,7 @@ from ropeexport.parity.kernel_ops import Evaluator
 
 MOST_WEIGHT_BYTES = 256 * 10**6
 _MOST_WORK = 2e10  # multiply-adds of one run
+_MOST_NODES = 20_000  # those of branches too: a hundred layers have ten thousand
 
 _SIZES = ((2, 6, 3, 10, 8), (4,), (1,))  # axes unlike each other, all alike, all single
 _MASK = 1e30  # what is added to logits to leave them out is of such a size
@@ -79,6 +80,9 @@ def compare_whole(
     if not is_compared(before):
         size = weight_bytes(before) / 1e6
         return None, f"its weights take {size:.0f} MB, {MOST_WEIGHT_BYTES / 1e6:.0f} or more"
+    count = sum(1 for _ in before.graph.all_nodes())
+    if count > _MOST_NODES:
+        return None, f"it has {count:,} nodes, more than {_MOST_NODES:,}"
     specs = onnx_specs.input_specs(after)
     cases = [
         make_inputs(Case("", "random matrices", sizes, seed=0), specs)

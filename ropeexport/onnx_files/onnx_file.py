@@ -345,7 +345,7 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
     _check_names([name for name in (*graph.initializers, *made) if name])
     for name, value in graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.dtype == ir.DataType.UNDEFINED:
+        if tensor is None or not _has_type(tensor):
             raise _UnsoundError(f"initializer {name!r}: expected values of a known type")
         if isinstance(tensor, ir.ExternalTensor) and tensor.dtype == ir.DataType.STRING:
             raise _UnsoundError(f"initializer {name!r}: text lies in the model's file, not outside")
@@ -381,8 +381,15 @@ def _check_attributes(node: ir.Node, called: str) -> None:
         if attribute.is_ref() or not (is_list or attribute.type == ir.AttributeType.TENSOR):
             continue
         tensors = attribute.value if is_list else (attribute.value,)
-        if any(tensor.dtype == ir.DataType.UNDEFINED for tensor in tensors):
+        if not all(map(_has_type, tensors)):
             raise _UnsoundError(f"{called}: {attribute.name}: expected values of a known type")
+
+
+def _has_type(tensor: ir.TensorProtocol) -> bool:
+    try:
+        return bool(tensor.dtype != ir.DataType.UNDEFINED)
+    except ValueError:  # a number that stands for none
+        return False
 
 
 def _check_names(names: list[str | None]) -> None:

@@ -168,6 +168,19 @@ def test_an_attribute_without_a_type_is_refused(tmp_path) -> None:
         load(path)
 
 
+def test_a_constant_of_a_type_that_there_is_not_is_refused(tmp_path) -> None:
+    text = (
+        "(float[2] x) => (float[2] y) { c = Constant <value = float[2] {1, 2}> () y = Add(x, c) }"
+    )
+    path = written(tmp_path / "m.onnx", text)
+    model = onnx.load(path)
+    for number in (0, 99, -1):
+        model.graph.node[0].attribute[0].t.data_type = number
+        onnx.save(model, path)
+        with pytest.raises(ModelFileError, match="value: expected values of a known type"):
+            load(path)
+
+
 def test_a_branch_sees_what_is_around_it(tmp_path: Path) -> None:
     text = "(float[n] x, bool c) => (float[n] y) { a = Neg(x) y = If (c) <then_branch = t () => "
     text += "(float[n] z) { z = Neg(a) }, else_branch = e () => (float[n] z) { z = Abs(x) }> }"
