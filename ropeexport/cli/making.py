@@ -92,7 +92,7 @@ _axis = click.option(
 @click.option(
     "--dtype", type=click.Choice(list(EXPORTED)), help="Type of the data.  [default: fp32]"
 )
-@click.option("--config", type=PATH, help="Config of diffusers:CLASS: a file or folder.")
+@click.option("--config", type=PATH, help="Config of a class: a file or folder.")
 @click.option(
     "--cache",
     type=click.Choice(["grow", "fixed"]),
@@ -118,10 +118,10 @@ _axis = click.option(
 def export_command(model: str, output: Path, as_json: bool, verbose: bool, **given: Any) -> None:
     """Trace MODEL to ONNX with the custom rotary op.
 
-    MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS with its
-    --config, or transformers:CONFIG; or a factory, path/to/file.py:factory or
-    package.module:factory, that returns (module, example inputs, dynamic axes).  Sizes are for the
-    built-in models; batch and length stay dynamic.
+    MODEL is flux-attention, flux-self-attention, flux-self-attention-ids; diffusers:CLASS or
+    transformers:CLASS with its --config, or transformers:CONFIG; or a factory,
+    path/to/file.py:factory or package.module:factory, that returns (module, example inputs,
+    dynamic axes).  Sizes are for the built-in models; batch and length stay dynamic.
 
     Safetensors files in the folder of a config are its weights: they stay as they are, and the
     ONNX file is written beside them (-o that folder), or they are copied (--copy-weights).

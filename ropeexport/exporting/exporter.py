@@ -148,9 +148,10 @@ def _referred(model: ir.Model, example: Example) -> Weights | None:
     if example.weights is None:
         return None
     places = safetensors_files.read_places(example.weights)
-    prefix = getattr(example.module, "base_model_prefix", "")
+    usual = getattr(example.module, "base_model_prefix", "")
     names: dict[int, list[str]] = {}
     for name, parameter in example.module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     tied = {name: same for same in names.values() if len(same) > 1 for name in same}
-    return references.refer(model, places, example.weights, f"{prefix}." if prefix else "", tied)
+    prefix = references.prefix_in(places, names.values(), f"{usual}." if usual else "")
+    return references.refer(model, places, example.weights, prefix, tied)

@@ -86,8 +86,9 @@ def load(
         return example, Source(kind="config", name=model, options=kept)
     if ":" not in model:
         raise UsageError(
-            f"MODEL: expected one of {', '.join(BUILTINS)}, diffusers:CLASS, transformers:CONFIG, "
-            f"path/to/file.py:factory or package.module:factory, got {model!r}",
+            f"MODEL: expected one of {', '.join(BUILTINS)}, diffusers:CLASS, transformers:CLASS, "
+            "transformers:CONFIG, path/to/file.py:factory or package.module:factory, got "
+            f"{model!r}",
             code="RX101",
         )
     return _call_factory(model), Source(kind="factory", name=model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -128,6 +128,31 @@ def refer(
         referenced_bytes=sum(tensor.nbytes for tensor in tensors),
         prefix="" if own else prefix,
     )
+
+
+def prefix_in(places: Mapping[str, Place], weights: Iterable[Sequence[str]], usual: str) -> str:
+    """Return what the files' names have before a module's, which may be a part of their model.
+
+    Parameters
+    ----------
+    places : dict
+        Where the tensors lie.
+    weights : iterable of sequence of str
+        The names of each weight of the module.
+    usual : str
+        The prefix that is taken where the files have the weights by it, or by no other.
+    """
+    weights = list(weights)
+
+    def has_all(prefix: str) -> bool:
+        return all(any(prefix + name in places for name in names) for names in weights)
+
+    if not weights or has_all("") or has_all(usual):
+        return usual
+    ends = [f".{name}" for name in weights[0]]
+    found = {p.removesuffix(end) + "." for p in places for end in ends if p.endswith(end)}
+    whole = sorted(filter(has_all, found))
+    return whole[0] if len(whole) == 1 else usual
 
 
 def relocate(model: ir.Model, folder: Path) -> None:

@@ -84,19 +84,20 @@ def load_config(path: Path, code: str, trusts_code: bool) -> Any:
             f"its folder: {first_line(error)}",
             code="RX103",
         ) from error
-    for each in _with_parts(config):
+    for each in with_parts(config):
         _refuse_kernels(path, each)
         if not code and hasattr(each, "auto_map"):
             del each.auto_map  # a part's would be asked about on a terminal
     return config
 
 
-def _with_parts(config: Any) -> Iterator[Any]:
+def with_parts(config: Any) -> Iterator[Any]:
+    """Yield a config, and those of its parts."""
     yield config
     for name in getattr(config, "sub_configs", {}):
         part = getattr(config, name, None)
         if part is not None:
-            yield from _with_parts(part)
+            yield from with_parts(part)
 
 
 def _refuse_kernels(path: Path, config: Any) -> None:

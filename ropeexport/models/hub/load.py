@@ -1,4 +1,4 @@
-"""``diffusers:CLASS`` and ``transformers:CONFIG``: a module and its example from a config.
+"""``diffusers:CLASS``, ``transformers:CLASS`` and ``transformers:CONFIG``: a module from a config.
 
 transformers' dynamic NTK asks a position's value in Python and keeps the frequencies of the longest
 sequence so far.  A graph has neither: here the frequencies are computed from the positions of each
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ropeexport.machine import require
 from ropeexport.manifest import CacheForm
 from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
+from ropeexport.models.hub.classes import class_of, config_of, is_class_name
 from ropeexport.models.hub.configs import code_of, load_config, read_config
 from ropeexport.models.hub.samples import (
     DIFFUSERS,
@@ -67,15 +69,17 @@ def load_example(
     capacity: int | None = None,
     trusts_code: bool = False,
 ) -> Example:
-    """Return the example of ``diffusers:CLASS`` or ``transformers:CONFIG``.
+    """Return the example of ``diffusers:CLASS``, ``transformers:CLASS`` or ``transformers:CONFIG``.
 
     Parameters
     ----------
     model : str
-        ``diffusers:CLASS``, or ``transformers:`` and a config file or its folder.
+        ``diffusers:`` or ``transformers:`` and a class, or ``transformers:`` and a config file or
+        its folder, of which transformers knows the class.
     config : Path or None
-        The config of a diffusers class: a file or its folder.  Safetensors files in the folder are
-        the weights, and none of them is read; without such files the weights are random.
+        The config of a class: a file or its folder; of a class of transformers that is a part of a
+        model the whole's too.  Safetensors files in the folder are the weights, and none of them is
+        read; without such files the weights are random.
     dtype : str or None
         fp32, fp16 or bf16; None: as the weights' files have it, else fp32.
     values : bool
@@ -96,11 +100,16 @@ def load_example(
         raise UsageError(
             f"cache (--cache): only for transformers:CONFIG, got {model}", code="RX108"
         )
-    if library == "transformers" and config is not None:
+    is_class = library == "diffusers" or (is_class_name(name) and not Path(name).exists())
+    if config is not None and not is_class:
         raise UsageError(
-            "--config: only for diffusers:CLASS; name it after transformers:", code="RX108"
+            f"--config: only for diffusers:CLASS and transformers:CLASS, got {model}", code="RX108"
         )
-    place = Path(name) if library == "transformers" else config
+    if cache is not None and is_class:
+        raise UsageError(
+            f"cache (--cache): only for transformers:CONFIG, got {model}", code="RX108"
+        )
+    place = config if is_class else Path(name)
     if place is None:
         raise UsageError(
             f"{model}: add --config with its config.json, or the folder that holds it", code="RX103"
@@ -115,7 +124,8 @@ def load_example(
         if library == "diffusers":
             example = diffusers_example(name, read_config(place), kind, make)
         elif cache is None:
-            example = transformers_example(place, kind, make, trusts_code=trusts_code)
+            of = name if is_class else None
+            example = transformers_example(place, kind, make, of, trusts_code=trusts_code)
         else:
             example = decoder_example(place, kind, cache, capacity, make, trusts_code=trusts_code)
         if weights and not is_fake(next(example.module.parameters())):
@@ -199,14 +209,26 @@ def _has_weights_of(module: nn.Module, folder: Path) -> bool:
 
 
 def transformers_example(
-    path: Path, dtype: torch.dtype, make: Maker = seeded, *, trusts_code: bool = False
+    path: Path,
+    dtype: torch.dtype,
+    make: Maker = seeded,
+    name: str | None = None,
+    *,
+    trusts_code: bool = False,
 ) -> Example:
-    """Return the example of a config of transformers."""
+    """Return the example of a config of transformers, or of the class of a name, which it has."""
     from transformers import AutoModel
 
-    code = code_of(path)
-    config, trusted = load_config(path, code, trusts_code), bool(code)
-    module = _made(lambda: AutoModel.from_config(config, trust_remote_code=trusted), dtype, make)
+    if name is None:
+        code = code_of(path)
+        config, trusted = load_config(path, code, trusts_code), bool(code)
+        build = partial(AutoModel.from_config, config, trust_remote_code=trusted)
+    else:
+        whole = load_config(path, "", trusts_code=False)
+        kind = class_of(name, whole)
+        config = config_of(kind, whole)
+        build = partial(kind._from_config, config)
+    module = _made(build, dtype, make)
     samples = of_transformers(module, config)
     if samples is None:
         raise UsageError(

@@ -88,6 +88,50 @@ def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) 
     assert words in done.stderr
 
 
+QWEN2_VL = {
+    "model_type": "qwen2_vl",
+    "text_config": {
+        **{key: value for key, value in LLAMA.items() if key != "model_type"},
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3],
+        },
+    },
+    "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
+}  # fmt: skip
+
+
+def test_a_part_of_a_model_by_its_class(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    path, out = config(tmp_path, QWEN2_VL), tmp_path / "out"
+    done = ropeexport("export", "transformers:Qwen2VLTextModel", "--config", path, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert ropeexport("check", out, "--cases", "3").returncode == 0
+    torch.manual_seed(0)
+    whole = transformers.Qwen2VLModel(transformers.AutoConfig.from_pretrained(tmp_path)).eval()
+    whole.save_pretrained(tmp_path)  # its names are language_model's and visual's
+    made = export("transformers:Qwen2VLTextModel", out=tmp_path, config=tmp_path, require_rope=2)
+    weights = made.manifest.model.weights
+    assert weights is not None
+    assert weights.prefix == "language_model."
+    assert made.check(cases=3, module=lambda: whole.language_model).verdict == "PASS"
+
+
+def test_a_class_that_a_config_is_not_of_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    path, out = config(tmp_path, LLAMA), tmp_path / "out"
+    for name, words in {
+        "NoSuchModel": "one of .*LlamaModel, got none",
+        "LlamaModel": "no config",
+    }.items():
+        given = path if name == "NoSuchModel" else None
+        with pytest.raises(UsageError, match=words if given else "add --config"):
+            export(f"transformers:{name}", out=out, config=given)
+    with pytest.raises(UsageError, match=r"--config: only for diffusers:CLASS and"):
+        export(f"transformers:{tmp_path}", out=out, config=path)
+    with pytest.raises(UsageError, match=r"--cache\): only for transformers:CONFIG"):
+        export("transformers:LlamaModel", out=out, config=path, cache="grow")
+
+
 def llama() -> torch.nn.Module:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
