@@ -1,6 +1,8 @@
 """``python -m benchmarks.models [NAME ...]``: export classes and write docs/models.md.
 
-Without names, every class; with names, their rows are measured anew and the others kept.
+Without names, every class of the table; with names, their rows are measured anew and the others
+kept.  ``--discover`` lists the classes with RoPE of the libraries that are installed;
+any of transformers may be named.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
 from benchmarks.commands import worker
 from benchmarks.machine import measured
 from benchmarks.models.configs import NAMES
+from benchmarks.models.discovery import discovered
 from ropeexport import atomic
 from ropeexport.machine import versions_of
 
@@ -74,6 +79,18 @@ KNOWN: dict[str, tuple[str, str, str]] = {
 _GOOD = {"fp32": "PASS", "fp16": "PASS", "engine": "built"}
 
 
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1)
+@click.option("--discover", is_flag=True, help="List the libraries' classes, and what is known.")
+def command(names: tuple[str, ...], discover: bool) -> None:
+    """List classes, or run them."""
+    if discover:
+        for each in discovered():
+            click.echo(f"{each.model}{'  in the table' if each.name in NAMES else ''}")
+        return
+    sys.exit(main(list(names or NAMES)))
+
+
 def main(names: list[str]) -> int:
     """Run classes, keep their rows, write the page; return 1 for a failure of unknown cause."""
     rows: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -88,7 +105,8 @@ def main(names: list[str]) -> int:
         rows[name] = _row(name) | {"measured": origin}
         print(f"{number}/{len(names)} {_line(rows[name])}", flush=True)
         atomic.write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
-        atomic.write_text(PAGE, page([rows[known] for known in NAMES if known in rows]))
+        order = [*NAMES, *sorted(rows.keys() - set(NAMES))]
+        atomic.write_text(PAGE, page([rows[known] for known in order if known in rows]))
     unexpected = [line for name in names for line in news(rows[name])]
     print("\n".join(unexpected) or "nothing that is not known", flush=True)
     return int(bool(unexpected))
@@ -154,4 +172,4 @@ def _line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or list(NAMES)))
+    command()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.models.discovery import Class, discovered
+from benchmarks.models.small import small
+from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import DTYPES
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, transformers_example
@@ -132,10 +136,29 @@ NAMES = (*DIFFUSERS, *TRANSFORMERS)
 
 
 def example_of(name: str, dtype: str) -> Example:
-    """Return the example of a class with its small config and random weights."""
+    """Return the example of a class with its small config and random weights.
+
+    One that is not in these tables, but in a library that is installed, has a config that is made
+    of the library's default.
+    """
     if name in DIFFUSERS:
         return diffusers_example(name, DIFFUSERS[name], DTYPES[dtype])
-    return transformer({"model_type": name, **TRANSFORMERS[name]}, dtype)
+    if name in TRANSFORMERS:
+        return transformer({"model_type": name, **TRANSFORMERS[name]}, dtype)
+    found = next((each for each in discovered() if each.name == name), None)
+    if found is None or found.library != "transformers":
+        raise UsageError(f"{name}: expected a class that --discover lists with a config, got none")
+    return _by_default(found, dtype)
+
+
+def _by_default(found: Class, dtype: str) -> Example:
+    """Return the example of a class of transformers, with its default config made small."""
+    module = f"transformers.models.{found.path.parent.name}.{found.path.stem}"
+    kind = getattr(import_module(module), found.name).config_class
+    values = small(kind(), found.path.read_text(encoding="utf-8"))
+    with TemporaryDirectory() as folder:
+        kind(**values).save_pretrained(folder)
+        return transformers_example(Path(folder), DTYPES[dtype], name=found.name)
 
 
 def transformer(config: dict[str, Any], dtype: str) -> Example:

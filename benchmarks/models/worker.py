@@ -32,8 +32,7 @@ def main(name: str) -> None:
 
 
 def _run(row: dict[str, Any], dtype: str, folder: Path) -> None:
-    example = example_of(row["name"], dtype)
-    made = _tried(row, dtype, lambda: ropeexport.export(example, out=folder))
+    made = _tried(row, dtype, lambda: ropeexport.export(example_of(row["name"], dtype), out=folder))
     if isinstance(made, Export):
         row |= {"found": made.found, "replaced": made.replaced}
         row["refused"] = sorted({refusal.reason for refusal in made.refused})
