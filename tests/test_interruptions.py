@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from made_workers import HEARS_SIGNALS
 
 pytestmark = pytest.mark.hostile
 
@@ -60,7 +61,7 @@ def test_nothing_is_left_wherever_a_signal_comes(tmp_path, way, number) -> None:
         folder = tmp_path / str(last)
         folder.mkdir()
         done = subprocess.run(
-            [sys.executable, "-P", "-c", SCRIPT % WAYS[way], folder, str(last), str(number)],
+            [sys.executable, "-P", "-c", f"{HEARS_SIGNALS}\n{SCRIPT % WAYS[way]}", folder, str(last), str(number)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         left = {path.name for path in folder.rglob("*")}
