@@ -60,8 +60,9 @@ def test_nothing_is_left_wherever_a_signal_comes(tmp_path, way, number) -> None:
     for last in range(1, 40):
         folder = tmp_path / str(last)
         folder.mkdir()
+        code = f"{HEARS_SIGNALS}\n{SCRIPT % WAYS[way]}"
         done = subprocess.run(
-            [sys.executable, "-P", "-c", f"{HEARS_SIGNALS}\n{SCRIPT % WAYS[way]}", folder, str(last), str(number)],
+            [sys.executable, "-P", "-c", code, folder, str(last), str(number)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         left = {path.name for path in folder.rglob("*")}
