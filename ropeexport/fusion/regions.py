@@ -131,9 +131,14 @@ class Regions:
 
 
 def _is_total(node: ir.Node) -> bool:
-    """Say whether a node sums over one axis, which a constant says."""
-    axes = node.inputs[1] if is_standard(node, "ReduceSum") and len(node.inputs) > 1 else None
-    return axes is not None and axes.const_value is not None and axes.const_value.size == 1
+    """Say whether a node sums over the two elements of a pair: one axis, which a constant says."""
+    if not is_standard(node, "ReduceSum") or len(node.inputs) < 2:
+        return False
+    data, axes = node.inputs[:2]
+    if data is None or data.shape is None or axes is None or axes.const_value is None:
+        return False
+    numbers = axes.const_value.numpy().reshape(-1).tolist()
+    return [data.shape[n] for n in numbers if -len(data.shape) <= n < len(data.shape)] == [2]
 
 
 @dataclass(frozen=True)

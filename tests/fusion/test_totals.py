@@ -63,6 +63,15 @@ def test_other_sums_stay(name: str) -> None:
     assert_unchanged(fused, model)
 
 
+def test_a_sum_of_more_than_two_is_no_pair() -> None:
+    """So is a state that is read by a key, in a linear attention: nothing is said of it."""
+    nodes = "p = Mul(x, cos) t = ReduceSum<keepdims = 1>(p, last) y = Mul(t, cos)"
+    model = graph(nodes)
+    fused = fuse(model)
+    assert (fused.count.found, fused.count.replaced) == (0, 0)
+    assert_unchanged(fused, model)
+
+
 def test_sums_of_attention_are_no_rotations() -> None:
     """Weights times values, summed over keys: no element meets its partner."""
     nodes = "w = Unsqueeze(weights, last) p = Mul(w, values) y = ReduceSum<keepdims = 0>(p, two)"
