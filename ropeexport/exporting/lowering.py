@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ropeexport.errors import ExportError
+from ropeexport.exporting.squeezes import squeezed_axes
 
 _aten = torch.ops.aten
 
@@ -251,11 +252,8 @@ def _arranged(node: fx.Node, x: fx.Node, given: list[str], wanted: list[str]) ->
 
 def _squeezed(node: fx.Node) -> fx.Node | None:
     """Return what an axis of another size than 1 was to be squeezed from: eager leaves it there."""
-    arguments: Any = node.args
-    source, *given = arguments
-    sizes = source.meta["val"].shape
-    axes = given[0] if given else range(len(sizes))
-    axes = [axes] if isinstance(axes, int) else list(axes)
+    source: Any = node.args[0]
+    sizes, axes = source.meta["val"].shape, squeezed_axes(node)
     single = [axis for axis in axes if isinstance(sizes[axis], int) and sizes[axis] == 1]
     if len(single) == len(axes):
         return None

@@ -36,19 +36,19 @@ def check_squeezes(
     squeezes = (
         n for n in program.graph.nodes if getattr(n.target, "overloadpacket", 0) is _SQUEEZE
     )
-    for size in (size for node in squeezes for size in _squeezed_sizes(node)):
-        name = labels.get(_expression(size))
+    places = ((node, axis) for node in squeezes for axis in squeezed_axes(node))
+    for node, axis in places:
+        name = labels.get(_expression(node.args[0].meta["val"].shape[axis]))
         if name in example.axes and example.axes[name].min < _LEAST:
             reason = ", as it is squeezed, which leaves fewer axes where it is 1"
             raise range_error(example, {name: (_LEAST, None)}, reason)
 
 
-def _squeezed_sizes(node: torch.fx.Node) -> list[Any]:
-    """Return the sizes of the axes that a node squeezes where they are 1."""
+def squeezed_axes(node: torch.fx.Node) -> list[int]:
+    """Return the axes that a node squeezes where they have one element."""
     arguments: Any = node.args
-    sizes = arguments[0].meta["val"].shape
-    axes = arguments[1] if len(arguments) > 1 else range(len(sizes))
-    return [sizes[axis] for axis in ([axes] if isinstance(axes, int) else axes)]
+    given = arguments[1] if len(arguments) > 1 else range(arguments[0].meta["val"].ndim)
+    return [given] if isinstance(given, int) else list(given)
 
 
 def _expression(size: Any) -> Any:

@@ -96,10 +96,6 @@ def load_example(
     """
     library, _, name = model.partition(":")
     require(library)
-    if cache is not None and library != "transformers":
-        raise UsageError(
-            f"cache (--cache): only for transformers:CONFIG, got {model}", code="RX108"
-        )
     is_class = library == "diffusers" or (is_class_name(name) and not Path(name).exists())
     if config is not None and not is_class:
         raise UsageError(
