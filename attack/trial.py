@@ -17,7 +17,7 @@ from attack.recipe import Recipe
 from attack.worker import Ended, Worker, give
 
 MEGABYTES = 2048
-_BYTES_A_SECOND = 100_000  # of a large file that is accepted
+_BYTES_A_SECOND = 30_000  # of a large file that is accepted: a node takes a millisecond
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw
 NET = "[RX003]"

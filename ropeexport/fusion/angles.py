@@ -20,11 +20,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ropeexport.fusion.movement import Movement, graphs_of
+from ropeexport.fusion.movement import Movement, graphs_of, in_order, inputs_of
 from ropeexport.fusion.op_inputs import Nodes, ints
 from ropeexport.fusion.products import (
     WIDE,
     Angle,
+    Choice,
     angle_of,
     choice_of,
     exact_frequencies,
@@ -135,32 +136,46 @@ class _Builder:
 
     def wave(self, value: ir.Value, wave: str) -> ir.Value | None:
         """Return the exact cosine or sine of an angle; None where it is another's."""
-        key = (value, wave)
-        if key not in self._moved:
-            angle, choice = angle_of(value, self.movement), choice_of(value, self.movement)
-            if angle is not None:
-                self._moved[key] = self._table(angle)[wave == "Sin"]
-            elif choice is not None:
-                tables = (self._table(angle)[wave == "Sin"] for angle in choice.angles)
-                self._moved[key] = self._chosen(choice.condition, *tables)
-            else:
-                self._moved[key] = self._moved_wave(value, wave)
-        return self._moved[key]
+        if (value, wave) not in self._moved:
+            for x in in_order(value, lambda x: self._unknown_sources(x, wave)):
+                self._moved[x, wave] = self._made(x, wave)
+        return self._moved[value, wave]
+
+    def _unknown_sources(self, value: ir.Value, wave: str) -> list[ir.Value]:
+        """Return what a value is moved from and whose wave is not known, if that says its own."""
+        sources = () if self._product(value) else self._moved_from(value)
+        return [x for x in sources if (x, wave) not in self._moved]
+
+    def _product(self, value: ir.Value) -> Angle | Choice | None:
+        return angle_of(value, self.movement) or choice_of(value, self.movement)
+
+    def _made(self, value: ir.Value, wave: str) -> ir.Value | None:
+        product = self._product(value)
+        if product is None:
+            return self._moved_wave(value, wave)
+        if isinstance(product, Angle):
+            return self._table(product)[wave == "Sin"]
+        tables = (self._table(angle)[wave == "Sin"] for angle in product.angles)
+        return self._chosen(product.condition, *tables)
 
     def _chosen(self, condition: ir.Value, one: ir.Value, other: ir.Value) -> ir.Value:
         made = self.nodes.add("Where", condition, one, other)
         made.dtype = one.dtype
         return made
 
-    def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
-        """Move the wave of what a value is moved from, as the value is."""
+    def _moved_from(self, value: ir.Value) -> tuple[ir.Value, ...]:
+        """Return what a value is moved from in such a way that its wave is; nothing otherwise."""
         node, sources = value.producer(), self.movement.sources(value)
         if node is None or sources is None or node.op_type in ("Mul", "Div", "Neg", "Pad", "Split"):
-            return None
-        if not {x.dtype for x in (value, *sources)} <= WIDE:  # a half type has rounded the angle
-            return None
-        parts = {x: made for x in sources if (made := self.wave(x, wave)) is not None}
-        if len(parts) < len(set(sources)):
+            return ()
+        # a half type has rounded the angle
+        return sources if {x.dtype for x in (value, *sources)} <= WIDE else ()
+
+    def _moved_wave(self, value: ir.Value, wave: str) -> ir.Value | None:
+        """Move the wave of what a value is moved from, as the value is."""
+        node, sources = value.producer(), self._moved_from(value)
+        parts = {x: made for x in sources if (made := self._moved[x, wave]) is not None}
+        if node is None or not parts or len(parts) < len(set(sources)):
             return None
         return parts[sources[0]] if node.op_type == "Cast" else self._copied(node, parts, value)
 
@@ -185,30 +200,37 @@ class _Builder:
 
     def _unscaled(self, value: ir.Value, until: ir.Value, base: ir.Value) -> ir.Value:
         """Return ``base`` moved as ``value`` is moved from ``until``, but for its factors."""
-        if value is until:
-            return base
-        node, sources = value.producer(), self.movement.sources(value)
-        assert node is not None  # value comes from until by movement
-        assert sources is not None
-        moved = self._unscaled(sources[0], until, base)
-        dropped = node.op_type in ("Cast", "Div", "Identity", "Mul", "Neg")
-        return moved if dropped else self._copied(node, {sources[0]: moved}, value)
+        way = list(in_order(value, lambda x: () if x is until else self._data_of(x)))[1:]
+        for source, moved in zip((until, *way), way, strict=False):
+            node = moved.producer()
+            assert node is not None  # it comes from until by movement
+            if node.op_type not in ("Cast", "Div", "Identity", "Mul", "Neg"):
+                base = self._copied(node, {source: base}, moved)
+        return base
+
+    def _data_of(self, value: ir.Value) -> tuple[ir.Value, ...]:
+        sources = self.movement.sources(value)
+        return () if sources is None else sources[:1]
 
     def _in_float32(self, positions: ir.Value) -> ir.Value:
         """Return positions as float32; float64 ones are cast before they are moved."""
-        node, sources = positions.producer(), self.movement.sources(positions)
-        if positions.dtype == _FLOAT:
-            return positions
-        moved = sources is not None and node is not None and node.op_type not in ("Div", "Mul")
-        is_cast = node is not None and is_standard(node, "Cast")
-        if node is None or positions.dtype != _DOUBLE or not (moved or is_cast):
-            return self.nodes.add("Cast", positions, to=_FLOAT)
-        if is_cast:
-            source = node.inputs[0]
-            assert source is not None  # a Cast has an input
-            return self.nodes.cast(source, _FLOAT)
-        parts = {x: self._in_float32(x) for x in sources or ()}
-        return self._copied(node, parts, positions)
+        made: dict[ir.Value, ir.Value] = {}
+        for x in in_order(positions, self._cast_before):
+            node, sources = x.producer(), self._cast_before(x)
+            if node is not None and sources:
+                made[x] = self._copied(node, {source: made[source] for source in sources}, x)
+            elif x.dtype == _DOUBLE and node is not None and is_standard(node, "Cast"):
+                made[x] = self.nodes.cast(inputs_of(x)[0], _FLOAT)
+            else:
+                made[x] = x if x.dtype == _FLOAT else self.nodes.add("Cast", x, to=_FLOAT)
+        return made[positions]
+
+    def _cast_before(self, positions: ir.Value) -> tuple[ir.Value, ...]:
+        """Return what positions are moved from, where that is cast in their place."""
+        node = positions.producer()
+        if node is None or positions.dtype != _DOUBLE or is_standard(node, "Cast", "Div", "Mul"):
+            return ()
+        return self.movement.sources(positions) or ()
 
     def _copied(self, node: ir.Node, parts: dict[ir.Value, ir.Value], like: ir.Value) -> ir.Value:
         """Repeat a movement on other data."""

@@ -5,7 +5,7 @@ Along the former a value stays linear; tables are followed through a few element
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 import onnx_ir as ir
@@ -36,6 +36,23 @@ def closure(start: Iterable[T], onward: Callable[[T], Iterable[T]]) -> list[T]:
         found.extend(new)
         seen.update(new)
     return found
+
+
+def in_order(start: T, onward: Callable[[T], Iterable[T]]) -> Iterator[T]:
+    """Yield what a start needs by steps and then itself, each once, after all that it needs.
+
+    A chain of nodes may be longer than Python's stack is deep.
+    """
+    seen, path = {start}, [(start, iter(onward(start)))]
+    while path:
+        value, rest = path[-1]
+        new = next((y for y in rest if y not in seen), None)
+        if new is None:
+            yield value
+            path.pop()
+        else:
+            seen.add(new)
+            path.append((new, iter(onward(new))))
 
 
 def inputs_of(value: ir.Value) -> list[ir.Value]:
@@ -86,9 +103,16 @@ class Movement:
         if value is None:
             return True
         if value not in self._computable:
-            self._computable[value] = False  # a cycle cannot be; this ends a deep recursion
-            self._computable[value] = self._follows(value)
+            for x in in_order(value, self._unknown_inputs):
+                self._computable[x] = self._follows(x)
         return self._computable[value]
+
+    def _unknown_inputs(self, value: ir.Value) -> list[ir.Value]:
+        """Return the inputs that say whether a value is computable, those not known yet."""
+        node = value.producer()
+        if node is None or is_standard(node, "Shape") or not is_standard(node, *_SHAPE_OPS):
+            return []
+        return [x for x in inputs_of(value) if x not in self._computable]
 
     def _follows(self, value: ir.Value) -> bool:
         node = value.producer()
@@ -96,7 +120,8 @@ class Movement:
             return value.const_value is not None
         if is_standard(node, "Shape"):
             return True
-        return is_standard(node, *_SHAPE_OPS) and all(map(self.is_computable, node.inputs))
+        known = (self._computable.get(x, False) for x in inputs_of(value))
+        return is_standard(node, *_SHAPE_OPS) and all(known)
 
     def sources(self, value: ir.Value) -> tuple[ir.Value, ...] | None:
         """Return the data that a value is moved, negated or scaled from; None where it is new."""
@@ -182,8 +207,17 @@ class Twins:
     def first_of(self, value: ir.Value) -> ir.Value:
         """Return the first value seen that is computed in the same way, which may be this one."""
         if value not in self._keys:
-            self._keys[value] = self._structure(value)
-        return self._first.setdefault(self._keys[value], value)
+            for x in in_order(value, self._unknown_inputs):
+                self._keys[x] = self._structure(x)
+                self._first.setdefault(self._keys[x], x)
+        return self._first[self._keys[value]]
+
+    def _unknown_inputs(self, value: ir.Value) -> list[ir.Value]:
+        is_made = value.const_value is None and self._is_moved(value)
+        return [x for x in inputs_of(value) if x not in self._keys] if is_made else []
+
+    def _is_moved(self, value: ir.Value) -> bool:
+        return self._movement.is_computable(value) or bool(self._movement.deep_sources(value))
 
     def _structure(self, value: ir.Value) -> Hashable:
         tensor, node = value.const_value, value.producer()
@@ -192,9 +226,8 @@ class Twins:
             if tensor.nbytes > _COMPARED_BYTES or isinstance(tensor, ir.ExternalTensor):
                 return id(value)
             return (str(tensor.dtype), tuple(tensor.shape), tensor.tobytes())
-        moved = self._movement.is_computable(value) or self._movement.deep_sources(value)
-        if node is None or not moved:
+        if node is None or not self._is_moved(value):
             return id(value)
-        inputs = tuple(None if x is None else id(self.first_of(x)) for x in node.inputs)
+        inputs = tuple(None if x is None else id(self._first[self._keys[x]]) for x in node.inputs)
         attributes = tuple(sorted((name, str(a.value)) for name, a in node.attributes.items()))
         return (node.domain, node.op_type, attributes, inputs, value.index())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ropeexport import dtypes
+from ropeexport.fusion.movement import closure
 from ropeexport.lint.rule import rule
 from ropeexport.onnx_files.onnx_file import is_rope, with_shapes
 from ropeexport.onnx_files.variants import with_standard_attention
@@ -49,18 +50,20 @@ class Graph:
 def before(value: ir.Value | None) -> ir.Node | None:
     """Return the node behind a tensor and whatever only moves its elements."""
     node = value.producer() if value is not None else None
-    while node is not None and is_standard(node, *_MOVERS):
+    while node is not None and is_mover(node):
         node = node.inputs[0].producer() if node.inputs[0] is not None else None
     return node
 
 
-def after(value: ir.Value) -> Iterator[ir.Node]:
-    """Yield the nodes that read a tensor, looking through what only moves its elements."""
-    for node in value.consumers():
-        if is_standard(node, *_MOVERS):
-            yield from after(node.outputs[0])
-        else:
-            yield node
+def after(value: ir.Value) -> list[ir.Node]:
+    """Return the nodes that read a tensor, looking through what only moves its elements."""
+    moved = closure([value], lambda x: [n.outputs[0] for n in x.consumers() if is_mover(n)])
+    return [node for x in moved for node in x.consumers() if not is_mover(node)]
+
+
+def is_mover(node: ir.Node) -> bool:
+    """Say whether a node only moves elements, or changes the type of each."""
+    return is_standard(node, *_MOVERS)
 
 
 def type_of(value: ir.Value | None) -> ir.DataType | None:

@@ -49,18 +49,43 @@ def _input_of(value: ir.Value | None, op_type: str) -> ir.Value | None:
 
 def _rows(x: ir.Value, nodes: Nodes, tables: dict[ir.Value, ir.Value]) -> ir.Value:
     """Return (B, H, L, D) as (B, L, H * D), made from where it was so, if it was."""
+    turned = []
+    while (data := _rotated_in(x)) is not None:
+        turned.append(x)
+        x = data
+    rows = _unturned(x, nodes)
+    for x in reversed(turned):
+        rows = _turned(x, rows, nodes, tables)
+    return rows
+
+
+def _rotated_in(x: ir.Value) -> ir.Value | None:
+    """Return the data of which onnx's own operator can make a value as a rotary op does."""
     node = x.producer()
-    apart = _input_of(x, "Transpose")
-    if node is not None and apart is not None and _is_swap(node):
-        flat = _input_of(apart, "Reshape")
-        return flat if flat is not None and _is_flat(flat, apart) else nodes.flat(apart)
     form = None if node is None else form_of(node.domain, node.op_type)
     if node is None or form is None or x.shape is None or x.dtype is None:
+        return None
+    is_known = form.coefficients.rotations_only and form.pairs.interleaved is not None
+    return node.inputs[x.index() or 0] if is_known else None
+
+
+def _unturned(x: ir.Value, nodes: Nodes) -> ir.Value:
+    node, apart = x.producer(), _input_of(x, "Transpose")
+    if node is None or apart is None or not _is_swap(node):
         return nodes.rows(x)
-    data = node.inputs[x.index() or 0]
-    if data is None or not form.coefficients.rotations_only or form.pairs.interleaved is None:
-        return nodes.rows(x)
-    rows = _rows(data, nodes, tables)
+    flat = _input_of(apart, "Reshape")
+    return flat if flat is not None and _is_flat(flat, apart) else nodes.flat(apart)
+
+
+def _turned(
+    x: ir.Value, rows: ir.Value, nodes: Nodes, tables: dict[ir.Value, ir.Value]
+) -> ir.Value:
+    """Return what a rotary op makes of rows."""
+    node = x.producer()
+    assert node is not None
+    assert x.shape is not None
+    form = form_of(node.domain, node.op_type)
+    assert form is not None
     wide = rows if x.dtype == _FLOAT else nodes.add("Cast", rows, to=_FLOAT)
     cos, sin = (
         _table(t, rows, nodes, tables) for t in node.inputs[form.tensors :] if t is not None

@@ -30,7 +30,7 @@ _FOLLOWED = (
     "Add", "Cast", "Concat", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze",
 )  # fmt: skip
 _LONGEST_VECTOR = 1 << 20
-_MOST_MEMORY = 1 << 30
+_MOST_MEMORY, _FOR_A_NODE = 1 << 30, 1 << 12
 _UNBOUNDED = 2**31 - 1  # what an exporter writes for "to the end"
 
 INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
@@ -136,8 +136,17 @@ def infer(model: ir.Model, **options: bool) -> None:
     It follows the values of sizes through arithmetic, and takes each vector for such: one of 2^30
     elements would fill the memory.
     """
-    with silent("onnx_ir"), _bounded_memory():  # of a graph that it refuses, it logs a traceback
-        passes.ShapeInferencePass(**{"data_prop": not _has_long_vectors(model), **options})(model)
+    bytes_ = _MOST_MEMORY + _FOR_A_NODE * sum(1 for _ in model.graph.all_nodes())
+    with silent("onnx_ir"), _bounded_memory(bytes_):  # of a graph that it refuses, it logs a traceback
+        follow = not _has_long_vectors(model)
+        made = passes.ShapeInferencePass(**{"data_prop": follow, **options})(model)
+        if follow and not made.modified and _has_unknown(model):
+            # a vector of a length that nobody wrote down; its shape is found without its values
+            passes.ShapeInferencePass(**{**options, "data_prop": False})(model)
+
+
+def _has_unknown(model: ir.Model) -> bool:
+    return any(x.shape is None for node in model.graph for x in node.outputs)
 
 
 def _has_long_vectors(model: ir.Model) -> bool:
@@ -147,12 +156,12 @@ def _has_long_vectors(model: ir.Model) -> bool:
 
 
 @contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """Let memory that C++ code takes beyond a gigabyte be its error, where Linux counts it."""
+def _bounded_memory(most: int) -> Iterator[None]:
+    """Let memory that C++ code takes beyond so many bytes be its error, where Linux counts it."""
     try:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         former = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = taken + _MOST_MEMORY
+        wanted = taken + most
         if former[0] == resource.RLIM_INFINITY or wanted < former[0]:
             resource.setrlimit(resource.RLIMIT_AS, (wanted, former[1]))
     except (OSError, ValueError):

@@ -287,7 +287,7 @@ def _twin(
     retype = _Retype(dict.fromkeys(types, into), rounds)
     typed = inlined(model)
     typed = typed.clone() if typed is model else typed
-    infer(typed, check_type=False, strict_mode=False)
+    infer(typed, check_type=False, strict_mode=False, data_prop=False)  # types are all it needs
     retype.graph(typed.graph)
     for function in typed.functions.values():  # those that could not be inlined
         retype.graph(function.graph)
