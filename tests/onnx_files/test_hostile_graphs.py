@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,6 +20,7 @@ from attack.worker import Ended, Worker
 from ropeexport.errors import NotComparableError
 from ropeexport.onnx_files import budget
 from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.shapes import infer
 from ropeexport.parity.onnx_reference import OnnxOracle
 
 pytestmark = pytest.mark.hostile
@@ -197,6 +199,15 @@ def test_what_asks_for_too_much_is_read_in_bounds(name: str, run: Run, worker: W
     assert ended.code == 0, ended.errors
     assert "0 found, 0 replaced, 0 refused" in ended.output
     assert not (worker.work / "out").exists()
+
+
+def test_shapes_are_inferred_beside_a_vector_too_long_to_follow() -> None:
+    made = ir.from_proto(NOTHING_TO_FUSE["range of 2^40"]())
+    for value in (value for node in made.graph for value in node.outputs):
+        value.shape = None
+    infer(made)
+    assert made.graph.node(0).outputs[0].shape == (1 << 40,)
+    assert all(value.shape is not None for node in made.graph for value in node.outputs)
 
 
 def test_a_rope_too_large_to_be_tried_is_not_judged(run: Run) -> None:
