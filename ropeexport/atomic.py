@@ -374,6 +374,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_content(path: Path, sha256: str, size: int | None = None) -> bool:
+    """Say whether a file has a hash; one of another size than the one expected is not read."""
+    is_of_size = size is None or path.stat().st_size == size
+    return is_of_size and sha256_of(path) == sha256
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -315,6 +315,7 @@ class PluginRecord(Record):
     file: FileName
     sha256: str
     embedded: bool
+    size: Size | None = None  # bytes; None: by an older version
 
 
 class Profile(Record):
@@ -362,6 +363,7 @@ class EngineRecord(Record):
     # inputs that are updated in place, each with the output that has its memory
     decode: Profile | None = None
     in_place: tuple[tuple[str, str], ...] = ()
+    size: Size | None = None  # bytes; None: by an older version
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ def _engine(artifact: Artifact | None) -> Engine | None:
     is_file = path.is_file()
     return Engine(
         record=record,
-        is_built_file=is_file and atomic.sha256_of(path) == record.sha256,
+        is_built_file=is_file and atomic.has_content(path, record.sha256, record.size),
         size_bytes=path.stat().st_size if is_file else 0,
     )
 

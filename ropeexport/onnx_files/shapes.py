@@ -137,7 +137,10 @@ def infer(model: ir.Model, **options: bool) -> None:
     elements would fill the memory.
     """
     bytes_ = _MOST_MEMORY + _FOR_A_NODE * sum(1 for _ in model.graph.all_nodes())
-    with silent("onnx_ir"), _bounded_memory(bytes_):  # of a graph that it refuses, it logs a traceback
+    with (
+        silent("onnx_ir"),
+        _bounded_memory(bytes_),
+    ):  # of a graph that it refuses, it logs a traceback
         follow = not _has_long_vectors(model)
         made = passes.ShapeInferencePass(**{"data_prop": follow, **options})(model)
         if follow and not made.modified and _has_unknown(model):

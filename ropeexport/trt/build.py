@@ -142,7 +142,7 @@ def make_engine(
         )
         built = child.build(request, on_progress, on_note)
         _check_interface(record, built)
-        sha256 = atomic.sha256_of(engine_path)
+        sha256, size = atomic.sha256_of(engine_path), engine_path.stat().st_size
         if library is not None and not options.embed_plugin:
             _put_beside(library.path, target, home)
     return EngineRecord(
@@ -165,6 +165,7 @@ def make_engine(
         fixed=built.fixed,
         decode=profiles[1] if len(profiles) > 1 else None,
         in_place=built.in_place,
+        size=size,
     )
 
 

@@ -78,7 +78,13 @@ def validate(path: Path, flavour: str) -> PluginLibrary:
     check_elf(path)
     probed = child.probe(ProbeRequest(flavour=flavour, plugin=path.absolute()))
     creator = _choose(path, probed.creators).model_dump()
-    record = PluginRecord(**creator, file=path.name, sha256=atomic.sha256_of(path), embedded=False)
+    record = PluginRecord(
+        **creator,
+        file=path.name,
+        sha256=atomic.sha256_of(path),
+        embedded=False,
+        size=path.stat().st_size,
+    )
     return PluginLibrary(path, record)
 
 

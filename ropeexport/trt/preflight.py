@@ -164,7 +164,13 @@ def read_verified(folder: Path, record: EngineRecord) -> bytes:
     """
     path = folder / record.file
     again = f"build again: ropeexport build {folder} --force"
+    what = f"{path}: not the engine of its manifest (truncated, or another file)"
     try:
+        size = path.stat().st_size
+        if record.size not in (None, size):  # it may be far larger than memory
+            raise errors.EngineError(
+                f"{what}: expected {record.size} bytes, got {size}; {again}", code="RX503"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise errors.EngineError(
@@ -173,8 +179,8 @@ def read_verified(folder: Path, record: EngineRecord) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if found != record.sha256:
         raise errors.EngineError(
-            f"{path}: not the engine of its manifest (truncated, or another file): expected sha256 "
-            f"{record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… ({len(data)} bytes); {again}",
+            f"{what}: expected sha256 {record.sha256[:_SHOWN]}…, got {found[:_SHOWN]}… "
+            f"({len(data)} bytes); {again}",
             code="RX503",
         )
     return data
@@ -276,11 +282,10 @@ def plugin_path(folder: Path, record: PluginRecord, given: Path | None = None) -
         )
     if not found.is_file():
         raise errors.PluginError(f"{found}: expected the {what}, found no file", code="RX409")
-    sha256 = atomic.sha256_of(found)
-    if sha256 != record.sha256:
+    if not atomic.has_content(found, record.sha256, record.size):
         raise errors.PluginError(
-            f"{found}: the engine was built with another {what}: expected sha256 "
-            f"{record.sha256[:_SHOWN]}…, got {sha256[:_SHOWN]}…; build the engine again",
+            f"{found}: the engine was built with another {what}: expected the file of sha256 "
+            f"{record.sha256[:_SHOWN]}…; build the engine again",
             code="RX411",
         )
     return found

@@ -90,9 +90,10 @@ def by_manifest(artifact: Artifact) -> Iterator[FileStatus]:
     yield _model(folder, record.model)
     engine = record.engine
     if engine is not None:
-        yield _file(folder, engine.file, engine.sha256)
+        yield _file(folder, engine.file, engine.sha256, engine.size)
         if engine.plugin is not None and not engine.plugin.embedded:
-            yield _file(folder, engine.plugin.file, engine.plugin.sha256)
+            plugin = engine.plugin
+            yield _file(folder, plugin.file, plugin.sha256, plugin.size)
     for weights in record.model.weights.files if record.model.weights is not None else ():
         yield _weights(folder, weights)
     for name in record.cache.files if record.cache is not None else ():
@@ -120,14 +121,14 @@ def _model(folder: Path, model: ModelRecord) -> FileStatus:
     return _file(folder, model.file, model.sha256)
 
 
-def _file(folder: Path, name: str, sha256: str | None) -> FileStatus:
+def _file(folder: Path, name: str, sha256: str | None, size: int | None = None) -> FileStatus:
     path = folder / name
     if not path.is_file():
         status: Status = "missing"
     elif sha256 is None:
         status = "no hash"
     else:
-        status = "verified" if atomic.sha256_of(path) == sha256 else "changed"
+        status = "verified" if atomic.has_content(path, sha256, size) else "changed"
     return FileStatus(file=name, status=status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_a_truncated_engine_fails_the_check_before_it_is_loaded(built, size: int
     engine = built / "model.engine"
     engine.write_bytes(engine.read_bytes()[:size])
     assert "not the engine of its manifest" in failure_of_tensorrt(built)
+
+
+def test_an_engine_of_a_terabyte_is_not_read(built) -> None:
+    """It takes no room on the disk, and would take half an hour."""
+    os.truncate(built / "model.engine", 1 << 40)
+    assert "NOT the engine that was built" in ropeexport("inspect", built).stdout
+    done = ropeexport("verify", built)
+    assert (done.returncode, "changed" in done.stdout) == (1, True)
+    assert "got 1099511627776" in failure_of_tensorrt(built)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_dynamic_batch_and_length(exported, library, dtype) -> None:
         file=library.name,
         sha256=atomic.sha256_of(library),
         embedded=True,
+        size=library.stat().st_size,
     )
 
 
