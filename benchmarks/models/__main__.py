@@ -1,174 +1,123 @@
-"""``python -m benchmarks.models [NAME ...]``: export classes and write docs/models.md.
+"""``python -m benchmarks.models``: a record for each class with RoPE, and docs/models.md of them.
 
-Without names, every class of the table; with names, their rows are measured anew and the others
-kept.  ``--discover`` lists the classes with RoPE of the libraries that are installed;
-any of transformers may be named.
+Only what is missing or stale is made, so that a run that was ended goes on; ``--discover`` lists
+the classes of the libraries that are installed.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import random
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import click
 
 from benchmarks.commands import worker
 from benchmarks.machine import measured
-from benchmarks.models.configs import NAMES
-from benchmarks.models.discovery import discovered
+from benchmarks.models import records
+from benchmarks.models.causes import cause_of
+from benchmarks.models.discovery import Class, discovered
+from benchmarks.models.page import PAGE, page
+from benchmarks.models.records import Key, Parity, Record
 from ropeexport import atomic
-from ropeexport.machine import versions_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-RESULTS = Path(__file__).parents[1] / "results" / "models.json"
-_PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "tensorrt-rtx")
-_USUAL_SECONDS = 40.0  # of a class that was never measured, on two cores
-_HEAD = """# Models
-
-Written by `make long`, or `python -m benchmarks.models` with the names of some classes
-(`pip install 'ropeexport[cpu,models]'`). Each class is exported with a small config and random
-weights (`benchmarks/models/configs.py`), in float32 and in float16. `ropeexport check` holds
-onnxruntime to the bound of `docs/parity.md`, against a float64 oracle, in all the cases that it
-designs; below is the largest share of the bound that was used. An engine is built of the float16
-file.
-
-{measured}
-
-An application is one q/k pair, or one tensor rotated alone.
-
-| class | found | replaced | onnxruntime fp32 | onnxruntime fp16 | TensorRT-RTX |
-| --- | --- | --- | --- | --- | --- |
-"""
-
-# class: (part of the row, words of the failure, cause)
-KNOWN: dict[str, tuple[str, str, str]] = {
-    "Lumina2Transformer2DModel": (
-        "fp32",
-        "cannot be traced",
-        "its forward reads the lengths of the captions out of the mask (`tolist`) and builds "
-        "Python sets and slices of them: their values are not known while it is traced",
-    ),
-    "HunyuanVideoTransformer3DModel": (
-        "engine",
-        "MyelinCheckException",
-        "TensorRT-RTX 1.7 raises an internal check of its own compiler; the file is valid ONNX "
-        "and in parity in onnxruntime",
-    ),
-    "MochiTransformer3DModel": (
-        "engine",
-        "NonZero",
-        "its attention packs the tokens that a mask keeps (`nonzero`), an operator that "
-        "TensorRT-RTX does not have",
-    ),
-    "falcon": (
-        "fp32",
-        "requires q_num_heads",
-        "its attention gives many query heads one key head and leaves the sharing to torch, which "
-        "torch's exporter does not lower",
-    ),
-    "mixtral": (
-        "fp32",
-        "grouped_mm",
-        "its experts are an operator of transformers' own (`grouped_mm_fallback`), which torch's "
-        "exporter does not lower",
-    ),
-}
-_GOOD = {"fp32": "PASS", "fp16": "PASS", "engine": "built"}
+_LIMIT = 900.0  # seconds of a class
+_WORKER = "benchmarks.models.worker"
 
 
 @click.command(help=__doc__)
-@click.argument("names", nargs=-1)
 @click.option("--discover", is_flag=True, help="List the libraries' classes, and what is known.")
-def command(names: tuple[str, ...], discover: bool) -> None:
+@click.option("--only", multiple=True, metavar="CLASS", help="This one anew; may be repeated.")
+@click.option(
+    "--again",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Make so many again, chosen by the commit; exit 1 where one differs.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0), help="Begin no class after so many.")
+@click.option("--jobs", default=min(2, os.cpu_count() or 1), show_default=True)
+def command(
+    discover: bool, only: tuple[str, ...], again: int | None, minutes: float | None, jobs: int
+) -> None:
     """List classes, or run them."""
+    found, known = discovered(), records.read()
     if discover:
-        for each in discovered():
-            click.echo(f"{each.model}{'  in the table' if each.name in NAMES else ''}")
+        for each in found:
+            click.echo(f"{each.model}{_state(known.get(each.model))}")
         return
-    sys.exit(main(list(names or NAMES)))
+    if again is not None:
+        made = _made(_drawn(found, known, again), {}, jobs, None)
+        changed = [line for record in made for line in _changes(known[record.model], record)]
+        click.echo("\n".join(changed) or "nothing has changed")
+        sys.exit(int(bool(changed)))
+    models = [each for each in found if {each.name, each.model} & {*only}] if only else found
+    if only and len(models) < len(set(only)):
+        raise click.UsageError(f"expected classes that --discover lists, got {', '.join(only)}")
+    keys = _keys(models)
+    wanted = models if only else list(records.outdated(models, keys, known))
+    click.echo(f"{len(wanted)} of {len(models)} classes are to be tried, by {jobs} processes")
+    unknown = []
+    for number, record in enumerate(_made(wanted, keys, jobs, minutes), 1):
+        records.write(record)
+        atomic.write_text(PAGE, page(records.read().values()))
+        click.echo(f"{number}/{len(wanted)} {record.model}{_state(record)}")
+        if record.fault() and not record.eager and cause_of(record) is None:
+            unknown.append(record.model)
+    click.echo(f"not explained: {', '.join(unknown)}" if unknown else "nothing is unexplained")
+    sys.exit(int(bool(unknown)))
 
 
-def main(names: list[str]) -> int:
-    """Run classes, keep their rows, write the page; return 1 for a failure of unknown cause."""
-    rows: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    seconds = sum(rows.get(name, {}).get("seconds", _USUAL_SECONDS) for name in names)
-    print(
-        f"{len(names)} classes of diffusers and transformers, each exported twice, checked and "
-        f"built: about {seconds / 60:.0f} minutes; results go to {RESULTS} and {PAGE}",
-        flush=True,
-    )
-    origin = measured("benchmarks/models") | {"packages": versions_of(_PACKAGES)}
-    for number, name in enumerate(names, 1):
-        rows[name] = _row(name) | {"measured": origin}
-        print(f"{number}/{len(names)} {_line(rows[name])}", flush=True)
-        atomic.write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
-        order = [*NAMES, *sorted(rows.keys() - set(NAMES))]
-        atomic.write_text(PAGE, page([rows[known] for known in order if known in rows]))
-    unexpected = [line for name in names for line in news(rows[name])]
-    print("\n".join(unexpected) or "nothing that is not known", flush=True)
-    return int(bool(unexpected))
+def _state(record: Record | None) -> str:
+    """Return what the list says of a class beside its name."""
+    if record is None:
+        return "  not tried"
+    return f"  {f'eager: {record.eager}' if record.eager else record.fault() or 'good'}"
 
 
-def _row(name: str) -> dict[str, Any]:
-    try:
-        return worker("benchmarks.models.worker", name)
-    except SystemExit as error:
-        return {"name": name, "fp32": str(error)[:160], "fp16": "", "engine": ""}
+def _drawn(found: Sequence[Class], known: dict[str, Record], count: int) -> list[Class]:
+    """Return some classes with records, of which the same commit draws the same."""
+    commit = measured().get("commit")
+    kept = [each for each in found if each.model in known]
+    return random.Random(str(commit)).sample(kept, min(count, len(kept)))
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    """Return the page of some rows."""
-    refused = [f"- {row['name']}: {reason}." for row in rows for reason in row.get("refused", ())]
-    causes = [f"- {row['name']}: {KNOWN[row['name']][2]}." for row in rows if row["name"] in KNOWN]
-    text = _HEAD.format(measured="\n".join(_origins(rows))) + "\n".join(map(_line, rows)) + "\n"
-    for title, lines in (("What fails, and why", causes), ("Refused, with the reason", refused)):
-        text += f"\n{title}:\n\n" + "\n".join(lines) + "\n" if lines else ""
-    return text
+def _changes(former: Record, made: Record) -> Iterator[str]:
+    for key, (old, new) in former.difference(made).items():
+        yield f"{made.model}: {key}: expected {old}, as recorded, got {new}"
 
 
-def news(row: dict[str, Any]) -> list[str]:
-    """Return what a row says that is not known: new failures, and known ones that are gone."""
-    part, words, _ = KNOWN.get(row["name"], ("", "", ""))
-    found = []
-    for key, good in _GOOD.items():
-        text = str(row.get(key, ""))
-        if text.startswith(good):
-            if key == part:
-                found.append(f"{row['name']}: {key} works now: take it out of KNOWN")
-        elif part not in (key, "fp32"):
-            found.append(f"{row['name']}: {key}: {text or 'nothing'}")
-        elif key == part and words not in text:
-            found.append(f"{row['name']}: {key}: another failure than the known one: {text}")
-    if part != "fp32" and row.get("found") != row.get("replaced"):
-        found.append(f"{row['name']}: {row.get('replaced')} of {row.get('found')} replaced")
-    return found
+def _keys(models: Sequence[Class]) -> dict[str, Key]:
+    found: dict[str, Any] = worker(_WORKER, "keys", *(each.model for each in models))
+    return {name: Key.model_validate(key) for name, key in found.items()}
 
 
-def _origins(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each commit and day that rows are of: the most first, the others named."""
-    groups: dict[str, list[str]] = {}
-    for row in rows:
-        groups.setdefault(_origin(row.get("measured")), []).append(row["name"])
-    for origin, names in sorted(groups.items(), key=lambda group: -len(group[1])):
-        rest = len(names) < len(rows) / 2
-        yield f"- {', '.join(names) if rest else f'{len(names)} classes'}: {origin}."
+def _made(
+    models: Sequence[Class], keys: dict[str, Key], jobs: int, minutes: float | None
+) -> Iterator[Record]:
+    """Yield the record of each class, as they are made."""
+    until = time.monotonic() + minutes * 60 if minutes is not None else float("inf")
+    origin = measured("benchmarks/models")
 
+    def make(model: Class) -> Record | None:
+        if time.monotonic() > until:
+            return None
+        try:
+            record = Record.model_validate(worker(_WORKER, model.model, limit=_LIMIT))
+        except SystemExit as error:  # it was killed, or ended the process
+            key = keys.get(model.model) or _keys([model])[model.model]
+            fault = Parity(fault=str(error)[:200])
+            record = Record(library=model.library, name=model.name, key=key, fp32=fault)
+        return record.model_copy(update={"measured": origin})
 
-def _origin(measured: dict[str, Any] | None) -> str:
-    if measured is None:
-        return "measured before the commit was recorded"
-    changed = " with changes" if measured["changed"] else ""
-    packages = ", ".join(f"{name} {version}" for name, version in measured["packages"].items())
-    commit = (measured["commit"] or "unknown")[:12]
-    return f"commit {commit}{changed}, {measured['date']}, {packages}"
-
-
-def _line(row: dict[str, Any]) -> str:
-    keys = ("name", "found", "replaced", "fp32", "fp16", "engine")
-    return f"| {' | '.join(str(row.get(key, '')).replace('|', '/') for key in keys)} |"
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in as_completed(pool.submit(make, model) for model in models):
+            record = done.result()
+            if record is not None:
+                yield record
 
 
 if __name__ == "__main__":

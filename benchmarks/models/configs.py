@@ -1,14 +1,13 @@
-"""The classes of the table: small configs, every kind of layer once or twice, random weights."""
+"""Small configs of classes: every kind of layer once or twice, random weights."""
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.models.discovery import Class, discovered
+from benchmarks.models.discovery import Class
 from benchmarks.models.small import small
 from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import DTYPES
@@ -70,95 +69,33 @@ DIFFUSERS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
-_SMALL = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-_ENCODER = {**_SMALL, "intermediate_size": 64, "max_position_embeddings": 128}
-_TEXT = {**_ENCODER, **_ENDS, "num_key_value_heads": 2, "pad_token_id": 0}
-_GLM = {**_TEXT, "head_dim": 16}
-_GPT = {
-    **_ENDS, "vocab_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128,
-    "rotary_dim": 8,
-}  # fmt: skip
-
-TRANSFORMERS: dict[str, dict[str, Any]] = {
-    "llama": _TEXT,
-    "qwen2": _TEXT,
-    "qwen3": _GLM,
-    "mistral": _TEXT,
-    "gemma3_text": {
-        **_GLM, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
-    },
-    "phi3": _TEXT,
-    "gpt_neox": _TEXT,
-    "gptj": _GPT,
-    "cohere": _TEXT,
-    "glm": _GLM,
-    "qwen2_vl_text": {
-        **_TEXT, "rope_parameters": {
-            "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6,
-        },
-    },
-    "modernbert": {
-        **_ENCODER, **_ENDS, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2,
-        "local_attention": 8, "reference_compile": False,
-    },
-    "dinov3_vit": {
-        "image_size": 32, "patch_size": 8, "hidden_size": 64, "intermediate_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 4,
-    },
-    "phi": _TEXT,
-    "stablelm": _TEXT,
-    "olmo2": _TEXT,
-    "gemma2": _GLM,
-    "granite": _TEXT,
-    "starcoder2": _TEXT,
-    "ernie4_5": _GLM,
-    # tried when nothing had been written with them in mind
-    "smollm3": _TEXT,
-    "helium": _GLM,
-    "persimmon": _TEXT,
-    "glm4": _GLM,
-    "cohere2": {**_TEXT, "sliding_window": 8},
-    "olmo": _TEXT,
-    "exaone4": {**_TEXT, "sliding_window": 8},
-    "seed_oss": _GLM,
-    "nemotron": _TEXT,
-    "codegen": {**_GPT, "n_ctx": 128},
-    "roformer": _ENCODER,
-    "esm": {
-        **_ENCODER, "pad_token_id": 1, "mask_token_id": 3, "position_embedding_type": "rotary",
-    },
-    "falcon": {**_SMALL, **_ENDS},
-    "mixtral": {**_TEXT, "num_local_experts": 2, "num_experts_per_tok": 1},
-}  # fmt: skip
-
-NAMES = (*DIFFUSERS, *TRANSFORMERS)
+Values = dict[str, Any]
 
 
-def example_of(name: str, dtype: str) -> Example:
-    """Return the example of a class with its small config and random weights.
+def values_of(model: Class) -> Values:
+    """Return the values of a small config of a class: of the table, else made of its default.
 
-    One that is not in these tables, but in a library that is installed, has a config that is made
-    of the library's default.
+    Raises
+    ------
+    UsageError
+        For a class that has no default config, and no line in the table.
     """
-    if name in DIFFUSERS:
-        return diffusers_example(name, DIFFUSERS[name], DTYPES[dtype])
-    if name in TRANSFORMERS:
-        return transformer({"model_type": name, **TRANSFORMERS[name]}, dtype)
-    found = next((each for each in discovered() if each.name == name), None)
-    if found is None or found.library != "transformers":
-        raise UsageError(f"{name}: expected a class that --discover lists with a config, got none")
-    return _by_default(found, dtype)
+    if model.name in DIFFUSERS:
+        return DIFFUSERS[model.name]
+    if model.library == "transformers":
+        kind = getattr(model.imported(), "config_class", None)
+        if kind is not None:
+            return small(kind(), model.path.read_text(encoding="utf-8"))
+    raise UsageError(f"{model.model}: expected a class with a config of its own, got none")
 
 
-def _by_default(found: Class, dtype: str) -> Example:
-    """Return the example of a class of transformers, with its default config made small."""
-    module = f"transformers.models.{found.path.parent.name}.{found.path.stem}"
-    kind = getattr(import_module(module), found.name).config_class
-    values = small(kind(), found.path.read_text(encoding="utf-8"))
+def example_of(model: Class, values: Values, dtype: str) -> Example:
+    """Return the example of a class with its small config and random weights."""
+    if model.library == "diffusers":
+        return diffusers_example(model.name, values, DTYPES[dtype])
     with TemporaryDirectory() as folder:
-        kind(**values).save_pretrained(folder)
-        return transformers_example(Path(folder), DTYPES[dtype], name=found.name)
+        model.imported().config_class(**values).save_pretrained(folder)
+        return transformers_example(Path(folder), DTYPES[dtype], name=model.name)
 
 
 def transformer(config: dict[str, Any], dtype: str) -> Example:

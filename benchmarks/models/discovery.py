@@ -9,8 +9,10 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ropeexport.fusion.movement import closure
 
@@ -39,6 +41,16 @@ class Class:
     def model(self) -> str:
         """What the command line calls it."""
         return f"{self.library}:{self.name}"
+
+    @property
+    def module(self) -> str:
+        """The name of the module that it is in."""
+        parts = self.path.with_suffix("").parts
+        return ".".join(parts[len(parts) - 1 - parts[::-1].index(self.library) :])
+
+    def imported(self) -> Any:
+        """Import it."""
+        return getattr(import_module(self.module), self.name)
 
 
 def discovered() -> list[Class]:

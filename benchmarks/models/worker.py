@@ -1,68 +1,153 @@
-"""One class in a process of its own: export, ``ropeexport.check``, engine.  Prints JSON."""
+"""Classes in a process of their own: their keys, or what becomes of one.  Prints JSON.
+
+``keys``, then names: the key of each, or why it has none.  A name alone: its record, without
+``measured``.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 import ropeexport
-from benchmarks.models.configs import example_of
+from benchmarks.models.configs import example_of, values_of
+from benchmarks.models.discovery import Class, discovered
+from benchmarks.models.records import Key, Parity, Record, key_of
 from ropeexport.api.making import Export
-from ropeexport.errors import RopeExportError, first_line
+from ropeexport.errors import first_line
+from ropeexport.models.example import Example
 
 _RUNTIME = "onnxruntime"
+_MOST_MEMORY = 20 << 30  # addresses, of which libraries take several gigabytes and touch few
+_LONGEST = 200  # characters of a fault
+_PATH = re.compile(r"/\S*/(?=[\w.-]+)")
 
 
-def main(name: str) -> None:
-    """Print what became of a class."""
+def main(arguments: list[str]) -> None:
+    """Print what was asked for."""
     warnings.simplefilter("ignore")
-    start = time.perf_counter()
-    row: dict[str, Any] = {"name": name}
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    known = {each.model: each for each in discovered()}
+    if arguments[0] == "keys":
+        print(json.dumps({name: _key(known[name]) for name in arguments[1:]}))
+    else:
+        print(record_of(known[arguments[0]]).model_dump_json())
+
+
+def _key(model: Class) -> dict[str, Any]:
+    """Return the key of a class; that of one without a small config has no config."""
+    try:
+        return key_of(model, values_of(model)).model_dump()
+    except Exception:  # whatever a library says of its default config
+        return _without_config(model).model_dump()
+
+
+def _without_config(model: Class) -> Key:
+    return key_of(model, {}).model_copy(update={"config": ""})
+
+
+def record_of(model: Class) -> Record:
+    """Try a class: eager, exported in two types, checked, built."""
+    seconds: dict[str, float] = {}
+    found: dict[str, Any] = {"library": model.library, "name": model.name, "seconds": seconds}
+    found["key"] = _without_config(model)
+    try:
+        with _timed(seconds, "eager"):
+            values = values_of(model)
+            found["key"] = key_of(model, values)
+            _run(example_of(model, copy.deepcopy(values), "fp32"))
+    except Exception as error:
+        return Record(**found, eager=_fault(error))
     for dtype in ("fp32", "fp16"):
         with TemporaryDirectory() as folder:
-            _run(row, dtype, Path(folder))
-    print(json.dumps(row | {"seconds": round(time.perf_counter() - start, 1)}))
+            example = example_of(model, copy.deepcopy(values), dtype)
+            found |= _exported(example, dtype, Path(folder), seconds)
+    return Record(**found)
 
 
-def _run(row: dict[str, Any], dtype: str, folder: Path) -> None:
-    made = _tried(row, dtype, lambda: ropeexport.export(example_of(row["name"], dtype), out=folder))
-    if isinstance(made, Export):
-        row |= {"found": made.found, "replaced": made.replaced}
-        row["refused"] = sorted({refusal.reason for refusal in made.refused})
-        row[dtype] = _tried(row, dtype, lambda: _parity(made))
-        if dtype == "fp16":
-            row["engine"] = _tried(row, "engine", lambda: _engine(made))
+def _run(example: Example) -> None:
+    with torch.no_grad():
+        example.module(**example.inputs, **example.constants)
 
 
-def _tried(row: dict[str, Any], key: str, step: Callable[[], Any]) -> Any:
+def _exported(
+    example: Example, dtype: str, folder: Path, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Return what an export in a type adds to a record."""
+    try:
+        with _timed(seconds, f"export {dtype}"):
+            made = ropeexport.export(example, out=folder)
+    except Exception as error:
+        return {dtype: Parity(fault=_fault(error))}
+    found: dict[str, Any] = {"found": made.found, "replaced": made.replaced}
+    found["refused"] = tuple(sorted({refusal.reason for refusal in made.refused}))
+    found["dynamic"] = tuple(made.manifest.axes)
+    with _timed(seconds, f"check {dtype}"):
+        found[dtype] = _parity(made)
+    if dtype == "fp16":
+        for kind in ("native", "plugin"):
+            with _timed(seconds, kind):
+                found[kind] = _tried(lambda kind=kind: _engine(made, kind))
+    return found
+
+
+def _parity(made: Export) -> Parity:
+    try:
+        report = made.check(runtimes=[_RUNTIME], require=[_RUNTIME])
+    except Exception as error:
+        return Parity(fault=_fault(error))
+    shares = {name: round(report.shares[name], 3) for name in (_RUNTIME, "eager")}
+    why = report.reason[:_LONGEST] if report.verdict == "FAIL" else ""
+    return Parity(
+        verdict=report.verdict,
+        share=shares[_RUNTIME],
+        eager=shares["eager"],
+        cases=len(report.cases),
+        fault=why,
+    )
+
+
+def _engine(made: Export, implementation: str) -> str:
+    """Return the version that built an engine, and what computes its ropes."""
+    record = made.build(impl=implementation, flavour="tensorrt-rtx", force=True)
+    counted = Counter(record.ropes.values())
+    return f"{record.version}: {', '.join(f'{n} {kind}' for kind, n in sorted(counted.items()))}"
+
+
+def _tried(step: Callable[[], str]) -> str:
     try:
         return step()
-    except (RopeExportError, RuntimeError, ValueError, TypeError) as error:
-        text = re.sub(r"/\S*/model.onnx", "model.onnx", first_line(error))
-        row[key] = f"{type(error).__name__}: {text[:160]}"
-        return row[key]
+    except Exception as error:
+        return _fault(error)
 
 
-def _parity(made: Export) -> str:
-    """Return the verdict of ``check`` on its designed cases, and the worst shares of the bound."""
-    report = made.check(runtimes=[_RUNTIME], require=[_RUNTIME])
-    cases, largest = len(report.cases), report.shares
-    shares = f"{largest[_RUNTIME]:.0%} (eager {largest['eager']:.0%})"
-    why = f": {report.reason[:160]}" if report.verdict == "FAIL" else ""
-    return f"{report.verdict} {shares} in {cases} case{'s'[: cases != 1]}{why}"
+def _fault(error: Exception) -> str:
+    """Return an error as one line that is the same in every run: no folders of this one."""
+    text = _PATH.sub("", first_line(error))
+    return f"{type(error).__name__}: {text}"[:_LONGEST]
 
 
-def _engine(made: Export) -> str:
-    record = made.build(impl="decomposed", flavour="tensorrt-rtx")
-    return f"built ({record.version})"
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[step] = round(time.perf_counter() - start, 1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""``docs/models.md``: the table of the records, what is not as it should be, and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.models.causes import cause_of
+from benchmarks.models.records import Parity, Record
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+_HEAD = """# Models
+
+Written by `python -m benchmarks.models` (`pip install 'ropeexport[cpu,models]'`), from one record
+for each class in `benchmarks/results/models`. `python -m benchmarks.models --discover` lists the
+classes with RoPE of the libraries that are installed, and `--only CLASS` makes the record of one.
+A class has its library's default config, made small (`benchmarks/models/small.py`), and random
+weights; it is exported in float32 and in float16 with `ropeexport export LIBRARY:CLASS --config
+DIR`. `ropeexport check` holds onnxruntime to the bound of [parity.md](parity.md), against a
+float64 oracle, at sizes other than those of the trace: below is the largest share of the bound
+that was used, and in brackets eager torch's. Engines are built of the float16 file.
+
+An application is one q/k pair, or one tensor rotated alone. *Dynamic* are the axes that the file
+leaves open; *constant* those that it keeps as they were traced though a user may wish otherwise.
+"""
+_COLUMNS = (
+    "class", "found", "replaced", "dynamic", "constant", "fp32", "fp16", "native", "plugin",
+)  # fmt: skip
+
+
+def page(records: Iterable[Record]) -> str:
+    """Return the page of some records."""
+    made = sorted(records, key=lambda record: record.model)
+    run = [record for record in made if not record.eager]
+    return "\n".join([_HEAD, *_summary(made, run), *_table(run), *_faults(run), *_eager(made)])
+
+
+def _summary(made: Sequence[Record], run: Sequence[Record]) -> Iterator[str]:
+    good = sum(record.is_good for record in run)
+    yield f"Of {len(made)} classes that were tried, eager torch runs {len(run)}. Of these, {good} "
+    yield (
+        f"({good / max(len(run), 1):.0%}) are exported with dynamic axes, every application "
+        "replaced, in parity in both types.\n"
+    )
+    origins = Counter(map(_origin, made))
+    yield from (f"- {count} records: {origin}." for origin, count in origins.most_common())
+    yield ""
+
+
+def _origin(record: Record) -> str:
+    commit = str(record.measured.get("commit") or "unknown")[:12]
+    changed = " with changes" if record.measured.get("changed") else ""
+    packages = ", ".join(f"{name} {version}" for name, version in record.key.packages.items())
+    return f"commit {commit}{changed}, {record.measured.get('date', 'no date')}, {packages}"
+
+
+def _table(records: Sequence[Record]) -> Iterator[str]:
+    yield f"| {' | '.join(_COLUMNS)} |"
+    yield f"| {' | '.join(['---'] * len(_COLUMNS))} |"
+    for record in records:
+        cells = (
+            record.model, record.found, record.replaced, ", ".join(record.dynamic),
+            ", ".join(record.constant), _parity(record.fp32), _parity(record.fp16),
+            _built(record.native), _built(record.plugin),
+        )  # fmt: skip
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _parity(parity: Parity) -> str:
+    if parity.share is None or parity.eager is None:
+        return "not exported" if parity.fault else ""
+    return f"{parity.verdict} {parity.share:.0%} ({parity.eager:.0%})"
+
+
+def _built(engine: str) -> str:
+    """Return what computes the ropes of an engine, or what kind of error it was."""
+    version, _, rest = engine.partition(": ")
+    return rest if version[:1].isdigit() else version
+
+
+def _faults(records: Sequence[Record]) -> Iterator[str]:
+    """Yield what is not as it should be: by its cause, where that is known."""
+    causes, others = defaultdict[str, list[str]](list), []
+    for record in records:
+        cause = cause_of(record)
+        if cause is not None:
+            causes[cause.text].append(record.name)
+        elif record.fault():
+            others.append(f"- {record.name}: {record.fault()}")
+    if causes:
+        yield "\n## What is not so, and why\n"
+        yield from (f"- {', '.join(names)}: {text}." for text, names in causes.items())
+    if others:
+        yield "\n## What is not so, and not explained yet\n"
+        yield from others
+
+
+def _eager(records: Sequence[Record]) -> Iterator[str]:
+    not_run = [f"- {record.name}: {record.eager}" for record in records if record.eager]
+    if not_run:
+        yield "\n## What eager torch does not run with such a config, in its own words\n"
+        yield from not_run
+    yield ""

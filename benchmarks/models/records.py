@@ -1,0 +1,170 @@
+"""One file a class: what it is a record of, and what became of the class.
+
+A record is stale where the class's file, its small config, or a library's version is another now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.models.discovery import Class
+from ropeexport import atomic
+from ropeexport.machine import versions_of
+
+FOLDER = Path(__file__).parents[1] / "results" / "models"
+PACKAGES = ("torch", "onnxscript", "onnxruntime", "tensorrt-rtx")  # beside the class's own library
+# what two runs of the same class may differ in
+_OF_A_RUN = {"key", "seconds", "measured"}
+
+
+class _Base(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Key(_Base):
+    """What a record is of: hashes of the class's file and of its config, and versions."""
+
+    source: str
+    config: str
+    packages: dict[str, str]
+
+
+class Parity(_Base):
+    """What ``ropeexport check`` found; or ``fault``, one line, where there is nothing to check."""
+
+    verdict: str = ""
+    share: float | None = None  # of the bound, the largest of all cases
+    eager: float | None = None
+    cases: int = 0
+    fault: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every case was within its bound."""
+        return self.verdict == "PASS" and not self.fault
+
+
+class Record(_Base):
+    """What became of a class.
+
+    Parameters
+    ----------
+    library, name : str
+        Of the class.
+    key : Key
+    eager : str
+        Why torch itself does not run it, in its words; empty where it does.
+    found, replaced : int
+        Rotary applications.
+    refused : tuple of str
+        Reasons, those that are alike once.
+    dynamic, constant : tuple of str
+        Axes of the inputs that the file leaves open, and those whose size it keeps though a user
+        may wish to change them.
+    fp32, fp16 : Parity
+        Of onnxruntime, on sizes other than those of the trace.
+    native, plugin : str
+        What TensorRT-RTX built of the fp16 file, with ONNX's own operators and with the plugin:
+        its version, or the fault.
+    seconds : dict
+        Of each step.
+    measured : dict
+        The commit and the day.
+    """
+
+    library: str
+    name: str
+    key: Key
+    eager: str = ""
+    found: int = 0
+    replaced: int = 0
+    refused: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
+    fp32: Parity = Parity()
+    fp16: Parity = Parity()
+    native: str = ""
+    plugin: str = ""
+    seconds: dict[str, float] = {}
+    measured: dict[str, Any] = {}
+
+    @property
+    def model(self) -> str:
+        """What the command line calls the class."""
+        return f"{self.library}:{self.name}"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is exported, equal to eager, every application replaced, its axes dynamic."""
+        is_whole = 0 < self.found == self.replaced and bool(self.dynamic)
+        return is_whole and self.fp32.is_good and self.fp16.is_good
+
+    def fault(self) -> str:
+        """Return the first thing that is not as it should be, empty where there is none."""
+        for kind, parity in (("fp32", self.fp32), ("fp16", self.fp16)):
+            if not parity.is_good:
+                return f"{kind}: {parity.fault or parity.verdict}"
+        if not self.found:
+            return "no rotary application was found"
+        if self.found != self.replaced:
+            return f"{self.replaced} of {self.found} replaced: {'; '.join(self.refused)}"
+        return "" if self.dynamic else "no axis is dynamic"
+
+    def difference(self, other: Record) -> dict[str, tuple[Any, Any]]:
+        """Return what another record of the same class says otherwise, times left out."""
+        ours, theirs = (x.model_dump(exclude=_OF_A_RUN) for x in (self, other))
+        for made in (ours, theirs):
+            for kind in ("fp32", "fp16"):
+                made[kind] = {key: made[kind][key] for key in ("verdict", "fault")}
+        return {key: (x, theirs[key]) for key, x in ours.items() if x != theirs[key]}
+
+
+def key_of(model: Class, values: Mapping[str, Any]) -> Key:
+    """Return what a record of a class with a config is of."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return Key(
+        source=_hash(model.path.read_bytes()),
+        config=_hash(text.encode()),
+        packages=versions_of((model.library, *PACKAGES)),
+    )
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def path_of(model: Class | Record, folder: Path = FOLDER) -> Path:
+    """Return the file of a class's record."""
+    return folder / f"{model.library}.{model.name}.json"
+
+
+def read(folder: Path = FOLDER) -> dict[str, Record]:
+    """Return the records of a folder by the class's name on the command line."""
+    made = map(_read, sorted(folder.glob("*.json")))
+    return {record.model: record for record in made}
+
+
+def _read(path: Path) -> Record:
+    return Record.model_validate_json(path.read_bytes())
+
+
+def write(record: Record, folder: Path = FOLDER) -> None:
+    """Write a record in the place of a former one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(path_of(record, folder), record.model_dump_json(indent=1) + "\n")
+
+
+def outdated(
+    models: Iterable[Class], keys: Mapping[str, Key], records: Mapping[str, Record]
+) -> Iterator[Class]:
+    """Yield the classes that have no record, or one of something else."""
+    for model in models:
+        record = records.get(model.model)
+        if record is None or keys.get(model.model, record.key) != record.key:
+            yield model
