@@ -58,6 +58,7 @@ def inlined(model: ir.Model) -> ir.Model:
     if made.functions:
         made = made.clone() if made is model else made
         own = fitting(made)
+        _name_nodes(made)
         InlinePass(lambda function: function.identifier() in own)(made)
         RemoveUnusedFunctionsPass()(made)
         order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
@@ -65,6 +66,13 @@ def inlined(model: ir.Model) -> ir.Model:
             if name in made.functions:
                 made.functions[name] = made.functions.pop(name)
     return made
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Name the nodes of functions that have no name: onnx_ir looks for free ones one by one."""
+    for function in model.functions.values():
+        for number, node in enumerate(function.all_nodes()):
+            node.name = node.name or f"{function.name}_{number}"
 
 
 def fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:
