@@ -8,64 +8,53 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.models.discovery import Class
-from benchmarks.models.small import small
+from benchmarks.models.small import small, small_arguments
 from ropeexport.errors import UsageError
 from ropeexport.models.builtin_models import DTYPES
 from ropeexport.models.example import Example
 from ropeexport.models.hub.load import diffusers_example, transformers_example
 
-_FLUX = {
-    "in_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
-    "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (4, 4, 8),
-}  # fmt: skip
-
-DIFFUSERS: dict[str, dict[str, Any]] = {
-    "FluxTransformer2DModel": {**_FLUX, "pooled_projection_dim": 32},
-    "Flux2Transformer2DModel": {
-        **_FLUX, "axes_dims_rope": (4, 4, 4, 4), "timestep_guidance_channels": 32,
+# what a default leaves open, or has too large for a laptop where its name does not say a size
+_PATCHES = {"in_channels": 4, "out_channels": 4, "patch_size": 2}
+OWN: dict[str, dict[str, Any]] = {
+    "AceStepTransformer1DModel": {"in_channels": 48, "audio_acoustic_hidden_dim": 16},
+    "AutoencoderKLMiniMaxH3": {
+        "block_out_channels": (32, 32, 32, 32, 64, 64), "latent_channels": 24,
     },
-    "BriaTransformer2DModel": {**_FLUX, "pooled_projection_dim": None},
-    "ChromaTransformer2DModel": {
-        **_FLUX, "approximator_num_channels": 8, "approximator_hidden_dim": 32,
-        "approximator_layers": 1,
+    "AutoencoderSAME": {
+        "encoder_channels": 16, "encoder_transformer_depths": (2,), "dim_heads": 16,
     },
-    "QwenImageTransformer2DModel": {
-        "in_channels": 16, "out_channels": 4, "num_layers": 2, "attention_head_dim": 16,
-        "num_attention_heads": 3, "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4),
+    "CogVideoXTransformer3DModel": {"use_rotary_positional_embeddings": True},
+    "ConsisIDTransformer3DModel": {"use_rotary_positional_embeddings": True},
+    "CosmosControlNetModel": {"model_channels": 64},
+    "CosmosTransformer3DModel": {"concat_padding_mask": False},
+    "EasyAnimateTransformer3DModel": _PATCHES,
+    "HiDreamImageTransformer2DModel": {
+        **_PATCHES, "caption_channels": [64, 64], "llama_layers": (0, 0, 1, 1),
+        "axes_dims_rope": (4, 6, 6),
     },
-    "WanTransformer3DModel": {
-        "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
-        "text_dim": 16, "freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+    "HunyuanDiT2DControlNetModel": {"in_channels": 4, "patch_size": 2},
+    "HunyuanDiT2DModel": {"in_channels": 4, "patch_size": 2},
+    "HunyuanVideoFramepackTransformer3DModel": {
+        "has_image_proj": True, "image_proj_dim": 64, "has_clean_x_embedder": True,
     },
-    "HunyuanVideoTransformer3DModel": {
-        "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 10,
-        "num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1, "text_embed_dim": 16,
-        "pooled_projection_dim": 8, "rope_axes_dim": (2, 4, 4),
+    "Ideogram4Transformer2DModel": {"mrope_section": (3, 3, 2)},
+    "LTX2VideoDiffusionDecoderModel": {"decoder_stage_channels": (128, 64, 32, 32, 16)},
+    "LongCatAudioDiTTransformer": {"dit_dim": 64},
+    "LuminaNextDiT2DModel": {"num_kv_heads": 4},
+    "OmniGenTransformer2DModel": {
+        "pad_token_id": 0, "rope_scaling": {"long_factor": [2.0] * 8, "short_factor": [1.0] * 8},
     },
-    "LTXVideoTransformer3DModel": {
-        "in_channels": 8, "out_channels": 8, "num_attention_heads": 4, "attention_head_dim": 8,
-        "cross_attention_dim": 32, "num_layers": 1, "caption_channels": 16,
+    "PRXTransformer2DModel": {"axes_dim": [8, 8]},
+    "WanAnimateTransformer3DModel": {
+        "in_channels": 12, "latent_channels": 4, "image_dim": 16, "motion_encoder_size": 16,
+        "motion_encoder_channel_sizes": {"4": 16, "8": 16, "16": 16}, "motion_style_dim": 8,
+        "motion_dim": 4, "motion_encoder_dim": 16, "inject_face_latents_blocks": 2,
     },
-    "Lumina2Transformer2DModel": {
-        "sample_size": 16, "in_channels": 4, "hidden_size": 24, "num_layers": 2,
-        "num_refiner_layers": 1, "num_attention_heads": 3, "num_kv_heads": 1, "multiple_of": 2,
-        "axes_dim_rope": (4, 2, 2), "axes_lens": (128, 128, 128), "cap_feat_dim": 32,
-        "scaling_factor": 1.0,
-    },
-    "MochiTransformer3DModel": {
-        "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2,
-        "pooled_projection_dim": 16, "in_channels": 12, "text_embed_dim": 16, "time_embed_dim": 4,
-        "max_sequence_length": 16,
-    },
-    "CogView4Transformer2DModel": {
-        "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 8,
-        "num_attention_heads": 4, "text_embed_dim": 32, "time_embed_dim": 8, "condition_dim": 4,
-        "rope_axes_dim": (16, 16), "sample_size": 8,
-    },
-    "SanaVideoTransformer3DModel": {
-        "in_channels": 16, "out_channels": 16, "num_attention_heads": 2, "attention_head_dim": 12,
-        "num_layers": 2, "num_cross_attention_heads": 2, "cross_attention_head_dim": 12,
-        "cross_attention_dim": 24, "caption_channels": 8, "sample_size": 8,
+    "WanVACETransformer3DModel": {"vace_layers": [0, 1]},
+    "ZImageControlNetModel": {
+        "control_layers_places": [0], "control_refiner_layers_places": [0], "control_in_dim": 16,
+        "n_kv_heads": 4,
     },
 }  # fmt: skip
 
@@ -73,19 +62,19 @@ Values = dict[str, Any]
 
 
 def values_of(model: Class) -> Values:
-    """Return the values of a small config of a class: of the table, else made of its default.
+    """Return the values of a small config of a class, made of its default.
 
     Raises
     ------
     UsageError
-        For a class that has no default config, and no line in the table.
+        For a class that has no default config.
     """
-    if model.name in DIFFUSERS:
-        return DIFFUSERS[model.name]
     if model.library == "transformers":
         kind = getattr(model.imported(), "config_class", None)
         if kind is not None:
             return small(kind(), model.path.read_text(encoding="utf-8"))
+    elif hasattr(model.imported(), "register_to_config"):
+        return small_arguments(model.imported()) | OWN.get(model.name, {})
     raise UsageError(f"{model.model}: expected a class with a config of its own, got none")
 
 

@@ -38,8 +38,8 @@ def page(records: Iterable[Record]) -> str:
 
 def _summary(made: Sequence[Record], run: Sequence[Record]) -> Iterator[str]:
     good = sum(record.is_good for record in run)
-    yield f"Of {len(made)} classes that were tried, eager torch runs {len(run)}. Of these, {good} "
     yield (
+        f"Of {len(made)} classes that were tried, eager torch runs {len(run)}. Of these, {good} "
         f"({good / max(len(run), 1):.0%}) are exported with dynamic axes, every application "
         "replaced, in parity in both types.\n"
     )

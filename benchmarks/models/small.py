@@ -7,6 +7,7 @@ class of next month's release is tried without a line about it.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"\w*codebook_size", 64),
     (r"\w*(hidden_size\w*|embed_dim|embedding_(size|dim)|hidden_dim|projection_dim|output_dim|"
      r"input_dim|out_dim|in_dim)|d_model|n_embd|dim|lru_width", WIDTH),
+    (r"\w*(attention_dim|context_in_dim|text_\w*dim|caption_channels|adaln_dim|latent_dim|freq_dim|"
+     r"time_embed_dim|cond_dim|source_dim|target_dim|model_dim)", WIDTH),
+    (r"\w*(in|out|io|latent|acoustic_hidden)_(channels|dim)", 16),
+    (r"sample_(height|width|size|frames)|base_(height|width)", 8),
     (r"original_max_position_embeddings", SWITCH),
     (r"\w*(position_embeddings|sequence_length|seq_len|positions)|n_ctx|model_max_length", LONGEST),
     (r"\w*sliding_window|local_attention|attention_(chunk|window)_size|index_topk|block_size", 8),
@@ -52,6 +57,7 @@ _OF_SIZE = tuple((re.compile(name), size) for name, size in _SIZES)
 _KEPT = re.compile(r"num_residual_layers|num_res_blocks|num_adapter_layers|max_window_layers|"
                    r"num_mel_attn_blocks|chunk_size_feed_forward")  # fmt: skip
 _OF_GROUPS = re.compile(r"\w*(num_key_value|num_kv|n_kv)_?heads\w*|kv_heads")
+_OF_AXES = re.compile(r"axes_dims?(_rope)?|rope_(axes_)?dim(_list)?")
 _TOKEN = re.compile(r"\w*_token_(id|index)")
 _WINDOWS = re.compile(r"sliding_window|local_attention")
 _NO_PART_OF_IT = {
@@ -92,6 +98,25 @@ def small(config: Any, source: str = "") -> dict[str, Any]:
     if isinstance(rope, Mapping):
         made["rope_parameters"] = _rope(rope, made, source)
     return made
+
+
+def small_arguments(kind: Any) -> dict[str, Any]:
+    """Return the values of a small config of a class that has them as arguments (diffusers)."""
+    given = inspect.signature(kind.__init__).parameters.items()
+    values = {key: x.default for key, x in given if x.default is not x.empty}
+    made = {key: _small(key, value, None) for key, value in values.items()}
+    made |= dict(_alike(values, made))
+    head = next((made[key] for key in ("attention_head_dim", "head_dim") if key in made), HEAD)
+    for key, value in values.items():
+        if _OF_AXES.fullmatch(key) and isinstance(value, list | tuple):
+            made[key] = type(value)(_even_shares(value, head))
+    return made
+
+
+def _even_shares(parts: Sequence[int], total: int) -> list[int]:
+    """Share a number out as it was before, in even parts."""
+    made = [max(2, 2 * (part * total // sum(parts) // 2)) for part in parts]
+    return [*made[:-1], total - sum(made[:-1])]
 
 
 def _small(key: str, value: Any, layers: _Layers | None) -> Any:

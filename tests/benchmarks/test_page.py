@@ -14,8 +14,6 @@ import pytest
 from benchmarks.cpu import runs
 from benchmarks.cpu.runs import held
 from benchmarks.machine import measured
-from benchmarks.models.__main__ import KNOWN, news
-from benchmarks.models.__main__ import page as page_of_models
 from benchmarks.page import __main__ as page
 from benchmarks.page import other_lines
 
@@ -118,37 +116,6 @@ def test_an_unknown_part_is_a_usage_error(name: str) -> None:
     done = CliRunner().invoke(main, ["--only", name])
     assert done.exit_code == 2
     assert "got nobody" in done.output
-
-
-def test_news_of_a_model_class() -> None:
-    good = {"name": "llama", "fp32": "PASS", "fp16": "PASS", "engine": "built", "found": 2,
-            "replaced": 2}  # fmt: skip
-    assert news(good) == []
-    assert news(good | {"fp16": "FAIL 1"}) == ["llama: fp16: FAIL 1"]
-    assert news(good | {"replaced": 1}) == ["llama: 1 of 2 replaced"]
-    known = good | {"name": "MochiTransformer3DModel", "engine": "BuildError: NonZero"}
-    assert news(known) == []
-    assert "works now" in news(known | {"engine": "built"})[0]
-    assert "another failure" in news(known | {"engine": "BuildError: other"})[0]
-    models = json.loads((other_lines.RESULTS / "models.json").read_text())
-    assert set(KNOWN) <= {row["name"] for row in models.values()}
-
-
-def test_the_page_of_models_says_which_commit_its_rows_are_of() -> None:
-    packages = {"torch": "2.13.0"}
-    new = {
-        "date": "2026-11-28",
-        "commit": "0123456789abcdef",
-        "changed": False,
-        "packages": packages,
-    }
-    rows = [{"name": name, "fp32": "PASS", "measured": new} for name in ("llama", "glm", "phi")]
-    changed = {"name": "gptj", "measured": new | {"changed": True}}
-    text = page_of_models([*rows, changed, {"name": "esm"}])
-    assert "- 3 classes: commit 0123456789ab, 2026-11-28, torch 2.13.0.\n" in text
-    assert "- gptj: commit 0123456789ab with changes, 2026-11-28, torch 2.13.0.\n" in text
-    assert "- esm: measured before the commit was recorded.\n" in text
-    assert "| llama |  |  | PASS |  |  |\n" in text
 
 
 def test_a_result_names_its_commit_and_what_was_changed(tmp_path) -> None:

@@ -16,7 +16,7 @@ from transformers import (
     Qwen2VLModel,
 )
 
-from benchmarks.models.configs import NAMES
+from benchmarks.models.configs import OWN
 from benchmarks.models.discovery import discovered
 from benchmarks.models.small import small
 
@@ -30,8 +30,7 @@ def test_what_rotates_is_found_and_what_does_not_is_left() -> None:
     assert not {"BertModel", "LlamaForCausalLM", "LlamaPreTrainedModel", "UNet2DModel"} & {*MODELS}
     assert "LightGlueForKeypointMatching" in MODELS  # all that its file has
     assert len(MODELS) > 300
-    of_diffusers = {name for name in NAMES if name[0].isupper()}
-    assert of_diffusers <= {*MODELS}
+    assert {*OWN} <= {*MODELS}
 
 
 def test_heads_keep_their_groups_and_equal_sizes_stay_equal() -> None:

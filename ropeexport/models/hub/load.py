@@ -142,14 +142,14 @@ def diffusers_example(
         )
     if name not in DIFFUSERS:
         raise UsageError(
-            f"diffusers:{name}: no sample inputs are known for it (known: {', '.join(DIFFUSERS)}); "
-            "write a factory that returns (module, example inputs, dynamic axes)",
+            f"diffusers:{name}: no sample inputs are known for it; write a factory that returns "
+            "(module, example inputs, dynamic axes) and name it as MODEL",
             code="RX102",
         )
     # the class is diffusers' own; of code that the config names nothing runs
     own = {key: value for key, value in config.items() if key != "auto_map"}
     module = _made(lambda: kind.from_config(own), dtype, make)
-    return _example(module, of_diffusers(name, vars(module)["_internal_dict"]), dtype)
+    return _example(module, of_diffusers(module), dtype)
 
 
 def decoder_example(
@@ -245,7 +245,7 @@ def example_around(module: Any) -> Example | None:
     library = kind.__module__.partition(".")[0]
     samples = None
     if library == "diffusers" and kind.__name__ in EVERY_SIZE:
-        samples = of_diffusers(kind.__name__, vars(module)["_internal_dict"])
+        samples = of_diffusers(module)
     elif library == "transformers" and hasattr(module, "config"):
         samples = of_transformers(module, module.config)
     return _example(module, samples, module.dtype) if samples else None
@@ -267,9 +267,7 @@ def _stored_type(weights: Path | None) -> torch.dtype:
 
 
 def _example(module: nn.Module, samples: Samples, dtype: torch.dtype) -> Example:
-    inputs = {name: sample.make(dtype) for name, sample in samples.inputs.items()}
-    axes = {name: sample.axes for name, sample in samples.inputs.items() if sample.axes}
-    return Example(module, inputs, axes, constants=dict(samples.constants))
+    return Example(module, samples.made(dtype), samples.axes(), constants=dict(samples.constants))
 
 
 @contextmanager
