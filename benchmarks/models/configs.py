@@ -18,6 +18,7 @@ from ropeexport.models.hub.load import diffusers_example, transformers_example
 _PATCHES = {"in_channels": 4, "out_channels": 4, "patch_size": 2}
 OWN: dict[str, dict[str, Any]] = {
     "AceStepTransformer1DModel": {"in_channels": 48, "audio_acoustic_hidden_dim": 16},
+    "AllegroTransformer3DModel": {"attention_head_dim": 24, "cross_attention_dim": 96},
     "AutoencoderKLMiniMaxH3": {
         "block_out_channels": (32, 32, 32, 32, 64, 64), "latent_channels": 24,
     },

@@ -35,6 +35,8 @@ _OTHER_NAMES = {
     _aten.subtract: _aten.sub,
 }  # fmt: skip
 
+_ORDERED_AS = {torch.bfloat16: torch.float32, torch.bool: torch.int64}
+
 # operators that compute in the type of their result, or write into what has it
 _IN_THE_RESULTS_TYPE = {
     _aten.column_stack, _aten.cumprod, _aten.cumsum, _aten.dstack, _aten.einsum, _aten.hstack,
@@ -89,8 +91,8 @@ def _rewrite(node: fx.Node) -> None:
         _give_heads(node)
     elif packet is _aten.conv3d:
         _give_bias(node)
-    elif packet in (_aten.sort, _aten.topk) and node.meta["val"][0].dtype is torch.bfloat16:
-        _order_in_float32(node)
+    elif packet in (_aten.sort, _aten.topk):
+        _order(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
         return
@@ -191,14 +193,21 @@ def _narrow(node: fx.Node, dtype: torch.dtype) -> None:
     node.replace_all_uses_with(narrow, delete_user_cb=lambda user: user is not narrow)
 
 
-def _order_in_float32(node: fx.Node) -> None:
-    """Let bfloat16 be ordered as float32, which has each of its values: ONNX orders none of it."""
-    _cast_arguments(node, torch.float32)
+def _order(node: fx.Node) -> None:
+    """Let what is ordered be of a type that ONNX orders, with each of its own's values."""
+    if node.target is _aten.sort.stable:  # ONNX keeps the order of what is equal
+        options = {"dim": -1, "descending": False, **node.kwargs}
+        node.target, node.kwargs = _aten.sort.default, {}
+        node.args = (*node.args, *[options[x] for x in ("dim", "descending")][len(node.args) - 1 :])
     values, indices = node.meta["val"]
-    node.meta = node.meta | {"val": (values.to(torch.float32), indices)}
+    wide = _ORDERED_AS.get(values.dtype)
+    if wide is None:
+        return
+    _cast_arguments(node, wide)
+    node.meta = node.meta | {"val": (values.to(wide), indices)}
     for user in list(node.users):
         if user.args[1] == 0:
-            user.meta = user.meta | {"val": values.to(torch.float32)}
+            user.meta = user.meta | {"val": values.to(wide)}
             _narrow(user, values.dtype)
 
 

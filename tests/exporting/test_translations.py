@@ -74,6 +74,24 @@ def test_a_length_that_is_squeezed_where_it_is_one_begins_at_two(tmp_path) -> No
         made(SqueezedLength(), tmp_path / "given", axes={"length": (1, 8, 16)})
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_stable_sort_keeps_the_order_of_what_is_equal(tmp_path, descending: bool) -> None:
+    """Of Booleans too, which ONNX orders none of."""
+
+    class Ordered(Rotated):
+        def after(self, x: Tensor, cos: Tensor) -> Tensor:
+            order = torch.sort(x[0, 0] > 0, dim=-1, stable=True, descending=descending)
+            return torch.gather(x[0, 0], 1, order.indices) * order.values
+
+    inputs = {name: torch.randn(5, 8) for name in ("cos", "sin")}
+    axes = {"x": {2: "length"}, "cos": {0: "length"}, "sin": {0: "length"}}
+    module = Ordered()
+    example = Example(module, {"x": torch.randn(1, 2, 5, 8), **inputs}, axes)
+    folder = ropeexport.export(example, out=tmp_path)
+    assert (folder.found, folder.replaced) == (1, 1)
+    assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
+
+
 def test_bfloat16_is_ordered_as_float32(tmp_path) -> None:
     """ONNX orders no bfloat16 before opset 24: the file would not be valid."""
 

@@ -1,8 +1,9 @@
 """What ``forward`` of the classes of diffusers with RoPE takes: a table, a class to a row.
 
 An axis is a dynamic one of :data:`ropeexport.models.hub.samples.SIZES` (``length``, or a multiple
-of it, ``4*length``), a field of the config (or ``#field``, how many numbers it holds), a number, a
-sum or product of those, or ``name=number``, a size that the file keeps as it was traced.
+of it, ``4*length``), a field of the config (or ``#field``, how many numbers it holds, or a part of
+one, ``field/3``), a number, a sum or product of those, or ``name=number``, a size that the file
+keeps as it was traced.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Input:
     below: str = ""
 
 
-Inputs = Mapping[str, str | Input | Sequence[str | Input]]
+Inputs = Mapping[str, str | Input | Sequence[Any]]
 
 # a pipeline's step up to 1000, too coarse in a half type
 _STEP = Input("batch", "float32")
@@ -124,9 +125,16 @@ INPUTS: dict[str, Inputs] = {
         "context_latents": "batch 2*length 2*audio_acoustic_hidden_dim",
     },
     "AllegroTransformer3DModel": {
-        "hidden_states": _VIDEO,
+        "hidden_states": "batch in_channels frames=3 height=8 width=12",
         "encoder_hidden_states": "batch text_length caption_channels",
         "timestep": _STEP,
+        "image_rotary_emb": (  # tables of cosines and sines of each axis, and positions on it
+            tuple(
+                (Input(f"{name} attention_head_dim/3", "float32"),) * 2
+                for name in ("frames=3", "rows=4", "columns=6")
+            ),
+            (Input("1 patches=72", "int"),) * 3,
+        ),
     },
     "AnimaTextConditioner": {
         "source_hidden_states": "batch text_length source_dim",
@@ -175,7 +183,7 @@ INPUTS: dict[str, Inputs] = {
         "padding_mask": Input("1 1 height width", "float", only="concat_padding_mask"),
     },
     "EasyAnimateTransformer3DModel": {
-        "hidden_states": _VIDEO,
+        "hidden_states": _FIXED_VIDEO,
         "timestep": _STEP,
         "encoder_hidden_states": "batch text_length text_embed_dim",
     },

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ropeexport.models.hub.diffusers_inputs import ARGUMENTS, INPUTS, Input
 
@@ -76,32 +77,22 @@ class Samples:
     @property
     def fixed(self) -> tuple[str, ...]:
         """Axes that stay as they are traced, each once."""
-        each = (sample for value in self.inputs.values() for sample in _leaves(value))
+        each = (sample for _, sample in _leaves(self.inputs))
         return tuple(dict.fromkeys(name for sample in each for name in sample.fixed))
 
     def made(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return the tensors, in the places of their samples."""
-        return {name: _made(value, dtype) for name, value in self.inputs.items()}
+        found: dict[str, Any] = pytree.tree_map(lambda sample: sample.make(dtype), self.inputs)
+        return found
 
     def axes(self) -> dict[str, Mapping[int, str]]:
         """Return the dynamic axes of each tensor that has any, by its path."""
-        found: dict[str, Mapping[int, str]] = {}
-        for name, value in self.inputs.items():
-            if isinstance(value, Sample):
-                found[name] = value.axes
-            else:
-                found |= {f"{name}.{i}": sample.axes for i, sample in enumerate(value)}
-        return {name: axes for name, axes in found.items() if axes}
+        return {name: sample.axes for name, sample in _leaves(self.inputs) if sample.axes}
 
 
-def _leaves(value: Any) -> Iterator[Sample]:
-    yield from [value] if isinstance(value, Sample) else value
-
-
-def _made(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, Sample):
-        return value.make(dtype)
-    return type(value)(sample.make(dtype) for sample in value)
+def _leaves(inputs: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
+    for path, sample in pytree.tree_flatten_with_path(inputs)[0]:
+        yield ".".join(str(getattr(key, "key", getattr(key, "idx", None))) for key in path), sample
 
 
 # those whose sample inputs stand for every size that a pipeline gives them
@@ -128,7 +119,7 @@ def of_diffusers(module: nn.Module) -> Samples:
 
 def _of(argument: str, value: Any, config: Config) -> Any:
     if isinstance(value, list | tuple):
-        return type(value)(_sample(argument, each, config) for each in value)
+        return type(value)(_of(argument, each, config) for each in value)
     return _sample(argument, value, config)
 
 
@@ -152,15 +143,16 @@ def _sample(argument: str, given: str | Input, config: Config) -> Sample | None:
 
 
 def _size(text: str, values: Mapping[str, Any]) -> int | None:
-    """Return a sum of products of numbers and fields; None where a field is not there."""
+    """Return a sum of products of numbers and fields; None where a field is missing."""
     total = 0
     for part in text.split("+"):
         product = 1
         for factor in part.split("*"):
-            value: Any = int(factor) if factor.isdigit() else values.get(factor.removeprefix("#"))
+            name, _, divisor = factor.partition("/")
+            value: Any = int(name) if name.isdigit() else values.get(name.removeprefix("#"))
             if value is None:
                 return None
-            product *= len(value) if factor.startswith("#") else int(value)
+            product *= len(value) if name.startswith("#") else int(value) // int(divisor or 1)
         total += product
     return total
 

@@ -20,7 +20,7 @@ CONFIG = {"channels": 4, "axes": (2, 6, 8), "none": None, "guided": False, "word
         ("batch length channels", (2, 12, 4), {0: "batch", 1: "length"}, ()),
         ("batch 4*length", (2, 48), {0: "batch", 1: "4*length"}, ()),
         ("length #axes", (12, 3), {0: "length"}, ()),
-        ("1 2*channels+1 2*channels", (1, 9, 8), {}, ()),
+        ("1 2*channels+1 3*channels/2", (1, 9, 6), {}, ()),
         ("batch=2 rows=5 channels", (2, 5, 4), {}, ("batch", "rows")),
     ],
 )
