@@ -12,8 +12,10 @@ from functools import lru_cache
 
 import onnx_ir as ir
 
-_LONGEST = 128  # characters
+_LONGEST, _LONGEST_CHOICE = 512, 128  # characters; of one that compares its parts, two by two
 _MOST_NAMES = 8
+_CHOICES = {"Max", "Min", "max", "min"}
+_FUNCTIONS = {"Mod", "floor", *_CHOICES}
 _NAMES = re.compile(r"[^\W\d]\w*")
 _LONG_NUMBER = re.compile(r"\d{19}")
 _POWER = re.compile(r"\*\*\s*(?!\d(?![\d\s]*\*\*))|\*\*.*\*\*.*\*\*")  # all but a few small ones
@@ -21,7 +23,9 @@ _POWER = re.compile(r"\*\*\s*(?!\d(?![\d\s]*\*\*))|\*\*.*\*\*.*\*\*")  # all but
 
 def is_bounded(text: str) -> bool:
     """Say whether SymPy may compute with a text: powers of powers, say, would never end."""
-    is_short = len(text) <= _LONGEST and len(set(_NAMES.findall(text))) <= _MOST_NAMES
+    names = set(_NAMES.findall(text))
+    longest = _LONGEST_CHOICE if names & _CHOICES else _LONGEST
+    is_short = len(text) <= longest and len(names) <= _MOST_NAMES + len(names & _FUNCTIONS)
     return is_short and not _POWER.search(text) and not _LONG_NUMBER.search(text)
 
 
