@@ -28,7 +28,7 @@ SHARES = {
     "graphs": 14, "manifests": 10, "reports": 4, "arrays": 4, "weights": 4, "arguments": 8,
     "files": 4, "configs": 1, "builds": 1, "signatures": 2,
 }  # fmt: skip
-SLOW_SECONDS, SLOW_TIMES, SMALL_TIMES = 1.0, 3.0, 2.0
+SLOW_SECONDS, SLOW_TIMES, SMALL_TIMES = 2.0, 3.0, 2.0
 SHOWN = 40  # findings that are made smaller and saved
 
 

@@ -34,7 +34,9 @@ OWN: dict[str, dict[str, Any]] = {
         **_PATCHES, "caption_channels": [64, 64], "llama_layers": (0, 0, 1, 1),
         "axes_dims_rope": (4, 6, 6),
     },
-    "HunyuanDiT2DControlNetModel": {"in_channels": 4, "patch_size": 2},
+    "HunyuanDiT2DControlNetModel": {
+        "in_channels": 4, "patch_size": 2, "transformer_num_layers": 6,
+    },
     "HunyuanDiT2DModel": {"in_channels": 4, "patch_size": 2},
     "HunyuanVideoFramepackTransformer3DModel": {
         "has_image_proj": True, "image_proj_dim": 64, "has_clean_x_embedder": True,

@@ -90,6 +90,7 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
         try:
             exported = _exported(example)
             inputs = example.tree.names_in(exported)
+            _check_returns(exported, example)
             check_tables(exported, example, inputs)
             check_squeezes(exported, example, inputs)
             program = torch.onnx.export(
@@ -126,6 +127,15 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     _name_axes(program.model, example.tensor_axes)
     _keep_output_types(program.model, exported)
     return Traced(program.model, program.exported_program, inputs)
+
+
+def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> None:
+    if not list(user_outputs(exported)):
+        raise ExportError(
+            f"{type(example.module).__name__}: cannot be traced: expected a forward that returns "
+            "tensors, got none; mend its config, or return one",
+            code="RX201",
+        )
 
 
 @contextmanager

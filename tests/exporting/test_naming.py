@@ -15,7 +15,7 @@ from torch import nn
 
 import ropeexport
 from ropeexport.bench.peers import export_plain
-from ropeexport.errors import UsageError
+from ropeexport.errors import ExportError, UsageError
 from ropeexport.models.example import Example
 from ropeexport.testing import assert_parity
 
@@ -231,3 +231,14 @@ def test_a_plain_export_has_the_names_of_the_inputs(tmp_path: Path) -> None:
     export_plain(fixed, tmp_path / "fixed.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "fixed.onnx")
     assert [x.name for x in session.get_inputs()] == ["x"]
+
+
+class Silent(Linear):
+    def forward(self, x):
+        return (), None
+
+
+def test_a_forward_that_returns_no_tensor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="Silent: cannot be traced: expected a forward that ret"):
+        ropeexport.export(Silent(), {"x": X}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,8 @@ GOOD = {
 }  # fmt: skip
 NO_SIZE = (
     "", "a b", "a*", "max(a", "c", "1/0", "a % 0", "a // 0", "9**9**9", "a**b", "pow(9, 99999999)",
-    f"Max(a, {' + '.join('ab' * 40)})", "a/4", "__import__('os')", "(" * 2000 + "a", "+".join("a" * 3000),
+    "a/4", "__import__('os')", "(" * 2000 + "a", "+".join("a" * 3000),
+    f"Max(a, {' + '.join('ab' * 40)})",
     f"Max({', '.join(f'x{i}' for i in range(64))})", "\x1b[31m",
 )  # fmt: skip
 

@@ -276,12 +276,12 @@ INPUTS: dict[str, Inputs] = {
         "indicator": Input("batch length", "int"),
     },
     "JoyImageEditPlusTransformer3DModel": {
-        "hidden_states": "batch patches=2 in_channels 1 2 2",
-        "encoder_hidden_states": _TEXT,
-        "timestep": "batch",
+        "hidden_states": "batch=2 patches=2 in_channels 1 2 2",
+        "encoder_hidden_states": "batch=2 text_length text_dim",
+        "timestep": "batch=2",
     },
     "JoyImageEditTransformer3DModel": {
-        "hidden_states": _VIDEO,
+        "hidden_states": _FIXED_VIDEO,
         "encoder_hidden_states": _TEXT,
         "timestep": "batch",
     },
