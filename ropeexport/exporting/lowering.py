@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -69,12 +69,20 @@ _BY_PART = {
 def with_explicit_types(program: ExportedProgram) -> ExportedProgram:
     """Return the program, changed in place, with a cast wherever eager promotes by itself."""
     with program.graph_module._set_replace_hook(program.graph_signature.get_replace_hook()):
-        for module in program.graph_module.modules():  # a region under autocast is one of its own
-            if isinstance(module, fx.GraphModule):
-                for node in list(module.graph.nodes):
-                    _rewrite(node)
-                module.recompile()
+        for node in list(_all_nodes(program)):
+            _rewrite(node)
+        for module in _graph_modules(program):
+            module.recompile()
     return program
+
+
+def _graph_modules(program: ExportedProgram) -> Iterator[fx.GraphModule]:
+    """Yield the program's own and those in it: a region under autocast is one."""
+    return (x for x in program.graph_module.modules() if isinstance(x, fx.GraphModule))
+
+
+def _all_nodes(program: ExportedProgram) -> Iterator[fx.Node]:
+    return (node for module in _graph_modules(program) for node in module.graph.nodes)
 
 
 def _rewrite(node: fx.Node) -> None:
@@ -91,7 +99,7 @@ def _rewrite(node: fx.Node) -> None:
         _give_heads(node)
     elif packet is _aten.conv3d:
         _give_bias(node)
-    elif packet in (_aten.sort, _aten.topk):
+    elif packet in (_aten.argsort, _aten.sort, _aten.topk):
         _order(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
@@ -195,15 +203,14 @@ def _narrow(node: fx.Node, dtype: torch.dtype) -> None:
 
 def _order(node: fx.Node) -> None:
     """Let what is ordered be of a type that ONNX orders, with each of its own's values."""
-    if node.target is _aten.sort.stable:  # ONNX keeps the order of what is equal
-        options = {"dim": -1, "descending": False, **node.kwargs}
-        node.target, node.kwargs = _aten.sort.default, {}
-        node.args = (*node.args, *[options[x] for x in ("dim", "descending")][len(node.args) - 1 :])
-    values, indices = node.meta["val"]
-    wide = _ORDERED_AS.get(values.dtype)
+    given = node.all_input_nodes[0].meta["val"].dtype
+    wide = _ORDERED_AS.get(given)
     if wide is None:
         return
     _cast_arguments(node, wide)
+    if isinstance(node.meta["val"], Tensor):  # the order alone
+        return
+    values, indices = node.meta["val"]
     node.meta = node.meta | {"val": (values.to(wide), indices)}
     for user in list(node.users):
         if user.args[1] == 0:
@@ -307,9 +314,29 @@ def without_complex(program: ExportedProgram) -> ExportedProgram:
     ExportError
         For a complex input or output, and for an operator without a rule, by name.
     """
-    if any(_is_complex(node) for node in program.graph.nodes):
+    if any(map(_is_complex, _all_nodes(program))):
         _Rewriter(program).run()
     return program
+
+
+def _inline(node: fx.Node) -> None:
+    """Put a region that autocast is off in, or is another device's, in its place."""
+    given: Any = node.args
+    device, _, is_on, _, region, *arguments = given
+    if is_on and device == "cpu":
+        return
+    module: Any = getattr(node.graph.owning_module, region.target)
+    made = dict(zip(module.graph.find_nodes(op="placeholder"), arguments, strict=True))
+    with node.graph.inserting_before(node):
+        for inner in module.graph.nodes:
+            if inner.op not in ("placeholder", "output"):
+                made[inner] = node.graph.node_copy(inner, made.__getitem__)
+    results: Any = fx.map_arg(module.graph.output_node().args[0], made.__getitem__)
+    for user in list(node.users):  # each takes one of the results
+        place: Any = user.args[1]
+        user.replace_all_uses_with(results[place])
+        node.graph.erase_node(user)
+    node.graph.erase_node(node)
 
 
 def _is_complex(node: fx.Node) -> bool:
@@ -329,6 +356,9 @@ class _Rewriter:
 
     def run(self) -> None:
         """Rewrite every node that is complex or reads what was."""
+        for node in list(self.graph.nodes):
+            if node.target is torch.ops.higher_order.wrap_with_autocast:
+                _inline(node)
         for node in list(self.graph.nodes):
             if node.op == "placeholder" and _is_complex(node):
                 self._constant(node)
@@ -425,7 +455,19 @@ def _conjugate(to: _Rewriter, x: fx.Node) -> Parts:
     return Parts(real, to.call(_aten.neg.default, imag))
 
 
+def _pad_sequence(
+    to: _Rewriter, rows: Any, batch_first: bool = False, value: float = 0.0, side: str = "right"
+) -> Parts:
+    """Fill up with a real number, which has no imaginary part."""
+    real, imag = ([to.parts[row][part] for row in rows] for part in (0, 1))
+    pad = _aten.pad_sequence.default
+    return Parts(
+        to.call(pad, real, batch_first, value, side), to.call(pad, imag, batch_first, 0.0, side)
+    )
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
+    _aten.pad_sequence: _pad_sequence,
     _aten.view_as_complex: _view_as_complex,
     _aten.view_as_real: lambda to, x: to.call(_aten.stack.default, list(to.parts[x]), -1),
     _aten.polar: _polar,

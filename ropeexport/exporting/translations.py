@@ -30,6 +30,7 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = {
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
+        torch.ops.aten.sort.stable: _sort,
         torch.ops.aten._grouped_mm.default: _grouped_product,
         torch.ops.aten._is_all_true.default: partial(_of_all, "ReduceMin"),
         torch.ops.aten._is_any_true.default: partial(_of_all, "ReduceMax"),
@@ -91,6 +92,13 @@ def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = 
         return op.Einsum(*tensors, equation=equation)
     wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
     return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)
+
+
+def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """Write a TopK of all, which keeps the order of what is equal."""
+    op = onnxscript.opset23
+    last = op.Shape(x, start=dim, end=dim + 1 if dim != -1 else None)
+    return op.TopK(x, last, axis=dim, largest=int(descending), sorted=1)
 
 
 def _of_all(reduction: str, x: Any) -> Any:

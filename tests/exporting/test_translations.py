@@ -74,6 +74,27 @@ def test_a_length_that_is_squeezed_where_it_is_one_begins_at_two(tmp_path) -> No
         made(SqueezedLength(), tmp_path / "given", axes={"length": (1, 8, 16)})
 
 
+class Padded(nn.Module):
+    """Rows of other lengths as complex numbers, filled up, in a region without autocast."""
+
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+        with torch.amp.autocast("cuda", enabled=False):
+            turns = torch.polar(torch.ones_like(angles), angles)
+            rows = [turns, turns[:3]]
+            filled = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0.5)
+            pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+            return torch.view_as_real(pairs * filled[:, None]).flatten(3)
+
+
+def test_complex_rows_that_are_filled_up_in_a_region_of_their_own(tmp_path) -> None:
+    """Z-Image writes so; a real number that fills them up has no imaginary part."""
+    inputs = {"x": torch.randn(2, 3, 5, 8), "angles": torch.randn(5, 4)}
+    module = Padded()
+    folder = ropeexport.export(Example(module, inputs, {"x": {1: "heads"}}), out=tmp_path)
+    assert (folder.found, folder.replaced) == (1, 1)
+    assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_a_stable_sort_keeps_the_order_of_what_is_equal(tmp_path, descending: bool) -> None:
     """Of Booleans too, which ONNX orders none of."""

@@ -1,9 +1,9 @@
 """What ``forward`` of the classes of diffusers with RoPE takes: a table, a class to a row.
 
-An axis is a dynamic one of :data:`ropeexport.models.hub.samples.SIZES` (``length``, or a multiple
-of it, ``4*length``), a field of the config (or ``#field``, how many numbers it holds, or a part of
-one, ``field/3``), a number, a sum or product of those, or ``name=number``, a size that the file
-keeps as it was traced.
+An axis is a dynamic one of :data:`ropeexport.models.hub.samples.SIZES` (``length``, a multiple of
+it or a sum, ``4*length``, ``length+1``), a field of the config (or ``#field``, how many numbers it
+holds, or a part of one, ``field/3``), a number, a sum or product of those, or ``name=number``, a
+size that the file keeps as it was traced.
 """
 
 from __future__ import annotations
@@ -340,10 +340,10 @@ INPUTS: dict[str, Inputs] = {
         "encoder_attention_mask": "batch=2 text_length=7",
     },
     "LuminaNextDiT2DModel": {
-        "hidden_states": "batch in_channels height=16 width=16",
-        "timestep": "batch",
-        "encoder_hidden_states": "batch text_length cross_attention_dim",
-        "encoder_mask": Input("batch text_length", "float"),
+        "hidden_states": "batch=2 in_channels height=16 width=16",
+        "timestep": "batch=2",
+        "encoder_hidden_states": "batch=2 text_length cross_attention_dim",
+        "encoder_mask": Input("batch=2 text_length", "float"),
         "image_rotary_emb": Input("384 384 8", "complex"),
     },
     "MiniMaxMusic3Transformer1DModel": {
@@ -388,14 +388,15 @@ INPUTS: dict[str, Inputs] = {
         "timestep": "batch",
         "encoder_hidden_states": "batch text_length cross_attention_input_dim",
         "global_hidden_states": "batch 1 global_states_input_dim",
+        "rotary_embedding": (Input("length+1 attention_head_dim/2", "float32"),) * 2,
     },
-    "WanAnimateTransformer3DModel": {
-        "hidden_states": "batch in_channels frames=21 height width",
-        "timestep": _STEP,
-        "encoder_hidden_states": _TEXT,
-        "encoder_hidden_states_image": "batch image_length image_dim",
-        "pose_hidden_states": "batch latent_channels frames=20 height width",
-        "face_pixel_values": "batch 3 pictures=77 motion_encoder_size motion_encoder_size",
+    "WanAnimateTransformer3DModel": {  # faces go through their encoder so many at a time
+        "hidden_states": "batch=2 in_channels frames=21 height width",
+        "timestep": Input("batch=2", "float32"),
+        "encoder_hidden_states": "batch=2 text_length text_dim",
+        "encoder_hidden_states_image": "batch=2 image_length image_dim",
+        "pose_hidden_states": "batch=2 latent_channels frames=20 height width",
+        "face_pixel_values": "batch=2 3 pictures=77 motion_encoder_size motion_encoder_size",
     },
     "WanTransformer3DModel": _WAN,
     "WanVACETransformer3DModel": {

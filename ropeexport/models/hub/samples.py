@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ropeexport.axes import sum_of
 from ropeexport.models.hub.diffusers_inputs import ARGUMENTS, INPUTS, Input
 
 Config = Mapping[str, Any]
@@ -131,8 +132,10 @@ def _sample(argument: str, given: str | Input, config: Config) -> Sample | None:
     sizes, axes, fixed = list[int](), dict[int, str](), list[str]()
     for number, text in enumerate(one.axes.split()):
         name, _, size = text.partition("=")
-        is_dynamic = not size and name.rpartition("*")[2] in SIZES
-        found = int(size) if size else _size(name, SIZES if is_dynamic else config)
+        name = name.replace("+", " + ")
+        total = sum_of(name)
+        is_dynamic = not size and bool(total.names) and {*total.names} <= SIZES.keys()
+        found = total.at(SIZES) if is_dynamic else int(size) if size else _size(name, config)
         if found is None:
             return None
         sizes.append(found)
@@ -145,7 +148,7 @@ def _sample(argument: str, given: str | Input, config: Config) -> Sample | None:
 def _size(text: str, values: Mapping[str, Any]) -> int | None:
     """Return a sum of products of numbers and fields; None where a field is missing."""
     total = 0
-    for part in text.split("+"):
+    for part in text.split(" + "):
         product = 1
         for factor in part.split("*"):
             name, _, divisor = factor.partition("/")
