@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "Ideogram4Transformer2DModel": {"mrope_section": (3, 3, 2)},
     "LTX2VideoDiffusionDecoderModel": {"decoder_stage_channels": (128, 64, 32, 32, 16)},
+    "Lfm2MoeModel": {"layer_types": ["conv", "full_attention"]},
     "LongCatAudioDiTTransformer": {"dit_dim": 64},
     "LuminaNextDiT2DModel": {"num_kv_heads": 4},
     "OmniGenTransformer2DModel": {
@@ -75,7 +76,8 @@ def values_of(model: Class) -> Values:
     if model.library == "transformers":
         kind = getattr(model.imported(), "config_class", None)
         if kind is not None:
-            return small(kind(), model.path.read_text(encoding="utf-8"))
+            own = OWN.get(model.name, {})
+            return small(kind(), model.path.read_text(encoding="utf-8")) | own
     elif hasattr(model.imported(), "register_to_config"):
         return small_arguments(model.imported()) | OWN.get(model.name, {})
     raise UsageError(f"{model.model}: expected a class with a config of its own, got none")

@@ -59,9 +59,11 @@ _KEPT = re.compile(r"num_residual_layers|num_res_blocks|num_adapter_layers|max_w
 _OF_GROUPS = re.compile(r"\w*(num_key_value|num_kv|n_kv)_?heads\w*|kv_heads")
 _OF_AXES = re.compile(r"axes_dims?(_rope)?|rope_(axes_)?dim(_list)?")
 _TOKEN = re.compile(r"\w*_token_(id|index)")
-_WINDOWS = re.compile(r"sliding_window|local_attention")
+# what a default may leave open, and a model needs
+_LEFT_OPEN = re.compile(r"sliding_window|local_attention|vocab_size|num_experts_per_tok")
 _NO_PART_OF_IT = {
     "transformers_version", "architectures", "id2label", "label2id", "dtype", "_name_or_path",
+    "out_features", "out_indices", "stage_names",
 }  # fmt: skip
 _KNOWN_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -88,7 +90,7 @@ def small(config: Any, source: str = "") -> dict[str, Any]:
     layers = _layers(values)
     made = {}
     for key, value in values.items():
-        part = getattr(config, key, None)
+        part = vars(config).get(key)
         is_part = hasattr(part, "to_dict") and isinstance(value, dict)
         made[key] = small(part, source) if is_part else _small(key, value, layers)
     made |= dict(_tokens(made))
@@ -123,8 +125,8 @@ def _small(key: str, value: Any, layers: _Layers | None) -> Any:
     """Return a value of a config made small."""
     if layers and isinstance(value, list | tuple) and len(value) == layers.count:
         return [value[index] for index in layers.kept]
-    if value is None and _WINDOWS.fullmatch(key):
-        return 8
+    if value is None and _LEFT_OPEN.fullmatch(key):
+        value = _TOKENS
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0 or _KEPT.fullmatch(key):
         return value
     if layers and key in _OF_LAYERS and value == layers.count:
@@ -168,6 +170,8 @@ def _alike(values: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[tuple
     for key, value in values.items():
         if _OF_GROUPS.fullmatch(key) and (value is None or isinstance(value, int)):
             yield key, HEADS if value in heads else min(GROUPS, value or GROUPS)
+    if isinstance(made.get("mamba_d_ssm"), int):
+        yield "mamba_d_head", made["mamba_d_ssm"] // made["mamba_n_heads"]
     for key in ("head_dim", "qk_head_dim", "v_head_dim"):
         for other in ("qk_rope_head_dim", "qk_head_dim"):
             if other in made and values.get(key) and values.get(key) == values.get(other):

@@ -173,16 +173,16 @@ def of_transformers(module: nn.Module, config: Any) -> Samples | None:
     if "input_ids" in takes:
         return _text(takes, config)
     if "pixel_values" in takes and isinstance(getattr(config, "image_size", None), int):
-        one = _sample("pixel_values", "batch num_channels image_size image_size", vars(config))
-        return Samples({"pixel_values": one}, {})
+        size = config.image_size
+        one = f"batch {config.num_channels} {size} {size}"
+        return Samples({"pixel_values": _sample("pixel_values", one, {})}, {})
     return None
 
 
 def _text(takes: Any, config: Any) -> Samples:
     words = getattr(config, "text_config", config)
-    inputs = {
-        "input_ids": _sample("", Input("batch length", "int", below="vocab_size"), vars(words))
-    }
+    known = {"vocab_size": words.vocab_size}
+    inputs = {"input_ids": _sample("", Input("batch length", "int", below="vocab_size"), known)}
     if "position_ids" in takes:
         sections = getattr(words, "rope_parameters", None) or {}
         lead = "3 " if "mrope_section" in sections else ""
