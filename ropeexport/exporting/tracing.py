@@ -141,8 +141,21 @@ def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> 
 @contextmanager
 def _traceable(module: nn.Module) -> Iterator[None]:
     """Have a module as torch.export takes it for a while."""
-    with ordinary_weights(module), traceable_ropes(module), traceable_experts(module):
+    with ordinary_weights(module), traceable_ropes(module), traceable_experts(module), _roots():
         yield
+
+
+@contextmanager
+def _roots() -> Iterator[None]:
+    """Let NumPy take the square root of a ratio of sizes, as Cosmos does: it asks its argument."""
+    had = hasattr(torch.SymFloat, "sqrt")
+    if not had:
+        torch.SymFloat.sqrt = torch.sym_sqrt  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if not had:
+            del torch.SymFloat.sqrt  # type: ignore[attr-defined]
 
 
 def _exported(example: Example) -> torch.export.ExportedProgram:

@@ -31,6 +31,7 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.sort.stable: _sort,
+        torch.sym_sqrt: onnxscript.opset23.Sqrt,
         torch.ops.aten._grouped_mm.default: _grouped_product,
         torch.ops.aten._is_all_true.default: partial(_of_all, "ReduceMin"),
         torch.ops.aten._is_any_true.default: partial(_of_all, "ReduceMax"),

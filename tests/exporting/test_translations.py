@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,14 @@ class AnyTrue(Rotated):
         return torch.where(torch._is_any_true(cos < -9), x, 2 * x)
 
 
+class Scaled(Rotated):
+    """As Cosmos normalises its positions."""
+
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / torch.add(1e-6, norm, alpha=np.sqrt(norm.numel() / x.numel()))
+
+
 def made(module: nn.Module, folder, **options) -> ropeexport.Export:
     torch.manual_seed(0)
     inputs = {"x": torch.randn(3, 2, 5, 8), "cos": torch.randn(5, 8), "sin": torch.randn(5, 8)}
@@ -58,7 +67,7 @@ def made(module: nn.Module, folder, **options) -> ropeexport.Export:
     return ropeexport.export(Example(module.eval(), inputs, axes), out=folder, **options)
 
 
-@pytest.mark.parametrize("kind", [Squeezed, SqueezedLength, Volume, AllTrue, AnyTrue])
+@pytest.mark.parametrize("kind", [Squeezed, SqueezedLength, Volume, AllTrue, AnyTrue, Scaled])
 def test_it_is_as_in_eager(kind: type[Rotated], tmp_path) -> None:
     torch.manual_seed(1)
     module = kind()
