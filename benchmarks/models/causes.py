@@ -24,10 +24,39 @@ class Cause:
 
 CAUSES: tuple[Cause, ...] = (
     Cause(
-        "cannot be traced",
-        "its forward reads the lengths of the captions out of the mask (`tolist`) and builds "
-        "Python sets and slices of them: their values are not known while it is traced",
+        "unhashable type",
+        "its forward reads the lengths of the captions out of the mask and builds a Python set of "
+        "them (transformer_lumina2.py, `use_mask`): their values are not known while it is traced",
         ("Lumina2Transformer2DModel",),
+    ),
+    Cause(
+        "flex_attention",
+        "its attention is torch's `flex_attention` over a mask of blocks, which torch's exporter "
+        "has no translation of",
+    ),
+    Cause(
+        r"\.numpy\(\) is not supported",
+        "it counts the tokens of each expert in NumPy (transformer_hidream_image.py, "
+        "`moe_infer`): the counts are not known while it is traced",
+        ("HiDreamImageTransformer2DModel",),
+    ),
+    Cause(
+        "data-dependent expression",
+        "Python decides by the values of an input: by whether an image is all zeros "
+        "(transformer_hunyuan_video15.py, `is_t2v`), or by the length of each text "
+        "(transformer_hunyuan_video_framepack.py)",
+        ("HunyuanVideo15Transformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
+    ),
+    Cause(
+        "a complex input",
+        "its pipelines give it a table of complex numbers, of which ONNX has none",
+        ("LuminaNextDiT2DModel",),
+    ),
+    Cause(
+        "linalg_qr",
+        "it decomposes a matrix of weights by `linalg_qr` (transformer_wan_animate.py), which ONNX "
+        "has no operator of",
+        ("WanAnimateTransformer3DModel",),
     ),
 )
 

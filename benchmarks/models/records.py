@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parents[1] / "results" / "models"
 PACKAGES = ("torch", "onnxscript", "onnxruntime", "tensorrt-rtx")  # beside the class's own library
 # what two runs of the same class may differ in
 _OF_A_RUN = {"key", "seconds", "measured"}
+_NO_LIBRARY = "no plugin library"
 
 
 class _Base(BaseModel):
@@ -118,7 +119,10 @@ class Record(_Base):
 
     def difference(self, other: Record) -> dict[str, tuple[Any, Any]]:
         """Return what another record of the same class says otherwise, times left out."""
-        ours, theirs = (x.model_dump(exclude=_OF_A_RUN) for x in (self, other))
+        left_out = _OF_A_RUN
+        if any(_NO_LIBRARY in x.plugin for x in (self, other)):  # it is compiled on some machines
+            left_out = left_out | {"plugin"}
+        ours, theirs = (x.model_dump(exclude=left_out) for x in (self, other))
         for made in (ours, theirs):
             for kind in ("fp32", "fp16"):
                 made[kind] = {key: made[kind][key] for key in ("verdict", "fault")}

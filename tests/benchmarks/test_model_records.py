@@ -62,6 +62,8 @@ def test_two_runs_differ_in_what_they_found_and_not_in_times_or_shares(record) -
         update={"seconds": {"eager": 9.0}, "fp32": GOOD.model_copy(update={"share": 0.4})}
     )
     assert record.difference(slower) == {}
+    without = record.model_copy(update={"plugin": "MissingError: no plugin library: neither"})
+    assert record.difference(without) == {}
     worse = record.model_copy(update={"replaced": 1, "fp16": Parity(verdict="FAIL", share=2.0)})
     assert record.difference(worse) == {
         "replaced": (2, 1),
@@ -129,7 +131,10 @@ def test_a_class_in_a_process_of_its_own_is_as_recorded() -> None:
 def test_what_nobody_can_explain_has_no_cause(record) -> None:
     assert cause_of(record) is None
     assert cause_of(record.model_copy(update={"found": 0})) is None
-    packed = {"name": "Lumina2Transformer2DModel", "fp32": Parity(fault="cannot be traced: x")}
+    packed = {
+        "name": "Lumina2Transformer2DModel",
+        "fp32": Parity(fault="cannot be traced: unhashable type: x"),
+    }
     found = cause_of(record.model_copy(update=packed))
     assert found is not None
     assert "captions" in found.text
