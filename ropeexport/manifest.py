@@ -191,6 +191,8 @@ class Source(Record):
         for name, value in self.options.items() if self.kind in ("config", "onnx") else ():
             if not isinstance(value, str):
                 raise ValueError(f"options.{name}: expected text, got {type(value).__name__}")
+        if self.kind == "onnx" and len({"path", "sha256"} & self.options.keys()) == 1:
+            raise ValueError(f"options: expected path and sha256, got {', '.join(self.options)}")
         return self
 
 

@@ -39,7 +39,11 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("model.inputs.1.name", "q", "expected each name once, got 'q' again"),
     ("model.inputs.0.dtype", "wide", "expected a type of numbers, got wide"),
     ("axes", {}, "got 'batch'"),
-]
+    (
+        "source", {"kind": "onnx", "name": "m.onnx", "options": {"path": "../m.onnx"}},
+        "source: Value error, options: expected path and sha256, got path",
+    ),
+]  # fmt: skip
 
 
 def edited(folder: Path, place: str, value: object) -> Path:
