@@ -156,6 +156,20 @@ def numpy_type(dtype: str) -> np.dtype[np.generic]:
     return BY_NAME[dtype].numpy if dtype in BY_NAME else np.dtype(dtype)
 
 
+def largest_whole(dtype: str) -> int:
+    """Return the largest number of a type of whole numbers, by name; 1 of Booleans.
+
+    Examples
+    --------
+    >>> largest_whole("int32"), largest_whole("uint4"), largest_whole("bool")
+    (2147483647, 15, 1)
+    """
+    import ml_dtypes
+
+    made = numpy_type(dtype)
+    return int(ml_dtypes.iinfo(made).max) if made.kind in "iuV" else 1
+
+
 def held_in(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
     """Return an array in a type, by name, if that holds its very values, else as it is.
 

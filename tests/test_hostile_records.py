@@ -41,7 +41,7 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("axes", {}, "got 'batch'"),
     (
         "source", {"kind": "onnx", "name": "m.onnx", "options": {"path": "../m.onnx"}},
-        "source: Value error, options: expected path and sha256, got path",
+        "source: options: expected path and sha256, got path",
     ),
 ]  # fmt: skip
 

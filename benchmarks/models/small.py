@@ -117,7 +117,7 @@ def small_arguments(kind: Any) -> dict[str, Any]:
 
 def _even_shares(parts: Sequence[int], total: int) -> list[int]:
     """Share a number out as it was before, in even parts."""
-    made = [max(2, 2 * (part * total // sum(parts) // 2)) for part in parts]
+    made = [max(4, 2 * (part * total // sum(parts) // 2)) for part in parts]
     return [*made[:-1], total - sum(made[:-1])]
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ropeexport.axes import names_of, shape_at
-from ropeexport.dtypes import is_float
+from ropeexport.dtypes import is_float, largest_whole
 from ropeexport.errors import UsageError
 from ropeexport.given import check_memory
 from ropeexport.manifest import Axis, Manifest, TensorSpec
@@ -146,7 +146,7 @@ def ends_at(spec: TensorSpec, max_position: int) -> bool:
     """
     if spec.role != "positions" or is_float(spec.dtype):
         return False
-    largest = np.iinfo(spec.dtype).max if spec.below is None else spec.below - 1
+    largest = largest_whole(spec.dtype) if spec.below is None else spec.below - 1
     return largest >= max_position + BEYOND_BY
 
 

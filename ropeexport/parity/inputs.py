@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeexport.axes import shape_at, sum_of
-from ropeexport.dtypes import float_type, is_float, numpy_type
+from ropeexport.dtypes import float_type, is_float, largest_whole, numpy_type
 from ropeexport.manifest import ModelRecord, TensorSpec
 from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, Kind, ends_at, work_of
 from ropeexport.runners.runner import Array, Arrays
@@ -159,7 +159,7 @@ def _whole_below(spec: TensorSpec) -> int:
     """Return the number below which an input holds every whole number, or its table every row."""
     if is_float(spec.dtype):
         return int(1 / float_type(spec.dtype).unit_roundoff)
-    return int(np.iinfo(spec.dtype).max) if spec.below is None else spec.below
+    return largest_whole(spec.dtype) if spec.below is None else spec.below
 
 
 def _flux_positions(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -173,7 +173,7 @@ def _flux_positions(shape: Shape, spec: TensorSpec, rng: np.random.Generator) ->
     made = np.zeros(shape, dtype=np.int64)
     for variant, index in enumerate(np.ndindex(*lead)):
         ids = flux_ids(length, variant)
-        made[index][:, -min(axes, 3) :] = ids[:, -min(axes, 3) :]
+        made[index][:, max(0, axes - 3) :] = ids[:, 3 - min(axes, 3) :]
     return made
 
 
