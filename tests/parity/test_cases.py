@@ -7,6 +7,7 @@ import pytest
 
 from ropeexport import manifest
 from ropeexport.axes import shape_at
+from ropeexport.dtypes import largest_whole, numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.manifest import TensorSpec
 from ropeexport.parity.cases import Case, select, space_of
@@ -119,3 +120,16 @@ def test_float_positions_are_whole_numbers_that_their_type_holds(dtype: str, lim
         np.testing.assert_array_equal(ids, np.rint(ids))
         assert ids.max() < limit
     assert ids.max() > limit / 2, "long positions are long"
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint4", "int64"])
+@pytest.mark.parametrize("axes", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["flux positions", "long positions"])
+def test_positions_are_of_any_type_and_of_any_number_of_axes(dtype: str, axes: int, kind) -> None:
+    """A file may call anything so: a mask, or ids of no axis at all."""
+    spec = TensorSpec(name="ids", dtype=dtype, shape=("length", axes), role="positions")
+    ids = make_inputs(Case("", kind, {"length": 9}, seed=0), [spec])["ids"]
+    assert (ids.dtype, ids.shape) == (numpy_type(dtype), (9, axes))
+    if ids.size:
+        assert int(ids.min()) >= 0
+        assert int(ids.max()) <= min(largest_whole(dtype), LONG_LIMIT)
