@@ -33,7 +33,7 @@ from ropeexport.models.example import Example
 _RUNTIME = "onnxruntime"
 _MOST_MEMORY = 20 << 30  # addresses, of which libraries take several gigabytes and touch few
 _LONGEST = 200  # characters of a fault
-_PATH = re.compile(r"/\S*/(?=[\w.-]+)")
+_OF_THIS_RUN = re.compile(r"/\S*/(?=[\w.-]+)|(?<= object) at 0x\w+")  # folders, addresses
 
 
 def main(arguments: list[str]) -> None:
@@ -135,8 +135,8 @@ def _tried(step: Callable[[], str]) -> str:
 
 
 def _fault(error: Exception) -> str:
-    """Return an error as one line that is the same in every run: no folders of this one."""
-    text = _PATH.sub("", first_line(error))
+    """Return an error as one line that is the same in every run."""
+    text = _OF_THIS_RUN.sub("", first_line(error))
     return f"{type(error).__name__}: {text}"[:_LONGEST]
 
 
