@@ -20,10 +20,11 @@ from torch import nn
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
 from ropeexport.exporting.chatter import quiet
+from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.constants import put_eager_constants
 from ropeexport.exporting.fitting import check_fits, explain
 from ropeexport.exporting.guards import listening
-from ropeexport.exporting.lowering import with_explicit_types, without_complex
+from ropeexport.exporting.lowering import with_explicit_types
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
