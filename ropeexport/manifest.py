@@ -36,7 +36,7 @@ Implementation = Literal["plugin", "native", "decomposed"]
 Attention = Literal["fused", "decomposed", "none"]
 CacheForm = Literal["grow", "fixed"]
 # what an input is for, for those who draw one
-InputRole = Literal["data", "matrices", "positions", "mask"]
+InputRole = Literal["data", "matrices", "positions", "mask", "grid", "still_grid"]
 # that, or what an op's result is for those who judge it: an op says so of its own results
 Role = InputRole | str
 TreePath = tuple[str | int, ...]  # keys and indices, from an argument's name to a tensor in it

@@ -51,6 +51,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"\w*(position_embeddings|sequence_length|seq_len|positions)|n_ctx|model_max_length", LONGEST),
     (r"\w*sliding_window|local_attention|attention_(chunk|window)_size|index_topk|block_size", 8),
     (r"patch_size", 4),
+    (r"window_size", 16),
     (r"image_size|crop_size", 32),
 )  # fmt: skip
 _OF_SIZE = tuple((re.compile(name), size) for name, size in _SIZES)
@@ -203,7 +204,8 @@ def _rope(rope: Mapping[str, Any], made: Mapping[str, Any], source: str) -> dict
     part = rope.get("partial_rotary_factor") or made.get("partial_rotary_factor") or 1
     pairs = int(head * part) // 2
     found = dict(rope)
-    if found.get("mrope_section") or "mrope_section" in source:
+    is_of_text = found.get("rope_type") != "axial"
+    if found.get("mrope_section") or (is_of_text and "mrope_section" in source):
         found["mrope_section"] = _shared(found.get("mrope_section") or [16, 24, 24], pairs)
     for key in ("long_factor", "short_factor"):
         if found.get(key):

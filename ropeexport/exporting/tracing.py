@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -35,6 +35,7 @@ from ropeexport.given import whole
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
 from ropeexport.models.hub.load import traceable_experts, traceable_ropes
+from ropeexport.models.hub.packed import traceable_towers
 from ropeexport.models.input_tree import shaped
 from ropeexport.models.wrappers import named_forward, ordinary_weights
 from ropeexport.ops import names
@@ -142,7 +143,10 @@ def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> 
 @contextmanager
 def _traceable(module: nn.Module) -> Iterator[None]:
     """Have a module as torch.export takes it for a while."""
-    with ordinary_weights(module), traceable_ropes(module), traceable_experts(module), _roots():
+    ways = (ordinary_weights, traceable_ropes, traceable_experts, traceable_towers)
+    with ExitStack() as stack, _roots():
+        for way in ways:
+            stack.enter_context(way(module))
         yield
 
 

@@ -16,6 +16,7 @@ from ropeexport.axes import axis_sizes, parse_shapes, shape_at
 from ropeexport.dtypes import numpy_type
 from ropeexport.errors import UsageError
 from ropeexport.given import WORD, check_memory, whole
+from ropeexport.grids import ROLES, check_grid
 from ropeexport.inference.arguments import Arguments
 from ropeexport.inference.choosing import Chosen
 from ropeexport.inference.decoding import Options, cache_of, generated, streamed
@@ -73,6 +74,7 @@ class LoadedModel:
         self._turn: AbstractContextManager[object] = nullcontext() if runtime.reentrant else Lock()
         self._types = [(spec.name, numpy_type(spec.dtype), spec.dtype) for spec in self.inputs]
         self._cache = manifest.cache
+        self._grids = [spec.name for spec in self.inputs if spec.role in ROLES]
         self._known: dict[tuple[Any, ...], Sizes] = {}
         self._is_closed = False
 
@@ -418,6 +420,9 @@ class LoadedModel:
             sizes = checked_sizes(self.inputs, self.axes, shapes, self._cache)
             if len(self._known) < _MOST_SHAPES:
                 self._known[key] = sizes
+        for name in self._grids:
+            grid: Any = feeds[name]
+            check_grid(self.inputs, sizes, name, grid.cpu() if hasattr(grid, "cpu") else grid)
         return sizes
 
 

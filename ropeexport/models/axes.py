@@ -28,7 +28,7 @@ LIMITS = (
     "n_positions", "block_size",
 )  # fmt: skip
 _CONFIGS = ("config", "text_config")
-_LENGTH_WORDS = ("length", "seq", "token")
+_LENGTH_WORDS = ("length", "seq", "token", "patch")
 _BATCH = 8
 _LENGTH = 4096
 _BEST_LENGTH = 512  # an example is often shorter, for it is there to be traced

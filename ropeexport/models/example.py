@@ -53,8 +53,9 @@ class Example:
         The folder of the safetensors files with the module's weights, where the module itself is
         a :func:`ropeexport.weights.references.skeleton`.
     roles : dict of str to str
-        What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a rope
-        ``positions`` or a ``mask``.  Of the others the traced graph says it.
+        What an input holds, where its name (or a tree's) is given: ``data``, ``matrices`` of a
+        rope, ``positions``, a ``mask``, or a ``grid`` of images whose patches lie together (or a
+        ``still_grid``, see :mod:`ropeexport.grids`).  Of the others the traced graph says it.
     cache : CacheRecord or None
         Of a decoder with its cache, see :func:`ropeexport.models.hub.decoders.cached_example`.
 

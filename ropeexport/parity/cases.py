@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from ropeexport import grids
 from ropeexport.axes import names_of, shape_at
 from ropeexport.dtypes import is_float, largest_whole
 from ropeexport.errors import UsageError
@@ -85,6 +86,8 @@ class Space:
         specs = [spec for spec in self.specs if spec.shape and spec.role != "matrices"]
         fronts = {spec.shape[0] for spec in specs}
         behind = names_of(dim for spec in specs for dim in spec.shape[1:])
+        if any(spec.role in grids.ROLES for spec in specs):
+            behind += grids.patches_of(specs).names
         return tuple(name for name in self._free if name in fronts and name not in behind)
 
     @property
@@ -116,6 +119,15 @@ class Space:
         clipped = {n: min(max(length, self.axes[n].min), self.axes[n].max) for n in self.lengths}
         return {**sizes, **clipped}
 
+    def _with_fewer_images(self, sizes: Sizes) -> Sizes:
+        """Return sizes in which each image of a grid has a block of patches."""
+        fewer = dict(sizes)
+        for spec in self.specs:
+            if spec.role in grids.ROLES and isinstance(name := spec.shape[0], str):
+                most = max(grids.blocks_of(self.specs, sizes), self.axes[name].min)
+                fewer[name] = min(fewer[name], most)
+        return fewer
+
     def broadcasts(self, sizes: Sizes) -> list[Sizes]:
         """Return the sizes with each broadcasting axis at 1 and at its full size, where allowed."""
         choices: dict[str, list[int]] = {}
@@ -123,6 +135,7 @@ class Space:
             if (to := axis.broadcasts_to) is not None:
                 full = sizes[to] if isinstance(to, str) else to or 1
                 choices[name] = sorted({n for n in (1, full) if axis.min <= n <= axis.max})
+        sizes = self._with_fewer_images(sizes)
         some = product(*choices.values())
         return [{**sizes, **dict(zip(choices, each, strict=True))} for each in some]
 

@@ -14,8 +14,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeexport import grids
 from ropeexport.axes import shape_at, sum_of
 from ropeexport.dtypes import float_type, is_float, largest_whole, numpy_type
+from ropeexport.errors import UsageError
 from ropeexport.manifest import ModelRecord, TensorSpec
 from ropeexport.parity.cases import BEYOND, BEYOND_BY, Case, Kind, ends_at, work_of
 from ropeexport.runners.runner import Array, Arrays
@@ -39,7 +41,11 @@ def make_inputs(
 
     ``max_position`` is the largest that the file's tables of angles hold, where it has any.
     """
-    return {spec.name: _make(case, spec, max_position) for spec in specs}
+    made = {
+        spec.name: _make(case, spec, max_position) for spec in specs if spec.role not in grids.ROLES
+    }
+    made |= {spec.name: _grid(case, spec, specs) for spec in specs if spec.role in grids.ROLES}
+    return {spec.name: made[spec.name] for spec in specs}
 
 
 def probes_of(cases: Sequence[Case], model: ModelRecord) -> list[Arrays]:
@@ -59,6 +65,33 @@ def probes_of(cases: Sequence[Case], model: ModelRecord) -> list[Arrays]:
         for number, case in enumerate(chosen)
         if case not in chosen[:number]
     ]
+
+
+def _grid(case: Case, spec: TensorSpec, specs: Sequence[TensorSpec]) -> Array:
+    """Return the frames, rows and columns (images, 3) of images that have all patches together.
+
+    Patches come in square blocks, of which each image has some.
+    """
+    rng = np.random.default_rng([case.seed, zlib.crc32(spec.name.encode())])
+    images, _ = shape_at(spec, case.sizes)
+    blocks, side = grids.blocks_of(specs, case.sizes), grids.side_of(specs)
+    if images > blocks:
+        raise UsageError(
+            f"{spec.name}: expected at most {blocks} images of so few patches, got {images}",
+            code="RX601",
+        )
+    ends = np.sort(rng.choice(np.arange(1, blocks), images - 1, replace=False))
+    made = np.empty((images, 3), np.int64)
+    for image, count in enumerate(np.diff([0, *ends, blocks]).tolist()):
+        frames = 1 if spec.role == grids.STILL else _divisor(count, _MOST_FRAMES, rng)
+        rows = _divisor(count // frames, count, rng)
+        made[image] = frames, side * rows, side * (count // frames // rows)
+    return made.astype(numpy_type(spec.dtype), copy=False)
+
+
+def _divisor(number: int, most: int, rng: np.random.Generator) -> int:
+    """Draw a number up to ``most`` that divides another."""
+    return int(rng.choice([n for n in range(1, min(number, most) + 1) if number % n == 0]))
 
 
 def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
@@ -106,6 +139,7 @@ def _numbers(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.asarray(rng.integers(0, _MOST_ALONE, shape))
 
 
+_MOST_FRAMES = 4
 # whole numbers that say how an operator works, or of which nothing is known
 _SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] = {
     "mask": _mask,

@@ -267,7 +267,13 @@ def _stored_type(weights: Path | None) -> torch.dtype:
 
 
 def _example(module: nn.Module, samples: Samples, dtype: torch.dtype) -> Example:
-    return Example(module, samples.made(dtype), samples.axes(), constants=dict(samples.constants))
+    return Example(
+        module,
+        samples.made(dtype),
+        samples.axes(),
+        constants=dict(samples.constants),
+        roles=dict(samples.roles),
+    )
 
 
 @contextmanager

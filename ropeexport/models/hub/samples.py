@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ropeexport.axes import sum_of
+from ropeexport.manifest import InputRole
+from ropeexport.models.hub import packed
 from ropeexport.models.hub.diffusers_inputs import ARGUMENTS, INPUTS, Input
 
 Config = Mapping[str, Any]
@@ -19,7 +22,8 @@ Config = Mapping[str, Any]
 # Sizes to trace with: unequal, so that no two axes are taken for one
 SIZES = {
     "batch": 2, "length": 12, "text_length": 7, "frames": 3, "height": 8, "width": 12,
-    "audio_length": 10, "image_length": 5,
+    "audio_length": 10, "image_length": 5, "images": 2,
+    "patches": 10, "merged_patches": 10,
 }  # fmt: skip
 
 
@@ -64,6 +68,10 @@ class Sample:
             "ids": lambda: makers["whole ids"]().to(torch.float32),
             "ones": lambda: torch.ones(shape, dtype=torch.bool),
             "lengths": lambda: torch.full(shape, SIZES["text_length"]),
+            # as many patches as SIZES has
+            "grid": lambda: (
+                torch.tensor([[1, 2, 2], [1, 2, 3]]) * torch.tensor([1, *[self.high] * 2])
+            ),
         }
         return makers[self.kind]()
 
@@ -74,6 +82,7 @@ class Samples:
 
     inputs: dict[str, Any]
     constants: dict[str, Any]
+    roles: Mapping[str, InputRole] = field(default_factory=dict)
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -170,6 +179,8 @@ def _kind_of(argument: str) -> str:
 def of_transformers(module: nn.Module, config: Any) -> Samples | None:
     """Return the inputs of a text or vision model by what its ``forward`` takes, if it is known."""
     takes = inspect.signature(module.forward).parameters
+    if packed.is_tower(module):
+        return _packed(module)
     if "input_ids" in takes:
         return _text(takes, config)
     if "pixel_values" in takes and isinstance(getattr(config, "image_size", None), int):
@@ -177,6 +188,19 @@ def of_transformers(module: nn.Module, config: Any) -> Samples | None:
         one = f"batch {config.num_channels} {size} {size}"
         return Samples({"pixel_values": _sample("pixel_values", one, {})}, {})
     return None
+
+
+def _packed(tower: nn.Module) -> Samples:
+    """Return patches of images, and the images' grids; patches come in blocks that are merged."""
+    side, shape = packed.blocks_of(tower), packed.numbers_of_patch(tower)
+    name = packed.patches_name(tower)
+    lead, numbers = ("1 ", shape) if packed.has_batch(tower) else ("", (math.prod(shape),))
+    axis = f"{side * side}*merged_patches" if side > 1 else "patches"
+    patches = Input(f"{lead}{axis} {' '.join(map(str, numbers))}")
+    role: InputRole = "still_grid" if packed.is_of_stills(tower) else "grid"
+    grid = Sample((SIZES["images"], 3), {0: "images"}, "grid", side)
+    given = {name: _sample(name, patches, {}), packed.GRID: grid}
+    return Samples(given, {}, {packed.GRID: role})
 
 
 def _text(takes: Any, config: Any) -> Samples:
