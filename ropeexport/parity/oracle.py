@@ -39,6 +39,7 @@ _CASTS: dict[Call, torch.dtype] = {
     Tensor.half: torch.float16,
     Tensor.bfloat16: torch.bfloat16,
 }
+_NORMS = (torch.linalg.vector_norm, torch.linalg.matrix_norm, torch.linalg.norm)
 _REINTERPRETS = (Tensor.view, torch.ops.aten.view.dtype)
 
 
@@ -182,6 +183,9 @@ class Widened(TorchFunctionMode):
         named = kwargs or {}
         if func in _REINTERPRETS:
             return func(*args, **named)
+        if func in _NORMS and (asked := named.get("dtype")) is not None:
+            # they take no number that is wider than the type they are asked for
+            return func(args[0].to(self._wide(asked)), *args[1:], **(named | {"dtype": None}))
         if func in _CASTS:
             cast = _CASTS[func]
             self.met_single |= cast is torch.float32

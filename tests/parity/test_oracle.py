@@ -83,6 +83,8 @@ def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
         assert x.type(torch.float32).dtype is float32
         assert torch.softmax(x, -1, dtype=torch.float32).dtype is float32
         assert torch.arange(4, dtype=torch.float32).dtype is float32
+        assert torch.linalg.vector_norm(x, dtype=torch.float32).dtype is float32
+        assert torch.linalg.norm(x, dim=-1, dtype=torch.float32).item() == pytest.approx(2**0.5)
         assert torch.ops.aten._to_copy.default(x, dtype=torch.float32).dtype is float32
         assert x.to(torch.int64).dtype is torch.int64
         assert x.view(torch.float32).dtype is torch.float32, "bits, not numbers"
