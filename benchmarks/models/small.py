@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 HEADS, GROUPS, HEAD, WIDTH, INNER = 4, 2, 16, 64, 96
@@ -31,6 +32,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"mamba_(n|num)_heads|n_mamba_heads", 2 * HEADS),
     (r"mamba_d_ssm", 2 * HEADS * HEAD),
     (r"mamba_expand", 2),
+    (r"quantization_dim", 2 * WIDTH),
     (r"qk_rope_head_dim|rotary_dim|mamba_chunk_size", _ROTARY),
     (r"qk_head_dim", HEAD + _ROTARY),
     (r"\w*(head_?dim\w*|_dim_head|d_head|d_state|state_size)|d_kv|kv_channels", HEAD),
@@ -44,24 +46,31 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"\w*(hidden_size\w*|embed_dim|embedding_(size|dim)|hidden_dim|projection_dim|output_dim|"
      r"input_dim|out_dim|in_dim)|d_model|n_embd|dim|lru_width", WIDTH),
     (r"\w*(attention_dim|context_in_dim|text_\w*dim|caption_channels|adaln_dim|latent_dim|freq_dim|"
-     r"time_embed_dim|cond_dim|source_dim|target_dim|model_dim)", WIDTH),
+     r"time_embed_dim|cond(ition)?_dim|source_dim|target_dim|model_dim)|upsample_groups|"
+     r"adapter_input_size", WIDTH),
     (r"\w*(in|out|io|latent|acoustic_hidden)_(channels|dim)", 16),
     (r"sample_(height|width|size|frames)|base_(height|width)", 8),
     (r"original_max_position_embeddings", SWITCH),
     (r"\w*(position_embeddings|sequence_length|seq_len|positions)|n_ctx|model_max_length", LONGEST),
     (r"\w*sliding_window|local_attention|attention_(chunk|window)_size|index_topk|block_size", 8),
-    (r"patch_size", 4),
+    (r"patch_size|index_kpool", 4),
     (r"window_size", 16),
     (r"image_size|crop_size", 32),
 )  # fmt: skip
 _OF_SIZE = tuple((re.compile(name), size) for name, size in _SIZES)
 _KEPT = re.compile(r"num_residual_layers|num_res_blocks|num_adapter_layers|max_window_layers|"
-                   r"num_mel_attn_blocks|chunk_size_feed_forward")  # fmt: skip
+                   r"num_mel_attn_blocks|num_feat_extract_layers|chunk_size_feed_forward"
+                   )  # fmt: skip
 _OF_GROUPS = re.compile(r"\w*(num_key_value|num_kv|n_kv)_?heads\w*|kv_heads")
+_OF_INDICES = re.compile(r"vision_feature_layers?|intermediate_layers_indices|"
+                         r"\w*(att|attn|attn_block|att_block|visual)_indexes")  # fmt: skip
 _OF_AXES = re.compile(r"axes_dims?(_rope)?|rope_(axes_)?dim(_list)?")
 _TOKEN = re.compile(r"\w*_token_(id|index)")
 # what a default may leave open, and a model needs
-_LEFT_OPEN = re.compile(r"sliding_window|local_attention|vocab_size|num_experts_per_tok")
+_LEFT_OPEN = re.compile(r"sliding_window|local_attention|vocab_size|num_experts_per_tok|"
+                        r"num_experts|n_(routed|shared)_experts|top_k_experts|moe_intermediate_size"
+                        )  # fmt: skip
+_KINDS_LEFT_OPEN = {"mlp_layer_types": ["dense", "sparse"]}
 _NO_PART_OF_IT = {
     "transformers_version", "architectures", "id2label", "label2id", "dtype", "_name_or_path",
     "out_features", "out_indices", "stage_names",
@@ -93,14 +102,21 @@ def small(config: Any, source: str = "") -> dict[str, Any]:
     for key, value in values.items():
         part = vars(config).get(key)
         is_part = hasattr(part, "to_dict") and isinstance(value, dict)
-        made[key] = small(part, source) if is_part else _small(key, value, layers)
+        made[key] = small(part, _source_of(part)) if is_part else _small(key, value, layers)
     made |= dict(_tokens(made))
     made |= dict(_alike(values, made))
     made |= _by_layer(values, layers)
     rope = made.get("rope_parameters")
-    if isinstance(rope, Mapping):
-        made["rope_parameters"] = _rope(rope, made, source)
+    if rope and isinstance(rope, Mapping):
+        made["rope_parameters"] = _rope(_of_share(rope, values, made), made, source)
     return made
+
+
+def _source_of(config: Any) -> str:
+    """Return the code of the models of a config: it lies beside the config's."""
+    file = Path(inspect.getfile(type(config)))
+    beside = file.with_name(file.name.replace("configuration_", "modeling_"))
+    return beside.read_text(encoding="utf-8") if beside.exists() else ""
 
 
 def small_arguments(kind: Any) -> dict[str, Any]:
@@ -124,16 +140,27 @@ def _even_shares(parts: Sequence[int], total: int) -> list[int]:
 
 def _small(key: str, value: Any, layers: _Layers | None) -> Any:
     """Return a value of a config made small."""
-    if layers and isinstance(value, list | tuple) and len(value) == layers.count:
-        return [value[index] for index in layers.kept]
-    if value is None and _LEFT_OPEN.fullmatch(key):
-        value = _TOKENS
+    if isinstance(value, list | tuple):
+        return _small_list(key, value, layers)
+    if value is None:
+        value = _TOKENS if _LEFT_OPEN.fullmatch(key) else _KINDS_LEFT_OPEN.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0 or _KEPT.fullmatch(key):
         return value
     if layers and key in _OF_LAYERS and value == layers.count:
         return len(layers.kept)
     size = next((size for name, size in _OF_SIZE if name.fullmatch(key)), value)
     return min(size, value)
+
+
+def _small_list(key: str, value: Sequence[Any], layers: _Layers | None) -> Sequence[Any]:
+    """Return a list of a config for the layers that are kept."""
+    if layers and len(value) == layers.count:
+        if list(value) == list(range(layers.count)):  # the layers' own numbers
+            return list(range(len(layers.kept)))
+        return [value[index] for index in layers.kept]
+    if value and _OF_INDICES.fullmatch(key):
+        return [_LAYERS - 1]  # the first layer is of the other kind
+    return [WIDTH] * len(value) if key == "downsample_channels" else value
 
 
 _OF_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "depth")
@@ -158,7 +185,7 @@ def _tokens(made: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in sorted(made):
         if _TOKEN.fullmatch(key) and isinstance(made[key], int) and made[key] >= 0:
             last -= 1
-            yield key, _KNOWN_TOKENS.get(key, last)
+            yield key, _KNOWN_TOKENS.get(key, 0 if key.endswith("pad_token_id") else last)
         elif _TOKEN.fullmatch(key) and isinstance(made[key], list):
             yield key, [_KNOWN_TOKENS.get(key, 2)]
 
@@ -167,16 +194,26 @@ def _alike(values: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[tuple
     """Yield what follows from other sizes, or stands for one where the default has none."""
     if values.get("head_dim", 0) is None and values.get("num_attention_heads"):
         yield "head_dim", HEAD
-    heads = {values[key] for key in ("num_attention_heads", "num_heads") if key in values}
     for key, value in values.items():
-        if _OF_GROUPS.fullmatch(key) and (value is None or isinstance(value, int)):
-            yield key, HEADS if value in heads else min(GROUPS, value or GROUPS)
+        if not _OF_GROUPS.fullmatch(key):
+            continue
+        of_it = key.replace("key_value", "attention")  # of an encoder, say
+        names = {"num_attention_heads", "num_heads", of_it} - {key}
+        heads = {values[name] for name in names if name in values}
+        if value is None or isinstance(value, int):
+            yield key, _groups(value, heads)
+        elif isinstance(value, list):  # by layer
+            yield key, [_groups(each, heads) for each in made[key]]
     if isinstance(made.get("mamba_d_ssm"), int):
         yield "mamba_d_head", made["mamba_d_ssm"] // made["mamba_n_heads"]
     for key in ("head_dim", "qk_head_dim", "v_head_dim"):
         for other in ("qk_rope_head_dim", "qk_head_dim"):
             if other in made and values.get(key) and values.get(key) == values.get(other):
                 yield key, made[other]
+
+
+def _groups(value: int | None, heads: set[int]) -> int:
+    return HEADS if value in heads else min(GROUPS, value or GROUPS)
 
 
 def _by_layer(values: Mapping[str, Any], layers: _Layers | None) -> dict[str, Any]:
@@ -195,6 +232,18 @@ def _by_layer(values: Mapping[str, Any], layers: _Layers | None) -> dict[str, An
     }  # fmt: skip
 
 
+def _of_share(
+    rope: Mapping[str, Any], values: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a rope with the rotary share of the small head, where it had that of the default's."""
+    names = ("qk_rope_head_dim", "qk_nope_head_dim")
+    if not all(isinstance(values.get(name), int) for name in names):
+        return dict(rope)
+    former, new = (x[names[0]] / (x[names[0]] + x[names[1]]) for x in (values, made))
+    is_share = rope.get("partial_rotary_factor") == former
+    return {**rope, "partial_rotary_factor": new} if is_share else dict(rope)
+
+
 def _rope(rope: Mapping[str, Any], made: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return parameters of a rope for a small head."""
     if any(isinstance(value, dict) for value in rope.values()):  # by kind of layer
@@ -206,13 +255,19 @@ def _rope(rope: Mapping[str, Any], made: Mapping[str, Any], source: str) -> dict
     found = dict(rope)
     is_of_text = found.get("rope_type") != "axial"
     if found.get("mrope_section") or (is_of_text and "mrope_section" in source):
-        found["mrope_section"] = _shared(found.get("mrope_section") or [16, 24, 24], pairs)
+        found["mrope_section"] = _shared(found.get("mrope_section") or _sections(source), pairs)
     for key in ("long_factor", "short_factor"):
         if found.get(key):
             found[key] = found[key][:pairs]
     if found.get("original_max_position_embeddings"):
         found["original_max_position_embeddings"] = SWITCH
     return found
+
+
+def _sections(source: str) -> list[int]:
+    """Return the sections of a rope that models take where a config says none."""
+    found = re.search(r"mrope_section\W+(\d+), (\d+), (\d+)\]", source)
+    return [int(part) for part in found.groups()] if found else [16, 24, 24]
 
 
 def _shared(parts: Sequence[int], total: int) -> list[int]:

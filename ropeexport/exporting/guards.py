@@ -181,13 +181,18 @@ def _asker_is_own(frames: Iterable[FrameType]) -> bool:
 
 @contextmanager
 def listening() -> Iterator[Guards]:
-    """Note the guards that are added meanwhile."""
-    guards, level = Guards(), _LOGGER.level
+    """Note the guards that are added meanwhile, whatever the program has done to its logging."""
+    guards, level, disabled = Guards(), _LOGGER.level, _LOGGER.disabled
+    off = logging.root.manager.disable
     _LOGGER.addHandler(guards)
     _LOGGER.setLevel(logging.INFO)
+    _LOGGER.disabled = False
+    logging.disable(logging.NOTSET)
     try:
         yield guards
     finally:
+        logging.disable(off)
+        _LOGGER.disabled = disabled
         _LOGGER.setLevel(level)
         _LOGGER.removeHandler(guards)
 

@@ -31,6 +31,7 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.sort.stable: _sort,
+        torch.ops.aten.repeat_interleave.self_int: _repeat_interleave,
         torch.sym_sqrt: onnxscript.opset23.Sqrt,
         torch.ops.aten._grouped_mm.default: _grouped_product,
         torch.ops.aten._is_all_true.default: partial(_of_all, "ReduceMin"),
@@ -100,6 +101,27 @@ def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool
     op = onnxscript.opset23
     last = op.Shape(x, start=dim, end=dim + 1 if dim != -1 else None)
     return op.TopK(x, last, axis=dim, largest=int(descending), sorted=1)
+
+
+def _repeat_interleave(
+    x: Any, repeats: Any, dim: int | None = None, *, output_size: Any = None
+) -> Any:
+    """Write a tensor whose elements along an axis stand so many times each, one after the other.
+
+    torch's own translation repeats along a wrong axis where ``repeats`` is a dynamic size.
+    """
+    op = onnxscript.opset23
+    rank, one = 1 if dim is None else len(x.shape), op.Constant(value_ints=[1])
+    if dim is None:
+        x = op.Reshape(x, op.Constant(value_ints=[-1]))
+    axis = (dim or 0) % rank
+    is_fixed = isinstance(repeats, int)
+    count = op.Constant(value_ints=[repeats]) if is_fixed else op.Reshape(repeats, one)
+    tiles = [one] * (axis + 1) + [count] + [one] * (rank - axis - 1)
+    sizes = [op.Shape(x, start=place, end=place + 1) for place in range(rank)]
+    sizes[axis] = op.Mul(sizes[axis], count)
+    apart = op.Unsqueeze(x, op.Constant(value_ints=[axis + 1]))
+    return op.Reshape(op.Expand(apart, op.Concat(*tiles, axis=0)), op.Concat(*sizes, axis=0))
 
 
 def _of_all(reduction: str, x: Any) -> Any:

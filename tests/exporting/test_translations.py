@@ -104,6 +104,25 @@ def test_complex_rows_that_are_filled_up_in_a_region_of_their_own(tmp_path) -> N
     assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
 
 
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, None])
+def test_elements_are_repeated_along_their_axis(tmp_path, dim) -> None:
+    class Repeated(torch.nn.Module):
+        def forward(self, x: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            times = like.shape[0]
+            return x.repeat_interleave(times, dim=dim), x.repeat_interleave(3, dim=dim)
+
+    module = Repeated().eval()
+    inputs = {"x": torch.randn(2, 3, 4), "like": torch.zeros(5)}
+    ropeexport.export(
+        module, inputs, tmp_path, dynamic_axes={"x": {0: "batch", 1: "length"}, "like": {0: "times"}}
+    )
+    loaded = ropeexport.load(tmp_path, device="cpu")
+    for batch, length, times in ((2, 3, 2), (3, 3, 3), (1, 5, 4), (4, 1, 1)):
+        x, like = torch.randn(batch, length, 4), torch.zeros(times)
+        for found, expected in zip(loaded(x, like), module(x, like), strict=True):
+            assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_a_stable_sort_keeps_the_order_of_what_is_equal(tmp_path, descending: bool) -> None:
     """Of Booleans too, which ONNX orders none of."""

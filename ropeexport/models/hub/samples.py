@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 from ropeexport.axes import sum_of
 from ropeexport.manifest import InputRole
-from ropeexport.models.hub import packed
-from ropeexport.models.hub.diffusers_inputs import ARGUMENTS, INPUTS, Input
+from ropeexport.models.hub import diffusers_inputs, packed, transformers_inputs
+from ropeexport.models.hub.diffusers_inputs import Input, Inputs
 
 Config = Mapping[str, Any]
 
@@ -23,7 +23,8 @@ Config = Mapping[str, Any]
 SIZES = {
     "batch": 2, "length": 12, "text_length": 7, "frames": 3, "height": 8, "width": 12,
     "audio_length": 10, "image_length": 5, "images": 2,
-    "patches": 10, "merged_patches": 10,
+    "patches": 10, "merged_patches": 10, "pictures": 6, "queries": 4,
+    "mel_frames": 48, "samples": 5760,
 }  # fmt: skip
 
 
@@ -38,7 +39,8 @@ class Sample:
     axes : dict
         The dynamic axes by their number.
     kind : str
-        See :class:`ropeexport.models.hub.diffusers_inputs.Input`.
+        See :class:`ropeexport.models.hub.diffusers_inputs.Input`, and
+        :mod:`ropeexport.models.hub.transformers_inputs` for three more.
     high : int
         Integers are below it.
     fixed : tuple of str
@@ -66,8 +68,16 @@ class Sample:
             # positions on several axes, as FLUX has them
             "whole ids": lambda: torch.arange(shape[-2])[:, None].expand(shape).contiguous(),
             "ids": lambda: makers["whole ids"]().to(torch.float32),
+            # of patches in rows of six
+            "places": lambda: (
+                torch.stack([torch.arange(shape[1]) % 6, torch.arange(shape[1]) // 6], dim=-1)
+                .expand(shape)
+                .contiguous()
+            ),
             "ones": lambda: torch.ones(shape, dtype=torch.bool),
+            "zeros": lambda: torch.zeros(shape, dtype=torch.bool),
             "lengths": lambda: torch.full(shape, SIZES["text_length"]),
+            "sound lengths": lambda: torch.full(shape, SIZES["samples"]),
             # as many patches as SIZES has
             "grid": lambda: (
                 torch.tensor([[1, 2, 2], [1, 2, 3]]) * torch.tensor([1, *[self.high] * 2])
@@ -114,17 +124,22 @@ EVERY_SIZE = (
     "SanaVideoTransformer3DModel",
     "WanTransformer3DModel",
 )
-DIFFUSERS = tuple(INPUTS)
+DIFFUSERS = tuple(diffusers_inputs.INPUTS)
 
 
 def of_diffusers(module: nn.Module) -> Samples:
     """Return the inputs of a module of diffusers, of a class in :data:`DIFFUSERS`."""
     name, config = type(module).__name__, vars(module)["_internal_dict"]
-    given = {argument: _of(argument, value, config) for argument, value in INPUTS[name].items()}
-    inputs = {argument: value for argument, value in given.items() if value is not None}
+    inputs = _of_row(diffusers_inputs.INPUTS[name], config)
     takes = inspect.signature(module.forward).parameters
     constants = {"return_dict": False} if "return_dict" in takes else {}
-    return Samples(inputs, constants | ARGUMENTS.get(name, {}))
+    return Samples(inputs, constants | diffusers_inputs.ARGUMENTS.get(name, {}))
+
+
+def _of_row(row: Inputs, config: Config) -> dict[str, Any]:
+    """Return the inputs of a row of a table, those that the config has."""
+    given = {argument: _of(argument, value, config) for argument, value in row.items()}
+    return {argument: value for argument, value in given.items() if value is not None}
 
 
 def _of(argument: str, value: Any, config: Config) -> Any:
@@ -160,11 +175,12 @@ def _size(text: str, values: Mapping[str, Any]) -> int | None:
     for part in text.split(" + "):
         product = 1
         for factor in part.split("*"):
-            name, _, divisor = factor.partition("/")
+            name, _, by = factor.partition("/")
             value: Any = int(name) if name.isdigit() else values.get(name.removeprefix("#"))
-            if value is None:
+            divisor: Any = values.get(by) if by and not by.isdigit() else by or 1
+            if value is None or divisor is None:
                 return None
-            product *= len(value) if name.startswith("#") else int(value) // int(divisor or 1)
+            product *= len(value) if name.startswith("#") else int(value) // int(divisor)
         total += product
     return total
 
@@ -177,10 +193,15 @@ def _kind_of(argument: str) -> str:
 
 
 def of_transformers(module: nn.Module, config: Any) -> Samples | None:
-    """Return the inputs of a text or vision model by what its ``forward`` takes, if it is known."""
-    takes = inspect.signature(module.forward).parameters
+    """Return the inputs of a model by its class or by what its ``forward`` takes, if known."""
+    name, takes = type(module).__name__, inspect.signature(module.forward).parameters
     if packed.is_tower(module):
         return _packed(module)
+    if name in transformers_inputs.INPUTS:
+        inputs = _of_row(transformers_inputs.INPUTS[name], _fields(config))
+        return Samples(inputs, _constants(takes) | transformers_inputs.ARGUMENTS.get(name, {}))
+    if "inputs_embeds" in takes and takes["inputs_embeds"].default is inspect.Parameter.empty:
+        return _embedded(takes, config)
     if "input_ids" in takes:
         return _text(takes, config)
     if "pixel_values" in takes and isinstance(getattr(config, "image_size", None), int):
@@ -188,6 +209,19 @@ def of_transformers(module: nn.Module, config: Any) -> Samples | None:
         one = f"batch {config.num_channels} {size} {size}"
         return Samples({"pixel_values": _sample("pixel_values", one, {})}, {})
     return None
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a config, those of its parts by names with a dot."""
+    found = dict(vars(config))
+    for name, part in vars(config).items():
+        if hasattr(part, "to_dict"):
+            found |= {f"{name}.{field}": value for field, value in _fields(part).items()}
+    return found
+
+
+def _constants(takes: Any) -> dict[str, Any]:
+    return {"use_cache": False} if "use_cache" in takes else {}
 
 
 def _packed(tower: nn.Module) -> Samples:
@@ -203,13 +237,21 @@ def _packed(tower: nn.Module) -> Samples:
     return Samples(given, {}, {packed.GRID: role})
 
 
+def _embedded(takes: Any, config: Any) -> Samples:
+    """Return what comes from other models' embeddings."""
+    row: dict[str, str | Input] = {"inputs_embeds": "batch length hidden_size"}
+    if "position_ids" in takes:
+        row["position_ids"] = Input("batch length", "positions")
+    return Samples(_of_row(row, _fields(config)), _constants(takes))
+
+
 def _text(takes: Any, config: Any) -> Samples:
     words = getattr(config, "text_config", config)
-    known = {"vocab_size": words.vocab_size}
-    inputs = {"input_ids": _sample("", Input("batch length", "int", below="vocab_size"), known)}
+    row: dict[str, str | Input] = {"input_ids": Input("batch length", "int", below="vocab_size")}
     if "position_ids" in takes:
         sections = getattr(words, "rope_parameters", None) or {}
         lead = "3 " if "mrope_section" in sections else ""
-        inputs["position_ids"] = _sample("", Input(f"{lead}batch length", "positions"), {})
-    constants = {"use_cache": False} if "use_cache" in takes else {}
-    return Samples(inputs, constants)
+        row["position_ids"] = Input(f"{lead}batch length", "positions")
+    if "decoder_input_ids" in takes:
+        row["decoder_input_ids"] = Input("batch text_length", "int", below="vocab_size")
+    return Samples(_of_row(row, {"vocab_size": words.vocab_size}), _constants(takes))
