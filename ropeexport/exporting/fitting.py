@@ -54,6 +54,15 @@ def check_fits(example: Example, guards: Sequence[Guard], traced: Mapping[str, i
             _check_box(example, guard, traced)
 
 
+def check_decided(example: Example, guards: Sequence[Guard], traced: Mapping[str, int]) -> None:
+    """Raise unless what operators were decomposed by holds wherever the axes' ranges go.
+
+    Parameters are those of :func:`check_fits`.
+    """
+    for guard in guards:
+        _check_box(example, guard, traced)
+
+
 def _may_broadcast(guard: Guard, example: Example) -> bool:
     return any(example.axes[name].broadcasts_to is not None for name in guard.axes)
 

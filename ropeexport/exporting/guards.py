@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import dropwhile, islice
+from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import sympy
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from torch.utils._sympy.printers import PythonPrinter
 
 from ropeexport.axes import Sum, sum_of
-from ropeexport.exporting.places import is_own, line_of
+from ropeexport.exporting.places import is_own, line_in, line_of
 from ropeexport.models.example import Example
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
@@ -179,22 +180,111 @@ def _asker_is_own(frames: Iterable[FrameType]) -> bool:
     return any(map(is_own, islice(outside, 1)))
 
 
+class Ignored(logging.Handler):
+    """What operators are decomposed by after the trace: by the example's sizes, without a guard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decided: dict[str, tuple[Any, str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note what a decomposition asks, and the module's line that its operator is from."""
+        if not str(record.msg).startswith(_IGNORED) or not isinstance(record.args, tuple):
+            return
+        frames = [frame for frame, _ in traceback.walk_stack(sys._getframe())]
+        asker = next((x for x in frames if not x.f_code.co_filename.endswith(_MACHINERY)), None)
+        if asker is not None and asker.f_code.co_filename.startswith(_DECOMPOSES):
+            asked, found = record.args[:2]
+            is_condition = getattr(asked, "is_Boolean", False)  # else a size, taken as it is
+            expression = sympy.Eq(asked, found) if not is_condition else asked
+            if is_condition and not found:
+                expression = sympy.Not(asked)
+            self._decided.setdefault(str(expression), (expression, _line_of_node(frames)))
+
+    def found(self, sums: Mapping[str, Sum]) -> list[Guard]:
+        """Return it as guards, as far as it is about symbols that are known."""
+        made = []
+        for expression, place in self._decided.values():
+            symbols = sorted(symbol.name for symbol in expression.free_symbols)
+            if symbols and all(symbol in sums for symbol in symbols):
+                known = {symbol: sums[symbol] for symbol in symbols}
+                made.append(Guard(expression, known, place, True, _code_of(expression)))
+        return made
+
+
+_IGNORED = "Ignored guard"  # torch's own words, which go on: this could result in accuracy problems
+_MACHINERY = ("guards.py", "symbolic_shapes.py", "sym_node.py", "recording.py",
+              "logging/__init__.py", "torch/__init__.py")  # fmt: skip
+_DECOMPOSES = tuple(
+    f"{Path(torch.__file__).parent}/{name}" for name in ("_decomp/", "_refs/", "_ops.py")
+)
+
+
+def _line_of_node(frames: Iterable[FrameType]) -> str:
+    """Return the module's line of the operator that an interpreter of torch's is at."""
+    for frame in frames:
+        node = frame.f_locals.get("n") if frame.f_code.co_name == "run_node" else None
+        if node is not None:
+            return line_in(node.meta.get("stack_trace") or "")
+    return ""
+
+
 @contextmanager
 def listening() -> Iterator[Guards]:
     """Note the guards that are added meanwhile, whatever the program has done to its logging."""
-    guards, level, disabled = Guards(), _LOGGER.level, _LOGGER.disabled
-    off = logging.root.manager.disable
-    _LOGGER.addHandler(guards)
+    with _heard(Guards()) as guards:
+        yield guards
+
+
+@contextmanager
+def hearing_ignored() -> Iterator[Ignored]:
+    """Note meanwhile what operators are decomposed by."""
+    with _heard(Ignored()) as ignored:
+        yield ignored
+
+
+Heard = TypeVar("Heard", bound=logging.Handler)
+
+
+@contextmanager
+def _heard(handler: Heard) -> Iterator[Heard]:
+    level, disabled, off = _LOGGER.level, _LOGGER.disabled, logging.root.manager.disable
+    _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     _LOGGER.disabled = False
     logging.disable(logging.NOTSET)
     try:
-        yield guards
+        yield handler
     finally:
         logging.disable(off)
         _LOGGER.disabled = disabled
         _LOGGER.setLevel(level)
-        _LOGGER.removeHandler(guards)
+        _LOGGER.removeHandler(handler)
+
+
+def symbols_of(
+    program: torch.export.ExportedProgram, example: Example, inputs: Mapping[str, str]
+) -> dict[str, tuple[str, int]]:
+    """Return the axis that each symbol of a program is, and its size in the trace.
+
+    ``inputs`` has the example's names of the program's inputs.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    for node in program.graph.nodes:
+        labels = example.tensor_axes.get(inputs.get(node.name, ""), {})
+        for axis, label in labels.items() if node.op == "placeholder" else ():
+            size, total = node.meta["val"].shape[axis], sum_of(label)
+            expression = sympy.sympify(getattr(getattr(size, "node", None), "expr", size))
+            symbols, names = list(expression.free_symbols), total.names
+            if len(symbols) == len(names) == 1 and _is_same(expression, symbols[0], total):
+                hint = (size.node.hint - total.constant) // total.terms[0][1]
+                found[symbols[0].name] = (names[0], int(hint))
+    return found
+
+
+def _is_same(expression: Any, symbol: Any, total: Sum) -> bool:
+    """Say whether an expression is of a symbol what a sum is of its axis."""
+    return bool(expression == total.terms[0][1] * symbol + total.constant)
 
 
 def _sums(environment: Any, example: Example) -> dict[str, Sum]:

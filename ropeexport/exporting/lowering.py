@@ -86,6 +86,8 @@ def _rewrite(node: fx.Node) -> None:
         _give_bias(node)
     elif packet in (_aten.argsort, _aten.sort, _aten.topk):
         _order(node)
+    elif target is operator.floordiv:
+        _round_down(node)
     elif packet in _PARTS and any(_has_symbol(x) for x in node.meta["val"]):
         _slice(node)
         return
@@ -93,6 +95,24 @@ def _rewrite(node: fx.Node) -> None:
     if instead is not None:
         node.replace_all_uses_with(instead)
         node.graph.erase_node(node)
+
+
+def _round_down(node: fx.Node) -> None:
+    """Let a quotient of sizes be whole, where it may be negative (``-(-n // 2)``).
+
+    The exporter writes ONNX's division, which rounds towards zero.
+    """
+    number, divisor = node.args
+    if not all(map(_is_never_negative, node.args)):
+        rest = _add_node(node, operator.mod, number, divisor)
+        node.args = (_add_node(node, operator.sub, number, rest), divisor)
+
+
+def _is_never_negative(given: Any) -> bool:
+    size = given.meta["val"] if isinstance(given, fx.Node) else given
+    if isinstance(size, torch.SymInt):
+        return bool(size.node.shape_env.bound_sympy(size.node.expr).lower >= 0)
+    return bool(size >= 0)
 
 
 def _give_heads(node: fx.Node) -> None:

@@ -22,8 +22,8 @@ from ropeexport.errors import ExportError, RopeExportError, UsageError, first_li
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.constants import put_eager_constants
-from ropeexport.exporting.fitting import check_fits, explain
-from ropeexport.exporting.guards import listening
+from ropeexport.exporting.fitting import check_decided, check_fits, explain
+from ropeexport.exporting.guards import hearing_ignored, listening, symbols_of
 from ropeexport.exporting.lowering import with_explicit_types
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
 from ropeexport.exporting.places import line_in, line_of_error
@@ -95,14 +95,18 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
             _check_returns(exported, example)
             check_tables(exported, example, inputs)
             check_squeezes(exported, example, inputs)
-            program = torch.onnx.export(
-                without_complex(with_explicit_types(exported)),
-                dynamo=True,
-                opset_version=opset,
-                optimize=False,
-                verbose=False,
-                custom_translation_table=translation_table(max_position),
-            )
+            with hearing_ignored() as ignored:
+                program = torch.onnx.export(
+                    without_complex(with_explicit_types(exported)),
+                    dynamo=True,
+                    opset_version=opset,
+                    optimize=False,
+                    verbose=False,
+                    custom_translation_table=translation_table(max_position),
+                )
+            symbols = symbols_of(exported, example, inputs)
+            decided = ignored.found({symbol: sum_of(name) for symbol, (name, _) in symbols.items()})
+            check_decided(example, decided, dict(symbols.values()))
         except (ExportError, UsageError):
             raise
         except Exception as error:  # torch's tracer lets errors of the module's own code through

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ropeexport
 from ropeexport import manifest
@@ -147,3 +148,50 @@ def test_an_engine_with_a_sum_of_axes_is_built(tmp_path) -> None:
     assert (
         engine.profile.max["mask"][2] == engine.profile.max["x"][1] + engine.profile.max["past"][1]
     )
+
+
+def test_a_program_that_logs_nothing_is_held_to_its_guards(tmp_path) -> None:
+    """torch tells of its guards in its log, which is not to hang on the program's own."""
+
+    class Part(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, : int(x.shape[1] * 0.6)]
+
+    def lengths() -> tuple[int, int]:
+        axes = {"x": {1: "length"}}
+        made = ropeexport.export(
+            Part().eval(), {"x": torch.randn(2, 6)}, tmp_path, dynamic_axes=axes, force=True
+        )
+        found = made.manifest.axes["length"]
+        return found.min, found.max
+
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    try:
+        logging.disable(logging.CRITICAL)
+        logger.disabled = True
+        assert lengths() == (5, 6)
+        assert logging.root.manager.disable == logging.CRITICAL
+        assert logger.disabled
+    finally:
+        logging.disable(logging.NOTSET)
+        logger.disabled = False
+    assert lengths() == (5, 6)
+
+
+def test_what_an_operator_is_decomposed_by_has_to_hold_too(tmp_path) -> None:
+    """torch decomposes pooling by the sizes of the example, and keeps no guard of it."""
+
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor, like: Tensor) -> Tensor:
+            return nn.functional.adaptive_avg_pool2d(x, like.shape)
+
+    given = {"x": torch.randn(1, 2, 6, 8), "like": torch.zeros(4, 5)}
+    axes = {"x": {2: "height"}, "like": {0: "rows", 1: "columns"}}
+    with pytest.raises(ExportError, match=r"only where .*height % rows.*no ranges of them say"):
+        ropeexport.export(Pooled().eval(), given, tmp_path, dynamic_axes=axes)
+    made = ropeexport.export(
+        Pooled().eval(), given, tmp_path, dynamic_axes={"x": {0: "batch", 1: "channels"}}
+    )
+    loaded = ropeexport.load(made.folder, device="cpu")
+    x = torch.randn(3, 4, 6, 8)
+    torch.testing.assert_close(loaded(x, given["like"]), Pooled()(x, given["like"]))

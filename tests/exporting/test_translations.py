@@ -104,6 +104,28 @@ def test_complex_rows_that_are_filled_up_in_a_region_of_their_own(tmp_path) -> N
     assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
 
 
+def test_quotients_of_sizes_are_rounded_down(tmp_path) -> None:
+    class Halved(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            batch, length, _ = x.shape
+            up, down = -(-length // 2), (batch - length) // 3
+            return x[:, :up], torch.arange(down, 5), x[:, : length // 2], torch.arange(up // -2, 3)
+
+    module = Halved().eval()
+    ropeexport.export(
+        module,
+        {"x": torch.randn(2, 6, 4)},
+        tmp_path,
+        dynamic_axes={"x": {0: "batch", 1: "length"}},
+        axes={"length": (4, 6, 64)},
+    )
+    loaded = ropeexport.load(tmp_path, device="cpu")
+    for batch, length in ((2, 6), (1, 5), (3, 4), (8, 64), (5, 63)):
+        x = torch.randn(batch, length, 4)
+        for found, expected in zip(loaded(x), module(x), strict=True):
+            assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2, -1, None])
 def test_elements_are_repeated_along_their_axis(tmp_path, dim) -> None:
     class Repeated(torch.nn.Module):
@@ -114,7 +136,10 @@ def test_elements_are_repeated_along_their_axis(tmp_path, dim) -> None:
     module = Repeated().eval()
     inputs = {"x": torch.randn(2, 3, 4), "like": torch.zeros(5)}
     ropeexport.export(
-        module, inputs, tmp_path, dynamic_axes={"x": {0: "batch", 1: "length"}, "like": {0: "times"}}
+        module,
+        inputs,
+        tmp_path,
+        dynamic_axes={"x": {0: "batch", 1: "length"}, "like": {0: "times"}},
     )
     loaded = ropeexport.load(tmp_path, device="cpu")
     for batch, length, times in ((2, 3, 2), (3, 3, 3), (1, 5, 4), (4, 1, 1)):
