@@ -31,6 +31,7 @@ from ropeexport.machine import require
 from ropeexport.manifest import CacheForm
 from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
+from ropeexport.models.hub import transformers_inputs
 from ropeexport.models.hub.classes import class_of, config_of, is_class_name
 from ropeexport.models.hub.configs import code_of, load_config, read_config
 from ropeexport.models.hub.samples import (
@@ -248,6 +249,8 @@ def example_around(module: Any) -> Example | None:
         samples = of_diffusers(module)
     elif library == "transformers" and hasattr(module, "config"):
         samples = of_transformers(module, module.config)
+        if samples and (samples.fixed or kind.__name__ in transformers_inputs.ARGUMENTS):
+            samples = None
     return _example(module, samples, module.dtype) if samples else None
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import diffusers
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
+from ropeexport.models.hub import transformers_inputs
 from ropeexport.models.hub.diffusers_inputs import ARGUMENTS, INPUTS, Input
 from ropeexport.models.hub.samples import SIZES, Sample, _sample, of_diffusers
 
@@ -45,11 +48,20 @@ def test_the_name_says_what_it_is_where_the_row_does_not() -> None:
 
 
 def test_every_row_is_of_a_class_and_of_its_arguments() -> None:
-    sizes = set(SIZES.values())
-    assert len(sizes) == len(SIZES) - 1  # the width is that of a length, in other models
     for name, inputs in INPUTS.items():
         known = inspect.signature(getattr(diffusers, name).forward).parameters
         assert {*inputs, *ARGUMENTS.get(name, {})} <= {*known}, name
+
+
+@pytest.mark.parametrize("table", [INPUTS, transformers_inputs.INPUTS])
+def test_no_two_axes_of_a_row_have_one_size(table) -> None:
+    """They would be taken for one."""
+    for name, inputs in table.items():
+        leaves = pytree.tree_leaves(inputs, is_leaf=lambda x: isinstance(x, Input))
+        texts = [x.axes if isinstance(x, Input) else x for x in leaves]
+        names = {axis for text in texts for axis in re.findall(r"[a-z_]+(?![a-z_=.])", text)}
+        sizes = [SIZES[axis] for axis in names if axis in SIZES]
+        assert len(sizes) == len(set(sizes)), name
 
 
 def test_a_tree_of_inputs_and_arguments_that_are_no_tensors() -> None:
