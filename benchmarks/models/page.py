@@ -18,8 +18,9 @@ classes with RoPE of the libraries that are installed, and `--only CLASS` makes 
 A class has its library's default config, made small (`benchmarks/models/small.py`), and random
 weights; it is exported in float32 and in float16 with `ropeexport export LIBRARY:CLASS --config
 DIR`. `ropeexport check` holds onnxruntime to the bound of [parity.md](parity.md), against a
-float64 oracle, at sizes other than those of the trace: below is the largest share of the bound
-that was used, and in brackets eager torch's. Engines are built of the float16 file.
+float64 oracle, in the ten cases that tell most for their cost, nearly all at sizes other than
+those of the trace: below is the largest share of the bound that was used, and in brackets eager
+torch's. Engines are built of the float16 file.
 
 An application is one q/k pair, or one tensor rotated alone. *Dynamic* are the axes that the file
 leaves open; *constant* those that it keeps as they were traced though a user may wish otherwise.

@@ -29,9 +29,11 @@ from benchmarks.models.records import Key, Parity, Record, key_of
 from ropeexport.api.making import Export
 from ropeexport.errors import first_line
 from ropeexport.models.example import Example
+from ropeexport.models.hub.samples import of_diffusers, of_transformers
 
 _RUNTIME = "onnxruntime"
 _MOST_MEMORY = 20 << 30  # addresses, of which libraries take several gigabytes and touch few
+_CASES = 10  # those that tell most for their cost
 _LONGEST = 200  # characters of a fault
 _OF_THIS_RUN = re.compile(r"/\S*/(?=[\w.-]+)|(?<= object) at 0x\w+")  # folders, addresses
 
@@ -71,11 +73,20 @@ def record_of(model: Class) -> Record:
             _run(example_of(model, copy.deepcopy(values), "fp32"))
     except Exception as error:
         return Record(**found, eager=_fault(error))
+    found["constant"] = _fixed(model, values)
     for dtype in ("fp32", "fp16"):
         with TemporaryDirectory() as folder:
             example = example_of(model, copy.deepcopy(values), dtype)
             found |= _exported(example, dtype, Path(folder), seconds)
     return Record(**found)
+
+
+def _fixed(model: Class, values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the axes of a class's sample inputs that its file keeps as they are."""
+    module: Any = example_of(model, copy.deepcopy(values), "fp32").module
+    is_diffusers = model.library == "diffusers"
+    samples = of_diffusers(module) if is_diffusers else of_transformers(module, module.config)
+    return samples.fixed if samples else ()
 
 
 def _run(example: Example) -> None:
@@ -106,7 +117,7 @@ def _exported(
 
 def _parity(made: Export) -> Parity:
     try:
-        report = made.check(runtimes=[_RUNTIME], require=[_RUNTIME])
+        report = made.check(runtimes=[_RUNTIME], require=[_RUNTIME], cases=_CASES)
     except Exception as error:
         return Parity(fault=_fault(error))
     shares = {name: round(report.shares[name], 3) for name in (_RUNTIME, "eager")}
