@@ -103,6 +103,16 @@ def _attention_limits(graph: Graph) -> Iterator[str]:
 
 
 @rule(
+    "unknown-sizes",
+    "warning",
+    "a result whose size only numbers tell (NonZero), which TensorRT-RTX's parser refuses",
+    "choose by a mask, as in torch.where, in place of indices of what is not zero",
+)
+def _unknown_sizes(graph: Graph) -> Iterator[str]:
+    return map(label, graph.of_type("NonZero"))
+
+
+@rule(
     "half-tables",
     "error",
     "a table of angles in half precision: at position p a float16 angle is off by p * 2^-12",
@@ -270,6 +280,6 @@ def _frozen(graph: Graph) -> Iterator[str]:
 GRAPH_RULES = (
     _double, _attention_limits, _half_tables, _not_cast_back, _without_body,
     _without_plugin_attributes,
-    _casts_around_attention, _attention_written_out, _frozen, _casts_around_rope,
+    _casts_around_attention, _attention_written_out, _frozen, _unknown_sizes, _casts_around_rope,
     _turned_around_rope,
 )  # fmt: skip

@@ -51,6 +51,9 @@ BROKEN = {
   shares = Softmax(scores)
   out = MatMul(shares, v)"""),
     "attention-limits": ("Attention(rq, rk, v)", "Attention<left_window_size = 7>(rq, rk, v)"),
+    "unknown-sizes": ("out = Attention(rq, rk, v)", """
+  places = NonZero(v)
+  out = Attention(rq, rk, v)"""),
     "no-plugin-attributes": (ROPE, "ropeexport.ApplyRope"),
     "rope-casts": (f"rq, rk = {ROPE}(q, k, pe)", f"""
   wq = Cast<to = 1>(q)
