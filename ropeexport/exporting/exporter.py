@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 import ropeexport
 from ropeexport import manifest
+from ropeexport.exporting.against_eager import check_traced
 from ropeexport.exporting.model_writer import Finished, check_count, check_smallest, finished, write
 from ropeexport.exporting.naming import names_without_tensor
 from ropeexport.exporting.passes import EXPORT, Say, Work, passed
@@ -121,6 +122,7 @@ def onnx_model(
     work = passed(EXPORT, given, say)
     if before is not None:
         attach_functions(before)
+        check_traced(example, before, work.model)
     single = {name for name, axis in example.axes.items() if axis.broadcasts_to is not None}
     made = finished(work, before, single, weights)
     tied, absent = names_without_tensor(example.module, traced.program, made.model, read)

@@ -126,9 +126,18 @@ def with_whole(
     single : container of str
         Axes that broadcast, and so have size 1.
     """
-    source = folded if before is None or _has_halves(folded) else before
+    source = folded if before is None or has_halves(folded) else before
     worst, reason = compare_whole(source, after, single)
     return comparison.model_copy(update={"worst_whole": worst, "without_whole": reason})
+
+
+def evaluated_in_float32(model: ir.Model, inputs: Arrays) -> list[NDArray[Any]] | None:
+    """Return the outputs of a model of floats, with its bodies; None where none can be had."""
+    try:
+        found = _evaluated(single_twin, model, [inputs], np.float32)[0]
+    except _UnreadableError:
+        return None
+    return None if isinstance(found, _UnevaluableError) else found
 
 
 class _UnevaluableError(Exception):
@@ -180,7 +189,8 @@ def _size(x: Any) -> float:
     return float(sizes[sizes <= _MASK].max(initial=0.0))
 
 
-def _has_halves(model: ir.Model) -> bool:
+def has_halves(model: ir.Model) -> bool:
+    """Say whether some of its tensors are of half types."""
     values = (*model.graph.inputs, *model.graph.initializers.values())
     computed = (value for node in model.graph for value in node.outputs)
     return any(value.dtype in _HALVES for value in (*values, *computed))
