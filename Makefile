@@ -8,7 +8,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines test-hostile gpu-test bench long \
-  attack attack-long mutation node-cases genai optimum clean
+  attack attack-long mutation node-cases genai optimum others clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -97,6 +97,18 @@ build/optimum/.ready:
 	build/optimum/bin/python -m pip install --quiet 'torch==2.13.0'
 	build/optimum/bin/python -m pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' \
 	  'diffusers==0.35.2'
+	touch $@
+
+others: build/others/.ready ## packages with RoPE of their own in build/others, beside ropeexport, for `make test-tools`
+
+# torchtune asks for torchao and does not say so; its 0.18 has not what torchtune imports of it
+build/others/.ready: constraints.txt
+	$(PYTHON) -m venv build/others
+	build/others/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --config-settings editable_mode=compat --editable '.[export,report]' cloudpickle onnxruntime
+	build/others/bin/python -m pip install --quiet --constraint constraints.txt \
+	  'fair-esm==2.0.0' 'rotary-embedding-torch==0.9.1' 'timm==1.0.31' 'torchao==0.17.0' \
+	  'torchtune==0.6.1' 'x-transformers==2.31.10'
 	touch $@
 
 clean: ## what the targets above made

@@ -17,6 +17,10 @@ HEADS, SIZE, LAYERS = 2, 16, 2
 WIDTH = HEADS * SIZE
 ROWS = 30  # tokens that there are
 LONGEST = 64
+# torchvision registers shapes for operators of its own, of which it has no build for a CPU's torch
+# on PyPI; timm and torchtune import it and use none of them
+NAME = "torchvision._meta_registrations"
+sys.modules.setdefault(NAME, ModuleType(NAME))
 Made = tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, str]]]
 BY_TOKEN = {0: "batch", 1: "length"}
 
@@ -65,7 +69,7 @@ def x_encoder_flash() -> Made:
     return _layers(rotary_pos_emb=True, rotary_emb_dim=SIZE, attn_flash=True)
 
 
-def x_encoder_xpos() -> Made:
+def x_decoder_xpos() -> Made:
     return _layers(causal=True, rotary_xpos=True, rotary_emb_dim=SIZE)
 
 
@@ -158,29 +162,25 @@ class Axial(nn.Module):
         return apply_rotary_emb(freqs, q), apply_rotary_emb(freqs, k)
 
 
-def _axial(freqs_for: str) -> Made:
+def _axial(freqs_for: str, **axes: int) -> Made:
     torch.manual_seed(0)
-    axes = {0: "batch", 2: "height", 3: "width"}
     given = {name: data(2, HEADS, 6, 5, SIZE) for name in ("q", "k")}
-    return Axial(freqs_for), given, {"q": axes, "k": axes}
+    return Axial(freqs_for), given, {name: {n: x for x, n in axes.items()} for name in given}
 
 
 def rotary_axial() -> Made:
-    return _axial("lang")
+    return _axial("lang", batch=0, height=2, width=3)
 
 
 def rotary_pixels() -> Made:
-    return _axial("pixel")
+    """Of one size, which torch.linspace takes."""
+    return _axial("pixel", batch=0)
 
 
 # timm
 
 
 def _eva(**settings: Any) -> Made:
-    # torchvision registers shapes for operators that it may have no build of for this torch, a
-    # CPU's; timm uses none of them
-    name = "torchvision._meta_registrations"
-    sys.modules.setdefault(name, ModuleType(name))
     from timm.models.eva import Eva
 
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def timm_eva() -> Made:
     return _eva(swiglu_mlp=True, scale_mlp=True, ref_feat_shape=(2, 2))
 
 
-def timm_eva_any_size() -> Made:
+def timm_any_size() -> Made:
     return _eva(dynamic_img_size=True, use_abs_pos_emb=False)
 
 
@@ -206,19 +206,24 @@ def timm_perception_encoder() -> Made:
 
 
 def timm_mixed() -> Made:
-    return _eva(rope_type="mixed", rope_grid_indexing="xy")
-
-
-def timm_mixed_any_size() -> Made:
+    """Learned frequencies, of a layer and head each."""
     return _eva(rope_type="mixed", dynamic_img_size=True, use_abs_pos_emb=False)
 
 
-def timm_dinov3() -> Made:
-    """Halves, and registers that are not rotated."""
+def _dinov3(**settings: Any) -> Made:
+    """Halves, behind registers that are not rotated."""
     return _eva(
         rope_type="dinov3", rope_rotate_half=True, rope_temperature=100, num_reg_tokens=4,
-        use_abs_pos_emb=False, dynamic_img_size=True,
+        use_abs_pos_emb=False, **settings,
     )  # fmt: skip
+
+
+def timm_dinov3() -> Made:
+    return _dinov3()
+
+
+def timm_dinov3_any_size() -> Made:
+    return _dinov3(dynamic_img_size=True)
 
 
 # torchtune
@@ -297,7 +302,8 @@ def torchtune_vision() -> Made:
             self.encoder = module
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.encoder(images)[0]
+            tiles = torch.tensor([2, 1]).expand(images.shape[0], -1)
+            return self.encoder(images, tiles)[0]
 
     return Encoder(), {"images": data(2, 1, 2, 3, 32, 32)}, {"images": {0: "batch"}}
 
