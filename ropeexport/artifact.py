@@ -80,10 +80,16 @@ class Artifact:
         ------
         ManifestError
             Also where a link, or no regular file, lies in the place of a file that it names.
+        UntrustedError
+            Where a key was given, and the folder is not as it was signed with it.
         """
         found = manifest.read(folder)
         for name in found.files:
             require_own(folder / name, folder)
+        if trust.key is not None:  # whatever is loaded of the folder then
+            from ropeexport.trust.signing import require_signed
+
+            require_signed(folder, trust.key, (manifest.FILE_NAME, *found.files))
         return cls(folder, found, trust)
 
     def write(self) -> Self:

@@ -1,6 +1,7 @@
 """Files that a user names to be written, reports and outputs: nothing else is lost by that.
 
-A regular file is replaced in one step, and one behind a link too: the link stays.  What is no
+A regular file is replaced in one step, and one behind a link too: the link stays, but where it
+leads out of a folder that somebody may have sent.  What is no
 regular file (``/dev/stdout``, ``/dev/null``, a FIFO) is written to as it is.  ropeexport's own
 files, and those that a command reads, are no targets.
 """
@@ -45,6 +46,12 @@ def check(path: Path, option: str, *others: Path) -> None:
         return
     if found is None or stat.S_ISREG(found.st_mode):
         _check_place(path, real, option)
+        if _leads_out(path, real):
+            raise UsageError(
+                f"{option}: {path} is a link that leads out of its folder, which may be another's: "
+                f"to {real}; name that file, or remove the link",
+                code="RX321",
+            )
         if real.name in _own_names(real.parent) or real.suffix in _OF_MODELS:
             raise UsageError(
                 f"{option}: {path} is one of the files that ropeexport itself keeps; choose "
@@ -60,6 +67,13 @@ def check(path: Path, option: str, *others: Path) -> None:
     elif not (stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode)):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a block device or a socket"
         raise UsageError(f"{option}: {path}: expected a file to write, got {kind}", code="RX321")
+
+
+def _leads_out(path: Path, real: Path) -> bool:
+    """Say whether a target is a link in a folder of ropeexport's, to a file that is not there."""
+    folder = path.absolute().parent
+    is_ours = path.is_symlink() and (folder / manifest.FILE_NAME).exists()
+    return is_ours and not real.is_relative_to(os.path.realpath(folder))
 
 
 @contextmanager

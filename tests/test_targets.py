@@ -184,3 +184,15 @@ def test_a_manifest_of_somebody_elses_is_kept(tmp_path: Path) -> None:
     done = ropeexport("export", "flux-attention", "-o", tmp_path, "--heads", "2")
     assert_one_line(done, 2, "manifest.json exists already")
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_link_in_a_folder_of_anothers_does_not_lead_out(exported, tmp_path: Path) -> None:
+    folder, mine = exported(dtype="fp32"), tmp_path / "mine.html"
+    mine.write_text("mine")
+    (folder / "report.html").symlink_to(mine)
+    (folder / "page.html").symlink_to(folder / "other.html")
+    with pytest.raises(UsageError, match="a link that leads out of its folder"):
+        write(folder / "report.html")
+    assert mine.read_text() == "mine"
+    write(folder / "page.html")
+    assert (folder / "other.html").read_bytes() == b"new"

@@ -33,7 +33,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     """Load an exported folder into a runtime, to be called as its module was.
 
     The manifest's hash of the ONNX file is verified, and those of the engine and of its plugin
-    where they run; of weights in files of their own size and header.  Neither torch nor the
+    where they run; of safetensors their size and header.  Neither torch nor the
     exporter is needed.
 
     Parameters
@@ -60,8 +60,8 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
         ``files``, or ``all``: weights are read and hashed to their last byte too.
     trust : bool or path
         Of an engine that this user has neither built nor trusted before: ``True`` lets it run, and
-        is kept for the next load; the file of a public key does where the folder's signature is of
-        that key, see :func:`ropeexport.sign`.  An engine can run code of whoever made it.
+        is kept for the next load; an engine can run code of whoever made it.  The file of a public
+        key demands that the folder is as it was signed with that key, see :func:`ropeexport.sign`.
     cuda_graphs : bool
         Record the calls on torch's tensors once for each shape, and replay them (TensorRT).
     memory_budget : int
@@ -113,7 +113,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     memory_budget = whole_if("memory_budget", memory_budget, 0, WORD)
     artifact = Artifact.read(path_of("path", path), Trust.of(trust))
     artifact.require_exported_file()
-    artifact.check_weights(hashed=verify == "all")
+    artifact.check_weights(hashed=True if verify == "all" else None)
     artifact.check_interface()
     wish = Wish(
         runtime, device, tuple(providers or ()), path_if("plugin", plugin),

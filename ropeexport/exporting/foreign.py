@@ -24,7 +24,7 @@ from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
 from ropeexport.onnx_files.dimensions import symbols_of
 from ropeexport.onnx_files.shapes import INVENTED, Dims, infer, is_unknown, symbolic_shapes
-from ropeexport.onnx_files.variants import fitting
+from ropeexport.onnx_files.variants import fitting, put_in_place
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
 
@@ -59,7 +59,7 @@ def bring_to_opset(model: ir.Model, file: str) -> None:
     else:
         inlined = {f.identifier() for f in model.functions.values() if _may_hold_rope(f, model)}
         inlined &= fitting(model)
-        passes.InlinePass(criteria=lambda function: function.identifier() in inlined)(model)
+        put_in_place(model, lambda function: function.identifier() in inlined)
     _standardise_norms(model)
 
 
@@ -91,7 +91,7 @@ def _inline_all(model: ir.Model, file: str) -> None:
             f"of the file's opsets, {whole}, got {own}; export all with opset {names.MIN_OPSET}",
             code="RX215",
         )
-    passes.InlinePass()(model)
+    put_in_place(model)
 
 
 def _listed(imports: Mapping[str, int]) -> str:

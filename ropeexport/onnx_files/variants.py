@@ -11,7 +11,7 @@ runtime's bfloat16 kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
@@ -58,8 +58,7 @@ def inlined(model: ir.Model) -> ir.Model:
     if made.functions:
         made = made.clone() if made is model else made
         own = fitting(made)
-        _name_nodes(made)
-        InlinePass(lambda function: function.identifier() in own)(made)
+        put_in_place(made, lambda function: function.identifier() in own)
         RemoveUnusedFunctionsPass()(made)
         order = TopologicalSorter({name: _called(body) for name, body in made.functions.items()})
         for name in order.static_order():  # onnx's reference evaluator wants what is called first
@@ -68,11 +67,15 @@ def inlined(model: ir.Model) -> ir.Model:
     return made
 
 
-def _name_nodes(model: ir.Model) -> None:
-    """Name the nodes of functions that have no name: onnx_ir looks for free ones one by one."""
+def put_in_place(model: ir.Model, criteria: Callable[[ir.Function], bool] | None = None) -> None:
+    """Put functions, all or some, where they are called, in place.
+
+    Nodes without a name get one before: onnx_ir looks for free ones one by one.
+    """
     for function in model.functions.values():
         for number, node in enumerate(function.all_nodes()):
             node.name = node.name or f"{function.name}_{number}"
+    InlinePass(criteria)(model)
 
 
 def fitting(model: ir.Model) -> set[ir.OperatorIdentifier]:

@@ -24,6 +24,7 @@ precision") and of runtime information (``layerType``, ``runtimePrecision``).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -151,7 +152,7 @@ class OpenvinoRunner(Runner):
     def __enter__(self) -> Self:
         require("openvino")
         try:
-            import openvino as ov
+            ov = _imported()
         except (ImportError, OSError) as error:
             raise MissingError(
                 f"openvino cannot be imported ({error}); install it again", code="RX902"
@@ -285,6 +286,25 @@ def _precision(compiled: Any) -> tuple[str, ...]:
     computing = (told for told in layers if told["layerType"].astype(str) not in _MOVES_ONLY)
     found = {told["runtimePrecision"].astype(str) for told in computing}
     return tuple(name for short, name in _WIDEST_FIRST.items() if short in found)
+
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def _imported() -> Any:
+    """Import OpenVINO without its telemetry, which it goes without where it is not installed.
+
+    At its import it makes a client's id in the user's home, and tells its maker of the import.
+    """
+    is_first = "openvino" not in sys.modules and _TELEMETRY not in sys.modules
+    if is_first:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if is_first:
+            del sys.modules[_TELEMETRY]
+    return openvino
 
 
 def _tensor_from(array: Array) -> Any:

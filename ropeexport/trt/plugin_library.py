@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def find(explicit: Path | None = None) -> Path | None:
     Raises
     ------
     PluginError
-        Where a library is named that does not exist.
+        Where a library is named that does not exist, or others may change the cache's.
     """
     variable = os.environ.get(VARIABLE)
     named = explicit or (Path(variable) if variable else None)
@@ -54,7 +55,19 @@ def find(explicit: Path | None = None) -> Path | None:
             source = "--plugins" if explicit else VARIABLE
             raise PluginError(f"{source}: {named}: no such file; {_CURE}", code="RX409")
         return named
-    return cached_library() if cached_library().is_file() else None
+    cached = cached_library()
+    if not cached.is_file():
+        return None
+    for path in (cached, cached.parent):
+        found = path.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
+            raise PluginError(
+                f"{path}: expected that only this user writes there, as the library runs as this "
+                f"user, got mode {found.st_mode & 0o777:o} of user {found.st_uid}; mend that, or "
+                "name a library with --plugins PATH",
+                code="RX409",
+            )
+    return cached
 
 
 def require(explicit: Path | None = None) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,12 @@ def sign_files(
         raise UsageError(
             f"{key}: expected a private key, {_KEYS}: {first_line(error)}", code="RX804"
         ) from error
+    if key.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{key}: the private key lies in the folder that is signed, and would go with it; keep "
+            "it elsewhere",
+            code="RX804",
+        )
     hashing = _hashing()
     with atomic.temporary_folder() as place:  # in the folder it would be signed itself
         made = place / SIGNATURE
@@ -87,7 +93,15 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
     UntrustedError, UsageError
         See :func:`_compared`.
     """
-    return _compared(folder, key, all_files=all_files)[0]
+    found = _compared(folder, key, all_files=all_files)[0]
+    return found | dict.fromkeys(_linked_folders(folder) if all_files else (), "not signed")
+
+
+def _linked_folders(folder: Path) -> Iterator[str]:
+    """Yield the links to folders, whose files are not hashed."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and path.is_dir():
+            yield path.relative_to(folder).as_posix()
 
 
 def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, str], dict[str, str]]:
@@ -124,7 +138,7 @@ def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, st
         copy.write_bytes(content)
         try:
             config.set_hashing_config(hashing).verify(folder, copy)
-        except RopeExportError:
+        except (RopeExportError, OSError):  # of a file that may not be read, too
             raise
         except Exception as error:
             if not hashing.was_asked:  # the signature is verified before anything is hashed

@@ -167,6 +167,29 @@ class Sam2(nn.Module):
         return turn(q, cis), turn(k, more)
 
 
+class Sam2Memory(Sam2):
+    """Attention to frames of memory and to pointers behind them, whose keys are not rotated.
+
+    Of the same repository, sam2/modeling/sam/transformer.py, RoPEAttention with rope_k_repeat.
+    """
+
+    pointers = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = HEADS * SIZE
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        made = (self.q_proj(q), self.k_proj(k), self.v_proj(k))
+        q, k, v = (x.unflatten(-1, (HEADS, SIZE)).transpose(1, 2) for x in made)
+        turning = k.size(-2) - self.pointers
+        q, k[:, :, :turning] = super().forward(q, k[:, :, :turning])
+        out = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
 class GptNeox(nn.Module):
     """Length first; tables made when the length is another than the last, kept in attributes."""
 
@@ -368,5 +391,17 @@ MODULES: dict[str, Callable[[], Case]] = {
     "x_transformers": lambda: Case(XTransformers(), q_and_k(by_head), both(batch=0, length=2)),
     "mochi": lambda: Case(
         Mochi(), _with("pos", _grid), both(batch=0, length=1) | {"pos": {0: "length"}}
+    ),
+}
+# more of the same repositories, tried later; the second size is that of frames
+MORE: dict[str, Callable[[], Case]] = {
+    "sam2_memory": lambda: Case(
+        Sam2Memory(),
+        lambda batch, frames: {
+            "q": torch.randn(batch, Sam2.side**2, HEADS * SIZE),
+            "k": torch.randn(batch, frames * Sam2.side**2 + Sam2Memory.pointers, HEADS * SIZE),
+        },
+        {"q": {0: "batch"}, "k": {0: "batch", 1: "keys"}},
+        sizes=((3, 5), (1, 1), (2, 3)),
     ),
 }

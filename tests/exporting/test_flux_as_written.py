@@ -6,6 +6,8 @@ einops' rearrange written in torch.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
@@ -15,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from seed_functions import seed_attention, seed_rope
 from torch import Tensor, nn
 
+import ropeexport
 from ropeexport.exporting.exporter import onnx_model
 from ropeexport.manifest import Source
 from ropeexport.models.example import Example
@@ -94,6 +97,19 @@ def test_it_equals_eager_at_other_sizes(ids_type: torch.dtype, data: torch.dtype
         assert ours.shape == eager.shape
         error = (ours.double() - eager.double()).abs().max() / eager.double().abs().max()
         assert error <= 4 * torch.finfo(data).eps
+
+
+def test_the_public_export_takes_it_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Flux()
+    made = ropeexport.export(
+        module, inputs(2, 6, torch.int64, torch.float32), tmp_path,
+        dynamic_axes=AXES, axes={"length": (1, 8, 40)},
+    )  # fmt: skip
+    assert (made.found, made.replaced) == (1, 1)
+    assert made.manifest.model.max_position is not None
+    report = made.check(runtimes=["onnxruntime"])
+    assert report.verdict == "PASS", report.reason
 
 
 def run(model: ir.Model, given: dict) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from exporting.public_modules import MODULES, SOURCES, Case
+from exporting.public_modules import MODULES, MORE, SOURCES, Case
 
 import ropeexport
 
@@ -26,6 +26,7 @@ ROPES = {
     "litgpt": (1, 1),
     "x_transformers": (0, 0),
     "mochi": (1, 1),
+    "sam2_memory": (2, 2),
 }
 EXACT = [
     "rotary_embedding_torch",
@@ -52,11 +53,11 @@ def compare(case: Case, folder: Path) -> float:
     return max(shares)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", MODULES | MORE)
 @torch.no_grad()
 def test_a_public_module_exports_as_it_is_written(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
-    case = MODULES[name]()
+    case = (MODULES | MORE)[name]()
     made = ropeexport.export(
         case.module.eval(), case.inputs(2, 16), tmp_path,
         dynamic_axes=case.dynamic_axes, axes=case.axes,

@@ -19,8 +19,8 @@ ROWS = 30  # tokens that there are
 LONGEST = 64
 # torchvision registers shapes for operators of its own, of which it has no build for a CPU's torch
 # on PyPI; timm and torchtune import it and use none of them
-NAME = "torchvision._meta_registrations"
-sys.modules.setdefault(NAME, ModuleType(NAME))
+_UNUSED = "torchvision._meta_registrations"
+sys.modules.setdefault(_UNUSED, ModuleType(_UNUSED))
 Made = tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, str]]]
 BY_TOKEN = {0: "batch", 1: "length"}
 
@@ -63,10 +63,6 @@ def x_encoder() -> Made:
 
 def x_encoder_partial() -> Made:
     return _layers(rotary_pos_emb=True, rotary_emb_dim=SIZE // 2)
-
-
-def x_encoder_flash() -> Made:
-    return _layers(rotary_pos_emb=True, rotary_emb_dim=SIZE, attn_flash=True)
 
 
 def x_decoder_xpos() -> Made:
@@ -134,10 +130,6 @@ def rotary_interpolated() -> Made:
 
 def rotary_length_first() -> Made:
     return _rotated(cache_if_possible=False, seq_before_head_dim=True)
-
-
-def rotary_learned() -> Made:
-    return _rotated(learned_freq=True)
 
 
 def rotary_xpos() -> Made:
@@ -268,22 +260,10 @@ def torchtune_llama3() -> Made:
     return _torchtune(llama3)
 
 
-def torchtune_llama3_1() -> Made:
-    from torchtune.models.llama3_1 import llama3_1
-
-    return _torchtune(llama3_1, intermediate_dim=48)
-
-
 def torchtune_phi3() -> Made:
     from torchtune.models.phi3 import phi3
 
     return _torchtune(phi3, intermediate_dim=48)
-
-
-def torchtune_qwen2() -> Made:
-    from torchtune.models.qwen2 import qwen2
-
-    return _torchtune(qwen2, intermediate_dim=48)
 
 
 def torchtune_vision() -> Made:

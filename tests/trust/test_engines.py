@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from trust.keys import make_keys
 import ropeexport
 from ropeexport import atomic
 from ropeexport.artifact import Artifact, Trust
-from ropeexport.errors import EngineError, UntrustedError
+from ropeexport.errors import EngineError, UntrustedError, UsageError
 from ropeexport.manifest import EngineRecord, PluginRecord, Profile
 from ropeexport.runners import trt
 from ropeexport.runners.runner import Arrays
@@ -239,6 +240,21 @@ def test_what_was_read_is_what_has_to_be_signed(strangers, keys) -> None:
     require_signed(strangers, public, ("manifest.json",), read)
     with pytest.raises(UntrustedError, match=r"model\.engine is changed"):
         require_signed(strangers, public, ("manifest.json",), {"model.engine": "0" * 64})
+
+
+def test_a_key_is_a_demand_where_no_engine_is_loaded_too(exported, keys, tmp_path) -> None:
+    folder, (private, public) = exported(dtype="fp32"), keys
+    for verb in (ropeexport.load, partial(ropeexport.check, cases=1)):
+        with pytest.raises(UsageError, match="no such file; expected a key"):
+            verb(folder, trust=tmp_path / "none.pem")
+        with pytest.raises(UntrustedError, match="not signed"):
+            verb(folder, trust=public)
+    ropeexport.sign(folder, private)
+    ropeexport.load(folder, device="cpu", trust=public).close()
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UntrustedError, match=r"model\.onnx is changed"):
+        ropeexport.load(folder, device="cpu", trust=public)
 
 
 def test_anothers_signature_does_not(strangers, seen, keys, tmp_path) -> None:

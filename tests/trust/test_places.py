@@ -17,8 +17,9 @@ from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.errors import ManifestError, ModelFileError
+from ropeexport.errors import ManifestError, ModelFileError, PluginError
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
+from ropeexport.trt import plugin_library
 
 pytestmark = pytest.mark.hostile
 
@@ -139,3 +140,17 @@ def test_a_link_to_anything_else_is_not_read_as_weights(beside_weights, tmp_path
             act(beside_weights)
     with pytest.raises(ModelFileError, match=refused):  # which the ONNX file names itself
         _ = OnnxFile(beside_weights / "model.onnx").whole
+
+
+def test_a_plugin_library_that_others_can_write_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ROPEEXPORT_CACHE", str(tmp_path))
+    monkeypatch.delenv(plugin_library.VARIABLE, raising=False)
+    library = tmp_path / plugin_library.FILE_NAME
+    library.touch(mode=0o644)
+    tmp_path.chmod(0o755)
+    assert plugin_library.find() == library
+    for path, mode in ((tmp_path, 0o777), (library, 0o666)):
+        path.chmod(mode)
+        with pytest.raises(PluginError, match="expected that only this user writes there"):
+            plugin_library.find()
+        path.chmod(0o755)

@@ -276,3 +276,19 @@ def test_without_the_library_its_install_is_named(signed, private, monkeypatch) 
     monkeypatch.setattr("ropeexport.machine.find_spec", lambda name: None)
     with pytest.raises(ropeexport.MissingError, match=r"pip install 'ropeexport\[sign\]'"):
         ropeexport.sign(signed, private, force=True)
+
+
+def test_the_private_key_is_no_part_of_what_is_signed(exported) -> None:
+    folder = exported(dtype="fp32")
+    own, _ = make_keys(folder)
+    with pytest.raises(UsageError, match="lies in the folder that is signed"):
+        ropeexport.sign(folder, own)
+
+
+def test_a_linked_folder_is_not_signed(exported, tmp_path) -> None:
+    folder, (private, public) = exported(dtype="fp32"), make_keys(tmp_path)
+    ropeexport.sign(folder, private)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "sub").symlink_to(tmp_path / "elsewhere")
+    (fault,) = ropeexport.verify(folder, public).faults
+    assert (fault.file, fault.status) == ("sub", "not signed")

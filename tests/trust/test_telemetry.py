@@ -40,6 +40,14 @@ def test_no_device_id_is_made(exported, tmp_path) -> None:
         pytest.skip("this onnxruntime has no telemetry")
 
 
+def test_openvino_tells_nothing_either(exported, tmp_path) -> None:
+    out = exported(dtype="fp32")
+    code = RUN.format(first="").replace('runtime="onnxruntime"', 'runtime="openvino"')
+    assert "openvino_ga_cid" not in left_by(code, out, tmp_path / "ours")
+    if "openvino_ga_cid" not in left_by("import openvino", out, tmp_path / "bare"):
+        pytest.skip("this OpenVINO has no telemetry")
+
+
 def test_one_that_is_loaded_already_is_told() -> None:
     code = (
         "import onnxruntime; told = []; "
