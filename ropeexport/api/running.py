@@ -33,7 +33,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     """Load an exported folder into a runtime, to be called as its module was.
 
     The manifest's hash of the ONNX file is verified, and those of the engine and of its plugin
-    where they run; of safetensors their size and header.  Neither torch nor the
+    where they run; of weights in files of their own size and header.  Neither torch nor the
     exporter is needed.
 
     Parameters
@@ -113,7 +113,7 @@ def load(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     memory_budget = whole_if("memory_budget", memory_budget, 0, WORD)
     artifact = Artifact.read(path_of("path", path), Trust.of(trust))
     artifact.require_exported_file()
-    artifact.check_weights(hashed=True if verify == "all" else None)
+    artifact.check_weights(hashed=verify == "all")
     artifact.check_interface()
     wish = Wish(
         runtime, device, tuple(providers or ()), path_if("plugin", plugin),
