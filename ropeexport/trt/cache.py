@@ -45,7 +45,7 @@ def make_cache_folder(*parts: str) -> Path:
     """Create a folder of the cache and return it."""
     folder = cache_folder().joinpath(*parts)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise MissingError(
             f"{folder}: cannot create the cache folder ({error.strerror}); "

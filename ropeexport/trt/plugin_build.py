@@ -156,6 +156,7 @@ def _install(build: Path) -> Path:
     make_cache_folder()
     with atomic.replacing(cached_library()) as temporary:
         shutil.copyfile(made[0], temporary)
+    cached_library().chmod(0o755)  # what others may write is not loaded, whatever the umask
     return cached_library()
 
 
