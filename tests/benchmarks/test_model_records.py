@@ -123,7 +123,7 @@ def test_a_class_in_a_process_of_its_own_is_as_recorded() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     made = Record.model_validate_json(done.stdout.splitlines()[-1])
     assert made.is_good
-    assert made.fp32.cases > 10
+    assert made.fp32.cases == 10
     assert re.fullmatch(r"[\d.]+: 2 native", made.native)
     assert records.read()["transformers:LlamaModel"].difference(made) == {}
 
