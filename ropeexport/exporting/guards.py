@@ -160,14 +160,22 @@ class Guards(logging.Handler):
             return []
         sums = _sums(environment, example)
         expressions = dict.fromkeys(guard.expr for guard in environment.guards)
-        made = []
-        for expression in expressions:
-            symbols = sorted(symbol.name for symbol in expression.free_symbols)
-            if symbols and all(symbol in sums for symbol in symbols):
-                code = _code_of(expression)
-                place, asked = self._places.get(str(expression), ""), str(expression) in self._asked
-                made.append(Guard(expression, {s: sums[s] for s in symbols}, place, asked, code))
-        return made
+        made = (
+            _guard_of(x, sums, self._places.get(str(x), ""), is_asked=str(x) in self._asked)
+            for x in expressions
+        )
+        return [guard for guard in made if guard is not None]
+
+
+def _guard_of(
+    expression: Any, sums: Mapping[str, Sum], place: str, *, is_asked: bool
+) -> Guard | None:
+    """Return an expression as a guard; None where it is about other symbols than axes'."""
+    symbols = sorted(symbol.name for symbol in expression.free_symbols)
+    if not symbols or not all(symbol in sums for symbol in symbols):
+        return None
+    known = {symbol: sums[symbol] for symbol in symbols}
+    return Guard(expression, known, place, is_asked, _code_of(expression))
 
 
 def _asker_is_own(frames: Iterable[FrameType]) -> bool:
@@ -203,13 +211,8 @@ class Ignored(logging.Handler):
 
     def found(self, sums: Mapping[str, Sum]) -> list[Guard]:
         """Return it as guards, as far as it is about symbols that are known."""
-        made = []
-        for expression, place in self._decided.values():
-            symbols = sorted(symbol.name for symbol in expression.free_symbols)
-            if symbols and all(symbol in sums for symbol in symbols):
-                known = {symbol: sums[symbol] for symbol in symbols}
-                made.append(Guard(expression, known, place, True, _code_of(expression)))
-        return made
+        made = (_guard_of(x, sums, place, is_asked=True) for x, place in self._decided.values())
+        return [guard for guard in made if guard is not None]
 
 
 _IGNORED = "Ignored guard"  # torch's own words, which go on: this could result in accuracy problems

@@ -41,11 +41,12 @@ def make_inputs(
 
     ``max_position`` is the largest that the file's tables of angles hold, where it has any.
     """
-    made = {
-        spec.name: _make(case, spec, max_position) for spec in specs if spec.role not in grids.ROLES
+    return {
+        spec.name: _grid(case, spec, specs)
+        if spec.role in grids.ROLES
+        else _make(case, spec, max_position)
+        for spec in specs
     }
-    made |= {spec.name: _grid(case, spec, specs) for spec in specs if spec.role in grids.ROLES}
-    return {spec.name: made[spec.name] for spec in specs}
 
 
 def probes_of(cases: Sequence[Case], model: ModelRecord) -> list[Arrays]:
