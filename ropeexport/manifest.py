@@ -107,6 +107,11 @@ def _check_specs(specs: Sequence[TensorSpec], where: str) -> set[str]:
             raise ValueError(f"{where}: expected each name once, got {spec.name!r} again")
         if spec.dtype not in _DTYPES:
             raise ValueError(f"{where}: {spec.name}: expected a type of numbers, got {spec.dtype}")
+        if spec.role in ("grid", "still_grid") and (len(spec.shape) != 2 or spec.shape[1] != 3):
+            raise ValueError(
+                f"{where}: {spec.name}: expected the frames, rows and columns of images, "
+                f"(images, 3), got {spec.shape}"
+            )
         names.add(spec.name)
     return names
 

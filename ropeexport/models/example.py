@@ -220,6 +220,13 @@ def _check_role(name: str, role: InputRole, x: Tensor) -> None:
         raise UsageError(
             f"roles: {name}: expected one of {', '.join(_ROLES)}, got {role!r}", code="RX112"
         )
+    is_grid = x.ndim == 2 and x.shape[1] == 3 and not x.is_floating_point()
+    if role in ("grid", "still_grid") and not is_grid:
+        raise UsageError(
+            f"roles: {name}: expected whole numbers (images, 3), the frames, rows and columns of "
+            f"each, got {str(x.dtype).removeprefix('torch.')} of {tuple(x.shape)}",
+            code="RX112",
+        )
     is_square = x.ndim > _MATRIX_RANK and tuple(x.shape[-2:]) == (2, 2) and x.is_floating_point()
     if role == "matrices" and not is_square:
         raise UsageError(
