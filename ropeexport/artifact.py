@@ -172,7 +172,8 @@ class Artifact:
         if not self.is_exported_file:
             raise ModelFileError(
                 f"{self.model_path}: not the file that was exported: expected sha256 "
-                f"{expected[:12]}…, got {self.model_sha256[:12]}…; {why}export again with --force",
+                f"{expected[:12]}…, got {self.model_sha256[:12]}…; {why}export again with "
+                "--force, or get the folder again from whoever sent it",
                 code="RX306",
             )
 

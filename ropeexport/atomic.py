@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import FrameType
+from typing import TypeVar
 
 from ropeexport.errors import UsageError
 
@@ -26,6 +27,7 @@ _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
 
+_T = TypeVar("_T")
 Disturbed = Callable[[], AbstractContextManager[None]]  # what interrupts is let through in it
 
 
@@ -74,15 +76,27 @@ def temporary_folder(parent: Path | None = None, prefix: str | None = None) -> I
     with (
         ended_cleanly(),
         undisturbed() as disturbed,
-        tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as place,
+        _made_in(parent, lambda: tempfile.TemporaryDirectory(prefix=prefix, dir=parent)) as place,
         disturbed(),
     ):
         yield Path(place)
 
 
+def _made_in(folder: Path | None, make: Callable[[], _T]) -> _T:
+    """Make something temporary; an error names the folder, which the user knows."""
+    try:
+        return make()
+    except OSError as error:
+        if folder is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
 def _made_and_locked(folder: Path, prefix: str, suffix: str) -> tuple[int, str]:
     while True:
-        handle, place = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
+        handle, place = _made_in(
+            folder, lambda: tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
+        )
         with suppress(OSError):  # a file system without locks: the file is left alone
             fcntl.flock(handle, fcntl.LOCK_EX)  # `tidied` may hold it, for a moment
         if os.fstat(handle).st_nlink:

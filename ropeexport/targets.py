@@ -92,8 +92,11 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         with atomic.replacing(real) as temporary, temporary.open("wb") as file:
             yield file
     else:
-        with os.fdopen(_opened(path), "wb") as file:
-            yield file
+        try:
+            with os.fdopen(_opened(path), "wb") as file:
+                yield file
+        except OSError as error:  # of a write, which has no name
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _opened(path: Path) -> int:

@@ -31,7 +31,7 @@ _COMMANDS = {
     "doctor": ("reading", "Show versions and what is missing, with the cure."),
 }
 
-_USAGE, _UNEXPECTED = "RX001", "RX003"
+_USAGE, _UNEXPECTED, _INTERRUPTED = "RX001", "RX003", "RX007"
 _HELP_ALONE = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click's, from 8.2 on
 
 
@@ -81,6 +81,8 @@ def _refused_with_code() -> Iterator[None]:
         raise click.UsageError(text, error.ctx) from error
     except EOFError as error:  # a file that ends early: click takes it for Ctrl-D at a prompt
         _end(line_of(error), _UNEXPECTED)
+    except KeyboardInterrupt:  # click would say "Aborted!"
+        _end("interrupted", _INTERRUPTED)
 
 
 def _with_code(text: str, code: str) -> str:

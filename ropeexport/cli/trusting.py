@@ -84,5 +84,7 @@ def verify_command(folder: Path, key: Path | None, ignore_unsigned: bool, as_jso
             echo(f"{mark} {each.file:{width}}  {each.status}")
         by = f"signed with {key}" if key is not None else "compared with its manifest alone"
         echo(f"verify: {len(found.files)} files, {len(found.faults)} wrong, {by}")
+        if key is None and found.signature is not None:
+            echo(f"note: {found.signature} was not read: --key PUBLIC.pem verifies it", err=True)
     if found.faults:
         raise SystemExit(EXIT_FAILURE)

@@ -52,7 +52,7 @@ def simplify(model: ir.Model, weights: Container[str]) -> None:
             onnx_shape_inference=True,
             input_size_limit=_FOLD_INPUT_LIMIT,
             output_size_limit=_FOLD_OUTPUT_LIMIT,
-            should_fold=lambda node: _may_fold(node, weights),
+            should_fold=lambda node: _may_fold(_without_origins(node), weights),
         )
     materialize_reshape_shape_rule.apply_to_model(model)
     clean(model)
@@ -100,6 +100,17 @@ def _names_output(node: ir.Node) -> bool:
             return maker is not None and maker.graph is not node.graph
         source = maker.inputs[0]
     return source is not None
+
+
+def _without_origins(node: ir.Node) -> ir.Node:
+    """Return the node, whose inputs forget which names they were folded from.
+
+    onnxscript sorts and prints all of them at each node: the square of a long chain's length.
+    """
+    for x in node.inputs:
+        if x is not None:
+            x.meta.pop(onnxscript.optimizer.FOLDED_FROM_KEY, None)
+    return node
 
 
 def _may_fold(node: ir.Node, weights: Container[str]) -> bool | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,21 @@ def sign_files(
     require("model_signing", "OpenSSL")
     from model_signing import signing
 
-    _require_key(key)
+    reading.check_regular(key)
     secret: Any = password.encode() if password else None
     try:
         config: Any = signing.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_signer(private_key=key, password=secret)
-    except TypeError as error:  # no password where one is needed, or the other way round
-        raise UsageError(f"{key}: {first_line(error)}", code="RX804") from error
+    except TypeError as error:
+        cure = (
+            "is not encrypted: leave the password out"
+            if password
+            else "is encrypted: give its password, by --password or ROPEEXPORT_KEY_PASSWORD"
+        )
+        raise UsageError(f"{key}: the private key {cure}", code="RX804") from error
     except Exception as error:  # of another kind of file the library may say anything
         raise UsageError(
-            f"{key}: expected a private key, {_KEYS}: {first_line(error)}", code="RX804"
+            f"{key}: expected a private key, {_KEYS}; {_fault_of(error)}", code="RX804"
         ) from error
     if key.resolve().is_relative_to(folder.resolve()):
         raise UsageError(
@@ -117,20 +123,21 @@ def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, st
     require("model_signing", "OpenSSL")
     from model_signing import verifying
 
-    _require_key(key)
+    reading.check_regular(key)
     try:
         config: Any = verifying.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_verifier(public_key=key)
     except Exception as error:
         raise UsageError(
-            f"{key}: expected a public key, {_KEYS}: {first_line(error)}", code="RX804"
+            f"{key}: expected a public key, {_KEYS}; {_fault_of(error)}", code="RX804"
         ) from error
     signature = folder / SIGNATURE
-    if not signature.is_file():
+    if not os.path.lexists(signature):
         raise UntrustedError(
             f"{folder}: not signed: expected {SIGNATURE}, found none", code="RX805"
         )
     content = reading.read_bytes(signature, UntrustedError)
+    _require_bundle(signature, content)
     said = _said(content)
     hashing = _hashing(None if all_files else said)
     with atomic.temporary_folder() as place:  # read once, so that both read the same
@@ -200,9 +207,31 @@ def _said(content: bytes) -> dict[str, str]:
         return {}
 
 
-def _require_key(key: Path) -> None:
-    if not key.is_file():
-        raise UsageError(f"{key}: no such file; expected a key, {_KEYS}", code="RX804")
+def _require_bundle(path: Path, content: bytes) -> None:
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        fields = None
+    if not (isinstance(fields, dict) and {"verificationMaterial", "dsseEnvelope"} <= set(fields)):
+        raise UntrustedError(
+            f"{path}: expected a signature, as 'ropeexport sign' writes it, got something else: "
+            "get the folder again from whoever sent it",
+            code="RX806",
+        )
+
+
+def _fault_of(error: Exception) -> str:
+    """Say what the library has against a key."""
+    if isinstance(error, AttributeError):  # it asks any key for its curve
+        return "got one of another kind, RSA for example"
+    return first_line(error).partition(" See ")[0]  # a page of another project's
+
+
+def _refuse_special(folder: Path) -> None:
+    """Raise for a pipe, a device or a link to nothing in a folder, by its name."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            reading.check_regular(path, ModelFileError)
 
 
 def _hashing(only: Mapping[str, str] | None = None) -> Any:
@@ -229,7 +258,8 @@ def _hashing(only: Mapping[str, str] | None = None) -> Any:
                 files_to_hash = [path for path in there if path.is_file()]
             try:
                 made = super().hash(model_path, files_to_hash=files_to_hash)
-            except ValueError as error:  # a pipe, a device
+            except ValueError as error:
+                _refuse_special(Path(model_path))
                 raise ModelFileError(f"{model_path}: {first_line(error)}", code="RX808") from error
             self.found = {x.identifier: x.digest.digest_hex for x in made.resource_descriptors()}
             return made

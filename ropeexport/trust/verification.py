@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -34,13 +35,15 @@ class Verification(Record):
     """What :func:`ropeexport.verify` found.
 
     ``key`` is the public key; None: only the manifest, which may come from whoever changed the
-    files, was asked.  ``unsigned`` says whether files may lie there that were not signed.
+    files, was asked.  ``unsigned`` says whether files may lie there that were not signed, and
+    ``signature`` is the signature's file, where there is one: without a key it was not read.
     """
 
     folder: str
     key: str | None
     files: tuple[FileStatus, ...]
     unsigned: bool = False
+    signature: str | None = None
 
     @property
     def faults(self) -> tuple[FileStatus, ...]:
@@ -59,7 +62,11 @@ class Signature(Record):
 def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signature:
     """Sign a folder whose files are those of its manifest."""
     artifact = Artifact.read(folder)
-    atomic.refuse_existing(folder / signing.SIGNATURE, force)
+    place = folder / signing.SIGNATURE
+    atomic.refuse_existing(place, force)
+    atomic.refuse_link(place)
+    if place.exists():
+        reading.check_regular(place)
     wrong = [each for each in by_manifest(artifact) if each.status in _WRONG]
     if wrong:
         raise ModelFileError(
@@ -69,7 +76,7 @@ def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signatur
             code="RX807",
         )
     files = signing.sign_files(folder, key, password, _hashes(artifact))
-    return Signature(file=str(folder / signing.SIGNATURE), files=files)
+    return Signature(file=str(place), files=files)
 
 
 def verify(folder: Path, key: Path | None, unsigned: bool) -> Verification:
@@ -80,7 +87,14 @@ def verify(folder: Path, key: Path | None, unsigned: bool) -> Verification:
         found = signing.compare_signed(folder, key, all_files=not unsigned)
         files = tuple(FileStatus(file=name, status=status) for name, status in found.items())
     named = str(key) if key is not None else None
-    return Verification(folder=str(folder), key=named, files=files, unsigned=unsigned)
+    is_signed = os.path.lexists(folder / signing.SIGNATURE)
+    return Verification(
+        folder=str(folder),
+        key=named,
+        files=files,
+        unsigned=unsigned,
+        signature=signing.SIGNATURE if is_signed else None,
+    )
 
 
 def by_manifest(artifact: Artifact) -> Iterator[FileStatus]:

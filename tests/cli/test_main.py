@@ -148,7 +148,7 @@ def test_a_panic_in_a_users_file_ends_the_command_in_one_line(tmp_path) -> None:
         (FileNotFoundError(2, "No such file", "x"), "error: x: No such file [RX006]\n", 1),
         (NotADirectoryError(20, "Not a directory", "x"), "error: x: Not a directory [RX002]\n", 1),
         (OSError("ended early\nat 3"), "error: ended early [RX002]\n", 1),
-        (KeyboardInterrupt(), "\nAborted!\n", 1),
+        (KeyboardInterrupt(), "error: interrupted [RX007]\n", 1),
     ],
 )  # fmt: skip
 def test_an_error_is_its_line_with_its_code(end, tmp_path, error, line: str, code: int) -> None:

@@ -10,19 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, ropeexport
+from command_line import ROOT, assert_one_line, ropeexport
+from trust.keys import make_keys
 
 import ropeexport as package
 from ropeexport.errors import ParityError
 
 pytestmark = pytest.mark.hostile
 
-_DROP_FROM_BOUNDING_SET, _OVERRIDE_PERMISSIONS = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+_DROP_FROM_BOUNDING_SET = 24  # PR_CAPBSET_DROP
+_OVERRIDE_PERMISSIONS = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
 def bound_by_permissions() -> None:
     """Let root's child be held to permissions as any user is; without effect for a user."""
-    ctypes.CDLL(None).prctl(_DROP_FROM_BOUNDING_SET, _OVERRIDE_PERMISSIONS)
+    for capability in _OVERRIDE_PERMISSIONS:
+        ctypes.CDLL(None).prctl(_DROP_FROM_BOUNDING_SET, capability)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -108,3 +111,25 @@ def test_the_functions_return_what_they_found(taken) -> None:
     assert report.verdict == "PASS"
     with pytest.raises(ParityError, match="/dev/full: not written: No space left on device"):
         package.check(taken, cases=1, runtimes="onnxruntime", markdown="/dev/full")
+
+
+@pytest.mark.parametrize("verb", ["build", "sign"])
+def test_a_folder_is_named_and_not_what_was_to_lie_in_it(read_only, tmp_path, verb) -> None:
+    private, _ = make_keys(tmp_path)
+    done = run(verb, read_only, *(["--key", private] if verb == "sign" else []))
+    assert_one_line(done, 1, f"error: {read_only}: Permission denied [RX005]")
+
+
+def test_a_report_into_a_full_device_is_named(exported, tmp_path) -> None:
+    folder = exported(dtype="fp32", head_dim=16)
+    package.check(folder, cases=1, runtimes="onnxruntime")
+    done = run("report", folder, "--html", "/dev/full")
+    assert_one_line(done, 1, "error: /dev/full: No space left on device [RX004]")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(exported, tmp_path) -> None:
+    folder, (private, public) = exported(dtype="fp32", head_dim=16), make_keys(tmp_path)
+    package.sign(folder, private)
+    (folder / "model.onnx").chmod(0)
+    done = run("verify", folder, "--key", public)
+    assert_one_line(done, 1, f"error: {folder / 'model.onnx'}: Permission denied [RX005]")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from itertools import pairwise
 
 import pytest
 from fusion.graphs import FREQUENCIES, ROPE, X, assert_same, graph, has_exact_angles, ops
+from onnxscript.optimizer import FOLDED_FROM_KEY
 
+from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.fuse import fuse
 from ropeexport.fusion.movement import in_order
 from ropeexport.lint.graph_rules import after, before
@@ -88,3 +91,15 @@ def test_what_is_needed_comes_first_in_whatever_order_it_is_named() -> None:
     assert list(in_order("a", needs.__getitem__)) == ["d", "b", "c", "a"]
     swapped = {name: of[::-1] for name, of in needs.items()}
     assert list(in_order("a", swapped.__getitem__)) == ["d", "b", "c", "a"]
+
+
+def test_what_is_folded_does_not_name_all_that_it_was_folded_from() -> None:
+    """onnxscript would sort and print the whole chain before each node of it."""
+    model = graph(chain("Neg", "half", "folded") + "\nat = Add(zero, folded)\ny = Expand(x, at)")
+    simplify(model, weights=())
+    named = {
+        value.name: ast.literal_eval(value.metadata_props.get(FOLDED_FROM_KEY, "[]"))
+        for value in model.graph.initializers.values()
+    }
+    assert max(map(len, named.values())) == 2, named
+    assert len(model.graph) == 1

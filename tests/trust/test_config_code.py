@@ -14,7 +14,7 @@ from command_line import ropeexport as command
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.errors import UntrustedError
+from ropeexport.errors import UntrustedError, UsageError
 
 pytestmark = pytest.mark.hostile
 
@@ -102,6 +102,13 @@ def test_an_export_refuses_it_by_name(strangers, ran, tmp_path, options) -> None
         ropeexport.export(f"transformers:{folder}", out=tmp_path / "out", **options)
     assert not ran.exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_for_a_class_of_transformers_own_no_code_is_offered(strangers, ran, tmp_path) -> None:
+    words = r"expected a config\.json of a model that transformers knows.*auto_map.* is for transf"
+    with pytest.raises(UsageError, match=words):
+        ropeexport.export("transformers:LlamaModel", out=tmp_path / "out", config=strangers(TOY))
+    assert not ran.exists()
 
 
 def test_nobody_is_asked_on_a_terminal(strangers, ran, tmp_path) -> None:

@@ -14,7 +14,7 @@ from command_line import assert_one_line
 from command_line import ropeexport as command
 from safetensors.torch import save_file
 from torch import nn
-from trust.keys import make_keys
+from trust.keys import made_rsa, make_keys
 
 import ropeexport
 from ropeexport import atomic, locking, manifest
@@ -213,10 +213,38 @@ def test_what_a_bundle_says_beside_what_was_signed_is_no_verdict(signed, public,
         ropeexport.verify(signed, public)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff\x00", b'{"dsseEnvelope": 3}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"\xff\x00", b"[" * 10_000, b'{"dsseEnvelope": 3}']
+)
 def test_what_is_no_signature_is_one_line(signed, public, content) -> None:
     (signed / "model.sig").write_bytes(content)
-    assert_one_line(command("verify", signed, "--key", public), 1, "model.sig: not signed with")
+    done = command("verify", signed, "--key", public)
+    assert_one_line(done, 1, "model.sig: expected a signature, as 'ropeexport sign' writes it, got")
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "over"),
+    [
+        (os.mkfifo, "got a named pipe", "got a named pipe"),
+        (os.mkdir, "got a folder", "got a folder"),
+        (lambda path: path.symlink_to("nowhere"), "no such file", "got a link"),
+    ],
+)
+def test_what_is_no_file_is_no_signature(signed, private, public, make, words, over) -> None:
+    (signed / "model.sig").unlink()
+    make(signed / "model.sig")
+    with pytest.raises(UntrustedError, match=rf"model\.sig: .*{words}"):
+        ropeexport.verify(signed, public)
+    with pytest.raises(UsageError, match=rf"model\.sig: .*{over}"):
+        ropeexport.sign(signed, private, force=True)
+
+
+def test_without_a_key_a_signature_is_named(signed, public) -> None:
+    note = "note: model.sig was not read: --key PUBLIC.pem verifies it"
+    assert note in command("verify", signed).stderr
+    assert command("verify", signed, "--key", public).stderr == ""
+    (signed / "model.sig").unlink()
+    assert command("verify", signed).stderr == ""
 
 
 def test_links_of_a_hubs_cache_are_what_they_lead_to(made, public, tmp_path) -> None:
@@ -245,26 +273,32 @@ def test_a_pipe_in_a_file_s_place_is_no_wait(signed, private, public, verb) -> N
     key = private if verb == "sign" else public
     options = ["--force"] if verb == "sign" else []
     done = command(verb, signed, "--key", key, *options)
-    assert_one_line(done, 1, "pipe' as file or directory")
+    assert_one_line(done, 1, "pipe: expected a file, got a named pipe")
 
 
 def test_keys_that_are_none_are_named(signed, private, public, tmp_path) -> None:
     for key, words in (
-        (tmp_path / "none.pem", r"no such file; expected a key"),
+        (tmp_path / "none.pem", r"none\.pem: no such file"),
+        (tmp_path, "expected a file, got a folder"),
+        (Path("/dev/null"), "expected a file, got a device"),
+        (made_rsa(tmp_path)[0], "expected a private key, .*; got one of another kind, RSA"),
         (public, r"expected a private key, an elliptic curve's"),
         (signed / "manifest.json", r"expected a private key"),
     ):
         with pytest.raises(UsageError, match=words):
             ropeexport.sign(signed, key, force=True)
-    for key in (private, signed / "manifest.json"):
+    for key in (private, signed / "manifest.json", made_rsa(tmp_path)[1]):
         with pytest.raises(UsageError, match="expected a public key"):
             ropeexport.verify(signed, key)
 
 
 def test_an_encrypted_key_takes_its_password(signed, tmp_path, monkeypatch) -> None:
     private, public = make_keys(tmp_path, "locked", b"open sesame")
-    with pytest.raises(UsageError, match=r"locked\.pem: Password was not given"):
+    with pytest.raises(UsageError, match=r"locked\.pem: the private key is encrypted: give its"):
         ropeexport.sign(signed, private, force=True)
+    plain, _ = make_keys(tmp_path, "plain")
+    with pytest.raises(UsageError, match=r"plain\.pem: the private key is not encrypted: leave"):
+        ropeexport.sign(signed, plain, password="open sesame", force=True)
     with pytest.raises(UsageError, match="Incorrect password"):
         ropeexport.sign(signed, private, password="another", force=True)
     monkeypatch.setenv("ROPEEXPORT_KEY_PASSWORD", "open sesame")

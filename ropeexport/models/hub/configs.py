@@ -79,9 +79,11 @@ def load_config(path: Path, code: str, trusts_code: bool) -> Any:
             place, trust_remote_code=bool(code), local_files_only=True
         )
     except (OSError, ValueError) as error:
+        own = "" if code else code_of(path)
+        alone = f"; code of its own (auto_map: {own}) is for transformers:CONFIG alone"
         raise UsageError(
             f"transformers:{path}: expected a config.json of a model that transformers knows, or "
-            f"its folder: {first_line(error)}",
+            f"its folder: {first_line(error)}{alone if own else ''}",
             code="RX103",
         ) from error
     for each in with_parts(config):
