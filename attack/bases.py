@@ -36,14 +36,17 @@ def factory():
 
 
 def made(worker: Worker, place: Path) -> Path:
-    """Return a folder of good inputs, a folder each; made where it is not there yet.
+    """Return a folder of good inputs, a folder each; made where the code's own is not there yet.
 
     ``flux``: an export with its reports; ``engine``: one with an engine; ``foreign``: files of
     other exporters; ``control``: control flow and functions; ``llama``: a config and weights;
     ``cache``: an export beside them; ``wan``: a config of diffusers; ``signed``: an export with its
     signature, and the keys.
     """
-    if (place / "done").exists():
+    done = place / "done"
+    if done.exists() and done.stat().st_mtime > max(
+        path.stat().st_mtime for path in (ROOT / "ropeexport").rglob("*.py")
+    ):
         return place
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -67,7 +70,7 @@ def made(worker: Worker, place: Path) -> Path:
         shutil.copytree(source, place / name)
     (place / "control").mkdir()
     (place / "control/model.onnx").write_bytes(control_flow())
-    (place / "done").touch()
+    done.touch()
     return place
 
 
