@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ropeexport
 from ropeexport import manifest
 from ropeexport.errors import ManifestError, ModelFileError, UsageError
 from ropeexport.inference.files import read_inputs
@@ -78,6 +79,13 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
     with pytest.raises(ManifestError, match=r"manifest\.json: expected a file, got a named pipe"):
         manifest.read(tmp_path)
+
+
+def test_nor_is_one_that_is_called_a_model(tmp_path: Path) -> None:
+    for name in ("model.onnx", "model.engine"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ModelFileError, match=rf"{name}: expected a file, got a named pipe"):
+            ropeexport.inspect(tmp_path / name)
 
 
 def header(text: str, size: int | None = None) -> bytes:

@@ -83,8 +83,7 @@ def subject_of(path: Path) -> Subject:
     if path.is_dir():
         artifact = Artifact.read(path)
         return Subject(artifact.file, artifact)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file or folder", code="RX303")
+    reading.check_regular(path, ModelFileError)
     is_model = path.suffix == ".onnx"
     if not (path.parent / manifest.FILE_NAME).is_file():
         if is_model:

@@ -37,6 +37,7 @@ from ropeexport.parity.running import Listener, Silent, proves, run_to_report
 from ropeexport.parity.text_inputs import text_of
 from ropeexport.parity.text_runs import TextRunner, count_tokens
 from ropeexport.parity.texts import as_texts, probes_of_texts, select_texts
+from ropeexport.reading import check_regular
 from ropeexport.runners.registry import choices
 from ropeexport.runners.runner import Arrays
 
@@ -227,8 +228,7 @@ def check_files(
         other = onnx_of(candidate)
         path, model = other.path, record.model
         saved: dict[str, Any] = {}
-        if not path.is_file():
-            raise ModelFileError(f"{path}: no such file", code="RX303")
+        check_regular(path, ModelFileError)
         if path.suffix == ARRAYS:
             inputs, outputs = load_saved(path, model)
             selection = Selection((_saved_case(record, inputs, options),))

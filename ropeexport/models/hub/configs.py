@@ -6,7 +6,9 @@ it; and no config that is returned names code, but for one that was allowed to r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,31 @@ from ropeexport.reading import read_json
 
 CONFIG_NAME = "config.json"
 OPTION = "--trust-remote-code"
+_MOST_LAYERS = 10_000  # the deepest models have some hundreds
+_LAYERS = re.compile(r"layers$|^n_layers?$|^depth$")
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return the values of a config: a file, or the folder that holds it."""
     path = path / CONFIG_NAME if path.is_dir() else path
     return read_json(path)
+
+
+def require_few_layers(place: Path) -> None:
+    """Raise :class:`UsageError` for layers that no model has so many of, before any is made."""
+    parts = []
+    with suppress(UsageError):  # of what is no config; reading it as the library does says it
+        parts.append(read_config(place))
+    while parts:
+        for key, value in parts.pop().items():
+            if isinstance(value, dict):
+                parts.append(value)
+            elif _LAYERS.search(key) and isinstance(value, int) and value > _MOST_LAYERS:
+                raise UsageError(
+                    f"{place}: expected at most {_MOST_LAYERS:,} layers, got {key} of {value:,}; "
+                    "mend the config",
+                    code="RX129",
+                )
 
 
 def code_of(path: Path, *, is_decoder: bool = False) -> str:

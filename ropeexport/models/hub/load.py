@@ -33,7 +33,7 @@ from ropeexport.models.builtin_models import DTYPES, seeded
 from ropeexport.models.example import Example
 from ropeexport.models.hub import transformers_inputs
 from ropeexport.models.hub.classes import class_of, config_of, is_class_name
-from ropeexport.models.hub.configs import code_of, load_config, read_config
+from ropeexport.models.hub.configs import code_of, load_config, read_config, require_few_layers
 from ropeexport.models.hub.samples import (
     DIFFUSERS,
     EVERY_SIZE,
@@ -285,6 +285,7 @@ def _of_config(place: Path) -> Iterator[None]:
 
     A config of a few bytes may ask for 10^7 layers.
     """
+    require_few_layers(place)
     left = {"parts": _MOST_PARTS, "bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
 
     def count_part(*_: object) -> None:

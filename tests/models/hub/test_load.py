@@ -224,3 +224,16 @@ def test_a_config_with_a_size_of_zero_makes_no_module(tmp_path: Path) -> None:
     assert "expected sizes of 1 or more, got weight of (" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("library", ["transformers:{}", "diffusers:FluxTransformer2DModel"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_layers_that_no_model_has_so_many_of_are_refused_before_any_is_made(
+    tmp_path: Path, library: str, inside: bool
+) -> None:
+    many = {"num_layers": 10**7} if library.startswith("diff") else {"num_hidden_layers": 10**7}
+    config = {**LLAMA, "text_config": many} if inside else {**LLAMA, **many}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = {} if "{}" in library else {"config": tmp_path}
+    with pytest.raises(UsageError, match=r"at most 10,000 layers, got num_.*layers of 10,000,000"):
+        export(library.format(tmp_path), out=tmp_path / "out", **options)
