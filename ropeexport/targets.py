@@ -70,10 +70,13 @@ def check(path: Path, option: str, *others: Path) -> None:
 
 
 def _leads_out(path: Path, real: Path) -> bool:
-    """Say whether a target is a link in a folder of ropeexport's, to a file that is not there."""
-    folder = path.absolute().parent
-    is_ours = path.is_symlink() and (folder / manifest.FILE_NAME).exists()
-    return is_ours and not real.is_relative_to(os.path.realpath(folder))
+    """Say whether links lead from a target in a folder of ropeexport's to a file outside of it."""
+    ours = (
+        folder
+        for folder in Path(os.path.normpath(path.absolute())).parents
+        if (folder / manifest.FILE_NAME).exists()
+    )
+    return any(not real.is_relative_to(os.path.realpath(folder)) for folder in ours)
 
 
 @contextmanager

@@ -186,6 +186,16 @@ def test_a_manifest_of_somebody_elses_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.parametrize("name", ["sub/x.html", "sub/new/x.html", "sub/../x.html"])
+def test_nor_does_a_linked_folder_in_it(exported, tmp_path: Path, name: str) -> None:
+    folder, elsewhere = exported(dtype="fp32"), tmp_path / "elsewhere" / "inside"
+    (elsewhere / "new").mkdir(parents=True)
+    (folder / "sub").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="a link that leads out of its folder"):
+        targets.check(folder / name, "html")
+    targets.check(folder / ".." / "x.html", "html")  # beside it is nobody's but the user's
+
+
 def test_a_link_in_a_folder_of_anothers_does_not_lead_out(exported, tmp_path: Path) -> None:
     folder, mine = exported(dtype="fp32"), tmp_path / "mine.html"
     mine.write_text("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,8 @@ def verify_command(folder: Path, key: Path | None, ignore_unsigned: bool, as_jso
 
     found = ropeexport.verify(folder, key, ignore_unsigned=ignore_unsigned)
     if as_json:
-        echo_json(found.model_dump_json(indent=1))
+        # names of other bytes than UTF-8 have escapes in JSON, which the record's own JSON has not
+        echo_json(json.dumps(found.model_dump(), indent=1))
     else:
         width = max((len(each.file) for each in found.files), default=0)
         for each in found.files:

@@ -134,7 +134,8 @@ class ExportedModule(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the data that is rotated, in which a pipeline hands over its own."""
-        return EXPORTED[self.loaded.dtype].torch
+        kind = EXPORTED.get(self.loaded.dtype)  # of a file without data there is none
+        return kind.torch if kind is not None else torch.get_default_dtype()
 
     @property
     def device(self) -> torch.device:

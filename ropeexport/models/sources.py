@@ -26,7 +26,7 @@ from ropeexport.manifest import Argument, CacheForm, Manifest, Source, first_fau
 from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
-from ropeexport.models.hub.configs import OPTION, code_of
+from ropeexport.models.hub.configs import CONFIG_NAME, OPTION, code_of
 from ropeexport.models.hub.load import (
     experts_of_any_type,
     is_library_model,
@@ -176,12 +176,12 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     if source.kind == "builtin":
         return _builtin(artifact)
     if module is None and source.kind == "config":
-        config, dtype = source.options.get("config"), artifact.manifest.model.dtype
+        model, config = _with_its_config(artifact)
+        dtype, cache = artifact.manifest.model.dtype, artifact.manifest.cache
         known = dtype if dtype in DTYPES else None
-        place, cache = Path(config) if config else None, artifact.manifest.cache
         form, capacity = (cache.form, cache.capacity) if cache is not None else (None, None)
         return load_example(
-            source.name, place, known, values=True, cache=form, capacity=capacity,
+            model, config, known, values=True, cache=form, capacity=capacity,
             trusts_code=artifact.trust.code,
         )  # fmt: skip
     if module is None and source.kind != "factory":
@@ -206,10 +206,35 @@ def _example_that_is_made(artifact: Artifact, module: str | Callable[[], Any] | 
     return _example_of(str(module), made)
 
 
+def _with_its_config(artifact: Artifact) -> tuple[str, Path | None]:
+    """Return what a library's model was exported from, and its config, by where that lies now.
+
+    The place that the manifest has is the exporter's, perhaps of another machine: a config that
+    came along with the model is taken before it.
+    """
+    record, folder = artifact.manifest, artifact.folder
+    library, _, name = record.source.name.partition(":")
+    config = record.source.options.get("config")
+    place = Path(config or name)
+    comes_along = record.cache is not None or record.model.weights is not None
+    has_own = (folder / CONFIG_NAME).is_file()
+    if has_own and (comes_along or not place.exists()):
+        place = folder
+    elif not place.exists():
+        raise ParityError(
+            f"{folder}: exported from the config {place}, which is no longer there: put it into "
+            f"the folder, as {CONFIG_NAME}",
+            code="RX307",
+        )
+    return (record.source.name, place) if config else (f"{library}:{place}", None)
+
+
 def _require_known(artifact: Artifact) -> None:
     """Raise for a source that no export writes: a manifest may come from anywhere."""
     source = artifact.manifest.source
-    is_known = source.kind != "config" or is_library_model(source.name)
+    is_known = source.kind != "config" or (
+        is_library_model(source.name) and not source.name.endswith(":")
+    )
     if source.kind == "builtin":
         options = {each.name for each in fields(BuiltinOptions)}
         is_known = source.name in BUILTINS and source.options.keys() <= options

@@ -364,6 +364,8 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
             raise _UnsoundError(
                 f"{called}: expected at least {least} inputs, got {len(node.inputs)}"
             )
+        if not node.outputs:
+            raise _UnsoundError(f"{called}: expected an output, got none")
         _check_attributes(node, called)
         for inner in _graphs(node):
             _check_graph(inner, imports, known)

@@ -230,6 +230,7 @@ def manifest_of(file: OnnxFile) -> Manifest:
     if (path.parent / manifest.FILE_NAME).is_file():
         found = manifest.read(path.parent)
         if found.model.file == path.name:
+            contract.check_interface(file.graph, found, path.parent)
             return found.changed(engine=None)
     model = file.graph
     inputs = _joined(_compared(file, contract.input_specs))

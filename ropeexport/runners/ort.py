@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -295,7 +296,8 @@ class OrtRunner(Runner):
         if not self._timed:  # spinning threads would slow the other runtimes of the same process
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model: Any = self._model
-        values = {name: _value_from(x) for name, x in updated.items()}
+        given = {**_linked(model.graph), **updated} if isinstance(model, OnnxFile) else updated
+        values = {name: _value_from(x) for name, x in given.items()}
         if values:
             options.add_external_initializers(list(values), list(values.values()))
         provider, providers = self._provider, None
@@ -303,7 +305,7 @@ class OrtRunner(Runner):
         if isinstance(model, OnnxFile):
             if provider is not None and provider.executes not in (CPU.executes, CUDA.executes):
                 _refuse_compiled(model, provider)
-            model = self._source(model, options, updated, best=not (plugged or self._as_written))
+            model = self._source(model, options, given, best=not (plugged or self._as_written))
         if provider is not None and provider.package:
             add_plugin(options, provider)
         else:
@@ -317,16 +319,17 @@ class OrtRunner(Runner):
         session.reads = values  # where they lie, for as long as a call holds the session
         return session
 
-    def _source(self, file: OnnxFile, options: Any, updated: Arrays, *, best: bool) -> str | bytes:
+    def _source(self, file: OnnxFile, options: Any, given: Arrays, *, best: bool) -> str | bytes:
         """Return a file's path; where there is anything to change in memory, the model with that.
 
-        That is attention in another form, where the ``best`` is asked for, and weights.
+        That is attention in another form, where the ``best`` is asked for, and weights whose values
+        are handed over.
         """
         made = file.graph
         if best:
             made = self._with_best_attention(made)
-        if updated:
-            made = with_references(made, updated)
+        if given:
+            made = with_references(made, given)
         if made is file.graph:
             return str(file.path)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.path.parent))
@@ -397,6 +400,19 @@ class OrtRunner(Runner):
             f"here: {_cause(error)}",
             code="RX510",
         )
+
+
+def _linked(model: ir.Model) -> dict[str, Array]:
+    """Return the weights that links lead to, mapped: onnxruntime reads none out of the folder.
+
+    Of a model in memory, it looks for what a link leads to by its own name in the folder.
+    """
+    tensors = {name: x.const_value for name, x in model.graph.initializers.items()}
+    return {
+        name: tensor.numpy()
+        for name, tensor in tensors.items()
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).is_symlink()
+    }
 
 
 def _ort_errors() -> tuple[type[Exception], ...]:

@@ -13,7 +13,7 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ropeexport import atomic, reading
@@ -65,6 +65,10 @@ def sign_files(
         )
         raise UsageError(f"{key}: the private key {cure}", code="RX804") from error
     except Exception as error:  # of another kind of file the library may say anything
+        if password and "password" in str(error):
+            raise UsageError(
+                f"{key}: the private key has another password", code="RX804"
+            ) from error
         raise UsageError(
             f"{key}: expected a private key, {_KEYS}; {_fault_of(error)}", code="RX804"
         ) from error
@@ -74,6 +78,7 @@ def sign_files(
             "it elsewhere",
             code="RX804",
         )
+    _refuse_unsignable(folder)
     hashing = _hashing()
     with atomic.temporary_folder() as place:  # in the folder it would be signed itself
         made = place / SIGNATURE
@@ -99,15 +104,20 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
     UntrustedError, UsageError
         See :func:`_compared`.
     """
-    found = _compared(folder, key, all_files=all_files)[0]
-    return found | dict.fromkeys(_linked_folders(folder) if all_files else (), "not signed")
+    found, hashes = _compared(folder, key, all_files=all_files)
+    for name in _not_hashed(folder) if all_files else ():
+        found[name] = "changed" if name in found and name not in hashes else "not signed"
+    return found
 
 
-def _linked_folders(folder: Path) -> Iterator[str]:
-    """Yield the links to folders, whose files are not hashed."""
+def _not_hashed(folder: Path) -> Iterator[str]:
+    """Yield what has no hash: pipes, devices, links to nothing, and links to folders."""
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and path.is_dir():
-            yield path.relative_to(folder).as_posix()
+        is_linked_folder = path.is_symlink() and path.is_dir()
+        if is_linked_folder or not (path.is_dir() or path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            if PurePath(name).parts[0] not in _UNSIGNED:
+                yield name
 
 
 def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, str], dict[str, str]]:
@@ -227,15 +237,32 @@ def _fault_of(error: Exception) -> str:
     return first_line(error).partition(" See ")[0]  # a page of another project's
 
 
-def _refuse_special(folder: Path) -> None:
-    """Raise for a pipe, a device or a link to nothing in a folder, by its name."""
+def _refuse_unsignable(folder: Path) -> None:
+    """Raise for a pipe, a device or a link to nothing in a folder, and for names of other bytes."""
     for path in sorted(folder.rglob("*")):
         if not path.is_dir():
             reading.check_regular(path, ModelFileError)
+            if not _is_text(path.name):
+                raise ModelFileError(
+                    f"{path}: expected a name in UTF-8, which a signature can hold, got another; "
+                    "rename it",
+                    code="RX808",
+                )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _hashing(only: Mapping[str, str] | None = None) -> Any:
-    """Return how a folder is hashed, which keeps what was found; ``only`` files of some names."""
+    """Return how a folder's files are hashed, which keeps what was found; ``only`` of some names.
+
+    What is no file is passed over, at which the library stops.
+    """
     from model_signing import hashing
 
     class Hashing(hashing.Config):
@@ -252,15 +279,11 @@ def _hashing(only: Mapping[str, str] | None = None) -> Any:
         def hash(self, model_path: Any, *, files_to_hash: Any = None) -> Any:
             """Return the folder's hashes."""
             self.was_asked = True
-            if only is not None:
-                home = Path(model_path)
-                there = (home / name for name in only if ".." not in Path(name).parts)
-                files_to_hash = [path for path in there if path.is_file()]
-            try:
-                made = super().hash(model_path, files_to_hash=files_to_hash)
-            except ValueError as error:
-                _refuse_special(Path(model_path))
-                raise ModelFileError(f"{model_path}: {first_line(error)}", code="RX808") from error
+            home = Path(model_path)
+            named = (home / name for name in only or () if ".." not in Path(name).parts)
+            paths = home.rglob("*") if only is None else named
+            files = [path for path in paths if path.is_file()]
+            made = super().hash(model_path, files_to_hash=files)
             self.found = {x.identifier: x.digest.digest_hex for x in made.resource_descriptors()}
             return made
 

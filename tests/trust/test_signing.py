@@ -267,13 +267,37 @@ def test_links_of_a_hubs_cache_are_what_they_lead_to(made, public, tmp_path) -> 
     assert statuses(snapshot, public)[WEIGHTS] == "changed"
 
 
-@pytest.mark.parametrize("verb", ["sign", "verify"])
-def test_a_pipe_in_a_file_s_place_is_no_wait(signed, private, public, verb) -> None:
-    os.mkfifo(signed / "pipe")
-    key = private if verb == "sign" else public
-    options = ["--force"] if verb == "sign" else []
-    done = command(verb, signed, "--key", key, *options)
-    assert_one_line(done, 1, "pipe: expected a file, got a named pipe")
+SPECIAL = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "loop": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_is_no_file_is_named_beside_what_is(signed, private, public, name) -> None:
+    SPECIAL[name](signed / name)
+    expected = dict.fromkeys(NAMES, "verified")
+    assert statuses(signed, public) == expected | {name: "not signed"}
+    assert statuses(signed, public, ignore_unsigned=True) == expected
+    done = command("sign", signed, "--key", private, "--force")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(signed / name) in done.stderr
+    (signed / name).unlink()
+    (signed / WEIGHTS).unlink()
+    SPECIAL[name](signed / WEIGHTS)
+    assert statuses(signed, public) == expected | {WEIGHTS: "changed"}
+
+
+def test_a_name_of_other_bytes_is_shown_and_not_signed(signed, private, public) -> None:
+    (signed / os.fsdecode(b"n\xff")).touch()
+    done = command("verify", signed, "--key", public, "--json")
+    assert done.returncode == 1
+    files = {each["file"]: each["status"] for each in json.loads(done.stdout)["files"]}
+    assert files["n\udcff"] == "not signed"
+    done = command("sign", signed, "--key", private, "--force")
+    assert_one_line(done, 1, "expected a name in UTF-8, which a signature can hold")
 
 
 def test_keys_that_are_none_are_named(signed, private, public, tmp_path) -> None:
@@ -299,7 +323,7 @@ def test_an_encrypted_key_takes_its_password(signed, tmp_path, monkeypatch) -> N
     plain, _ = make_keys(tmp_path, "plain")
     with pytest.raises(UsageError, match=r"plain\.pem: the private key is not encrypted: leave"):
         ropeexport.sign(signed, plain, password="open sesame", force=True)
-    with pytest.raises(UsageError, match="Incorrect password"):
+    with pytest.raises(UsageError, match="has another password"):
         ropeexport.sign(signed, private, password="another", force=True)
     monkeypatch.setenv("ROPEEXPORT_KEY_PASSWORD", "open sesame")
     assert command("sign", signed, "--key", private, "--force").returncode == 0
