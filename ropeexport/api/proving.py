@@ -433,8 +433,6 @@ def run_bench(
         options = replace(options, against=several("against", against, str))
     options = options if threads is None else replace(options, threads=threads)
     artifact = Artifact.read(path_of("path", path), Trust(code=trust_remote_code))
-    for name in (FILE_NAME, CHART_NAME):
-        atomic.refuse_link(artifact.folder / name)
     found = run(artifact, options, say)
     artifact.require_current()
     unwritten = Unwritten()
@@ -544,7 +542,6 @@ def _check_folder(
     listener: Listener,
     unwritten: Unwritten,
 ) -> Report:
-    from ropeexport import atomic
     from ropeexport.parity.check import check as run
     from ropeexport.parity.pipeline_report import write
     from ropeexport.parity.records import FILE_NAME
@@ -554,7 +551,6 @@ def _check_folder(
             f"{folder}: expected a second file, .onnx or .npz, to compare with it", code="RX109"
         )
     artifact = Artifact.read(folder, trust)
-    atomic.refuse_link(folder / FILE_NAME)
     if artifact.manifest.source.kind != "onnx" or pipeline is not None:
         require_packages("torch")
     if locating:

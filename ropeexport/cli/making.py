@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.terminal import console, echo, echo_json
+from ropeexport.cli.terminal import console, echo, echo_json, quoted
 from ropeexport.cli.types import PATH, TEXT
 from ropeexport.dtypes import EXPORTED
 from ropeexport.given import counted
@@ -149,7 +149,7 @@ def export_command(model: str, output: Path, as_json: bool, verbose: bool, **giv
 def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
     for line in (*rope_lines(manifest.model), *_axes_line(manifest), *more):
         echo(f"  {line}")
-    echo(f"next: ropeexport build {output}")
+    echo(f"next: ropeexport build {quoted(output)}")
 
 
 @click.command(name="fuse")
@@ -236,7 +236,7 @@ def _lines(folder: Path, engine: records.EngineRecord) -> Iterator[str]:
         yield from _few(f"  not {name}: {why}" for name, why in engine.fixed.items())
     if engine.weight_streaming:
         yield "  weights: streamed from the host's memory where a load is bounded"
-    yield f"next: ropeexport check {folder}"
+    yield f"next: ropeexport check {quoted(folder)}"
 
 
 def _few(lines: Iterable[str]) -> Iterator[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeexport.cli.terminal import console, echo, echo_json, show
+from ropeexport.cli.terminal import console, echo, echo_json, quoted, show
 from ropeexport.cli.trusting import trust_options, trusted
 from ropeexport.cli.types import FILE, PATH, TEXT
 from ropeexport.errors import EXIT_FAILURE, UsageError
@@ -324,5 +324,22 @@ def report_command(path: Path, **given: Any) -> None:
     import ropeexport
     from ropeexport.parity import report as reports
 
-    show(reports.render(all_shown(ropeexport.report(path, **given))), reports.NARROWEST)
+    found = ropeexport.report(path, **given)
+    show(reports.render(all_shown(found)), reports.NARROWEST)
     _say_forms(given)
+    _say_of_another(path, found)
+
+
+def _say_of_another(folder: Path, report: Report) -> None:
+    """Say that a folder's report is of a model that the folder has no more."""
+    from ropeexport.artifact import Artifact
+    from ropeexport.errors import RopeExportError
+
+    with suppress(RopeExportError):  # a report may lie anywhere
+        model = Artifact.read(folder).manifest.model
+        if model.sha256 != report.model_sha256:
+            echo(
+                f"note: the report is of another {model.file} than the one that is there now: run "
+                f"'ropeexport check {quoted(folder)}'",
+                err=True,
+            )

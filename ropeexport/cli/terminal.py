@@ -9,10 +9,12 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropeexport.errors import EXIT_FAILURE, code_of_the_system
@@ -48,6 +50,12 @@ def echo_json(text: str) -> None:
 
     with _named():
         print(_UNSEEN.sub(escaped, text), file=sys.stdout)
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a shell takes it."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def console(err: bool = False) -> Console:

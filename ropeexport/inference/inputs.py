@@ -69,10 +69,13 @@ def checked_sizes(
             continue
         if not axis.min <= size <= axis.max:
             wider = min(axis.min, size), axis.opt, max(axis.max, size)
+            cure = (
+                f": export again with axes={{{name!r}: {wider}}} (--axis "
+                f"{name}={':'.join(map(str, wider))})"
+            )
             raise UsageError(
-                f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}: export "
-                f"again with axes={{{name!r}: {wider}}} (--axis "
-                f"{name}={':'.join(map(str, wider))})",
+                f"axis {name}: the export is for {axis.min} to {axis.max}, got {size}"
+                f"{cure if size > 0 else ''}",
                 code="RX602",
             )
         target = axis.broadcasts_to

@@ -137,8 +137,8 @@ def _model(folder: Path, model: ModelRecord) -> FileStatus:
 
 def _file(folder: Path, name: str, sha256: str | None, size: int | None = None) -> FileStatus:
     path = folder / name
-    if not path.is_file():
-        status: Status = "missing"
+    if not path.is_file():  # in its place may be another thing
+        status: Status = "changed" if os.path.lexists(path) else "missing"
     elif sha256 is None:
         status = "no hash"
     else:
@@ -148,7 +148,7 @@ def _file(folder: Path, name: str, sha256: str | None, size: int | None = None) 
 
 def _weights(folder: Path, expected: WeightFile) -> FileStatus:
     path = folder / expected.file
-    if not path.is_file():
+    if not os.path.lexists(path):
         return FileStatus(file=expected.file, status="missing")
     try:
         require_weights(path, folder)

@@ -101,10 +101,11 @@ def commonest_type(places: Mapping[str, Place]) -> str:
 
 def read_header(path: Path) -> Header:
     """Read a file's header and check it against the file's size."""
-    if not path.is_file():
+    if not path.exists():
         raise ModelFileError(
             f"{path}: no such file: weights are read from it; bring it back", code="RX305"
         )
+    reading.check_regular(path, ModelFileError)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")

@@ -117,3 +117,13 @@ def test_ctrl_c_leaves_the_finished_cases_in_the_report(exported) -> None:
     cases = {c["case"]["name"] for c in report["comparisons"] if c["case"]}
     assert 0 < len(cases) < 100_000
     assert {c["status"] for c in report["comparisons"] if c["case"]} == {"PASS"}
+
+
+def test_a_report_of_another_model_is_said_to_be_one(exported) -> None:
+    folder = exported(dtype="fp32")
+    api.check(folder, cases=1, runtimes="onnxruntime")
+    assert ropeexport("report", folder).stderr == ""
+    api.export("flux-attention", out=folder, heads=4, head_dim=8, length=8, force=True)
+    done = ropeexport("report", folder)
+    assert done.returncode == 0
+    assert done.stderr.startswith("note: the report is of another model.onnx than the one that is")

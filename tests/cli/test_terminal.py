@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import ROOT
@@ -59,3 +60,11 @@ def test_json_of_a_hostile_text(monkeypatch, encoding) -> None:
     assert [line for line in text.split("\n") if not line.isprintable()] == []
     assert ast.literal_eval(text.replace(r"\ud83d\ude00", "😀")) == {"é✓😀": "\x9b\x7f\u202e…"}
     assert ("é✓😀" in text) == encoding.startswith("utf")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("out", "out"), ("my dir", "'my dir'"), ("-x", "./-x"), ("a'b", "'a'\"'\"'b'")],
+)
+def test_a_path_is_shown_as_a_shell_takes_it(path: str, text: str) -> None:
+    assert terminal.quoted(Path(path)) == text

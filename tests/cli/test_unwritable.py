@@ -133,3 +133,15 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(exported, tmp_path) -
     (folder / "model.onnx").chmod(0)
     done = run("verify", folder, "--key", public)
     assert_one_line(done, 1, f"error: {folder / 'model.onnx'}: Permission denied [RX005]")
+
+
+def test_a_link_in_a_report_s_place_stays_and_the_result_is_shown(exported, tmp_path) -> None:
+    """As in a hub's cache of a folder that was sent with its reports."""
+    folder, blob = exported(dtype="fp32", head_dim=16), tmp_path / "blob"
+    blob.write_text("{}")
+    (folder / "parity.json").symlink_to(blob)
+    done = ropeexport("check", folder, "--cases", "1", "--runtime", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    assert "PASS: 1 case" in done.stdout
+    assert f"note: {folder / 'parity.json'}: expected a file or nothing, got a link" in done.stderr
+    assert blob.read_text() == "{}"

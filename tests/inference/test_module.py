@@ -330,3 +330,12 @@ def test_the_signature_of_forward_is_recorded(folder) -> None:
     }  # fmt: skip
     assert forward.returns_class.value.endswith("modeling_outputs:Transformer2DModelOutput")
     assert forward.returns_class.keys == ("sample",)
+
+
+def test_where_no_floats_come_in_the_type_is_torchs_own(folder, denoiser) -> None:
+    """As of a fused file of whole numbers alone."""
+    text = (folder / "manifest.json").read_text()
+    assert text.count('"dtype": "fp32"') == 1
+    (folder / "manifest.json").write_text(text.replace('"dtype": "fp32"', '"dtype": "int64"'))
+    module = ropeexport.load(folder, device="cpu").as_module(like=denoiser)
+    assert module.dtype == torch.get_default_dtype()

@@ -267,6 +267,16 @@ def test_an_opset_that_is_none_is_refused(opset: int, run: Run) -> None:
     assert f"expected an opset of 1 or more of '', got {opset}" in ended.errors
 
 
+def test_a_node_that_makes_nothing_is_refused(run: Run) -> None:
+    made = endless()
+    made.graph.node.append(made.graph.node[0])
+    del made.graph.node[-1].output[:]
+    for verb in ("inspect", "fuse"):
+        ended = run(made, verb, *(["-o", "out"] if verb == "fuse" else []))
+        assert ended.code == 1
+        assert "Loop: expected an output, got none" in ended.errors
+
+
 def test_names_that_are_no_text_are_refused(run: Run) -> None:
     made = model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
     ended = run(made.replace(b"Relu", b"\xff\xfe\x80u"), "inspect")

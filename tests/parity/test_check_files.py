@@ -15,7 +15,7 @@ from onnx_edits import make_causal, with_body
 
 from ropeexport import manifest
 from ropeexport.artifact import Artifact
-from ropeexport.errors import ModelFileError, NotComparableError, UsageError
+from ropeexport.errors import ManifestError, ModelFileError, NotComparableError, UsageError
 from ropeexport.models import sources
 from ropeexport.onnx_files.onnx_file import OnnxFile
 from ropeexport.parity.cases import select
@@ -78,6 +78,14 @@ def test_bfloat16_files_are_emulated_alike_and_that_is_no_pass(exported) -> None
     assert "no runtime's own PASS" in report.reason
     wrong = check_files(folder, changed(folder, make_causal), FEW)
     assert status(wrong) == "FAIL"
+
+
+def test_a_manifest_of_other_outputs_is_refused(exported) -> None:
+    folder = exported(dtype="fp32")
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"name": "out"', '"name": "other"'))
+    with pytest.raises(ManifestError, match=r"output 'out': expected .* in the manifest"):
+        check_files(folder / "model.onnx", folder / "model.onnx", FEW)
 
 
 def test_a_file_without_a_manifest_says_enough_of_itself(exported, tmp_path) -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from command_line import ropeexport
 
-from ropeexport import export, manifest
+from ropeexport import check, export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.models import sources
+from ropeexport.models.sources import rebuild_example
 
 pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
 
@@ -81,11 +82,28 @@ def test_an_export_is_checked_from_its_config_alone(tmp_path: Path, model: str) 
     if not of_flux:
         assert (specs["input_ids"].role, specs["input_ids"].below) == ("data", LLAMA["vocab_size"])
         assert (specs["position_ids"].role, specs["position_ids"].below) == ("positions", None)
-    path.unlink()
+    moved = path.rename(tmp_path / "moved.json")
     done = ropeexport("check", out, "--cases", "4")
-    words = "no such file or folder" if of_flux else "config.json: no such file"
-    assert done.returncode == 2
+    words = "config.json, which is no longer there" if of_flux else "config.json: no such file"
+    assert done.returncode == (1 if of_flux else 2)
     assert words in done.stderr
+    if of_flux:
+        moved.rename(out / "config.json")
+        assert ropeexport("check", out, "--cases", "1").returncode == 0
+
+
+def test_a_decoder_is_checked_by_the_config_that_came_along(tmp_path: Path, monkeypatch) -> None:
+    """Wherever it is, and whatever lies at the place where the exporter had it."""
+    pytest.importorskip("transformers")
+    (tmp_path / "llm").mkdir()
+    config(tmp_path / "llm", LLAMA)
+    monkeypatch.chdir(tmp_path)
+    export("transformers:llm", out="out", cache="grow")
+    (tmp_path / "received").mkdir()
+    received = (tmp_path / "out").rename(tmp_path / "received" / "it")
+    config(tmp_path / "llm", {**LLAMA, "hidden_size": 32})
+    assert check(received, cases=1, runtimes="onnxruntime").verdict == "PASS"
+    assert rebuild_example(Artifact.read(received)).module.decoder.config.hidden_size == 64
 
 
 QWEN2_VL = {
