@@ -29,6 +29,7 @@ from ropeexport.ops.forms import form_of
 from ropeexport.ops.registry import op_of
 from ropeexport.reading import check_message
 
+_LINK = "ropeexport.link"  # of a tensor behind a link: where the file says that it lies
 _MOST_NODES = 1 << 20  # of a function, with what it calls
 _DEEPEST = 500  # functions inside each other: onnx's own code nests its calls
 _END_OF_VERSIONS = 1 << 31
@@ -139,10 +140,46 @@ def _followed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     path, real = os.path.abspath(tensor.path), os.path.realpath(tensor.path)
     if os.path.dirname(real) == os.path.realpath(os.path.dirname(path)):
         return tensor
+    made = _lying(tensor, os.path.basename(real), os.path.dirname(real))
+    made.meta[_LINK] = (str(tensor.location), str(tensor.base_dir))
+    return made
+
+
+def _lying(tensor: ir.ExternalTensor, location: str, folder: str) -> ir.ExternalTensor:
+    """Return a tensor in another file, with a mapping of its own."""
     return ir.ExternalTensor(
-        os.path.basename(real), tensor.offset, tensor.length, tensor.dtype,
-        shape=tensor.shape, name=str(tensor.name), base_dir=os.path.dirname(real),
+        location, tensor.offset, tensor.length, tensor.dtype,
+        shape=tensor.shape, name=str(tensor.name), base_dir=folder,
     )  # fmt: skip
+
+
+def _behind_links(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and _LINK in tensor.meta:
+            yield name, tensor
+
+
+def values_behind_links(model: ir.Model) -> dict[str, NDArray[np.generic]]:
+    """Return the weights that links lead to out of the model's folder, mapped.
+
+    onnxruntime and OpenVINO read nothing there.
+    """
+    return {
+        name: _lying(x, str(x.location), str(x.base_dir)).numpy()
+        for name, x in _behind_links(model)
+    }
+
+
+def with_links(model: ir.Model) -> ir.Model:
+    """Return a model whose weights lie where its file says, for who follows links; or itself."""
+    links = dict(_behind_links(model))
+    if not links:
+        return model
+    made = model.clone()
+    for name, tensor in links.items():
+        made.graph.initializers[name].const_value = _lying(tensor, *tensor.meta[_LINK])
+    return made
 
 
 def _stays(tensor: ir.ExternalTensor) -> bool:

@@ -43,7 +43,7 @@ from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.machine import require
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_files.contract import input_specs
-from ropeexport.onnx_files.onnx_file import OnnxFile, weight_bytes
+from ropeexport.onnx_files.onnx_file import OnnxFile, values_behind_links, weight_bytes
 from ropeexport.onnx_files.variants import (
     inlined,
     whole_message,
@@ -242,13 +242,16 @@ class OpenvinoRunner(Runner):
         return {name: _array_from(x) for name, x in zip(self._outputs, tensors, strict=True)}
 
     def _source(self, updated: Arrays) -> str | bytes:
-        """Return the file itself where it has no function bodies, else it without them."""
+        """Return the file itself where it has no function bodies, else it without them.
+
+        And where its weights lie in its folder.
+        """
         model = self._file.graph
-        if not model.functions and not updated:
+        if not (model.functions or updated or values_behind_links(model)):
             return str(self._file.path)
         size = weight_bytes(model)
         if size > _LIMIT_BYTES:
-            why = "inline its function bodies" if model.functions else "exchange weights"
+            why = "exchange weights" if updated else "inline its function bodies, or follow links"
             raise MissingError(
                 f"{self._file.path}: too large to {why} in memory ({size >> 20} MiB), as openvino "
                 "needs it",

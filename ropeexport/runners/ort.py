@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -35,7 +34,7 @@ from ropeexport.errors import (
 from ropeexport.fusion.cached_attention import with_grouped
 from ropeexport.machine import require
 from ropeexport.manifest import CacheRecord, TensorSpec
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, values_behind_links
 from ropeexport.onnx_files.variants import (
     with_attention_in_blocks,
     with_references,
@@ -296,7 +295,8 @@ class OrtRunner(Runner):
         if not self._timed:  # spinning threads would slow the other runtimes of the same process
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model: Any = self._model
-        given = {**_linked(model.graph), **updated} if isinstance(model, OnnxFile) else updated
+        linked = values_behind_links(model.graph) if isinstance(model, OnnxFile) else {}
+        given = {**linked, **updated}
         values = {name: _value_from(x) for name, x in given.items()}
         if values:
             options.add_external_initializers(list(values), list(values.values()))
@@ -400,19 +400,6 @@ class OrtRunner(Runner):
             f"here: {_cause(error)}",
             code="RX510",
         )
-
-
-def _linked(model: ir.Model) -> dict[str, Array]:
-    """Return the weights that links lead to, mapped: onnxruntime reads none out of the folder.
-
-    Of a model in memory, it looks for what a link leads to by its own name in the folder.
-    """
-    tensors = {name: x.const_value for name, x in model.graph.initializers.items()}
-    return {
-        name: tensor.numpy()
-        for name, tensor in tensors.items()
-        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).is_symlink()
-    }
 
 
 def _ort_errors() -> tuple[type[Exception], ...]:

@@ -17,7 +17,7 @@ from torch import nn
 
 import ropeexport
 from ropeexport import manifest
-from ropeexport.errors import ManifestError, ModelFileError, PluginError
+from ropeexport.errors import ManifestError, ModelFileError, PluginError, UsageError
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights
 from ropeexport.trt import plugin_library
 
@@ -128,6 +128,55 @@ def test_weights_may_be_links_to_safetensors(beside_weights, tmp_path) -> None:
         }  # fmt: skip
         for name, x in weights(OnnxFile(beside_weights / "model.onnx").whole):
             np.testing.assert_array_equal(x, values[name])
+
+
+class Attends(nn.Module):
+    """Attention, which onnxruntime is given in another form than the file's, in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(self.linear(x), x, x)
+
+
+X = torch.randn(1, 2, 4, 8)
+
+
+@pytest.fixture(params=["store", "hub"])
+def with_links(request, tmp_path) -> tuple[Path, Attends]:
+    """An export whose weights are a link to a user's own store, or all of it to a hub's blobs."""
+    module, folder = Attends(), tmp_path / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    save_file(module.state_dict(), folder / "model.safetensors")
+    ropeexport.export(Attends, {"x": X}, folder, weights=folder, dynamic_axes={"x": {2: "length"}})
+    if request.param == "hub":
+        (tmp_path / "blobs").mkdir()
+        for number, path in enumerate(list(folder.iterdir())):
+            blob = path.rename(tmp_path / "blobs" / f"0{number}")
+            path.symlink_to(Path("..", "..", "blobs", blob.name))
+    else:
+        (folder / "model.safetensors").rename(tmp_path / "store.safetensors")
+        (folder / "model.safetensors").symlink_to(Path("..", "..", "store.safetensors"))
+    return folder, module
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_model_whose_weights_are_links_runs(with_links, runtime: str) -> None:
+    folder, module = with_links
+    with ropeexport.load(folder, device="cpu", runtime=runtime) as model:
+        torch.testing.assert_close(model(X), module(X).detach())
+    assert ropeexport.check(folder, module=Attends, cases=1, runtimes=runtime).verdict == "PASS"
+
+
+def test_an_engine_has_the_weights_that_links_lead_to(with_links) -> None:
+    folder, _ = with_links
+    if (folder / "manifest.json").is_symlink():  # nothing is built into a hub's cache
+        with pytest.raises(UsageError, match=r"manifest\.json: expected a file or nothing"):
+            ropeexport.build(folder)
+        return
+    assert ropeexport.build(folder).size > 0
 
 
 def test_a_link_to_anything_else_is_not_read_as_weights(beside_weights, tmp_path) -> None:
