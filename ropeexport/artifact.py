@@ -84,7 +84,7 @@ class Artifact:
             Where a key was given, and the folder is not as it was signed with it.
         """
         found = manifest.read(folder)
-        for name in found.files:
+        for name in (manifest.FILE_NAME, *found.files):
             require_own(folder / name, folder)
         if trust.key is not None:  # whatever is loaded of the folder then
             from ropeexport.trust.signing import require_signed

@@ -76,7 +76,7 @@ def test_every_verb_refuses_it_in_a_line(built, verb) -> None:
     assert_one_line(command(verb, built), 1, "expected a file of the folder")
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model.engine"])
+@pytest.mark.parametrize("file", ["model.onnx", "model.engine", "manifest.json"])
 def test_a_link_that_leads_out_is_refused(built, tmp_path, file) -> None:
     secret = (built / file).rename(tmp_path / "secret")
     (built / file).symlink_to(secret)
