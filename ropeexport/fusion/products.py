@@ -34,7 +34,7 @@ _LARGEST_CONSTANT = 1 << 16  # elements; positions are no weights
 class Angle:
     """Positions (..., 1) times frequencies (P,).
 
-    ``positions`` are moved from ``unscaled``, every element times ``scale``.
+    ``positions`` are moved from ``unscaled``; the product is that of ``unscaled``, times ``scale``.
     """
 
     positions: ir.Value
@@ -52,9 +52,21 @@ class Choice:
 
 
 def angle_of(value: ir.Value, movement: Movement) -> Angle | None:
-    """Return a value as positions times frequencies; None where tables cannot hold its angles."""
-    product = _product_of(value)
-    return _angle(*product, movement) if product is not None else None
+    """Return a value as positions times frequencies; None where tables cannot hold its angles.
+
+    A number that the product is multiplied by afterwards goes to the frequencies.
+    """
+    scale, product = 1.0, _product_of(value)
+    while product is None:
+        node, sources = value.producer(), movement.sources(value)
+        if node is None or sources is None or not is_standard(node, "Div", "Mul", "Neg"):
+            return None
+        factor = _factor(node, sources[0])
+        if value.dtype not in WIDE or not factor:
+            return None
+        value, scale = sources[0], factor * scale
+        product = _product_of(value)
+    return _angle(*product, movement, scale)
 
 
 def choice_of(value: ir.Value, movement: Movement) -> Choice | None:
@@ -84,10 +96,14 @@ def _is_single(value: ir.Value) -> bool:
     return value.shape is not None and list(value.shape) in ([], [1])
 
 
-def _angle(positions: ir.Value, frequencies: ir.Value, movement: Movement) -> Angle | None:
+def _angle(
+    positions: ir.Value, frequencies: ir.Value, movement: Movement, then: float = 1.0
+) -> Angle | None:
+    """Return the angle of a product, times a number, that tables can hold."""
+    whole, before = unscaled(positions, movement)
     angles = (
-        Angle(positions, frequencies, *unscaled(positions, movement)),
-        Angle(positions, frequencies, positions),
+        Angle(positions, frequencies, whole, before * then),
+        Angle(positions, frequencies, positions, then),
     )
     return next((angle for angle in angles if _fits(angle, movement)), None)
 
@@ -135,7 +151,7 @@ def why_not(angle: ir.Value, movement: Movement) -> str | None:
             return f"the frequencies in {end.name} are computed, not constants"
         if angle_of(end, movement) is None:
             return f"positions in {end.name} may have fractions, and a frequency is above 1"
-    return "they are scaled, negated, split or filled up behind the product"
+    return "they are split or filled up behind the product"
 
 
 def _constant_of(value: ir.Value | None) -> ir.Value | None:
@@ -165,22 +181,23 @@ def unscaled(value: ir.Value, movement: Movement) -> tuple[ir.Value, float]:
         if not {value.dtype, sources[0].dtype} <= WIDE:  # a half type has rounded positions
             return value, scale
         factor = _factor(node, sources[0])
-        if not (np.isfinite(factor) and factor):
+        if not factor:
             return value, scale
         value, scale = sources[0], factor * scale
 
 
 def _factor(node: ir.Node, source: ir.Value) -> float:
-    """Return what a movement multiplies its source by."""
+    """Return what a movement multiplies its source by; 0.0 where a table cannot be of that."""
     if node.op_type not in ("Div", "Mul"):
         return -1.0 if node.op_type == "Neg" else 1.0
     other = next((x for x in node.inputs if x is not source), source)
     assert other is not None  # a factor of movement is one number
     assert other.const_value is not None
+    if source.shape is None or len(other.const_value.shape) > len(source.shape):
+        return 0.0  # it adds axes, which a table of the source would not have
     number = float(other.const_value.numpy().astype(np.float64).reshape(()))
-    if node.op_type == "Mul":
-        return number
-    return 1.0 / number if number else 0.0
+    number = 1.0 / number if number and node.op_type == "Div" else number
+    return number if np.isfinite(number) else 0.0
 
 
 def is_whole(value: ir.Value, movement: Movement) -> bool:

@@ -22,7 +22,7 @@ WAVES = """
 VALUES = (
     f"{FREQUENCIES}, float[4] fast = {{2.0, 0.1, 0.01, 0.001}}, float eighth = {{0.125}}, "
     "float half_number = {0.5}, float nought = {0.0}, float eight = {8.0}, float sixteen = {16.0}, "
-    "int64 seven = {7}"
+    "int64 seven = {7}, float whole_number = {1.0}"
 )
 
 
@@ -67,6 +67,40 @@ def test_angles_are_read_from_tables_where_those_hold_them(name: str) -> None:
     assert has_exact_angles(made) == (name in READ_FROM_TABLES)
     for refusal in made.comparison.left:
         assert refusal.reason == FRACTIONS
+    assert_same(made)
+
+
+BEHIND = {
+    "divided by one": "scaled = Div(angle, whole_number)",
+    "divided and multiplied": "part = Div(angle, eight) scaled = Mul(sixteen, part)",
+    "negated": "scaled = Neg(angle)",
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+@pytest.mark.parametrize("positions", [CAST, "q = Cast<to = 1>(pos) p = Mul(q, eighth)"])
+def test_what_scales_a_product_goes_to_its_frequencies(name: str, positions: str) -> None:
+    nodes = positions + ANGLE.format("p") + BEHIND[name]
+    waves = WAVES.replace("(angle, angle)", "(scaled, scaled)")
+    made = fuse(graph(nodes + waves + ROPE, WHOLE, values=VALUES))
+    assert ops(made) == ["ApplyRopeCosSinHalfSingle"]
+    assert has_exact_angles(made)
+    assert_same(made)
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_a_number_that_adds_an_axis_is_no_factor_of_frequencies(place: str) -> None:
+    """A table of what is multiplied would not have the axis; of positions, the product has it."""
+    tall = "float[1, 1, 1] tall = {0.5}"
+    if place == "before":
+        nodes = CAST + " q = Mul(p, tall) column = Unsqueeze(q, last)" + ANGLE.split("one)")[1]
+    else:
+        nodes = CAST + ANGLE.format("p") + " scaled = Mul(angle, tall)"
+    last = "angle" if place == "before" else "scaled"
+    waves = WAVES.replace("(angle, angle)", f"({last}, {last})")
+    made = fuse(graph(nodes + waves + ROPE, WHOLE, values=f"{VALUES}, {tall}"))
+    assert ops(made) == ["ApplyRopeCosSinHalfSingle"]
+    assert has_exact_angles(made) == (place == "before")
     assert_same(made)
 
 

@@ -35,9 +35,9 @@ class Expected:
 
 
 MODULES = {
-    "x_encoder": Expected(2, LENGTHS),
-    "x_encoder_partial": Expected(2, LENGTHS),
-    "x_decoder": Expected(2, LENGTHS),
+    "x_encoder": Expected(2, LENGTHS, exact=True),
+    "x_encoder_partial": Expected(2, LENGTHS, exact=True),
+    "x_decoder": Expected(2, LENGTHS, exact=True),
     "rotary": Expected(1, LENGTHS, exact=True),
     "rotary_cached": Expected(1, LENGTHS, exact=True),
     "rotary_interpolated": Expected(1, LENGTHS, exact=True),
@@ -146,14 +146,6 @@ def test_what_no_op_has_stays_and_is_counted(exported) -> None:
     assert (recognition["found"], recognition["replaced"]) == (0, 0)
     assert len(recognition["not_judged"]) == 4
     checked(folder, "x_decoder_xpos")
-
-
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="angles divided by a factor, even of 1, stay float32"
-)
-def test_angles_of_x_transformers_are_exact(exported) -> None:
-    _, manifest = exported("x_encoder", options(LENGTHS))
-    assert manifest["model"]["max_position"] is not None
 
 
 def test_what_is_traced_at_one_size_alone_names_the_line(tmp_path: Path) -> None:
