@@ -45,20 +45,14 @@ def trusted(given: dict[str, Any]) -> bool | Path:
 def sign_command(folder: Path, key: Path, password: str | None, force: bool) -> None:
     """Sign every file of DIR, weights included, into DIR/model.sig."""
     import ropeexport
+    from ropeexport.trust.signing import is_encrypted
 
-    if password is None and sys.stdin.isatty() and _is_encrypted(key):
+    if password is None and sys.stdin.isatty() and is_encrypted(key):
         password = click.prompt(f"password of {key}", hide_input=True, err=True)
     made = ropeexport.sign(folder, key, password=password, force=force)
     echo(f"✓ sign     {made.file}: {len(made.files)} files")
     for name in made.files:
         echo(f"  {name}")
-
-
-def _is_encrypted(key: Path) -> bool:
-    try:
-        return b"ENCRYPTED" in key.read_bytes()
-    except OSError:  # which signing says
-        return False
 
 
 @click.command(name="verify")

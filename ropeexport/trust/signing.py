@@ -53,17 +53,17 @@ def sign_files(
     from model_signing import signing
 
     reading.check_regular(key)
-    secret: Any = password.encode() if password else None
+    # one that the environment has for another key is no fault of this one
+    secret: Any = password.encode() if password and is_encrypted(key) else None
     try:
         config: Any = signing.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_signer(private_key=key, password=secret)
     except TypeError as error:
-        cure = (
-            "is not encrypted: leave the password out"
-            if password
-            else "is encrypted: give its password, by --password or ROPEEXPORT_KEY_PASSWORD"
-        )
-        raise UsageError(f"{key}: the private key {cure}", code="RX804") from error
+        raise UsageError(
+            f"{key}: the private key is encrypted: give its password, by --password or "
+            "ROPEEXPORT_KEY_PASSWORD",
+            code="RX804",
+        ) from error
     except Exception as error:  # of another kind of file the library may say anything
         if password and "password" in str(error):
             raise UsageError(
@@ -92,6 +92,14 @@ def sign_files(
                 )
         atomic.write_bytes(folder / SIGNATURE, made.read_bytes())
     return tuple(hashing.found)
+
+
+def is_encrypted(key: Path) -> bool:
+    """Say whether a private key needs a password; of what cannot be read, signing says more."""
+    try:
+        return b"ENCRYPTED" in reading.read_bytes(key)
+    except (OSError, RopeExportError):
+        return False
 
 
 def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[str, str]:
