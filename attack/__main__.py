@@ -45,7 +45,21 @@ def main(
     if as_json:
         click.echo(json.dumps(counts(session), indent=1))
     _show(session, console, seed, time.monotonic() - started)
-    sys.exit(1 if session.found or session.broken or not sound(session) else 0)
+    missed = not_reached(session) if long and not only else []
+    for line in missed:
+        console.print(line)
+    sys.exit(1 if session.found or session.broken or missed or not sound(session) else 0)
+
+
+def not_reached(session: Session) -> list[str]:
+    """Return what of a long attack's numbers the time was too short for."""
+    tried = {"inputs": session.tried, "kills": session.count("kills"),
+             "races": session.count("races")}  # fmt: skip
+    return [
+        f"{number:,} {part} of {LONG[part]:,}: the time was up"
+        for part, number in tried.items()
+        if number < LONG[part]
+    ]
 
 
 def sound(session: Session) -> bool:

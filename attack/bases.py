@@ -44,9 +44,8 @@ def made(worker: Worker, place: Path) -> Path:
     signature, and the keys.
     """
     done = place / "done"
-    if done.exists() and done.stat().st_mtime > max(
-        path.stat().st_mtime for path in (ROOT / "ropeexport").rglob("*.py")
-    ):
+    made_of = [Path(__file__), *(ROOT / "ropeexport").rglob("*.py"), *FOREIGN.rglob("*")]
+    if done.exists() and done.stat().st_mtime > max(path.stat().st_mtime for path in made_of):
         return place
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)

@@ -82,6 +82,10 @@ class Session:
         """How many inputs of files and arguments were tried."""
         return sum(row.tried for (part, _), row in self.rows.items() if part in inputs.PARTS)
 
+    def count(self, part: str) -> int:
+        """How many of a part were tried."""
+        return sum(row.tried for (of, _), row in self.rows.items() if of == part)
+
     @property
     def further(self) -> int:
         """How many of them got past the first parser."""
@@ -90,7 +94,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is tried at most; kills and races end at half of the time, inputs with it."""
+    """How much is tried at most; kills and races end in the first half of the time."""
 
     minutes: float
     inputs: int
@@ -107,7 +111,6 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
     """
     started = time.monotonic()
     until = started + budget.minutes * 60
-    half = started + budget.minutes * 30
     lock, numbered = Lock(), enumerate(islice(planned(seed, only), budget.inputs), 1)
     with ExitStack() as stack:
         places = [PLACE / f"worker-{number}" for number in range(budget.workers)]
@@ -116,7 +119,7 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
 
         def work(worker: Worker) -> None:
             if worker is workers[0]:
-                _fixed(session, worker, good, budget, seed, only, half)
+                _fixed(session, worker, good, budget, seed, only)
             while only in ("", *inputs.PARTS) and time.monotonic() < until:
                 with lock:
                     index, recipe = next(numbered, (0, None))
@@ -133,14 +136,15 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
 
 
 def _fixed(
-    session: Session, worker: Worker, good: Path, budget: Budget, seed: int, only: str, half: float
+    session: Session, worker: Worker, good: Path, budget: Budget, seed: int, only: str
 ) -> None:
     """Try what is no drawn input; only what has a number in the budget ends early."""
+    started, span = time.monotonic(), budget.minutes * 60
     parts: dict[str, tuple[Iterable[Tally], float]] = {
         "corpus": ((tally(worker, good, recipe) for recipe in corpus()), math.inf),
         "strangers": (strangers.cases(worker, good), math.inf),
-        "kills": (kills.kills(worker, good, budget.kills, seed), half),
-        "races": (races.races(PLACE / "races", good, budget.races, seed), half),
+        "kills": (kills.kills(worker, good, budget.kills, seed), started + 0.35 * span),
+        "races": (races.races(PLACE / "races", good, budget.races, seed), started + 0.5 * span),
     }
     for name, (tallies, end) in parts.items():
         if only in ("", name):

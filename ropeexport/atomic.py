@@ -328,11 +328,17 @@ def _refuse_other_than_file(folder: Path, name: str, over_link: bool) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise :class:`UsageError` for a link where a file of ropeexport's own is written."""
+    """Raise :class:`UsageError` for a link, or a pipe, where a file of our own is written."""
     if path.is_symlink():
         raise UsageError(
             f"{path}: expected a file or nothing, got a link, which would be replaced, or written "
             "through; move it away",
+            code="RX302",
+        )
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(
+            f"{path}: expected a file or nothing, got a pipe or a device, which would be replaced; "
+            "move it away",
             code="RX302",
         )
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from ropeexport import atomic, manifest
-from ropeexport.errors import ManifestError, UsageError
+from ropeexport import atomic, manifest, reading
+from ropeexport.errors import ManifestError, RopeExportError, UsageError
 from ropeexport.locking import LOCK_NAME, say_cleared
 
 # what a folder of ropeexport's may hold, beside what its manifest names
@@ -71,12 +71,18 @@ def check(path: Path, option: str, *others: Path) -> None:
 
 def _leads_out(path: Path, real: Path) -> bool:
     """Say whether links lead from a target in a folder of ropeexport's to a file outside of it."""
-    ours = (
-        folder
-        for folder in Path(os.path.normpath(path.absolute())).parents
-        if (folder / manifest.FILE_NAME).exists()
-    )
-    return any(not real.is_relative_to(os.path.realpath(folder)) for folder in ours)
+    above = Path(os.path.normpath(path.absolute())).parents
+    return any(not real.is_relative_to(os.path.realpath(x)) for x in above if _is_ours(x))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Say whether a folder may be one of ropeexport's: other tools have a manifest.json too."""
+    if (folder / "parity.json").exists():
+        return True
+    try:
+        return "ropeexport" in reading.read_json(folder / manifest.FILE_NAME)
+    except (RopeExportError, OSError):
+        return False
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,19 @@ def test_a_link_is_neither_replaced_nor_written_through(tmp_path: Path, name: st
     assert link.is_symlink()
     assert texts(behind) == {"a": "precious"}
     assert list(folder.iterdir()) == [link]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_a_pipe_is_not_replaced(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="got a pipe or a device, which would be replaced"):
+        atomic.write_text(tmp_path / name, "text")
+    with (
+        pytest.raises(UsageError, match="got a pipe or a device, which would be replaced"),
+        atomic.together(tmp_path, last="manifest.json") as files,
+    ):
+        (files.place / name).write_text("text")
+    assert (tmp_path / name).is_fifo()
 
 
 def test_temporary_files_go_when_nobody_holds_them(tmp_path: Path) -> None:

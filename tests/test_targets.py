@@ -194,6 +194,9 @@ def test_nor_does_a_linked_folder_in_it(exported, tmp_path: Path, name: str) -> 
     with pytest.raises(UsageError, match="a link that leads out of its folder"):
         targets.check(folder / name, "html")
     targets.check(folder / ".." / "x.html", "html")  # beside it is nobody's but the user's
+    (folder / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "elsewhere" / "inside").touch()
+    targets.check(folder / name, "html")
 
 
 def test_a_link_in_a_folder_of_anothers_does_not_lead_out(exported, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def _say_of_another(folder: Path, report: Report) -> None:
     from ropeexport.artifact import Artifact
     from ropeexport.errors import RopeExportError
 
-    with suppress(RopeExportError):  # a report may lie anywhere
+    with suppress(RopeExportError, OSError):  # a report may lie anywhere
         model = Artifact.read(folder).manifest.model
         if model.sha256 != report.model_sha256:
             echo(

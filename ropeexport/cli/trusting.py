@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ropeexport.cli.terminal import echo, echo_json
 from ropeexport.cli.types import PATH
@@ -47,6 +48,9 @@ def sign_command(folder: Path, key: Path, password: str | None, force: bool) -> 
     import ropeexport
     from ropeexport.trust.signing import is_encrypted
 
+    source = click.get_current_context().get_parameter_source("password")
+    if source == ParameterSource.ENVIRONMENT and not is_encrypted(key):
+        password = None  # the environment has it for another key
     if password is None and sys.stdin.isatty() and is_encrypted(key):
         password = click.prompt(f"password of {key}", hide_input=True, err=True)
     made = ropeexport.sign(folder, key, password=password, force=force)

@@ -193,7 +193,8 @@ def _factor(node: ir.Node, source: ir.Value) -> float:
     other = next((x for x in node.inputs if x is not source), source)
     assert other is not None  # a factor of movement is one number
     assert other.const_value is not None
-    if source.shape is None or len(other.const_value.shape) > len(source.shape):
+    rank = len(other.const_value.shape)
+    if rank and (source.shape is None or rank > len(source.shape)):
         return 0.0  # it adds axes, which a table of the source would not have
     number = float(other.const_value.numpy().astype(np.float64).reshape(()))
     number = 1.0 / number if number and node.op_type == "Div" else number

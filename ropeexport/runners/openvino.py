@@ -251,7 +251,8 @@ class OpenvinoRunner(Runner):
             return str(self._file.path)
         size = weight_bytes(model)
         if size > _LIMIT_BYTES:
-            why = "exchange weights" if updated else "inline its function bodies, or follow links"
+            body = "inline its function bodies" if model.functions else "take in linked weights"
+            why = "exchange weights" if updated else body
             raise MissingError(
                 f"{self._file.path}: too large to {why} in memory ({size >> 20} MiB), as openvino "
                 "needs it",

@@ -13,7 +13,7 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from ropeexport import atomic, reading
@@ -32,6 +32,7 @@ _UNSIGNED = (
     SIGNATURE, "parity.json", "bench.json", "bench.png", "pipeline", "timing.cache", ".cache",
     ".ropeexport.lock",
 )  # fmt: skip
+_OF_GIT = (".git", ".gitattributes", ".github", ".gitignore")  # which the library leaves out
 _KEYS = "an elliptic curve's (P-256, P-384 or P-521), in PEM; docs/trust.md says how to make one"
 
 
@@ -53,17 +54,17 @@ def sign_files(
     from model_signing import signing
 
     reading.check_regular(key)
-    # one that the environment has for another key is no fault of this one
-    secret: Any = password.encode() if password and is_encrypted(key) else None
+    secret: Any = password.encode() if password else None
     try:
         config: Any = signing.Config()  # type: ignore[no-untyped-call]
         config.use_elliptic_key_signer(private_key=key, password=secret)
     except TypeError as error:
-        raise UsageError(
-            f"{key}: the private key is encrypted: give its password, by --password or "
-            "ROPEEXPORT_KEY_PASSWORD",
-            code="RX804",
-        ) from error
+        cure = (
+            "is not encrypted: leave the password out"
+            if password
+            else "is encrypted: give its password, by --password or ROPEEXPORT_KEY_PASSWORD"
+        )
+        raise UsageError(f"{key}: the private key {cure}", code="RX804") from error
     except Exception as error:  # of another kind of file the library may say anything
         if password and "password" in str(error):
             raise UsageError(
@@ -121,11 +122,14 @@ def compare_signed(folder: Path, key: Path, *, all_files: bool = True) -> dict[s
 def _not_hashed(folder: Path) -> Iterator[str]:
     """Yield what has no hash: pipes, devices, links to nothing, and links to folders."""
     for path in sorted(folder.rglob("*")):
-        is_linked_folder = path.is_symlink() and path.is_dir()
-        if is_linked_folder or not (path.is_dir() or path.is_file()):
-            name = path.relative_to(folder).as_posix()
-            if PurePath(name).parts[0] not in _UNSIGNED:
-                yield name
+        is_followed = path.is_file() or (path.is_dir() and not path.is_symlink())
+        if not (is_followed or _is_left_out(path, folder)):
+            yield path.relative_to(folder).as_posix()
+
+
+def _is_left_out(path: Path, folder: Path) -> bool:
+    """Say whether neither a signature nor a verdict is of a path."""
+    return path.relative_to(folder).parts[0] in {*_UNSIGNED, *_OF_GIT}
 
 
 def _compared(folder: Path, key: Path, *, all_files: bool) -> tuple[dict[str, str], dict[str, str]]:
@@ -248,7 +252,7 @@ def _fault_of(error: Exception) -> str:
 def _refuse_unsignable(folder: Path) -> None:
     """Raise for a pipe, a device or a link to nothing in a folder, and for names of other bytes."""
     for path in sorted(folder.rglob("*")):
-        if not path.is_dir():
+        if not path.is_dir() and not _is_left_out(path, folder):
             reading.check_regular(path, ModelFileError)
             if not _is_text(path.name):
                 raise ModelFileError(

@@ -225,7 +225,7 @@ def test_what_is_no_signature_is_one_line(signed, public, content) -> None:
 @pytest.mark.parametrize(
     ("make", "words", "over"),
     [
-        (os.mkfifo, "got a named pipe", "got a named pipe"),
+        (os.mkfifo, "got a named pipe", "got a pipe or a device"),
         (os.mkdir, "got a folder", "got a folder"),
         (lambda path: path.symlink_to("nowhere"), "no such file", "got a link"),
     ],
@@ -290,6 +290,14 @@ def test_what_is_no_file_is_named_beside_what_is(signed, private, public, name) 
     assert statuses(signed, public) == expected | {WEIGHTS: "changed"}
 
 
+def test_what_is_of_git_is_left_out(signed, private, public) -> None:
+    (signed / ".git").mkdir()
+    (signed / ".git" / "HEAD").symlink_to("nowhere")
+    (signed / ".gitattributes").touch()
+    assert ropeexport.verify(signed, public).faults == ()
+    assert ropeexport.sign(signed, private, force=True).files == NAMES
+
+
 def test_a_name_of_other_bytes_is_shown_and_not_signed(signed, private, public) -> None:
     (signed / os.fsdecode(b"n\xff")).touch()
     done = command("verify", signed, "--key", public, "--json")
@@ -321,11 +329,13 @@ def test_an_encrypted_key_takes_its_password(signed, tmp_path, monkeypatch) -> N
     with pytest.raises(UsageError, match=r"locked\.pem: the private key is encrypted: give its"):
         ropeexport.sign(signed, private, force=True)
     plain, _ = make_keys(tmp_path, "plain")
-    assert ropeexport.sign(signed, plain, password="of another key", force=True).files == NAMES
+    with pytest.raises(UsageError, match=r"plain\.pem: the private key is not encrypted: leave"):
+        ropeexport.sign(signed, plain, password="open sesame", force=True)
     with pytest.raises(UsageError, match="has another password"):
         ropeexport.sign(signed, private, password="another", force=True)
     monkeypatch.setenv("ROPEEXPORT_KEY_PASSWORD", "open sesame")
-    assert command("sign", signed, "--key", private, "--force").returncode == 0
+    for key in (plain, private):  # of which the first needs none
+        assert command("sign", signed, "--key", key, "--force").returncode == 0
     assert ropeexport.verify(signed, public).faults == ()
 
 
