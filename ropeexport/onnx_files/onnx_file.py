@@ -83,7 +83,9 @@ def load(path: Path) -> ir.Model:
         ) from error
     if not len(model.graph) or not model.opset_imports:
         raise ModelFileError(
-            f"{path}: not an ONNX model: no graph in it; export it again", code="RX304"
+            f"{path}: not an ONNX model: expected a graph with nodes, and the opset that it is of; "
+            "export it again",
+            code="RX304",
         )
     try:
         _check_sound(model)
