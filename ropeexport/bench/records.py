@@ -14,6 +14,7 @@ from ropeexport.runners.registry import EAGER, Device
 SCHEMA_VERSION = 1
 FILE_NAME = "bench.json"
 CHART_NAME = "bench.png"
+_MOST_GROUPS = 1000  # as many bars as a chart can have
 OURS = "ropeexport"  # the contender that the others are compared with
 BARE = "ropeexport-bare"  # its file, as it is written
 _LAUNCH_BOUND = 0.8  # of the time of a call
@@ -122,12 +123,16 @@ class Bench(Record):
     cores: int
     environment: Environment
     contenders: tuple[ContenderRecord, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[Group, ...] = Field(max_length=_MOST_GROUPS)
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known = {record.name for record in self.contenders}
-        for name in (timing.contender for group in self.groups for timing in group.timings):
+        known = [record.name for record in self.contenders]
+        timed = [[timing.contender for timing in group.timings] for group in self.groups]
+        for name in (name for names in timed for name in names):
             if name not in known:
                 raise ValueError(f"groups: expected one of the contenders, got {name!r}")
+        for names in (known, *timed):
+            if len(set(names)) < len(names):
+                raise ValueError("expected each contender once, got one again")
         return self

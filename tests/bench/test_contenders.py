@@ -10,14 +10,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from made_benches import made_bench, made_timing
 from made_tensorrt import KERNELS, Cuda, TensorRT
+from pydantic import ValidationError
 
 from ropeexport.artifact import Artifact
 from ropeexport.bench import contenders, show
 from ropeexport.bench.bench import BenchOptions
 from ropeexport.bench.clocks import InputSets
 from ropeexport.bench.contenders import BY_NAME, Setting, refusable
-from ropeexport.bench.records import Timing
+from ropeexport.bench.records import Bench, Timing
 from ropeexport.errors import BuildError, EngineError, MissingError, ModelFileError
 from ropeexport.machine import Gpu, find_gpu
 from ropeexport.runners import trt
@@ -73,6 +75,20 @@ def test_tensorrt_stands_for_its_four() -> None:
 
 def test_a_timing_of_a_former_name_is_no_floor() -> None:
     assert not show.is_floor(Timing(contender="tensorrt", turns_ms=(1.0,), peak_mb=1.0))
+
+
+def test_a_record_has_each_contender_once_and_no_more_groups_than_a_chart_holds() -> None:
+    fields = made_bench(made_timing("ropeexport", 1.0), made_timing("eager", 2.0)).model_dump()
+    (group,) = fields["groups"]
+    twice = group | {"timings": [*group["timings"], group["timings"][0]]}
+    for wrong in (
+        {"contenders": [*fields["contenders"], fields["contenders"][0]]},
+        {"groups": [twice]},
+        {"groups": [group] * 2000},
+    ):
+        with pytest.raises(ValidationError, match="each contender once|at most 1000 items"):
+            Bench.model_validate(fields | wrong)
+    Bench.model_validate(fields)
 
 
 def run_engine(file: str, made: Setting):
