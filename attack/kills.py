@@ -65,9 +65,9 @@ def kills(worker: Worker, bases: Path, count: int, seed: int) -> Iterator[Tally]
     """Kill commands, spread over the verbs and over what each does; a tally each."""
     drawn = random.Random(seed)
     operations: dict[Writing, int] = {}
-    turn = drawn.sample(range(len(WRITING)), len(WRITING))  # a few are not always of the first
+    turn = drawn.sample(WRITING, len(WRITING))  # a few are not always of the first
     for number in range(count):
-        writing = WRITING[turn[number % len(turn)]]
+        writing = turn[number % len(turn)]
         if writing not in operations:
             _prepare(worker, bases, writing)
             operations[writing] = worker.run(writing.argv, PATIENCE).operations

@@ -43,7 +43,7 @@ def replacing(path: Path, beside: Path | None = None) -> Iterator[Path]:
     UsageError
         Where ``path`` is a link, which a rename would put a file in place of.
     """
-    refuse_link(path)
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with claimed(beside or path.parent, path.name, ".tmp") as temporary:
         yield temporary
@@ -322,13 +322,13 @@ def _refuse_other_than_file(folder: Path, name: str, over_link: bool) -> None:
             code="RX302",
         )
     if not over_link:
-        refuse_link(path)
+        require_replaceable(path)
     if path.parent != folder:
-        refuse_link(path.parent)
+        require_replaceable(path.parent)
 
 
-def refuse_link(path: Path) -> None:
-    """Raise :class:`UsageError` for a link, or a pipe, where a file of our own is written."""
+def require_replaceable(path: Path) -> None:
+    """Raise :class:`UsageError` unless a file of our own may be written: over no link or pipe."""
     if path.is_symlink():
         raise UsageError(
             f"{path}: expected a file or nothing, got a link, which would be replaced, or written "

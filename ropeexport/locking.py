@@ -92,7 +92,7 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             yield
             return
         path = Path(os.path.realpath(folder), LOCK_NAME)
-        atomic.refuse_link(path)
+        atomic.require_replaceable(path)
         lock = _lock_of(path)
         with atomic.undisturbed() as disturbed:
             if lock is not None and not _is_taken(lock, folder, verb, disturbed):

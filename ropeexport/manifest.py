@@ -502,7 +502,7 @@ def refuse_existing(folder: Path, force: bool) -> None:
     """Raise :class:`UsageError` where an export would overwrite something without ``force``."""
     for name in (MODEL_NAME, FILE_NAME):
         atomic.refuse_existing(folder / name, force)
-        atomic.refuse_link(folder / name)
+        atomic.require_replaceable(folder / name)
 
 
 def parsed(

@@ -162,6 +162,11 @@ def _behind_links(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
             yield name, tensor
 
 
+def has_links(model: ir.Model) -> bool:
+    """Say whether links lead to any of a model's weights, out of its folder."""
+    return any(True for _ in _behind_links(model))
+
+
 def values_behind_links(model: ir.Model) -> dict[str, NDArray[np.generic]]:
     """Return the weights that links lead to out of the model's folder, mapped.
 

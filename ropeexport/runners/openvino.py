@@ -43,7 +43,7 @@ from ropeexport.errors import MissingError, ModelFileError, ParityError
 from ropeexport.machine import require
 from ropeexport.manifest import TensorSpec
 from ropeexport.onnx_files.contract import input_specs
-from ropeexport.onnx_files.onnx_file import OnnxFile, values_behind_links, weight_bytes
+from ropeexport.onnx_files.onnx_file import OnnxFile, has_links, weight_bytes
 from ropeexport.onnx_files.variants import (
     inlined,
     whole_message,
@@ -247,7 +247,7 @@ class OpenvinoRunner(Runner):
         And where its weights lie in its folder.
         """
         model = self._file.graph
-        if not (model.functions or updated or values_behind_links(model)):
+        if not (model.functions or updated or has_links(model)):
             return str(self._file.path)
         size = weight_bytes(model)
         if size > _LIMIT_BYTES:

@@ -180,7 +180,7 @@ def _refuse_existing(artifact: Artifact, force: bool) -> None:
         )
     atomic.refuse_existing(path, force)
     for name in (ENGINE_NAME, manifest.FILE_NAME):
-        atomic.refuse_link(artifact.folder / name)
+        atomic.require_replaceable(artifact.folder / name)
 
 
 def _put_beside(library: Path, target: Path, home: Path) -> None:

@@ -84,7 +84,7 @@ def compile_plugin(
         raise MissingError(
             f"nvcc, the CUDA compiler, is not installed; run: {NVCC_CURE}", code="RX905"
         )
-    atomic.refuse_link(cached_library())
+    atomic.require_replaceable(cached_library())
     with locked(make_cache_folder(), "plugin build"):
         return _compiled(sources, (cmake, nvcc), architectures, include, on_line)
 

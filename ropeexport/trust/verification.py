@@ -64,7 +64,7 @@ def sign(folder: Path, key: Path, password: str | None, force: bool) -> Signatur
     artifact = Artifact.read(folder)
     place = folder / signing.SIGNATURE
     atomic.refuse_existing(place, force)
-    atomic.refuse_link(place)
+    atomic.require_replaceable(place)
     if place.exists():
         reading.check_regular(place)
     wrong = [each for each in by_manifest(artifact) if each.status in _WRONG]
