@@ -24,7 +24,7 @@ UNFINISHED = ".export-"
 _TEMPORARY = ".ropeexport"  # then the suffix
 _UNFINISHED = re.compile(rf"\{UNFINISHED}\w{{8}}")
 _LEFT = re.compile(rf"\..+\.\w{{8}}\{_TEMPORARY}\.\w+")
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LONGEST_NAME = 40  # characters of a file's name that its temporary one has too
 
 _T = TypeVar("_T")
@@ -201,7 +201,7 @@ class _Waiting:
         self._come: list[int] = []
 
     def begin(self) -> None:
-        for number in _INTERRUPTIONS:
+        for number in INTERRUPTIONS:
             handler = signal.getsignal(number)
             if callable(handler):  # neither the system's nor ignored
                 self._handlers[number] = handler

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ropeexport import stopping
 from ropeexport.cli.terminal import echo, guarded
 from ropeexport.errors import EXIT_FAILURE, RopeExportError, code_of_the_system, first_line
 from ropeexport.unexpected import line_of, with_log
@@ -96,11 +97,21 @@ def _end(text: str, code: str, exit_code: int = EXIT_FAILURE) -> NoReturn:
     sys.exit(exit_code)
 
 
+def _give_up(number: int) -> None:
+    """End at once: a library computes on, and Python's handlers wait for it."""
+    echo(
+        f"error: interrupted; a library did not stop, so it was left as it was [{_INTERRUPTED}]",
+        err=True,
+    )
+    stopping.end_now(number)
+
+
 @guarded
 def main() -> None:
     """Run the command; an error is one line, never a traceback."""
     try:
-        cli(prog_name="ropeexport")
+        with stopping.heard(_give_up):
+            cli(prog_name="ropeexport")
     except RopeExportError as error:
         foreseen = error.code != _UNEXPECTED  # a child's, too
         text = str(error) if foreseen else with_log(str(error), error)

@@ -61,21 +61,22 @@ def check_size(
     bound = max(sum(sizes), math.prod(size for size in sizes if size))
     if op_type not in MAKERS and bound <= LARGEST:
         return
-    for size in _made(message(), version, inputs):
+    for size in made(message(), version, inputs):
         if size is None and op_type in MAKERS:
             raise TooLargeError(f"{op_type}: how much it makes is not known before")
         if size is not None and size > LARGEST:
             raise TooLargeError(
-                f"{op_type}: it makes {_text(size)} elements, of which at most {_text(LARGEST)} "
-                "are computed here"
+                f"{op_type}: it makes {counted(size)} elements, of which at most "
+                f"{counted(LARGEST)} are computed here"
             )
 
 
-def _text(count: int) -> str:
+def counted(count: int) -> str:
+    """Return a count as text, a very large one in powers of ten."""
     return f"{count:,}" if count < 10**12 else f"{float(min(count, 10**300)):.0e}"
 
 
-def _made(node: onnx.NodeProto, version: int, inputs: Sequence[Any]) -> Iterator[int | None]:
+def made(node: onnx.NodeProto, version: int, inputs: Sequence[Any]) -> Iterator[int | None]:
     """Yield how many elements each result has, by onnx's inference; None: it does not say."""
     types, data = {}, {}
     for name, value in zip(node.input, inputs, strict=False):
@@ -124,8 +125,8 @@ class _Spent:
 
     def add(self, results: Any) -> None:
         self.steps -= 1
-        made = results if isinstance(results, tuple | list) else (results,)
-        self.elements -= sum(x.size for x in made if isinstance(x, np.ndarray))
+        several = results if isinstance(results, tuple | list) else (results,)
+        self.elements -= sum(x.size for x in several if isinstance(x, np.ndarray))
         if self.steps < 0:
             raise TooLargeError("it computes too many nodes, as a loop that does not end")
         if self.elements < 0:

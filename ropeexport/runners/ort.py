@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from ropeexport import stopping
 from ropeexport.artifact import Artifact
 from ropeexport.dtypes import FOREIGN
 from ropeexport.errors import (
@@ -157,6 +158,8 @@ class OrtRunner(Runner):
         self._updated: dict[str, Array] = {}  # weights that are not the file's
         self._updating = Lock()
         self._session: Any = None
+        self._stops: Any = None  # options of each run, by which another thread ends it
+        self._unwaited: Any = None  # of a run that a GPU is not waited for after
         self._bound: BoundMemory | None = None
         self._stream: torch.cuda.Stream | None = None  # that the session runs on, with torch
 
@@ -170,6 +173,8 @@ class OrtRunner(Runner):
             ) from error
 
         self._version = ort.__version__
+        self._stops, self._unwaited = ort.RunOptions(), without_waiting()
+        stopping.add(self)
         if isinstance(self._model, OnnxFile) and not self._model.path.is_file():
             raise ModelFileError(f"{self._model.path}: no such file", code="RX303")
         self._session = self._open(ort)
@@ -179,7 +184,7 @@ class OrtRunner(Runner):
         self._outputs = [value.name for value in outputs]
         self._has_foreign = any(value.type in _FOREIGN for value in (*inputs, *outputs))
         if self._stream is not None:
-            self._bound = BoundMemory(self._session, "cuda")
+            self._bound = self._on_gpu()
         device = device_of(executes)
         self.facts = replace(self.facts, version=self._version, provider=executes, device=device)
         return self
@@ -188,6 +193,13 @@ class OrtRunner(Runner):
         """Let the model go."""
         self._session = self._bound = None
         self._updated = {}
+
+    def stop(self) -> None:
+        """End the run under way and any later one, from another thread."""
+        self._stops.terminate = self._unwaited.terminate = True
+
+    def _on_gpu(self) -> BoundMemory:
+        return BoundMemory(self._session, "cuda", self._unwaited)
 
     def _entered(self) -> Any:
         if self._session is None:
@@ -213,7 +225,7 @@ class OrtRunner(Runner):
             self._session = self._open(onnxruntime, updated)
             self._updated = updated
             if self._bound is not None:
-                self._bound = BoundMemory(self._session, "cuda")
+                self._bound = self._on_gpu()
 
     def run(self, inputs: Arrays, out: Arrays | None = None) -> dict[str, Array]:
         """Run the session once, which writes into the arrays of a caller by itself."""
@@ -225,7 +237,7 @@ class OrtRunner(Runner):
             return dict(zip(self._outputs, self._returned(results), strict=True))
         into = {name: Memory.of_array(x) for name, x in out.items()}
         memories = {name: Memory.of_array(x) for name, x in given.items()}
-        self._called(run_bound, self._entered(), memories, into)
+        self._called(run_bound, self._entered(), memories, into, self._stops)
         return dict(out)
 
     def run_tensors(
@@ -237,7 +249,7 @@ class OrtRunner(Runner):
         memories = {name: Memory.of_tensor(inputs[name]) for name in self._inputs}
         into = {name: Memory.of_tensor(x) for name, x in out.items()}
         with in_order(self._stream):
-            self._called(run_bound, self._entered(), memories, into, without_waiting())
+            self._called(run_bound, self._entered(), memories, into, self._unwaited)
         return dict(out)
 
     def kept_cache(self, cache: CacheRecord, pasts: Sequence[TensorSpec], batch: int) -> KeptCache:
@@ -247,7 +259,11 @@ class OrtRunner(Runner):
             return super().kept_cache(cache, pasts, batch)
         index = session.get_provider_options().get(executes, {}).get("device_id", 0)
         place = (device_of(executes), int(index))
-        return bound_cache(session, self._called, cache, pasts, batch, place)
+
+        def run(binding: Any) -> None:
+            self._called(session.run_with_iobinding, binding, self._stops)
+
+        return bound_cache(session, run, cache, pasts, batch, place)
 
     def load(self, inputs: Arrays) -> Any:
         """Return what a session takes: arrays as they are, unless NumPy lacks one of the types."""
@@ -266,7 +282,7 @@ class OrtRunner(Runner):
     def _run(self, loaded: Any) -> Any:
         session = self._entered()  # an exchange of weights lets go of it meanwhile
         run = session.run_with_ort_values if self._has_foreign else session.run
-        return run(self._outputs, loaded)
+        return run(self._outputs, loaded, self._stops)
 
     def _called(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call what runs the session; its errors become ropeexport's."""

@@ -22,12 +22,12 @@ from ropeexport.runners.kept_cache import KeptCache, empty_shape
 from ropeexport.runners.ort_memory import Memory, Place, array_of, zeros
 from ropeexport.runners.runner import Array, Arrays
 
-Call = Callable[..., Any]
+Run = Callable[[Any], None]  # runs the session on a binding of it
 
 
 def bound_cache(
     session: Any,
-    call: Call,
+    run: Run,
     cache: CacheRecord,
     pasts: Sequence[TensorSpec],
     batch: int,
@@ -39,8 +39,8 @@ def bound_cache(
     ----------
     session : onnxruntime.InferenceSession
         On the CPU, or on a GPU of NVIDIA's.
-    call : callable
-        Calls a function that runs the session, and gives its errors their names.
+    run : callable
+        Runs the session on a binding of it, and gives its errors their names.
     cache : CacheRecord
         Which inputs and outputs are the cache's.
     pasts : sequence of TensorSpec
@@ -51,7 +51,7 @@ def bound_cache(
         Where the session computes, as onnxruntime calls it.
     """
     kind = _FixedCache if cache.form == "fixed" else _GrowingCache
-    return kind(session, call, cache, [_Empty.of(spec, batch, place) for spec in pasts], place)
+    return kind(session, run, cache, [_Empty.of(spec, batch, place) for spec in pasts], place)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class _Empty:
 
 class _BoundCache(KeptCache):
     def __init__(
-        self, session: Any, call: Call, cache: CacheRecord, empty: list[_Empty], place: Place
+        self, session: Any, run: Run, cache: CacheRecord, empty: list[_Empty], place: Place
     ) -> None:
-        self._session, self._call, self._place = session, call, place
+        self._run_binding, self._place = run, place
         self._pairs = cache.pairs
         self._binding = session.io_binding()
         self._takes = frozenset(value.name for value in session.get_inputs())
@@ -97,7 +97,7 @@ class _BoundCache(KeptCache):
         for name, memory in given.items():
             memory.bind(self._binding.bind_input, name)
         self._bind_results()
-        self._call(self._session.run_with_iobinding, self._binding)
+        self._run_binding(self._binding)
         values = self._binding.get_outputs_as_ortvaluevector()  # one object for each takes longer
         return {name: array_of(values[place]) for place, name in enumerate(self._results)}
 
@@ -128,9 +128,9 @@ class _FixedCache(_BoundCache):
     """Past and present of a pair are one memory all along."""
 
     def __init__(
-        self, session: Any, call: Call, cache: CacheRecord, empty: list[_Empty], place: Place
+        self, session: Any, run: Run, cache: CacheRecord, empty: list[_Empty], place: Place
     ) -> None:
-        super().__init__(session, call, cache, empty, place)
+        super().__init__(session, run, cache, empty, place)
         memories = {each.name: each.memory for each in empty}
         for past, present in cache.pairs:
             memories[past].bind(self._binding.bind_output, present)

@@ -96,7 +96,7 @@ def array_of(value: Any) -> Array:
 
 
 def run_bound(
-    session: Any, inputs: Mapping[str, Memory], outputs: Mapping[str, Memory], options: Any = None
+    session: Any, inputs: Mapping[str, Memory], outputs: Mapping[str, Memory], options: Any
 ) -> None:
     """Run a session once, from memory into memory."""
     binding = session.io_binding()
@@ -156,12 +156,14 @@ class BoundMemory:
         On that device; on a GPU, on torch's current stream.
     device : str
         As torch and onnxruntime both call it.
+    options : onnxruntime.RunOptions
+        Of each run, such as :func:`without_waiting`.
     """
 
-    def __init__(self, session: Any, device: str) -> None:
+    def __init__(self, session: Any, device: str, options: Any) -> None:
         self._session = session
         self._device = device
-        self._options = without_waiting()
+        self._options = options
 
     def load(self, inputs: Arrays) -> _Loaded:
         """Bind inputs, in the session's order, and memory for the outputs."""

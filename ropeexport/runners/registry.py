@@ -179,8 +179,15 @@ class Runtime:
         ------
         UsageError
             For a memory budget where the runtime, or what executes in its place, has none.
+        ModelFileError
+            For an ONNX file that does not end, whatever its inputs are.
         """
         self._check_budget(opening)
+        from ropeexport.onnx_files.ending import require_ending
+        from ropeexport.onnx_files.onnx_file import OnnxFile
+
+        if isinstance(opening.model, OnnxFile):
+            require_ending(opening.model)
         runner: Runner = resolve_name(self.opens)(opening)
         return runner
 

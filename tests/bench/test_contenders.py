@@ -23,7 +23,7 @@ from ropeexport.bench.records import Bench, Timing
 from ropeexport.errors import BuildError, EngineError, MissingError, ModelFileError
 from ropeexport.machine import Gpu, find_gpu
 from ropeexport.runners import trt
-from ropeexport.runners.ort_memory import BoundMemory
+from ropeexport.runners.ort_memory import BoundMemory, without_waiting
 from ropeexport.runners.registry import choice
 from ropeexport.trt.flavour import FULL, RTX, names_gpu
 
@@ -107,7 +107,7 @@ def test_bound_memory_gives_what_arrays_give(export_once, tmp_path, model) -> No
     record = manifest.read(folder)
     run = BY_NAME["ropeexport"].set_up(setting(folder, tmp_path))
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    bound = BoundMemory(session, "cpu")
+    bound = BoundMemory(session, "cpu", without_waiting())
     sizes = dict.fromkeys(record.axes, 1) | {"length": 8}
     sets = InputSets(record, sizes, seed=0)
     first, second = bound.load(sets[0]), bound.load(sets[1])
@@ -132,7 +132,9 @@ def test_bound_memory_keeps_every_type(dtype) -> None:
     )
     opset = [onnx.helper.make_opsetid("", 23)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-    bound = BoundMemory(onnxruntime.InferenceSession(model.SerializeToString()), "cpu")
+    bound = BoundMemory(
+        onnxruntime.InferenceSession(model.SerializeToString()), "cpu", without_waiting()
+    )
     (found,) = bound.read(bound.call(bound.load({"x": array})))
     assert found.dtype == array.dtype
     assert found.tobytes() == array.tobytes()

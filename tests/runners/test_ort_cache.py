@@ -135,7 +135,9 @@ def test_a_fixed_cache_is_written_in_its_place(capfd) -> None:
     empty = {PAST: np.zeros((2, 1, CAPACITY, 2), np.float32)}
     session.run(None, inputs | empty)
     assert "TensorScatter" in capfd.readouterr().err
-    cache = bound_cache(session, lambda f, *x: f(*x), record("fixed"), pasts("fixed"), batch=2)
+    cache = bound_cache(
+        session, session.run_with_iobinding, record("fixed"), pasts("fixed"), batch=2
+    )
     memory = cache._values[PAST].numpy()
     text = np.zeros((2, 0), np.int64)
     for tokens in STEPS:
@@ -231,7 +233,7 @@ def test_on_a_gpu_the_cache_stays_there(on_a_gpu, form: str, dtype: str) -> None
     session = SimpleNamespace(
         **values,
         io_binding=lambda: on_a_gpu,
-        run_with_iobinding=lambda binding: None,
+        run_with_iobinding=lambda binding, options: None,
         get_provider_options=lambda: {"CUDAExecutionProvider": {"device_id": "1"}},
     )
     runner = OrtRunner(b"")
