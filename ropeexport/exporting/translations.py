@@ -31,6 +31,11 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.einsum.default: _einsum,
         torch.ops.aten.scalar_tensor.default: _scalar_tensor,
         torch.ops.aten.sort.stable: _sort,
+        torch.ops.aten.expm1.default: partial(_in_float, _expm1),
+        torch.ops.aten.special_expm1.default: partial(_in_float, _expm1),
+        torch.ops.aten.log1p.default: partial(_in_float, _log1p),
+        torch.ops.aten.special_log1p.default: partial(_in_float, _log1p),
+        torch.ops.aten.logaddexp.default: partial(_in_float, _logaddexp),
         torch.ops.aten.repeat_interleave.self_int: _repeat_interleave,
         torch.sym_sqrt: onnxscript.opset23.Sqrt,
         torch.ops.aten._grouped_mm.default: _grouped_product,
@@ -94,6 +99,47 @@ def _einsum(equation: str, tensors: Sequence[Any], path: Sequence[int] | None = 
         return op.Einsum(*tensors, equation=equation)
     wide = [op.Cast(x, to=ir.DataType.FLOAT) for x in tensors]
     return op.Cast(op.Einsum(*wide, equation=equation), to=ir.DataType.BFLOAT16)
+
+
+def _in_float(write: Callable[..., Any], *inputs: Any) -> Any:
+    """Write a function of tensors of one type, in float32 where that type is a narrow one.
+
+    ``write`` also takes what makes a constant of the type that it is written in.
+    """
+    op, kind = onnxscript.opset23, inputs[0].dtype
+    if kind == ir.DataType.DOUBLE:
+        return write(*inputs, lambda x: op.Constant(value=ir.tensor(np.array(x, np.float64))))
+    wide = [x if kind == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT) for x in inputs]
+    found = write(*wide, lambda x: op.Constant(value=ir.tensor(np.array(x, np.float32))))
+    return found if kind in (ir.DataType.FLOAT, None) else op.Cast(found, to=kind)
+
+
+def _expm1(x: Any, constant: Callable[[float], Any]) -> Any:
+    """Write ``tanh(x / 2) (exp(x) + 1)``; torch's own ``exp(x) - 1`` loses all digits near zero."""
+    op = onnxscript.opset23
+    return op.Mul(op.Tanh(op.Mul(x, constant(0.5))), op.Add(op.Exp(x), constant(1.0)))
+
+
+def _log1p(x: Any, constant: Callable[[float], Any]) -> Any:
+    """Write ``log(u) x / (u - 1)`` near zero, where ``u = 1 + x`` has lost digits of ``x``.
+
+    Source: W. Kahan's; the rounding of ``u`` is in both factors.
+    """
+    op, one = onnxscript.opset23, constant(1.0)
+    near = op.Less(op.Abs(x), constant(0.5))
+    small = op.Where(near, x, constant(0.25))  # elsewhere any number that divides
+    above = op.Add(one, small)
+    rest = op.Sub(above, one)
+    is_lost = op.Equal(rest, constant(0.0))
+    quotient = op.Div(op.Mul(op.Log(above), small), op.Where(is_lost, one, rest))
+    return op.Where(near, op.Where(is_lost, small, quotient), op.Log(op.Add(one, x)))
+
+
+def _logaddexp(x: Any, y: Any, constant: Callable[[float], Any]) -> Any:
+    """Write ``max + log1p(exp(-|x - y|))``, of which nothing overflows."""
+    op = onnxscript.opset23
+    apart = op.Where(op.Equal(x, y), constant(0.0), op.Sub(x, y))  # infinite ones too
+    return op.Add(op.Max(x, y), _log1p(op.Exp(op.Neg(op.Abs(apart))), constant))
 
 
 def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

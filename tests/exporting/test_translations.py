@@ -166,6 +166,29 @@ def test_a_stable_sort_keeps_the_order_of_what_is_equal(tmp_path, descending: bo
     assert folder.check(cases=4, runtimes="onnxruntime", module=module).verdict == "PASS"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_what_cancels_near_zero_keeps_its_digits(tmp_path, dtype: torch.dtype) -> None:
+    class Small(torch.nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+            a, b = x.to(dtype), y.to(dtype)
+            found = torch.expm1(a), torch.log1p(b), torch.logaddexp(a, b)
+            return tuple(each.to(x.dtype) for each in found)
+
+    given = torch.float32 if dtype == torch.float64 else dtype
+    size = 10 ** torch.linspace(-7, 1.9, 500, dtype=torch.float64)
+    some = torch.tensor([0.0, -1.0, float("inf")], dtype=torch.float64)
+    x = torch.cat([size, -size, some]).clamp(max=88.0).to(given)
+    y = torch.cat([size, -size.clamp(max=0.9), some]).to(given)
+    ropeexport.export(
+        Small(), {"x": x, "y": y}, tmp_path, dynamic_axes={"x": {0: "length"}, "y": {0: "length"}}
+    )
+    wide, other = x.double(), y.double()
+    exact = torch.expm1(wide), torch.log1p(other), torch.logaddexp(wide, other)
+    error = 4 * torch.finfo(given).eps
+    for found, expected in zip(ropeexport.load(tmp_path, device="cpu")(x, y), exact, strict=True):
+        torch.testing.assert_close(found, expected.to(given), rtol=error, atol=0)
+
+
 def test_bfloat16_is_ordered_as_float32(tmp_path) -> None:
     """ONNX orders no bfloat16 before opset 24: the file would not be valid."""
 
