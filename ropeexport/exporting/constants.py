@@ -22,8 +22,8 @@ _MOST_ELEMENTS = 1 << 18  # as folding makes of them, see simplify
 # operators that libraries round differently
 _ROUNDED = {
     getattr(torch.ops.aten, name)
-    for name in ("cos", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2", "pow", "rsqrt",
-                 "sigmoid", "sin", "tan", "tanh")
+    for name in ("cos", "erfinv", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2", "pow",
+                 "rsqrt", "sigmoid", "sin", "tan", "tanh")
 }  # fmt: skip
 
 

@@ -33,6 +33,8 @@ def translation_table(max_position: int) -> dict[Any, Callable[..., Any]]:
         torch.ops.aten.sort.stable: _sort,
         torch.ops.aten.expm1.default: partial(_in_float, _expm1),
         torch.ops.aten.special_expm1.default: partial(_in_float, _expm1),
+        torch.ops.aten.erfinv.default: partial(_in_float, _erfinv),
+        torch.ops.aten.special_erfinv.default: partial(_in_float, _erfinv),
         torch.ops.aten.log1p.default: partial(_in_float, _log1p),
         torch.ops.aten.special_log1p.default: partial(_in_float, _log1p),
         torch.ops.aten.logaddexp.default: partial(_in_float, _logaddexp),
@@ -133,6 +135,38 @@ def _log1p(x: Any, constant: Callable[[float], Any]) -> Any:
     is_lost = op.Equal(rest, constant(0.0))
     quotient = op.Div(op.Mul(op.Log(above), small), op.Where(is_lost, one, rest))
     return op.Where(near, op.Where(is_lost, small, quotient), op.Log(op.Add(one, x)))
+
+
+_NEAR = (  # of w - 2.5, and of sqrt(w) - 3, the highest power first
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503,
+    -0.00417768164, 0.246640727, 1.50140941,
+)  # fmt: skip
+_FAR = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613,
+    0.00943887047, 1.00167406, 2.83297682,
+)  # fmt: skip
+
+
+def _erfinv(x: Any, constant: Callable[[float], Any]) -> Any:
+    """Write the inverse of the error function, in float32's precision; 1 and -1 give infinity.
+
+    Source: M. Giles, "Approximating the erfinv function" (2010), polynomials of
+    ``w = -log(1 - x^2)``.
+    """
+    op, one = onnxscript.opset23, constant(1.0)
+    w = op.Neg(op.Add(_log1p(op.Neg(x), constant), _log1p(x, constant)))
+    is_near = op.Less(w, constant(5.0))
+    near = op.Sub(w, constant(2.5))
+    far = op.Sub(op.Sqrt(op.Max(w, constant(0.0))), constant(3.0))
+    found = []
+    for powers, of in ((_NEAR, near), (_FAR, far)):
+        total = constant(powers[0])
+        for power in powers[1:]:
+            total = op.Add(op.Mul(total, of), constant(power))
+        found.append(total)
+    ends = op.Div(x, constant(0.0))
+    inner = op.Mul(op.Where(is_near, *found), x)
+    return op.Where(op.Equal(op.Abs(x), one), ends, inner)
 
 
 def _logaddexp(x: Any, y: Any, constant: Callable[[float], Any]) -> Any:

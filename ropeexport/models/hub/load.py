@@ -226,6 +226,7 @@ def transformers_example(
         config = config_of(kind, whole)
         build = partial(kind._from_config, config)
     module = _made(build, dtype, make)
+    _return_no_cache(module)
     samples = of_transformers(module, config)
     if samples is None:
         raise UsageError(
@@ -262,6 +263,14 @@ def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker) -> nn.M
         return how(make).eval()
     finally:
         torch.set_default_dtype(former)
+
+
+def _return_no_cache(module: nn.Module) -> None:
+    """Have no part of a model return a cache, where its config decides that."""
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False
 
 
 def _stored_type(weights: Path | None) -> torch.dtype:
