@@ -47,8 +47,17 @@ class Parity(_Base):
 
     @property
     def is_good(self) -> bool:
-        """Whether every case was within its bound."""
-        return self.verdict == "PASS" and not self.fault
+        """Whether the runtime was within its bound in every case."""
+        return (self.verdict == "PASS" and not self.fault) or self._beyond == {"eager"}
+
+    @property
+    def is_unstable(self) -> bool:
+        """Whether eager torch, in this type, was beyond the bound too."""
+        return self._beyond > {"eager"}
+
+    @property
+    def _beyond(self) -> set[str]:
+        return set(self.fault.partition(":")[0].split(", ")) if self.verdict == "FAIL" else set()
 
 
 class Record(_Base):
@@ -103,8 +112,12 @@ class Record(_Base):
     @property
     def is_good(self) -> bool:
         """Whether it is exported, equal to eager, every application replaced, its axes dynamic."""
-        is_whole = 0 < self.found == self.replaced and bool(self.dynamic)
-        return is_whole and self.fp32.is_good and self.fp16.is_good
+        return self.is_good_in_float32 and self.fp16.is_good
+
+    @property
+    def is_good_in_float32(self) -> bool:
+        """Whether it is so in float32 at least."""
+        return 0 < self.found == self.replaced and bool(self.dynamic) and self.fp32.is_good
 
     def fault(self) -> str:
         """Return the first thing that is not as it should be, empty where there is none."""

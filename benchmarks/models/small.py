@@ -36,6 +36,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"qk_rope_head_dim|rotary_dim|mamba_chunk_size", _ROTARY),
     (r"qk_head_dim", HEAD + _ROTARY),
     (r"\w*(head_?dim\w*|_dim_head|d_head|d_state|state_size)|d_kv|kv_channels", HEAD),
+    (r"index_n_heads", 16),  # of few, the sum of what a ReLU keeps is often 0: all scores are equal
     (r"\w*(heads|n_head)\w*", HEADS),
     (r"\w*_rank", 32),
     (r"(n|num|moe_num|num_local|n_routed|num_routed)_(routed_|local_)?experts", _EXPERTS),

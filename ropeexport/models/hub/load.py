@@ -268,7 +268,7 @@ def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker) -> nn.M
 def _return_no_cache(module: nn.Module) -> None:
     """Have no part of a model return a cache, where its config decides that."""
     for part in module.modules():
-        config = getattr(part, "config", None)
+        config: Any = getattr(part, "config", None)
         if getattr(config, "use_cache", False):
             config.use_cache = False
 
