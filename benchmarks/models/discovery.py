@@ -16,7 +16,7 @@ from typing import Any
 
 from ropeexport.fusion.movement import closure
 
-_ROTATES = re.compile(
+ROTATES = re.compile(
     r"rotary|rope(?![a-z])|rotate_half|rotate_queries|freqs_cis|pope", re.IGNORECASE
 )
 _HEAD = re.compile(r"For[A-Z]|LMHead|With(LM|Head)|DoubleHeads")
@@ -64,7 +64,7 @@ def discovered() -> list[Class]:
         roots = (spec.submodule_search_locations or ()) if spec is not None else ()
         for path in (path for root in roots for path in Path(root).glob(pattern)):
             text = path.read_text(encoding="utf-8")
-            if _ROTATES.search(text):
+            if ROTATES.search(text):
                 names = list(_models_in(ast.parse(text)))
                 kept = [name for name in names if not _HEAD.search(name)] or names
                 found += [Class(library, name, path) for name in kept]
@@ -82,7 +82,7 @@ def _models_in(tree: ast.Module) -> Iterator[str]:
         if not isinstance(node, ast.ClassDef) or not _is_model(name, made):
             continue
         reached = set(closure([name], lambda each: uses.get(each, ())))
-        if any(map(_ROTATES.search, reached)) or reached & _BY_CONFIG:
+        if any(map(ROTATES.search, reached)) or reached & _BY_CONFIG:
             yield name
 
 

@@ -34,18 +34,19 @@ _COLUMNS = (
 def page(records: Iterable[Record]) -> str:
     """Return the page of some records."""
     made = sorted(records, key=lambda record: record.model)
-    run = [record for record in made if not record.eager]
-    return "\n".join([_HEAD, *_summary(made, run), *_table(run), *_faults(run), *_eager(made)])
+    run = [record for record in made if not record.eager and record.rotates]
+    return "\n".join([_HEAD, *_summary(made, run), *_table(run), *_faults(run), *_others(made)])
 
 
 def _summary(made: Sequence[Record], run: Sequence[Record]) -> Iterator[str]:
     good = sum(record.is_good for record in run)
     unstable = sum(record.is_good_in_float32 and record.fp16.is_unstable for record in run)
+    shares = [f"{count} ({count / max(len(run), 1):.0%})" for count in (good, unstable)]
     yield (
-        f"Of {len(made)} classes that were tried, eager torch runs {len(run)}. Of these, {good} "
-        f"({good / max(len(run), 1):.0%}) are exported with dynamic axes, every application "
-        f"replaced, in parity in both types; {unstable} more ({unstable / max(len(run), 1):.0%}) "
-        "are so in float32, while in float16 eager torch itself is beyond the bound.\n"
+        f"Of {len(made)} classes that were tried, eager torch runs {len(run)} with a rotation. Of "
+        f"these, {shares[0]} are exported with dynamic axes, every application replaced, in parity "
+        f"in both types; {shares[1]} more are so in float32, while in float16 eager torch itself "
+        "is beyond the bound.\n"
     )
     origins = Counter(map(_origin, made))
     yield from (f"- {count} records: {origin}." for origin, count in origins.most_common())
@@ -100,7 +101,11 @@ def _faults(records: Sequence[Record]) -> Iterator[str]:
         yield from others
 
 
-def _eager(records: Sequence[Record]) -> Iterator[str]:
+def _others(records: Sequence[Record]) -> Iterator[str]:
+    still = [record.name for record in records if not record.rotates]
+    if still:
+        yield "\n## What rotates nothing with its library's default config\n"
+        yield f"{', '.join(still)}."
     not_run = [f"- {record.name}: {record.eager}" for record in records if record.eager]
     if not_run:
         yield "\n## What eager torch does not run with such a config, in its own words\n"

@@ -70,6 +70,8 @@ class Record(_Base):
     key : Key
     eager : str
         Why torch itself does not run it, in its words; empty where it does.
+    rotates : bool
+        Whether torch ran any code that is named after a rotation: a config may have none.
     found, replaced : int
         Rotary applications.
     refused : tuple of str
@@ -92,6 +94,7 @@ class Record(_Base):
     name: str
     key: Key
     eager: str = ""
+    rotates: bool = True
     found: int = 0
     replaced: int = 0
     refused: tuple[str, ...] = ()

@@ -104,6 +104,7 @@ def small(config: Any, source: str = "") -> dict[str, Any]:
         part = vars(config).get(key)
         is_part = hasattr(part, "to_dict") and isinstance(value, dict)
         made[key] = small(part, _source_of(part)) if is_part else _small(key, value, layers)
+    made |= dict(_rotary(made, source))
     made |= dict(_tokens(made))
     made |= dict(_alike(values, made))
     made |= _by_layer(values, layers)
@@ -178,6 +179,17 @@ def _layers(values: Mapping[str, Any]) -> _Layers | None:
     kinds = list(zip(*rows, strict=True))
     first = sorted(kinds.index(kind) for kind in dict.fromkeys(kinds))
     return _Layers(count, tuple(first if len(first) >= _LAYERS else range(_LAYERS)))
+
+
+def _rotary(made: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
+    """Yield what has a model rotate where its default has it learn positions, or attend nowhere."""
+    for key in made:
+        if re.fullmatch(r"position_embeddings?_type", key) and '"rotary"' in source:
+            yield key, "rotary"
+        elif key == "use_rotary_embedding":
+            yield key, True
+        elif key == "attn_layer_indices" and not made[key]:
+            yield key, [_LAYERS - 1]
 
 
 def _tokens(made: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 
 import ropeexport
 from benchmarks.models.configs import example_of, values_of
-from benchmarks.models.discovery import Class, discovered
+from benchmarks.models.discovery import ROTATES, Class, discovered
 from benchmarks.models.records import Key, Parity, Record, key_of
 from ropeexport.api.making import Export
 from ropeexport.errors import first_line
@@ -70,7 +71,7 @@ def record_of(model: Class) -> Record:
         with _timed(seconds, "eager"):
             values = values_of(model)
             found["key"] = key_of(model, values)
-            _run(example_of(model, copy.deepcopy(values), "fp32"))
+            found["rotates"] = _rotates(example_of(model, copy.deepcopy(values), "fp32"))
     except Exception as error:
         return Record(**found, eager=_fault(error))
     found["constant"] = _fixed(model, values)
@@ -89,9 +90,22 @@ def _fixed(model: Class, values: dict[str, Any]) -> tuple[str, ...]:
     return samples.fixed if samples else ()
 
 
-def _run(example: Example) -> None:
-    with torch.no_grad():
-        example.module(**example.inputs, **example.constants)
+def _rotates(example: Example) -> bool:
+    """Run an example; say whether a function that is named after a rotation was called."""
+    called: set[CodeType] = set()
+
+    def hear(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.add(frame.f_code)
+
+    former = sys.getprofile()
+    sys.setprofile(hear)
+    try:
+        with torch.no_grad():
+            example.module(**example.inputs, **example.constants)
+    finally:
+        sys.setprofile(former)
+    return any(ROTATES.search(code.co_qualname) for code in called)
 
 
 def _exported(
