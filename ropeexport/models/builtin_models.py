@@ -154,7 +154,15 @@ def _pe_axes(options: BuiltinOptions) -> dict[str, Axis]:
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module with the same weights every time, without touching the caller's generator."""
-    with torch.random.fork_rng(devices=[]):
+    """Make a module with the same weights every time, without touching the caller's generator.
+
+    The zeros of a padding token become random too: of zeros every score is the same, and which of
+    some equal experts comes first says nothing.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_WEIGHT_SEED)
-        return make()
+        module = make()
+        for part in module.modules():
+            if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+                part.weight[part.padding_idx].normal_(std=0.02)
+        return module
