@@ -21,6 +21,7 @@ DTYPES = {short: kind.torch for short, kind in EXPORTED.items()}
 _TRACE_BATCH = 2
 _TRACE_LENGTH = 6
 _WEIGHT_SEED = 0
+_WEIGHT_SCALE = 0.02  # of what a class leaves at zero, as most classes draw their weights
 
 
 _MOST = 1 << 24
@@ -156,13 +157,16 @@ def _pe_axes(options: BuiltinOptions) -> dict[str, Axis]:
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """Make a module with the same weights every time, without touching the caller's generator.
 
-    The zeros of a padding token become random too: of zeros every score is the same, and which of
-    some equal experts comes first says nothing.
+    Matrices and padding tokens that their class leaves at zero become random too: of zeros every
+    score is the same, so which expert is chosen, or what a last layer returns, says nothing.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_WEIGHT_SEED)
         module = make()
         for part in module.modules():
             if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-                part.weight[part.padding_idx].normal_(std=0.02)
+                part.weight[part.padding_idx].normal_(std=_WEIGHT_SCALE)
+        for weight in module.parameters():
+            if weight.ndim > 1 and not weight.any():
+                weight.normal_(std=_WEIGHT_SCALE)
         return module
