@@ -36,7 +36,9 @@ _RUNTIME = "onnxruntime"
 _MOST_MEMORY = 20 << 30  # addresses, of which libraries take several gigabytes and touch few
 _CASES = 10  # those that tell most for their cost
 _LONGEST = 200  # characters of a fault
-_OF_THIS_RUN = re.compile(r"/\S*/(?=[\w.-]+)|(?<= object) at 0x\w+")  # folders, addresses
+_OF_THIS_RUN = re.compile(  # folders, addresses, logs
+    r"/\S*/(?=[\w.-]+)|(?<= object) at 0x\w+|; all that torch says is in \S+"
+)
 
 
 def main(arguments: list[str]) -> None:

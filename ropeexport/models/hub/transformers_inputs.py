@@ -96,9 +96,11 @@ INPUTS: dict[str, Inputs] = {
         "input_features": "batch mel_frames 128",
         "attention_mask": "batch mel_frames",
     },
-    "Gemma4VisionModel": {  # patches are pooled by 3 rows and 3 columns
-        "pixel_values": "batch 9*merged_patches 3*patch_size*patch_size",
-        "pixel_position_ids": Input("batch 9*merged_patches 2", "places"),
+    # patches are pooled by 3 rows and 3 columns, by a root that Python takes of their number; its
+    # processor fills every image up to one number of them
+    "Gemma4VisionModel": {
+        "pixel_values": "batch patches=90 3*patch_size*patch_size",
+        "pixel_position_ids": Input("batch patches=90 2", "places"),
     },
     "GlmAsrEncoder": _MEL_FIRST,
     "IdeficsModel": {
