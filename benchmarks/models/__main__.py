@@ -65,7 +65,7 @@ def command(
         records.write(record)
         atomic.write_text(PAGE, page(records.read().values()))
         click.echo(f"{number}/{len(wanted)} {record.model}{_state(record)}")
-        if record.fault() and not record.eager and cause_of(record) is None:
+        if record.fault() and cause_of(record) is None:
             unknown.append(record.model)
     click.echo(f"not explained: {', '.join(unknown)}" if unknown else "nothing is unexplained")
     sys.exit(int(bool(unknown)))
@@ -75,7 +75,9 @@ def _state(record: Record | None) -> str:
     """Return what the list says of a class beside its name."""
     if record is None:
         return "  not tried"
-    return f"  {f'eager: {record.eager}' if record.eager else record.fault() or 'good'}"
+    if record.eager or not record.rotates:
+        return f"  {f'eager: {record.eager}' if record.eager else 'it rotates nothing'}"
+    return f"  {record.fault() or 'good'}"
 
 
 def _drawn(found: Sequence[Class], known: dict[str, Record], count: int) -> list[Class]:

@@ -124,6 +124,8 @@ class Record(_Base):
 
     def fault(self) -> str:
         """Return the first thing that is not as it should be, empty where there is none."""
+        if self.eager or not self.rotates:
+            return ""
         for kind, parity in (("fp32", self.fp32), ("fp16", self.fp16)):
             if not parity.is_good:
                 return f"{kind}: {parity.fault or parity.verdict}"

@@ -76,6 +76,8 @@ def record_of(model: Class) -> Record:
             found["rotates"] = _rotates(example_of(model, copy.deepcopy(values), "fp32"))
     except Exception as error:
         return Record(**found, eager=_fault(error))
+    if not found["rotates"]:
+        return Record(**found)
     found["constant"] = _fixed(model, values)
     for dtype in ("fp32", "fp16"):
         with TemporaryDirectory() as folder:
