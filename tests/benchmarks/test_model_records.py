@@ -87,16 +87,35 @@ def test_what_is_good_and_what_is_said_of_the_rest(record) -> None:
         assert made.fault() == fault
 
 
+def test_what_eager_itself_misses_is_told_apart(record) -> None:
+    said = "{}: 3 of 20 comparisons failed"
+    eagers, both, ours = (
+        Parity(verdict="FAIL", share=2.0, eager=2.0, fault=said.format(who))
+        for who in ("eager", "eager, onnxruntime", "onnxruntime")
+    )
+    assert (eagers.is_good, eagers.is_unstable) == (True, False)
+    assert (both.is_good, both.is_unstable) == (False, True)
+    assert (ours.is_good, ours.is_unstable) == (False, False)
+    made = record.model_copy(update={"fp16": both})
+    assert made.is_good_in_float32
+    assert not made.is_good
+    assert " 0 (0%) are exported" in page([made])
+    assert " 1 (100%) more are so in float32" in page([made])
+
+
 def test_the_page_counts_what_eager_runs(record) -> None:
     wrong = record.model_copy(update={"name": "B", "fp16": Parity(fault="a | b"), "native": ""})
     not_run = record.model_copy(update={"name": "C", "eager": "ValueError: no heads"})
-    text = page([wrong, not_run, record])
-    assert "Of 3 classes that were tried, eager torch runs 2. Of these, 1 (50%)" in text
-    assert "- 3 records: commit 0123456789ab, 2026-11-30" in text
+    still = record.model_copy(update={"name": "D", "rotates": False, "found": 0})
+    text = page([wrong, not_run, record, still])
+    assert "Of 4 classes that were tried, eager torch runs 2 with a rotation" in text
+    assert " 1 (50%) are exported" in text
+    assert "- 4 records: commit 0123456789ab, 2026-11-30" in text
     row = "| transformers:A | 2 | 2 | batch, length |  | PASS 30% (20%) | PASS 30% (20%) |"
     assert f"{row} 2 native |" in text
     assert "\n- B: fp16: a | b\n" in text
     assert "\n- C: ValueError: no heads\n" in text
+    assert "rotates nothing with its library's default config\n\nD." in text
     assert "| transformers:C |" not in text
 
 
