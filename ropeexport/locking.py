@@ -93,6 +93,10 @@ def locked(folder: Path, verb: str, *, makes: bool = False) -> Iterator[None]:
             return
         path = Path(os.path.realpath(folder), LOCK_NAME)
         atomic.require_replaceable(path)
+        if path.is_dir():
+            raise UsageError(
+                f"{path}: expected a file or nothing, got a folder; move it away", code="RX302"
+            )
         lock = _lock_of(path)
         with atomic.undisturbed() as disturbed:
             if lock is not None and not _is_taken(lock, folder, verb, disturbed):

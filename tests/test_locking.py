@@ -215,6 +215,15 @@ def test_a_link_in_the_locks_place_is_refused(tmp_path) -> None:
     assert (tmp_path / "precious").read_text() == "text"
 
 
+def test_a_folder_in_the_locks_place_is_refused(tmp_path) -> None:
+    (tmp_path / locking.LOCK_NAME).mkdir()
+    with (
+        pytest.raises(UsageError, match="got a folder; move it away"),
+        locking.locked(tmp_path, "build"),
+    ):
+        pytest.fail("it was not refused")
+
+
 def test_a_link_that_leads_nowhere_is_no_output_folder(tmp_path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")
     words = "expected a folder to write into, got a link that leads nowhere"

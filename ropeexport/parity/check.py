@@ -93,7 +93,7 @@ def check(
     with ExitStack() as stack:
         judge, selection = _opened(artifact, module, options, stack)
         name = record.source.name
-        listener.stage("oracle", f"{name} in float64, {len(selection.cases)} cases")
+        listener.stage("oracle", f"{name} in float64, {_counted(selection)}")
         contenders = open_contenders(artifact, stack, choices(options.runtimes, options.required))
         if record.cache is not None:
             contenders = [
@@ -246,13 +246,18 @@ def check_files(
                 )
             selection = select(record, options.seed, options.count, options.lengths)
             contender = open_file(CANDIDATE, other, runtime, stack)
-        listener.stage("oracle", f"{file.path.name} in float64, {len(selection.cases)} cases")
+        listener.stage("oracle", f"{file.path.name} in float64, {_counted(selection)}")
         judge = Judge(record, oracle, yardstick, options.override, of_file=True, **saved)
         command, digest = options.command(reference, candidate), atomic.sha256_of(file.path)
         report = run_to_report(
             judge, selection, [contender], listener, options, command=command, digest=digest
         )
     return _with_what_was_skipped(file, report)
+
+
+def _counted(selection: Selection) -> str:
+    count = len(selection.cases)
+    return f"{count} case{'s' * (count != 1)}"
 
 
 def _with_what_was_skipped(file: OnnxFile, report: Report) -> Report:
