@@ -26,6 +26,7 @@ from benchmarks.models.records import Key, Parity, Record
 from ropeexport import atomic
 
 _LIMIT = 900.0  # seconds of a class
+_LONG = 180.0  # of one that is made again only where it is named
 _WORKER = "benchmarks.models.worker"
 
 
@@ -81,9 +82,16 @@ def _state(record: Record | None) -> str:
 
 
 def _drawn(found: Sequence[Class], known: dict[str, Record], count: int) -> list[Class]:
-    """Return some classes with records, of which the same commit draws the same."""
+    """Return some classes with records, of which the same commit draws the same.
+
+    Those that were ended, or took minutes, are not among them.
+    """
     commit = measured().get("commit")
-    kept = [each for each in found if each.model in known]
+    kept = [
+        each
+        for each in found
+        if each.model in known and 0 < sum(known[each.model].seconds.values()) < _LONG
+    ]
     return random.Random(str(commit)).sample(kept, min(count, len(kept)))
 
 

@@ -96,6 +96,8 @@ def test_what_eager_itself_misses_is_told_apart(record) -> None:
     assert (eagers.is_good, eagers.is_unstable) == (True, False)
     assert (both.is_good, both.is_unstable) == (False, True)
     assert (ours.is_good, ours.is_unstable) == (False, False)
+    assert record.difference(record.model_copy(update={"fp16": both})) == {}
+    assert record.difference(record.model_copy(update={"fp16": ours})) != {}
     made = record.model_copy(update={"fp16": both})
     assert made.is_good_in_float32
     assert not made.is_good
