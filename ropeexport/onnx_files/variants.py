@@ -189,6 +189,62 @@ def _repeat_heads(graph: ir.Graph, node: ir.Node, place: int, group: int) -> Non
     node.replace_input_with(place, whole.outputs[0])
 
 
+def with_equal_heads(model: ir.Model) -> ir.Model:
+    """Return ``model`` with zeros where heads of values are narrower than the queries', or wider.
+
+    For TensorRT, whose attention has one head size: zeros in queries and keys add nothing to a
+    product, and columns of zeros in the values are cut off again.  A copy, which shares the
+    weights; where all heads are as wide, or an attention returns its cache, the model itself.
+    """
+    if not any(map(_widths_of, model.graph)):
+        return model
+    made = model.clone()
+    for node in list(made.graph):
+        widths = _widths_of(node)
+        if widths is not None:
+            _widen_heads(made.graph, node, *widths)
+    return made
+
+
+def _widths_of(node: ir.Node) -> tuple[int, int] | None:
+    """Return the head sizes of an attention's queries and values, where these are two numbers."""
+    if not is_standard(node, "Attention") or len(node.outputs) > 1 or any(node.inputs[4:6]):
+        return None
+    shapes = [x.shape for x in node.inputs[:3] if x is not None]
+    if len(shapes) < 3 or any(shape is None or len(shape) != 4 for shape in shapes):
+        return None
+    width, _, values = (shape[3] for shape in shapes if shape is not None)
+    if not isinstance(width, int) or not isinstance(values, int) or width == values:
+        return None
+    return width, values
+
+
+def _widen_heads(graph: ir.Graph, node: ir.Node, width: int, values: int) -> None:
+    """Fill the last axes of an attention's inputs up to one size, and cut its output back."""
+    if node.attributes.get("scale") is None:
+        node.attributes["scale"] = ir.AttrFloat32("scale", width**-0.5)
+    for place in (2,) if values < width else (0, 1):
+        given = node.inputs[place]
+        assert given is not None
+        filled = _with_constants("Pad", given, [0] * 7 + [abs(width - values)])
+        graph.insert_before(node, filled)
+        node.replace_input_with(place, filled[-1].outputs[0])
+    if values < width:
+        cut = _with_constants("Slice", node.outputs[0], [0], [values], [3])
+        old, new = node.outputs[0], cut[-1].outputs[0]
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        old.name, old.shape = f"{old.name}_wide", None
+        graph.insert_after(node, cut)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        cut[-1].replace_input_with(0, old)
+
+
+def _with_constants(op: str, given: ir.Value, *constants: list[int]) -> list[ir.Node]:
+    """Return a node of a value and of lists of whole numbers, with the nodes that make these."""
+    made = [ir.node("Constant", [], {"value": ir.tensor(np.array(x))}) for x in constants]
+    return [*made, ir.node(op, [given, *(x.outputs[0] for x in made)])]
+
+
 def with_body(model: ir.Model, body: Body) -> ir.Model:
     """Return a copy of ``model`` whose rotary ops have another body; weights are shared."""
     swapped = model.clone()

@@ -17,7 +17,11 @@ from ropeexport.errors import BuildError, MissingError, PluginError, UsageError
 from ropeexport.machine import find_gpu
 from ropeexport.manifest import Attention, Implementation, Profile
 from ropeexport.onnx_files.onnx_file import OnnxFile, with_links
-from ropeexport.onnx_files.variants import with_body, with_standard_attention
+from ropeexport.onnx_files.variants import (
+    with_body,
+    with_equal_heads,
+    with_standard_attention,
+)
 from ropeexport.trt.child import BuildRequest, Built
 from ropeexport.trt.flavour import RTX, Flavour
 from ropeexport.trt.refit import mark_refittable, require_wanted
@@ -217,7 +221,8 @@ def parse(flavour: Flavour, request: BuildRequest, builder: Any, journal: Journa
     network = builder.create_network(flavour.network_flags)
     parser = trt.OnnxParser(network, journal.logger)
     # weights outside the file stay there: the parser finds them by the file's own path
-    model = with_links(with_standard_attention(OnnxFile(request.model).graph))
+    model = with_equal_heads(with_standard_attention(OnnxFile(request.model).graph))
+    model = with_links(model)
     # the plugin takes the node before its body is read; were it not to, `implementations` says so
     model = with_body(model, "rotation" if request.implementation == "native" else "general")
     if not parser.parse(ir.to_proto(model).SerializeToString(), str(request.model)):

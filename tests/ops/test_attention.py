@@ -15,6 +15,7 @@ from ropeexport.dtypes import float_type
 from ropeexport.onnx_files.variants import (
     attach_functions,
     lengths_of_change,
+    with_equal_heads,
     with_standard_attention,
 )
 from ropeexport.ops.attention import (
@@ -159,3 +160,38 @@ def test_the_standard_comes_back_whole() -> None:
     assert model.functions  # it is a copy
     arrays = feeds()
     assert np.array_equal(run(back, arrays), run(plain(attributes="<scale = 0.5>"), arrays))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attributes", ["", "<scale = 0.5>"])
+@pytest.mark.parametrize("widths", [(D, DV), (DV, D)], ids=["wide values", "narrow values"])
+def test_heads_of_one_size_give_the_same(kind: str, attributes: str, widths) -> None:
+    """TensorRT's attention takes no other; half of the columns are zeros then."""
+    model, arrays = plain(kind, attributes), feeds(kind)
+    if widths[0] > widths[1]:
+        for value in (*model.graph.input, *model.graph.output):
+            last = value.type.tensor_type.shape.dim[3]
+            last.dim_value = D + DV - last.dim_value
+        arrays = {
+            name: x.repeat(2, 3) if name in "qk" else x[..., :D] for name, x in arrays.items()
+        }
+    made = with_equal_heads(ir.from_proto(model))
+    message = ir.to_proto(made)
+    onnx.checker.check_model(message, full_check=True)
+    (node,) = (x for x in made.graph if x.op_type == "Attention")
+    inferred = onnx.shape_inference.infer_shapes(message, strict_mode=True)
+    known = (*inferred.graph.value_info, *inferred.graph.input)
+    sizes = {x.name: x.type.tensor_type.shape.dim[-1].dim_value for x in known}
+    assert {sizes[str(x.name)] for x in node.inputs[:3] if x is not None} == {DV}
+    assert [x.name for x in message.graph.output] == ["y"]
+    np.testing.assert_allclose(
+        run(message, arrays), run(model, arrays), rtol=0, atol=2 * np.finfo(KINDS[kind]).eps
+    )
+    again = ir.from_proto(message)
+    assert with_equal_heads(again) is again
+
+
+def test_heads_of_one_size_and_returned_caches_are_left() -> None:
+    text = PLAIN.format(kind="float", attributes="").replace(f"{DV}", f"{D}")
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    assert with_equal_heads(model) is model
