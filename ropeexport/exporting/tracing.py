@@ -148,7 +148,7 @@ def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> 
 def _traceable(module: nn.Module) -> Iterator[None]:
     """Have a module as torch.export takes it for a while."""
     ways = (ordinary_weights, traceable_ropes, traceable_experts, traceable_towers)
-    with ExitStack() as stack, _roots():
+    with ExitStack() as stack, _roots(), _unasked_distributions():
         for way in ways:
             stack.enter_context(way(module))
         yield
@@ -165,6 +165,18 @@ def _roots() -> Iterator[None]:
     finally:
         if not had:
             del torch.SymFloat.sqrt  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _unasked_distributions() -> Iterator[None]:
+    """Let torch's distributions take their arguments unasked, as under ``python -O``."""
+    distribution: Any = torch.distributions.Distribution
+    former = distribution._validate_args
+    distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(former)
 
 
 def _exported(example: Example) -> torch.export.ExportedProgram:

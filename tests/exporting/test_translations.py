@@ -67,7 +67,14 @@ def made(module: nn.Module, folder, **options) -> ropeexport.Export:
     return ropeexport.export(Example(module.eval(), inputs, axes), out=folder, **options)
 
 
-@pytest.mark.parametrize("kind", [Squeezed, SqueezedLength, Volume, AllTrue, AnyTrue, Scaled])
+class Entropy(Rotated):
+    def after(self, x: Tensor, cos: Tensor) -> Tensor:
+        return torch.distributions.Categorical(logits=x).entropy()
+
+
+@pytest.mark.parametrize(
+    "kind", [Squeezed, SqueezedLength, Volume, AllTrue, AnyTrue, Entropy, Scaled]
+)
 def test_it_is_as_in_eager(kind: type[Rotated], tmp_path) -> None:
     torch.manual_seed(1)
     module = kind()
