@@ -48,6 +48,40 @@ CAUSES: tuple[Cause, ...] = (
         ("HunyuanVideo15Transformer3DModel", "HunyuanVideoFramepackTransformer3DModel"),
     ),
     Cause(
+        "data-dependent expression",
+        "Python loops over the experts that some token chose (modeling_dbrx.py, `for expert_idx in "
+        "expert_hit`): which these are is not known while it is traced",
+        ("DbrxModel",),
+    ),
+    Cause(
+        "data-dependent expression",
+        "Python loops over the images and interpolates a table to the size of each "
+        "(modeling_cosmos3_edge.py, `for temporal, height, width in grid_thw.tolist()`)",
+        ("Cosmos3EdgeVisionModel",),
+    ),
+    Cause(
+        "it returns a cache",
+        "what its encoder returns is a cache, that its decoder reads "
+        "(modeling_diffusion_gemma.py): a file returns tensors",
+        (
+            "DiffusionGemmaEncoderModel",
+            "DiffusionGemmaEncoderTextModel",
+            "DiffusionGemmaModel",
+        ),
+    ),
+    Cause(
+        "^fp16: (eager, onnxruntime|onnxruntime, eager)",
+        "in float16 eager torch itself is beyond the bound: which experts, or which entries of a "
+        "sparse attention, a score chooses is decided by float16's rounding, or the error grows "
+        "beyond what its rounding alone allows",
+    ),
+    Cause(
+        "^fp16: onnxruntime",
+        "one token's experts are chosen by scores that float16 rounds to another order, here in "
+        "onnxruntime and not in eager torch",
+        ("DeepseekOcr2TextModel",),
+    ),
+    Cause(
         "a complex input",
         "its pipelines give it a table of complex numbers, of which ONNX has none",
         ("LuminaNextDiT2DModel",),
