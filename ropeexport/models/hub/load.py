@@ -358,8 +358,11 @@ def traceable_experts(module: nn.Module) -> AbstractContextManager[None]:
 
 
 def experts_of_any_type(module: nn.Module) -> AbstractContextManager[None]:
-    """Let them give each token its own matrices for a while, with products that float64 has."""
-    return _experts_computed(module, "batched_mm")
+    """Let them loop over the experts that are asked for, for a while: products that float64 has.
+
+    transformers' other way for it takes a copy of its experts' matrices for each token.
+    """
+    return _experts_computed(module, "eager")
 
 
 @contextmanager
