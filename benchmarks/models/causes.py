@@ -76,6 +76,11 @@ CAUSES: tuple[Cause, ...] = (
         "beyond what its rounding alone allows",
     ),
     Cause(
+        "^fp16: eager: .*must have the same dtype",
+        "eager torch does not run it in float16: its rotations are float32, and the layer behind "
+        "them is not",
+    ),
+    Cause(
         "^fp16: onnxruntime",
         "one token's experts are chosen by scores that float16 rounds to another order, here in "
         "onnxruntime and not in eager torch",

@@ -19,6 +19,7 @@ from ropeexport.machine import versions_of
 
 FOLDER = Path(__file__).parents[1] / "results" / "models"
 PACKAGES = ("torch", "onnxscript", "onnxruntime", "tensorrt-rtx")  # beside the class's own library
+NOT_RUN = "eager: "  # then its error, of a type that it does not run a class in
 # what two runs of the same class may differ in
 _OF_A_RUN = {"key", "seconds", "measured"}
 _NO_LIBRARY = "no plugin library"
@@ -52,8 +53,8 @@ class Parity(_Base):
 
     @property
     def is_unstable(self) -> bool:
-        """Whether eager torch, in this type, was beyond the bound too."""
-        return self._beyond > {"eager"}
+        """Whether eager torch, in this type, was beyond the bound too, or runs nothing."""
+        return self._beyond > {"eager"} or self.fault.startswith(NOT_RUN)
 
     @property
     def _beyond(self) -> set[str]:

@@ -26,7 +26,7 @@ import torch
 import ropeexport
 from benchmarks.models.configs import example_of, values_of
 from benchmarks.models.discovery import ROTATES, Class, discovered
-from benchmarks.models.records import Key, Parity, Record, key_of
+from benchmarks.models.records import NOT_RUN, Key, Parity, Record, key_of
 from ropeexport.api.making import Export
 from ropeexport.errors import first_line
 from ropeexport.models.example import Example
@@ -116,6 +116,11 @@ def _exported(
     example: Example, dtype: str, folder: Path, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Return what an export in a type adds to a record."""
+    try:
+        with torch.no_grad():
+            example.module(**example.inputs, **example.constants)
+    except Exception as error:
+        return {dtype: Parity(fault=f"{NOT_RUN}{_fault(error)}")}
     try:
         with _timed(seconds, f"export {dtype}"):
             made = ropeexport.export(example, out=folder)
