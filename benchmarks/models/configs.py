@@ -70,6 +70,7 @@ OWN: dict[str, dict[str, Any]] = {
     "HunyuanDiT2DControlNetModel": {
         "in_channels": 4, "patch_size": 2, "transformer_num_layers": 6,
     },
+    "HunYuanMoEV1Model": {"num_experts": 4, "moe_topk": 2},
     "HunyuanDiT2DModel": {"in_channels": 4, "patch_size": 2},
     "HunyuanVideoFramepackTransformer3DModel": {
         "has_image_proj": True, "image_proj_dim": 64, "has_clean_x_embedder": True,
