@@ -49,15 +49,40 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "data-dependent expression",
-        "Python loops over the experts that some token chose (modeling_dbrx.py, `for expert_idx in "
-        "expert_hit`): which these are is not known while it is traced",
-        ("DbrxModel",),
+        "Python loops over the experts that some token chose (modeling_dbrx.py, "
+        "modeling_longcat_flash.py, `for ... in expert_hit`): which these are is not known while "
+        "it is traced",
+        ("DbrxModel", "LongcatFlashModel"),
     ),
     Cause(
         "data-dependent expression",
         "Python loops over the images and interpolates a table to the size of each "
         "(modeling_cosmos3_edge.py, `for temporal, height, width in grid_thw.tolist()`)",
         ("Cosmos3EdgeVisionModel",),
+    ),
+    Cause(
+        "data-dependent expression",
+        "Python takes the number of keypoints that are left out of their values "
+        "(modeling_lightglue.py), which is not known while it is traced",
+        ("LightGlueForKeypointMatching",),
+    ),
+    Cause(
+        "data-dependent expression",
+        "each convolution of its codec takes its padding out of a tensor (modeling_mimi.py, "
+        "`_get_extra_padding_for_conv1d`): a size that is not known while it is traced",
+        ("MimiEncoderModel", "MimiModel"),
+    ),
+    Cause(
+        "data-dependent expression",
+        "the ends of its patches are numbers that its patcher computes (modeling_blt.py): how many "
+        "there are is not known while it is traced",
+        ("BltModel",),
+    ),
+    Cause(
+        "takes images",
+        "Python loops over the images (modeling_lfm3_vl.py, `grid_thw.tolist()`), and each of them "
+        "becomes nodes of its own",
+        ("Lfm3VlVisionModel",),
     ),
     Cause(
         "it returns a cache",
@@ -84,7 +109,7 @@ CAUSES: tuple[Cause, ...] = (
         "^fp16: onnxruntime",
         "one token's experts are chosen by scores that float16 rounds to another order, here in "
         "onnxruntime and not in eager torch",
-        ("DeepseekOcr2TextModel",),
+        ("DeepseekOcr2TextModel", "JetMoeModel", "Kimi_K25Model", "Llama4TextModel"),
     ),
     Cause(
         "a complex input",

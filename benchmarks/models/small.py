@@ -26,7 +26,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"num_(nextn_predict|kv_shared)_layers", 0),
     (r"first_k_dense_replace|n_shared_experts|\w*num_shared_experts|(moe_)?topk_group", 1),
     (r"n_group|num_expert_group|num_dense_layers", 1),
-    (r"\w*(layers|blocks|depth|n_layer)", _LAYERS),
+    (r"\w*(layers|blocks|depth|n_layer)|num_layers_per_stack", _LAYERS),
     (r"linear_num_key_heads|\w*experts_per_tok(en)?|moe_top_?k|moe_k|top_k_experts|router_top_?k",
      2),
     (r"mamba_(n|num)_heads|n_mamba_heads", 2 * HEADS),
