@@ -1,0 +1,43 @@
+"""Random weights of a library's model: none that its class leaves at zero, and no cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ropeexport.models.builtin_models import seeded
+from ropeexport.models.hub.load import _return_no_cache
+
+
+class Zeros(nn.Module):
+    """As transformers starts padding tokens and routers, and diffusers last layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(4, 8, padding_idx=1)
+        self.router = nn.Linear(8, 4)
+        nn.init.zeros_(self.router.weight)
+        nn.init.zeros_(self.router.bias)
+
+
+def test_no_matrix_and_no_padding_token_is_zero() -> None:
+    state = torch.random.get_rng_state()
+    module, again = seeded(Zeros), seeded(Zeros)
+    assert module.router.weight.count_nonzero() == 32
+    assert module.words.weight.count_nonzero() == 32
+    assert not module.router.bias.any()  # a vector says nothing of an order
+    assert module.router.weight.requires_grad
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_no_part_returns_a_cache() -> None:
+    class Config:
+        use_cache = True
+
+    whole, part = nn.Module(), nn.Module()
+    whole.config, part.config, whole.part = Config(), Config(), part
+    _return_no_cache(whole)
+    assert not whole.config.use_cache
+    assert not part.config.use_cache
