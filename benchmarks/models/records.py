@@ -153,9 +153,8 @@ class Record(_Base):
         left_out = _OF_A_RUN
         if any(_NO_LIBRARY in x.plugin for x in (self, other)):  # it is compiled on some machines
             left_out = left_out | {"plugin"}
-        for kind in ("fp32", "fp16"):
-            if any(getattr(x, kind).is_by_chance for x in (self, other)):
-                left_out = left_out | {kind}
+        if any(x.fp16.is_by_chance for x in (self, other)):
+            left_out = left_out | {"fp16"}
         ours, theirs = (x.model_dump(exclude=left_out) for x in (self, other))
         for made in (ours, theirs):
             for kind in {"fp32", "fp16"} - left_out:

@@ -106,11 +106,15 @@ def _rotates(example: Example) -> bool:
     former = sys.getprofile()
     sys.setprofile(hear)
     try:
-        with torch.no_grad():
-            example.module(**example.inputs, **example.constants)
+        _run(example)
     finally:
         sys.setprofile(former)
     return any(ROTATES.search(code.co_qualname) for code in called)
+
+
+def _run(example: Example) -> None:
+    with torch.no_grad():
+        example.module(**example.inputs, **example.constants)
 
 
 def _exported(
@@ -118,8 +122,7 @@ def _exported(
 ) -> dict[str, Any]:
     """Return what an export in a type adds to a record."""
     try:
-        with torch.no_grad():
-            own.module(**own.inputs, **own.constants)
+        _run(own)
     except Exception as error:
         return {dtype: Parity(fault=f"{NOT_RUN}{_fault(error)}")}
     try:

@@ -100,7 +100,8 @@ def _end(text: str, code: str, exit_code: int = EXIT_FAILURE) -> NoReturn:
 def _give_up(number: int) -> None:
     """End at once: a library computes on, and Python's handlers wait for it."""
     echo(
-        f"error: interrupted; a library did not stop, so it was left as it was [{_INTERRUPTED}]",
+        "error: interrupted; a library computed on, so the process was ended, and the next command "
+        f"in the folder clears what it left [{_INTERRUPTED}]",
         err=True,
     )
     stopping.end_now(number)
