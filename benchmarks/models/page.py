@@ -94,10 +94,10 @@ def _faults(records: Sequence[Record]) -> Iterator[str]:
         elif record.fault():
             others.append(f"- {record.name}: {record.fault()}")
     if causes:
-        yield "\n## What is not so, and why\n"
+        yield "\n## Faults with a known cause\n"
         yield from (f"- {', '.join(names)}: {text}." for text, names in causes.items())
     if others:
-        yield "\n## What is not so, and not explained yet\n"
+        yield "\n## Faults without a known cause\n"
         yield from others
 
 

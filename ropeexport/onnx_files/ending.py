@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.budget import MAKERS, counted, made
-from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.onnx_files.onnx_file import OnnxFile, graphs_of
 from ropeexport.operators import is_standard
 
 _MOST_ROUNDS = 1 << 32  # of loops within each other: hours, however little a round does
@@ -46,15 +46,8 @@ def _faults(graph: ir.Graph | ir.Function, rounds: int, version: int) -> Iterato
         inner = rounds * _rounds(node) if standard and node.op_type == "Loop" else rounds
         if inner > _MOST_ROUNDS:
             yield f"{_named(node)} goes on for {counted(inner)} rounds, and nothing stops it before"
-        for attribute in node.attributes.values():
-            for body in _graphs(attribute):
-                yield from _faults(body, inner, version)
-
-
-def _graphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return (attribute.as_graph(),)
-    return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()
+        for body in graphs_of(node):
+            yield from _faults(body, inner, version)
 
 
 def _rounds(loop: ir.Node) -> int:
@@ -62,7 +55,9 @@ def _rounds(loop: ir.Node) -> int:
     count, condition = (*loop.inputs, None, None)[:2]
     if condition is not None and not _is_true(condition):
         return 1
-    body = loop.attributes["body"].as_graph()
+    body = next(graphs_of(loop), None)
+    if body is None or len(body.inputs) <= 1 or not body.outputs:
+        return 1  # no loop of ONNX's: a runtime says so
     last = body.outputs[0]
     while (node := last.producer()) is not None and is_standard(node, "Identity"):
         last = node.inputs[0] or last
@@ -82,7 +77,10 @@ def _is_true(value: ir.Value) -> bool:
 def _small(value: ir.Value) -> NDArray[Any] | None:
     """Return a small constant; one that is an input too is given by whoever calls."""
     tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
-    return tensor.numpy() if tensor is not None and tensor.size <= _MOST_VALUES else None
+    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > _MOST_VALUES:
+        return None
+    numbers: NDArray[Any] = tensor.numpy()
+    return numbers
 
 
 def _constant_size(node: ir.Node, version: int) -> int:

@@ -411,7 +411,7 @@ def _check_graph(graph: ir.Graph, imports: dict[str, int], outer: set[ir.Value |
         if not node.outputs:
             raise _UnsoundError(f"{called}: expected an output, got none")
         _check_attributes(node, called)
-        for inner in _graphs(node):
+        for inner in graphs_of(node):
             _check_graph(inner, imports, known)
         known.update(node.outputs)
     for value in graph.outputs:
@@ -460,7 +460,8 @@ def _least_inputs(node: ir.Node, imports: dict[str, int]) -> int:
         return 0
 
 
-def _graphs(node: ir.Node) -> Iterator[ir.Graph]:
+def graphs_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs that a node holds, those of a branch or of a loop."""
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue

@@ -62,6 +62,16 @@ def test_what_ends_on_some_input_is_run(tmp_path: Path, model: onnx.ModelProto) 
         assert runner.run(X | given)["y"].shape == (1, 4)
 
 
+@pytest.mark.parametrize("part", ["attribute", "output"])
+def test_a_loop_that_is_none_is_left_to_the_runtime(tmp_path: Path, part: str) -> None:
+    model = endless.loop()
+    (node,) = model.graph.node
+    parts = {"attribute": node.attribute, "output": node.attribute[0].g.output}
+    del parts[part][:]
+    onnx.save(model, tmp_path / "model.onnx")
+    require_ending(OnnxFile(tmp_path / "model.onnx"))
+
+
 def test_a_loop_in_a_function_and_in_a_branch_is_found(tmp_path: Path) -> None:
     model = endless.loop()
     (node,) = model.graph.node
