@@ -8,19 +8,17 @@ depends on the inputs is the model's own matter: no graph says how long that tak
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ropeexport.errors import ModelFileError
 from ropeexport.onnx_files.budget import MAKERS, counted, made
 from ropeexport.onnx_files.onnx_file import OnnxFile, graphs_of
+from ropeexport.onnx_files.uses import small_constant
 from ropeexport.operators import is_standard
 
 _MOST_ROUNDS = 1 << 32  # of loops within each other: hours, however little a round does
 _LARGEST = 1 << 28  # elements: gigabytes
-_MOST_VALUES = 1 << 10  # elements of a constant that says a size
 
 
 def require_ending(file: OnnxFile) -> None:
@@ -65,27 +63,18 @@ def _rounds(loop: ir.Node) -> int:
         return 1
     if count is None:
         return 1 << 63  # as many as a count can say
-    known = _small(count)
+    known = small_constant(count)
     return max(1, int(known.flat[0])) if known is not None and known.size else 1
 
 
 def _is_true(value: ir.Value) -> bool:
-    known = _small(value)
+    known = small_constant(value)
     return known is not None and known.size > 0 and bool(known.all())
-
-
-def _small(value: ir.Value) -> NDArray[Any] | None:
-    """Return a small constant; one that is an input too is given by whoever calls."""
-    tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
-    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > _MOST_VALUES:
-        return None
-    numbers: NDArray[Any] = tensor.numpy()
-    return numbers
 
 
 def _constant_size(node: ir.Node, version: int) -> int:
     """Return how many elements a node makes of constants, where they are too many."""
-    values = [_small(value) for value in node.inputs if value is not None]
+    values = [small_constant(value) for value in node.inputs if value is not None]
     if any(value is None for value in values) or not values:
         return 0
     inputs = iter(values)

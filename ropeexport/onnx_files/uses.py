@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ropeexport.manifest import Role
 from ropeexport.operators import MOVERS, STANDARD, is_standard, that_keep
 
+_MOST_VALUES = 1 << 10  # elements of a constant that is looked into
 KERNELS = "com.microsoft"  # onnxruntime's own operators
 _REPEATS = that_keep("order", "copies") | {"Identity"}
 _TO_ANGLES = frozenset({"Add", "Concat", "Div", "Einsum", "Floor", "Gemm", "MatMul", "Mul", "Sub"})
@@ -77,16 +80,18 @@ def numbers_of(model: ir.Model, value: ir.Value) -> Numbers:
 
 def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:
     """Yield what each operator takes a value for, looking through those that only move it."""
-    for node, place in _readers(model, value, frozenset({*MOVERS, "Cast", "CastLike", "Clip"})):
+    through = frozenset({*MOVERS, "Cast", "CastLike", "Clip"})
+    for node, place, shift in _shifted_readers(model, value, through):
         op, is_own = node.op_type, is_standard(node)
         if op == "RotaryEmbedding" and (is_own or node.domain == KERNELS):
             at, table = _ROTARY["" if is_own else KERNELS]
             if place == at:
-                yield Numbers("positions", _rows(node.inputs[table], 0, several=1))
+                rows = _rows(node.inputs[table], 0, several=1)
+                yield Numbers("positions", max(1, rows - shift))
         elif not is_own:
             continue
         elif place == 1 and op in (*_ROWS, *_SEVERAL):
-            yield Numbers("data", _rows_of(node))
+            yield Numbers("data", max(1, _rows_of(node) - shift))
         elif (op == "OneHot" and place == 0) or place in _FIRST.get(op, ()):
             yield Numbers("data", 1)
         elif op == "Reshape" and place == 1:
@@ -97,6 +102,15 @@ def _uses(model: ir.Model, value: ir.Value) -> Iterator[Numbers]:
             yield Numbers("sizes")
         elif _is_mask(node, place, value):
             yield Numbers("mask")
+
+
+def small_constant(value: ir.Value) -> NDArray[Any] | None:
+    """Return a small constant; one that is an input too is given by whoever calls."""
+    tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
+    if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.size > _MOST_VALUES:
+        return None
+    numbers: NDArray[Any] = tensor.numpy()
+    return numbers
 
 
 def _is_mask(node: ir.Node, place: int, value: ir.Value) -> bool:
@@ -114,6 +128,22 @@ def _makes_angles(model: ir.Model, value: ir.Value) -> bool:
     through = frozenset({*MOVERS, *_TO_ANGLES, "Cast"})
     readers = _readers(model, value, through, everywhere=True)
     return any(is_standard(node, "Cos", "Sin") for node, _ in readers)
+
+
+def _shifted_readers(
+    model: ir.Model, value: ir.Value, through: frozenset[str]
+) -> Iterator[tuple[ir.Node, int, int]]:
+    """Yield what reads a value, at which place, and what constant was added to it before."""
+    for node, place in _readers(model, value, through):
+        yield node, place, 0
+        if not is_standard(node, "Add") or len(node.inputs) != 2:
+            continue
+        added = node.inputs[1 - place]
+        numbers = small_constant(added) if added is not None else None
+        if numbers is not None and numbers.size and numbers.dtype.kind in "iu":
+            shift = max(0, int(numbers.max()))
+            for reader, at in _readers(model, node.outputs[0], through):
+                yield reader, at, shift
 
 
 def _readers(

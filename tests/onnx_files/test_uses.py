@@ -33,6 +33,11 @@ USES = {
     "elements": (
         "float[5, 3] x, int64[5, 2] i", "{ y = GatherElements<axis = 1>(x, i) }", "data", 3,
     ),
+    "rows behind what is before them": (
+        "float[9, 4] w, int64[b, n] i, bool c",
+        "<int64[2] before = {0, 3}> { a = Add(i, before) j = Where(c, i, a) y = Gather(w, j) }",
+        "data", 6,
+    ),
     "classes": (
         "float[5, 3] x, int64[5] i", "{ y = NegativeLogLikelihoodLoss(x, i) }", "data", 3,
     ),
