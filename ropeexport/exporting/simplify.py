@@ -165,6 +165,8 @@ def make_portable(model: ir.Model) -> int:
             _expand_mask(node)
         elif is_standard(node, "Where") and node.outputs[0].dtype == ir.DataType.BOOL:
             _choose_by_logic(node)
+        elif _scatters_halves(node):
+            _round_in_words(node)
         else:
             continue
         count += 1
@@ -184,6 +186,13 @@ def _half_angles(graph: ir.Graph) -> list[ir.Node]:
 def _is_on_the_way(value: ir.Value) -> bool:
     node = value.producer()
     return node is not None and is_standard(node, *_ARITHMETIC, *MOVERS, "Cast")
+
+
+def _scatters_halves(node: ir.Node) -> bool:
+    """Say whether a node adds, or the like, in a half type where the same place is met again."""
+    reduces = node.attributes.get_string("reduction", "none") != "none"
+    is_scatter = is_standard(node, "ScatterElements", "ScatterND")
+    return is_scatter and reduces and node.outputs[0].dtype in _HALVES
 
 
 def _round_in_words(node: ir.Node) -> int:

@@ -118,7 +118,14 @@ class Regions:
             if from_x[0] == from_x[1]:
                 return None
             tables[right if from_x[0] else left] = None
+        if any(self._is_part_of(x, table) for table in tables):
+            return None
         return tuple(tables) if self._is_closed(root, x, products) else None
+
+    def _is_part_of(self, x: ir.Value, table: ir.Value) -> bool:
+        """Say whether data and a table are moved from one tensor, as in a product with itself."""
+        common = {*self._movement.ancestors(x)}.intersection(self._movement.ancestors(table))
+        return not all(map(self._movement.is_computable, common))
 
     def _is_closed(self, root: ir.Value, x: ir.Value, products: frozenset[ir.Node]) -> bool:
         """Say whether the root comes from the products and from ``x`` alone."""

@@ -109,6 +109,11 @@ CASES = {
     "prod of float16": lambda t: t.h.prod(0),
     "cumsum of float16": lambda t: t.h.cumsum(0),
     "amax of float16": lambda t: t.h.amax(0),
+    "index_add of float16": lambda t: t.h.index_add(0, torch.tensor([2, 0, 2]), t.h),
+    "scatter_add of float16": lambda t: t.h.scatter_add(0, torch.zeros(3, 4).long(), t.h),
+    "scatter_reduce of float16": lambda t: t.h.scatter_reduce(
+        0, torch.zeros(3, 4).long(), t.h, "amax"
+    ),
     "sum of integers": lambda t: t.j.sum(0),
     "layer_norm": lambda t: layer_norm(t.h, (4,), t.f[0], t.g[0]),
     "rms_norm": lambda t: rms_norm(t.h, (4,), t.f[0], 1e-6),

@@ -72,6 +72,22 @@ def test_a_sum_of_more_than_two_is_no_pair() -> None:
     assert_unchanged(fused, model)
 
 
+def test_a_matrix_times_its_own_row_is_no_rotation() -> None:
+    """As a triangular system is solved, row by row, in a gated linear attention."""
+    nodes = """
+      row = Gather<axis = 2>(m, first) column = Unsqueeze(row, last)
+      products = Mul(column, {}) y = ReduceSum<keepdims = 0>(products, minus_two)
+    """
+    inputs, values = "float[batch, 4, 2, 2] m", "int64 first = {0}, int64[1] minus_two = {-2}"
+    own = graph(nodes.format("m"), inputs, "float[batch, 4, 2] y", values=values)
+    fused = fuse(own)
+    assert (fused.count.found, fused.count.replaced) == (0, 0)
+    assert_unchanged(fused, own)
+    inputs += ", float[batch, 4, 2, 2] n"
+    other = fuse(graph(nodes.format("n"), inputs, "float[batch, 4, 2] y", values=values))
+    assert other.count.found == 1, "of another matrix there is something to say"
+
+
 def test_sums_of_attention_are_no_rotations() -> None:
     """Weights times values, summed over keys: no element meets its partner."""
     nodes = "w = Unsqueeze(weights, last) p = Mul(w, values) y = ReduceSum<keepdims = 0>(p, two)"
