@@ -31,6 +31,7 @@ Given = Mapping[ir.Value, Array]
 EVEN_SIZES = (2, 6, 4, 10, 8, *range(12, 82, 2))
 ODD_SIZES = (3, 7, 5, *range(9, 83, 2))
 _SMALLEST = 2  # an axis of 1 would broadcast, one of 0 says nothing
+_MOST_GROWN = 1 << 12  # a size beyond it is not doubled
 _MOST_TRIED = 1 << 24  # elements of a value; a proof holds a dozen of its size at once
 _LARGEST_CONSTANT = 1 << 22  # elements; a larger one is a weight, and no part of a rope
 
@@ -57,7 +58,8 @@ class Trial:
         Of ONNX's own operators.
     sizes : sequence of int
         For one symbol after the other, from the front again where there are more.  Where the graph
-        makes an axis of fewer than two elements of them, all are doubled, as far as that helps.
+        makes an axis of fewer than two elements of them, as convolutions do, those that it is made
+        of are doubled, as far as that helps.
     rounded : set of Value
         Values that are rounded to their half type; whatever else is floating stays in float64.
     """
@@ -78,8 +80,7 @@ class Trial:
         }
         given = dict(zip(symbols, cycle(sizes), strict=False))
         made = _symbolic(value for node in graph for value in node.outputs)
-        larger = ({name: size << more for name, size in given.items()} for more in range(4))
-        self.symbols = next((s for s in larger if _smallest(made, s) >= _SMALLEST), given)
+        self.symbols = _grown(made, given)
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return a value's shape, or raise where it is not known or too large to be filled."""
@@ -100,6 +101,8 @@ class Trial:
         size = size_at(dim.value, self.symbols) if dim.value is not None else None
         if size is None:
             raise UnevaluableError(f"a dimension of {value.name} is not known", value)
+        if size < 0:
+            raise UnevaluableError(f"{value.name} has no size at trial sizes", value)
         return size
 
 
@@ -109,10 +112,23 @@ def _symbolic(values: Iterable[ir.Value]) -> dict[str, None]:
     return {d.value: None for d in dims if isinstance(d, ir.SymbolicDim) and d.value is not None}
 
 
-def _smallest(dims: Iterable[str], symbols: Mapping[str, int]) -> int:
-    """Return the smallest of the dimensions that are known at sizes."""
-    sizes = (size_at(dim, symbols) for dim in dims)
-    return min((size for size in sizes if size is not None), default=_SMALLEST)
+def _grown(dims: Iterable[str], symbols: Mapping[str, int]) -> Mapping[str, int]:
+    """Return sizes at which as many dimensions as can be have two elements, distinct as before."""
+    for dim in dims:
+        needed = {name for name in symbols_of(dim) or () if name in symbols}
+        sizes = dict(symbols)
+        while _is_short(dim, sizes) and needed and max(sizes[n] for n in needed) < _MOST_GROWN:
+            for name in needed:
+                sizes[name] *= 2
+                while sizes[name] in (size for other, size in sizes.items() if other != name):
+                    sizes[name] *= 2
+        symbols = symbols if _is_short(dim, sizes) else sizes
+    return symbols
+
+
+def _is_short(dim: str, symbols: Mapping[str, int]) -> bool:
+    size = size_at(dim, symbols)
+    return size is not None and size < _SMALLEST
 
 
 def evaluate(value: ir.Value, given: Given, trial: Trial, memo: dict[ir.Value, Array]) -> Array:
