@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 
 from ropeexport.models.builtin_models import seeded
 from ropeexport.models.hub.load import _return_no_cache
@@ -41,3 +43,16 @@ def test_no_part_returns_a_cache() -> None:
     _return_no_cache(whole)
     assert not whole.config.use_cache
     assert not part.config.use_cache
+
+
+class Encoder(nn.Module):
+    """As DiffusionGemma's, which makes a cache and returns it whatever its config says."""
+
+    def forward(self, x: torch.Tensor, past_key_values: Cache | None = None) -> ModelOutput:
+        return BaseModelOutputWithPast(x, past_key_values or DynamicCache())
+
+
+def test_a_whole_that_returns_a_cache_whatever_is_said_returns_the_rest() -> None:
+    whole = Encoder()
+    _return_no_cache(whole)
+    assert list(whole(torch.ones(1))) == ["last_hidden_state"]

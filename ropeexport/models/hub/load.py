@@ -9,9 +9,10 @@ call, as a model that has seen no other sequence would (source: transformers
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -266,11 +267,24 @@ def _made(make: Callable[[], nn.Module], dtype: torch.dtype, how: Maker) -> nn.M
 
 
 def _return_no_cache(module: nn.Module) -> None:
-    """Have no part of a model return a cache, where its config decides that."""
+    """Have no part of a model return a cache where its config decides that, nor the whole."""
     for part in module.modules():
         config: Any = getattr(part, "config", None)
         if getattr(config, "use_cache", False):
             config.use_cache = False
+    takes = inspect.signature(module.forward).parameters
+    if "past_key_values" in takes and "use_cache" not in takes:  # it returns one whatever is said
+        module.register_forward_hook(_without_cache)
+
+
+def _without_cache(_: nn.Module, __: Any, returned: Any) -> Any:
+    """Return what a model of transformers returns, but for a cache."""
+    from transformers.cache_utils import Cache
+
+    if not isinstance(returned, Mapping):
+        return returned
+    kept = {name: value for name, value in returned.items() if not isinstance(value, Cache)}
+    return returned if len(kept) == len(returned) else type(returned)(**kept)
 
 
 def _stored_type(weights: Path | None) -> torch.dtype:
