@@ -38,6 +38,7 @@ from ropeexport.models.hub.load import traceable_experts, traceable_ropes
 from ropeexport.models.hub.packed import traceable_towers
 from ropeexport.models.input_tree import shaped
 from ropeexport.models.wrappers import named_forward, ordinary_weights
+from ropeexport.onnx_files.dimensions import without_functions
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
 
@@ -259,7 +260,7 @@ def _name_axes(model: ir.Model, dynamic_axes: Mapping[str, Mapping[int, str]]) -
         own = {sum_of(label): label for axes in dynamic_axes.values() for label in axes.values()}
 
         def renamed(text: str) -> str:
-            name = _relabelled(text, pattern, labels)
+            name = without_functions(_relabelled(text, pattern, labels))
             return own.get(sum_of(name), name)  # 'past + length', not 'length + past'
 
         made = (value for node in model.graph.all_nodes() for value in node.outputs)

@@ -6,9 +6,10 @@ digits, and a Max of 64 names takes a minute.
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 
 import onnx_ir as ir
 
@@ -65,3 +66,85 @@ def size_at(text: str, sizes: Mapping[str, int]) -> int | None:
     except (ValueError, ArithmeticError):
         return None
     return size if isinstance(size, int) else None
+
+
+def without_functions(text: str) -> str:
+    """Return a dimension as torch writes it in the operators that ONNX's tools know.
+
+    Source: torch 2.13, ``torch.utils._sympy.functions``.  Sizes are not negative, so what is cut
+    off is rounded down.
+
+    Examples
+    --------
+    >>> without_functions("length + (PythonMod(-length, 8))")
+    'length + -length % 8'
+    >>> without_functions("2*CeilToInt(IntTrueDiv(length, 4))")
+    '2 * -(-length // 4)'
+    >>> without_functions("past+length")
+    'past+length'
+    """
+    if "(" not in text or not is_bounded(text):
+        return text
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        return text
+    operators = _Operators()
+    made = ast.unparse(operators.visit(tree))
+    return made if operators.count else text
+
+
+class _Operators(ast.NodeTransformer):
+    """Calls of torch's functions as operators; how many there were."""
+
+    count = 0
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        write = _WRITTEN.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        made = write(*node.args) if write is not None else None
+        self.count += made is not None
+        return made or node
+
+
+def _quotient(x: ast.expr, y: ast.expr) -> ast.expr:
+    """Return a division, by a whole number where it is one: ``x / 2`` for ``x / 2.0``."""
+    match y:
+        case ast.Constant(float() as value) if value.is_integer():
+            y = ast.Constant(int(value))
+    return ast.BinOp(x, ast.Div(), y)
+
+
+def _down(x: ast.expr, y: ast.expr) -> ast.expr:
+    return ast.BinOp(x, ast.FloorDiv(), y)
+
+
+def _up(x: ast.expr, y: ast.expr) -> ast.expr:
+    return ast.UnaryOp(ast.USub(), _down(ast.UnaryOp(ast.USub(), x), y))
+
+
+def _of_quotient(rounded: Callable[..., ast.expr], x: ast.expr) -> ast.expr | None:
+    """Return a quotient, rounded; None for what is no quotient."""
+    match x:
+        case ast.BinOp(over, ast.Div(), under):
+            return rounded(over, under)
+    return None
+
+
+# by the name of torch's function
+_WRITTEN: dict[str, Callable[..., ast.expr | None]] = {
+    "CeilDiv": _up,
+    "CeilToInt": partial(_of_quotient, _up),
+    "CleanDiv": _down,
+    "FloatTrueDiv": _quotient,
+    "FloorDiv": _down,
+    "FloorToInt": partial(_of_quotient, _down),
+    "Identity": lambda x: x,
+    "IntTrueDiv": _quotient,
+    "Mod": lambda x, y: ast.BinOp(x, ast.Mod(), y),
+    "ModularIndexing": lambda x, y, z: ast.BinOp(_down(x, y), ast.Mod(), z),
+    "PowByNatural": lambda x, y: ast.BinOp(x, ast.Pow(), y),
+    "PythonMod": lambda x, y: ast.BinOp(x, ast.Mod(), y),
+    "ToFloat": lambda x: x,
+    "TruncToInt": partial(_of_quotient, _down),
+}

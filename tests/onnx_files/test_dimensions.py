@@ -6,9 +6,11 @@ import time
 
 import onnx_ir as ir
 import pytest
+import sympy
+import torch.utils._sympy.functions as of_torch
 
 from ropeexport.fusion.evaluation import Trial, UnevaluableError
-from ropeexport.onnx_files.dimensions import size_at
+from ropeexport.onnx_files.dimensions import size_at, without_functions
 
 SIZES = {"a": 6, "b": 4}
 GOOD = {
@@ -46,3 +48,25 @@ def test_a_graph_with_such_a_dimension_is_tried_without_it(text: str) -> None:
     else:
         with pytest.raises(UnevaluableError, match="a dimension of x is not known"):
             trial.sizes(x)
+
+
+A = sympy.Symbol("a", integer=True, nonnegative=True)
+FUNCTIONS = (
+    A + of_torch.PythonMod(-A, 8),
+    of_torch.FloorDiv(A + of_torch.PythonMod(-A, 8), 8),
+    2 * of_torch.CeilToInt(of_torch.IntTrueDiv(A, 4)),
+    of_torch.CeilToInt(of_torch.FloatTrueDiv(of_torch.ToFloat(A), sympy.Float(4))),
+    of_torch.FloorToInt(of_torch.IntTrueDiv(A, 3)) + 1,
+    of_torch.TruncToInt(of_torch.IntTrueDiv(A + 5, 3)),
+    of_torch.ModularIndexing(A, 2, 3),
+    of_torch.PowByNatural(A, 2),
+    of_torch.CeilDiv(A, 5),
+    of_torch.Mod(A, 5),
+)
+
+
+@pytest.mark.parametrize("expression", FUNCTIONS, ids=str)
+def test_what_torch_writes_by_functions_is_written_by_operators(expression: sympy.Expr) -> None:
+    text = without_functions(str(expression))
+    for size in (0, 1, 7, 8, 9, 64, 1001):
+        assert size_at(text, {"a": size}) == int(expression.subs(A, size)), text
