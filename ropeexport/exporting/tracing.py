@@ -34,8 +34,8 @@ from ropeexport.exporting.translations import translation_table
 from ropeexport.given import whole
 from ropeexport.manifest import Axis
 from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
-from ropeexport.models.hub.load import traceable_experts, traceable_ropes
 from ropeexport.models.hub.packed import traceable_towers
+from ropeexport.models.hub.traceable import traceable_experts, traceable_ropes
 from ropeexport.models.input_tree import shaped
 from ropeexport.models.wrappers import named_forward, ordinary_weights
 from ropeexport.onnx_files.dimensions import without_functions

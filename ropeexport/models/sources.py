@@ -27,13 +27,8 @@ from ropeexport.models.builtin_models import BUILTINS, DTYPES, BuiltinOptions
 from ropeexport.models.example import Example, evaluated
 from ropeexport.models.held import Held
 from ropeexport.models.hub.configs import CONFIG_NAME, OPTION, code_of
-from ropeexport.models.hub.load import (
-    experts_of_any_type,
-    is_library_model,
-    load_example,
-    make_stateless,
-    traceable_ropes,
-)
+from ropeexport.models.hub.load import is_library_model, load_example
+from ropeexport.models.hub.traceable import experts_of_any_type, make_stateless, traceable_ropes
 from ropeexport.models.input_tree import recorded, restored
 from ropeexport.models.wrappers import argument_names
 from ropeexport.onnx_files.onnx_file import OnnxFile, weights

@@ -24,6 +24,10 @@ _Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 _Array = Tensor | NDArray[Any]
 
 _TORCHS_OWN = frozenset(vars(nn.Module())) - {"training"}
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+)  # fmt: skip
 # Objects of these hold nothing of a module's, or (loggers) what the whole process shares
 _NOT_ENTERED = frozenset(sys.stdlib_module_names) | {"torch"}
 
@@ -110,6 +114,20 @@ class _KeptNames(_KeptContainer):
             self.value.pop(only.name, None)
 
 
+@dataclass(frozen=True)
+class _KeptHooks(_KeptContainer):
+    """The hooks of a module, which a call may register, and say so in an attribute.
+
+    Put back with any attribute, or they would be registered twice; no value that a result is of.
+    """
+
+    def changes(self) -> list[Place]:
+        return []
+
+    def put_back(self, only: Place | None) -> None:
+        super().put_back(None)
+
+
 _Kept = _KeptContainer | _KeptArray
 
 
@@ -148,6 +166,10 @@ class ModuleState:
             self._kept.append(names)
             for name, place in names.places().items():
                 self._keep(values[name], place)
+
+        for name in _HOOKS:
+            hooks = getattr(part, name)
+            self._kept.append(_KeptHooks(hooks, dict(hooks), Place("attribute", name, path)))
 
     def _keep(self, value: object, place: Place) -> None:
         """Keep what can be changed in place, and what it holds."""

@@ -84,6 +84,34 @@ def test_a_tensor_that_was_resized_comes_back() -> None:
     assert module.cache.shape == (2,)
 
 
+class CollectsItsLayers(nn.Module):
+    """As transformers does: hooks that the first call registers, and an attribute that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x):
+        if not hasattr(self, "has_hooks"):
+            self.has_hooks = True
+            self.layer.register_forward_hook(lambda *_: collected.append(1))
+        collected = []
+        self.layer(x)
+        return x + len(collected)
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_hooks_go_with_the_attribute_that_says_that_they_are_there(is_alone: bool) -> None:
+    module = CollectsItsLayers()
+    state = ModuleState(module)
+    assert module(0) == 1
+    (changed,) = state.changes()
+    assert str(changed) == "attribute 'has_hooks'"
+    state.restore(changed if is_alone else None)
+    assert not module.layer._forward_hooks
+    assert module(0) == 1
+
+
 class ReturnsItsBuffer(nn.Module):
     def __init__(self) -> None:
         super().__init__()

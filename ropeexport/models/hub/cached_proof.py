@@ -20,8 +20,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from ropeexport.errors import UsageError, first_line
 from ropeexport.models.example import evaluated, unchanged
 from ropeexport.models.hub.cached import HALVES, PRESENT, CachedDecoder
-from ropeexport.models.hub.load import experts_of_any_type, traceable_ropes
 from ropeexport.models.hub.masks_by_position import Slots, attention_by_position
+from ropeexport.models.hub.traceable import experts_of_any_type, traceable_ropes
 from ropeexport.weights.references import is_fake
 
 # layers that keep keys and values of all tokens, or of the last ones, and nothing else

@@ -12,7 +12,7 @@ from ropeexport.artifact import Artifact
 from ropeexport.exporting.translations import translation_table
 from ropeexport.models.builtin_models import DTYPES
 from ropeexport.models.example import Example
-from ropeexport.models.hub.load import experts_of_any_type, traceable_experts
+from ropeexport.models.hub.traceable import experts_of_any_type, traceable_experts
 
 pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
 
