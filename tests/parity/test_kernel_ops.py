@@ -91,6 +91,32 @@ def test_batch_normalization_in_each_opset(opset, given) -> None:
     compare("BatchNormalization", arrays, domain="", opset=opset, **given)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"strides": [3, 2], "output_padding": [2, 1]},
+        {"dilations": [2, 3], "pads": [1, 0, 2, 3]},
+        {"strides": [2, 1], "dilations": [1, 2], "pads": [0, 2, 1, 1], "group": 2},
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"strides": [2, 2], "auto_pad": "SAME_LOWER"},
+        {"strides": [2, 1], "auto_pad": "VALID"},
+        {"strides": [3, 2], "output_shape": [12, 9]},
+    ],
+    ids=str,
+)
+def test_transposed_convolution(given, has_bias) -> None:
+    group = given.get("group", 1)
+    arrays = {"x": drawn(2, 4, 4, 5), "w": drawn(4, 6 // group, 3, 2)}
+    compare("ConvTranspose", {**arrays, "bias": drawn(6) if has_bias else None}, domain="", **given)
+
+
+def test_transposed_convolution_of_a_sequence() -> None:
+    arrays = {"x": drawn(2, 4, 50), "w": drawn(4, 3, 16)}
+    compare("ConvTranspose", arrays, domain="", strides=[8], pads=[8, 0])
+
+
 def test_a_softmax_of_an_older_function_and_of_a_branch() -> None:
     text = """<ir_version: 8, opset_import: ["" : 11, "my" : 1]>
     g (float[2, 3, 4] x, bool c) => (float[2, 3, 4] y) { s = my.soft<at = 1>(x)
