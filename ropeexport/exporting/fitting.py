@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sympy import divisors
 
 from ropeexport.axes import Sum
 from ropeexport.errors import AxisRangeError, ExportError
@@ -126,7 +127,8 @@ def _check_axis(
     most = max(axis.max, 4 * size)  # an example's size may be all that a range allows
     places = [guard.where({**traced, name: np.arange(most + 1)}) for guard in guards]
     holds = np.logical_and.reduce([*places, np.arange(most + 1) >= _LEAST])
-    runs = (_run(holds, size, factor) for factor in _FACTORS)
+    factors = sorted({*_FACTORS, *divisors(size)})  # a codec's frame has thousands of samples
+    runs = (_run(holds, size, factor) for factor in factors)
     low, high, factor = max(runs, key=lambda run: (len(range(*run)), -run[2]))
     if low <= max(_LEAST, axis.min) and high >= axis.max and factor == 1:
         return

@@ -26,6 +26,7 @@ import numpy as np
 import sympy
 import torch
 from numpy.typing import NDArray
+from torch.utils._sympy.functions import TruncToInt
 from torch.utils._sympy.printers import PythonPrinter
 
 from ropeexport.axes import Sum, sum_of
@@ -74,6 +75,11 @@ class Guard:
     def is_unequal(self) -> bool:
         """Whether it only says that two sizes differ, as torch does of most that it compares."""
         return isinstance(self.expression, sympy.Ne)
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether Python's ``int`` made a number of a fraction, and so fixed what it is of."""
+        return isinstance(self.expression, sympy.Eq) and self.expression.has(TruncToInt)
 
     def above(self) -> Guard:
         """Return, of two that differ, that the first is the greater one."""

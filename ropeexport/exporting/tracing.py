@@ -18,7 +18,7 @@ from onnx_ir.tensor_adapters import from_torch_dtype
 from torch import nn
 
 from ropeexport.axes import names_of, sum_of
-from ropeexport.errors import ExportError, RopeExportError, UsageError, first_line
+from ropeexport.errors import AxisRangeError, ExportError, RopeExportError, UsageError, first_line
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.constants import put_eager_constants
@@ -26,6 +26,7 @@ from ropeexport.exporting.fitting import check_decided, check_fits, explain
 from ropeexport.exporting.guards import hearing_ignored, listening, symbols_of
 from ropeexport.exporting.lowering import with_explicit_types
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
+from ropeexport.exporting.numbers import lengths_kept, sizes_kept
 from ropeexport.exporting.places import line_in, line_of_error
 from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.squeezes import check_squeezes
@@ -148,7 +149,7 @@ def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> 
 @contextmanager
 def _traceable(module: nn.Module) -> Iterator[None]:
     """Have a module as torch.export takes it for a while."""
-    ways = (ordinary_weights, traceable_ropes, traceable_experts, traceable_towers)
+    ways = (ordinary_weights, traceable_ropes, traceable_experts, traceable_towers, lengths_kept)
     with ExitStack() as stack, _roots(), _unasked_distributions():
         for way in ways:
             stack.enter_context(way(module))
@@ -180,7 +181,30 @@ def _unasked_distributions() -> Iterator[None]:
         distribution.set_default_validate_args(former)
 
 
+_FIXES = "RX203"  # a module takes one size alone
+
+
 def _exported(example: Example) -> torch.export.ExportedProgram:
+    """Return the program of an example; where it fixes a size, of one that keeps what it computes.
+
+    An error is the first trace's.
+    """
+    try:
+        return _exported_somewhere(example)
+    except Exception as error:
+        fixes = isinstance(error, ExportError) and error.code == _FIXES
+        if not fixes and "data-dependent" not in str(error):
+            raise
+        try:
+            with sizes_kept(example.module):
+                return _exported_somewhere(example)
+        except AxisRangeError:
+            raise
+        except Exception:
+            raise error from error.__cause__
+
+
+def _exported_somewhere(example: Example) -> torch.export.ExportedProgram:
     """Return the program of an example, at the first of the sizes that its module takes."""
     first: Exception | None = None
     for sizes in traceable_sizes(example):
@@ -195,12 +219,13 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
 
 
 def _exported_at(
-    example: Example, sizes: Mapping[str, int], *, freely: bool = False
+    example: Example, sizes: Mapping[str, int], *, freely: bool = False, keeps: bool = False
 ) -> torch.export.ExportedProgram:
     """Return the program of an example at some sizes, if it holds for all that its axes may be.
 
     torch refuses guards that it cannot prove; where they hold at every size, the trace is made
-    again, ``freely``, of which torch demands no proof.
+    again, ``freely``, of which torch demands no proof.  Where Python fixed one, the trace is one
+    that ``keeps`` it.
     """
     arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
     with listening() as guards, named_forward(example.module, arguments):
@@ -211,8 +236,12 @@ def _exported_at(
         except Exception as error:
             if freely or not _OF_SIZES.search(str(error)):
                 raise
-            explain(example, guards.found(example), sizes, _suggestion(error))
-            return _exported_at(example, sizes, freely=True)
+            found = guards.found(example)
+            if not keeps and any(guard.cuts_off for guard in found):
+                with sizes_kept(example.module):
+                    return _exported_at(example, sizes, keeps=True)
+            explain(example, found, sizes, _suggestion(error))
+            return _exported_at(example, sizes, freely=True, keeps=keeps)
     check_fits(example, guards.found(example), sizes)
     if freely:
         explain(example, guards.found(example), sizes, "")

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 import onnx_ir as ir
 
 _LONGEST, _LONGEST_CHOICE = 512, 128  # characters; of one that compares its parts, two by two
+_LONGEST_OF_TORCH = 1 << 14  # before what it writes twice is left out
 _MOST_NAMES = 8
 _CHOICES = {"Max", "Min", "max", "min"}
 _FUNCTIONS = {"Mod", "floor", *_CHOICES}
@@ -80,10 +81,12 @@ def without_functions(text: str) -> str:
     'length + -length % 8'
     >>> without_functions("2*CeilToInt(IntTrueDiv(length, 4))")
     '2 * -(-length // 4)'
+    >>> without_functions("((-length - (PythonMod(-length, 4)))//4)")
+    '-length // 4'
     >>> without_functions("past+length")
     'past+length'
     """
-    if "(" not in text or not is_bounded(text):
+    if "(" not in text or len(text) > _LONGEST_OF_TORCH:
         return text
     try:
         tree = ast.parse(text, mode="eval")
@@ -105,6 +108,17 @@ class _Operators(ast.NodeTransformer):
         made = write(*node.args) if write is not None else None
         self.count += made is not None
         return made or node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """Write ``(x - x % n) // n`` as ``x // n``."""
+        self.generic_visit(node)
+        match node:
+            case ast.BinOp(
+                ast.BinOp(x, ast.Sub(), ast.BinOp(y, ast.Mod(), n)), ast.FloorDiv(), m
+            ) if ast.dump(x) == ast.dump(y) and ast.dump(n) == ast.dump(m):
+                self.count += 1
+                return ast.BinOp(x, ast.FloorDiv(), n)
+        return node
 
 
 def _quotient(x: ast.expr, y: ast.expr) -> ast.expr:

@@ -62,6 +62,7 @@ FUNCTIONS = (
     of_torch.PowByNatural(A, 2),
     of_torch.CeilDiv(A, 5),
     of_torch.Mod(A, 5),
+    of_torch.FloorDiv(-A - of_torch.PythonMod(-A, 4), 4),
 )
 
 
@@ -70,3 +71,14 @@ def test_what_torch_writes_by_functions_is_written_by_operators(expression: symp
     text = without_functions(str(expression))
     for size in (0, 1, 7, 8, 9, 64, 1001):
         assert size_at(text, {"a": size}) == int(expression.subs(A, size)), text
+
+
+def test_a_row_of_strides_stays_short() -> None:
+    """Each convolution of a codec pads up to its stride: torch writes thousands of characters."""
+    size: sympy.Expr = A
+    for stride in (4, 5, 6, 8, 2):
+        size = -of_torch.FloorDiv(-size - of_torch.PythonMod(-size, stride), stride)
+    text = without_functions(str(size))
+    assert len(text) < 100 < len(str(size))
+    for samples in (1, 1919, 1920, 1921, 100_000):
+        assert size_at(text, {"a": samples}) == -(-samples // 1920)

@@ -1,0 +1,214 @@
+"""Python's own arithmetic of sizes, kept in the graph while a module is traced.
+
+``len(x)`` and ``int(0.5 * length)`` make a plain number of a size, which fixes the axis.  A module
+that holds a whole number as a buffer (a stride, with which transformers' codecs compute how much
+to pad) makes a tensor of a size, whose value torch then takes for data.
+"""
+
+from __future__ import annotations
+
+import builtins
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SYMBOLIC = (torch.SymInt, torch.SymFloat)
+
+
+@contextmanager
+def lengths_kept(module: nn.Module) -> Iterator[None]:
+    """Let ``len`` of a tensor be a size, in the files of a module's classes, for a while."""
+    with _in_files_of(module, "len", _length):
+        yield
+
+
+@contextmanager
+def sizes_kept(module: nn.Module) -> Iterator[None]:
+    """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
+
+    Nothing that a first trace should have: a file that asks whether a type ``is int`` is misled.
+    """
+    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module):
+        yield
+
+
+@contextmanager
+def _in_files_of(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    files = {type(part).__module__ for part in module.modules()}
+    own = [vars(sys.modules[file]) for file in files if file in sys.modules]
+    changed = [names for names in own if name not in names and _root_of(names) != "torch"]
+    for names in changed:
+        names[name] = value
+    try:
+        yield
+    finally:
+        for names in changed:
+            del names[name]
+
+
+def _root_of(names: dict[str, Any]) -> str:
+    return str(names.get("__name__", "")).partition(".")[0]
+
+
+def _length(x: Any) -> Any:
+    return x.shape[0] if isinstance(x, Tensor) and x.ndim else builtins.len(x)
+
+
+class _IntOrSize(type):
+    def __instancecheck__(cls, x: object) -> bool:
+        return isinstance(x, int)
+
+
+class _Int(int, metaclass=_IntOrSize):
+    """``int``, of which a size is a size."""
+
+    def __new__(cls, x: Any = 0, *base: Any) -> Any:
+        if isinstance(x, Number):
+            x = x.value
+        is_size = isinstance(x, _SYMBOLIC)
+        return torch.sym_int(x) if is_size else int(x, *base)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _buffers_as_numbers(module: nn.Module) -> Iterator[None]:
+    found = [
+        (part, name, value)
+        for part in module.modules()
+        for name, value in part._buffers.items()
+        if value is not None and _is_whole_number(value)
+    ]
+    try:
+        for part, name, value in found:
+            del part._buffers[name]
+            part.__dict__[name] = Number(int(value))
+        yield
+    finally:
+        for part, name, value in found:
+            part.__dict__.pop(name, None)
+            part._buffers[name] = value
+
+
+def _is_whole_number(value: Tensor) -> bool:
+    if value.ndim or type(value) is not Tensor:
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+class Number:
+    """A fraction where a module's code expects a tensor of no axes; it may follow from sizes.
+
+    What is computed of whole numbers is a plain number, but for a quotient, which stays what a
+    tensor can do until its type is a whole one.
+    """
+
+    shape = torch.Size()
+    ndim = 0
+
+    def __init__(self, numerator: _Whole, denominator: _Whole | None = None) -> None:
+        self.numerator, self.denominator = numerator, denominator  # None: a whole number
+
+    @property
+    def value(self) -> Any:
+        """The number as Python has it."""
+        return self.numerator if self.denominator is None else self.numerator / self.denominator
+
+    def item(self) -> Any:
+        """Return the number."""
+        return self.value
+
+    def to(self, *given: Any, **named: Any) -> Any:
+        """Return the number, cut off where a type of whole numbers is asked for."""
+        types = [x for x in (*given, *named.values()) if isinstance(x, torch.dtype)]
+        if not types or types[0].is_floating_point or types[0].is_complex:
+            return self
+        numerator, denominator = self.numerator, self.denominator
+        is_whole = denominator is None or (isinstance(denominator, int) and denominator == 1)
+        return numerator if is_whole else _Int(self.value)
+
+    def long(self) -> Any:
+        """Return the number, cut off."""
+        return self.to(torch.int64)
+
+    def ceil(self) -> Number:
+        """Return the number rounded up."""
+        numerator, denominator = _fraction(self)
+        return Number(-(-numerator // denominator), 1)
+
+    def floor(self) -> Number:
+        """Return the number rounded down."""
+        numerator, denominator = _fraction(self)
+        return Number(numerator // denominator, 1)
+
+    def __index__(self) -> int:
+        return operator.index(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.numerator)
+
+    def __neg__(self) -> Any:
+        is_whole = self.denominator is None
+        return -self.numerator if is_whole else Number(-self.numerator, self.denominator)
+
+    __hash__ = object.__hash__
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], _: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        own = {torch.ceil: cls.ceil, torch.floor: cls.floor}.get(function)
+        if own is not None:
+            return own(args[0])
+        plain = torch.utils._pytree.tree_map_only(cls, operator.attrgetter("value"), args)
+        return function(*plain, **(kwargs or {}))
+
+
+_Whole = int | torch.SymInt
+_Fraction = tuple[_Whole, _Whole]
+
+
+def _fraction(x: Number | _Whole) -> _Fraction:
+    if isinstance(x, Number):
+        return x.numerator, 1 if x.denominator is None else x.denominator
+    return x, 1
+
+
+def _is_whole(x: object) -> bool:
+    return x.denominator is None if isinstance(x, Number) else isinstance(x, _Whole)
+
+
+_FRACTIONS: dict[str, Callable[[_Fraction, _Fraction], _Fraction]] = {
+    "add": lambda x, y: (x[0] * y[1] + y[0] * x[1], x[1] * y[1]),
+    "sub": lambda x, y: (x[0] * y[1] - y[0] * x[1], x[1] * y[1]),
+    "mul": lambda x, y: (x[0] * y[0], x[1] * y[1]),
+    "truediv": lambda x, y: (x[0] * y[1], x[1] * y[0]),
+}
+
+
+def _operator(name: str, *, reflected: bool) -> Callable[[Number, Any], Any]:
+    def computed(self: Number, other: Any) -> Any:
+        left, right = (other, self) if reflected else (self, other)
+        are_whole = _is_whole(left) and _is_whole(right) and name != "truediv"
+        if name in _FRACTIONS and not are_whole and isinstance(other, Number | _Whole):
+            return Number(*_FRACTIONS[name](_fraction(left), _fraction(right)))
+        plain = (x.value if isinstance(x, Number) else x for x in (left, right))
+        return getattr(operator, name)(*plain)
+
+    return computed
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Number, f"__{_name}__", _operator(_name, reflected=False))
+    setattr(Number, f"__r{_name}__", _operator(_name, reflected=True))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _operator(_name, reflected=False))

@@ -1,0 +1,90 @@
+"""Python's arithmetic of sizes: what it computes stays a size of the file."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ropeexport
+from ropeexport import Example
+from ropeexport.exporting.numbers import Number, lengths_kept, sizes_kept
+
+LENGTHS = (9, 14, 31, 57)
+
+
+class Codec(nn.Module):
+    """As transformers' codecs pad: by what their convolution lacks, with tensors of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(2, 2, 7, stride=4)
+        for name, number in {"stride": 4, "kernel": 7, "padding": 3}.items():
+            self.register_buffer(name, torch.tensor(number), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[-1]
+        frames = (length - self.kernel + self.padding) / self.stride + 1
+        frames = torch.ceil(frames).to(torch.int64) - 1
+        more = frames * self.stride + self.kernel - self.padding - length
+        return self.convolution(nn.functional.pad(x, (self.padding, more)))
+
+
+class Resampled(nn.Module):
+    rate = 1.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = int(x.shape[-1] / self.rate)
+        assert isinstance(count, int | torch.SymInt)
+        return x[..., :count] + torch.arange(count)
+
+
+class Counted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(2, 0, 1)
+        return rows + torch.ones(len(rows)).cumsum(0)[:, None, None]
+
+
+@pytest.mark.parametrize("kind", [Codec, Resampled, Counted])
+def test_a_size_that_python_computes_is_one_of_the_file(kind: type[nn.Module], tmp_path) -> None:
+    module = kind().eval()
+    buffers = dict(module.named_buffers())
+    example = Example(module, {"x": torch.randn(2, 2, 22)}, {"x": {2: "length"}})
+    ropeexport.export(example, out=tmp_path)
+    assert dict(module.named_buffers()) == buffers, "it has its own back"
+    assert not vars(ropeexport).keys() & {"int", "len"}
+    loaded = ropeexport.load(tmp_path, device="cpu")
+    for length in LENGTHS:
+        x = torch.randn(2, 2, length)
+        torch.testing.assert_close(loaded(x), module(x))
+
+
+def test_the_files_of_a_module_have_their_own_again() -> None:
+    with lengths_kept(Counted()), sizes_kept(Codec()):
+        assert {"int", "len"} <= globals().keys()
+        assert len([1, 2]) == 2
+        assert int("7") == 7
+        assert isinstance(3, int)
+        assert not isinstance(3.0, int)
+    assert not {"int", "len"} & globals().keys()
+
+
+def test_a_number_computes_as_a_tensor_does() -> None:
+    number, tensor = Number(7), torch.tensor(7)
+    for apply in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod):
+        assert apply(number, 3) == apply(tensor, 3).item()
+        assert apply(30, number) == apply(30, tensor).item()
+        assert isinstance(apply(number, 3), int)
+    for make in (lambda x: x / 2 + 1, lambda x: 3 - x / 4, lambda x: 5 / x * 2, lambda x: -(x / 2)):
+        assert make(number).item() == pytest.approx(make(tensor).item())
+        for rounded in (torch.ceil, torch.floor):
+            assert rounded(make(number)).to(torch.int64) == rounded(make(tensor)).item()
+    assert (number / 2).long() == 3
+    assert number / 2 < 4 < number
+    assert math.isclose(float(number / 2), 3.5)
+    x = torch.arange(8.0)
+    assert torch.equal(x * number, x * tensor)
+    assert torch.equal(x[number], x[tensor])
