@@ -22,6 +22,7 @@ from ropeexport.models.example import Example
 
 _LEAST = 2  # torch takes every axis for that or longer
 _FACTORS = range(1, 129)  # of what a size may have to be a multiple
+_FEWEST = 3  # multiples: two of them may be squares, say
 _GRID = 1 << 12  # points of small sizes with each other: 64 of each of two axes
 _DRAWS = 512
 
@@ -129,7 +130,9 @@ def _check_axis(
     holds = np.logical_and.reduce([*places, np.arange(most + 1) >= _LEAST])
     factors = sorted({*_FACTORS, *divisors(size)})  # a codec's frame has thousands of samples
     runs = (_run(holds, size, factor) for factor in factors)
-    low, high, factor = max(runs, key=lambda run: (len(range(*run)), -run[2]))
+    low, high, factor = max(runs, key=lambda run: (_count(run), -run[2]))
+    if factor > 1 and _count((low, high, factor)) < _FEWEST:
+        low, high, factor = size, size, 1
     if low <= max(_LEAST, axis.min) and high >= axis.max and factor == 1:
         return
     broken = [g for g, where in zip(guards, places, strict=True) if not where[_LEAST:].all()]
@@ -178,6 +181,11 @@ def _run(holds: NDArray[np.bool_], size: int, factor: int) -> tuple[int, int, in
     while high + factor < len(holds) and holds[high + factor]:
         high += factor
     return low, high, factor
+
+
+def _count(run: tuple[int, int, int]) -> int:
+    low, high, factor = run
+    return (high - low) // factor + 1
 
 
 def _free(name: str, taken: Mapping[str, Axis]) -> str:

@@ -195,13 +195,10 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
         fixes = isinstance(error, ExportError) and error.code == _FIXES
         if not fixes and "data-dependent" not in str(error):
             raise
-        try:
-            with sizes_kept(example.module):
-                return _exported_somewhere(example)
-        except AxisRangeError:
+        kept = _kept(example, next(traceable_sizes(example)))
+        if kept is None:
             raise
-        except Exception:
-            raise error from error.__cause__
+        return kept
 
 
 def _exported_somewhere(example: Example) -> torch.export.ExportedProgram:
@@ -238,14 +235,32 @@ def _exported_at(
                 raise
             found = guards.found(example)
             if not keeps and any(guard.cuts_off for guard in found):
-                with sizes_kept(example.module):
-                    return _exported_at(example, sizes, keeps=True)
+                kept = _kept(example, sizes)
+                if kept is not None:
+                    return kept
             explain(example, found, sizes, _suggestion(error))
             return _exported_at(example, sizes, freely=True, keeps=keeps)
     check_fits(example, guards.found(example), sizes)
     if freely:
         explain(example, guards.found(example), sizes, "")
     return program
+
+
+def _kept(example: Example, sizes: Mapping[str, int]) -> torch.export.ExportedProgram | None:
+    """Return the program of a trace that keeps what Python computes of sizes; None: there is none.
+
+    Raises
+    ------
+    AxisRangeError
+        With the sizes that it takes.
+    """
+    try:
+        with sizes_kept(example.module):
+            return _exported_at(example, sizes, keeps=True)
+    except AxisRangeError:
+        raise
+    except Exception:  # what the first trace says is nearer to the module's code
+        return None
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
