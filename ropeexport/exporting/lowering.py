@@ -53,6 +53,9 @@ _ORIGIN = ("stack_trace", "nn_module_stack", "torch_fn")  # where in the module 
 def with_explicit_types(program: ExportedProgram) -> ExportedProgram:
     """Return the program, changed in place, with a cast wherever eager promotes by itself."""
     with program.graph_module._set_replace_hook(program.graph_signature.get_replace_hook()):
+        for node in all_nodes(program):
+            for source in node.all_input_nodes:  # inside no_grad, torch forgets some readers
+                source.users.setdefault(node)
         for node in list(all_nodes(program)):
             _rewrite(node)
         for module in _graph_modules(program):

@@ -31,9 +31,11 @@ def lengths_kept(module: nn.Module) -> Iterator[None]:
 def sizes_kept(module: nn.Module) -> Iterator[None]:
     """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
 
-    Nothing that a first trace should have: a file that asks whether a type ``is int`` is misled.
+    A loop over the places at which something holds (the experts that some token chose) goes over
+    all places: of one that nothing chose there are no rows to compute.  Nothing of this should a
+    first trace have: a file that asks whether a type ``is int`` is misled, and a loop may count.
     """
-    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module):
+    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place():
         yield
 
 
@@ -97,6 +99,34 @@ def _is_whole_number(value: Tensor) -> bool:
     if value.ndim or type(value) is not Tensor:
         return False
     return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+@contextmanager
+def _every_place() -> Iterator[None]:
+    """Let loops over ``flags.nonzero()``, (length,) of a length that is fixed, go over all."""
+    tensor: Any = Tensor
+    nonzero, iterate = tensor.nonzero, tensor.__iter__
+
+    def places(x: Tensor, *given: Any, **named: Any) -> Any:
+        found = nonzero(x, *given, **named)
+        is_fixed = x.ndim == 1 and type(x.shape[0]) is int and x.dtype == torch.bool
+        if is_fixed and isinstance(found, Tensor):
+            vars(found)[_PLACES] = x.shape[0]
+        return found
+
+    def each(x: Tensor) -> Iterator[Any]:
+        count = vars(x).get(_PLACES)
+        return iterate(x) if count is None else map(Place, range(count))
+
+    tensor.nonzero, tensor.__iter__ = places, each
+    try:
+        yield
+    finally:
+        del tensor.nonzero  # torch's own is its base's
+        tensor.__iter__ = iterate
+
+
+_PLACES = "_ropeexport_places"
 
 
 class Number:
@@ -169,8 +199,27 @@ class Number:
         own = {torch.ceil: cls.ceil, torch.floor: cls.floor}.get(function)
         if own is not None:
             return own(args[0])
-        plain = torch.utils._pytree.tree_map_only(cls, operator.attrgetter("value"), args)
+        plain = torch.utils._pytree.tree_map_only(Number, operator.attrgetter("value"), args)
         return function(*plain, **(kwargs or {}))
+
+
+class Place(Number):
+    """A row of one index, and the index itself.
+
+    One behind a table's end reads its last row: nothing chose it, or eager would fail.
+    """
+
+    def __getitem__(self, at: int) -> Place:
+        return (self,)[at]
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.__getitem__ and isinstance(args[1], Place):
+            x, place = args
+            return x[min(place.numerator, x.shape[0] - 1)]
+        return super().__torch_function__(function, types, args, kwargs)
 
 
 _Whole = int | torch.SymInt

@@ -48,7 +48,31 @@ class Counted(nn.Module):
         return rows + torch.ones(len(rows)).cumsum(0)[:, None, None]
 
 
-@pytest.mark.parametrize("kind", [Codec, Resampled, Counted])
+class Experts(nn.Module):
+    """As Dbrx and Step3p7 loop over the experts that some token chose, of one more than there are.
+
+    Source: transformers ``modeling_dbrx.py``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrices = nn.Parameter(torch.randn(5, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.mT.reshape(-1, 2)
+        with torch.no_grad():
+            chosen = (rows[:, :1] * 3).abs().long().clamp(max=4)
+            mask = nn.functional.one_hot(chosen, num_classes=6).permute(2, 1, 0)
+            hit = torch.greater(mask.sum(dim=(-1, -2)), 0).nonzero()
+        total = torch.zeros_like(rows)
+        for row in hit:
+            expert = row[0]
+            _, token = torch.where(mask[expert])
+            total.index_add_(0, token, rows[token] @ self.matrices[expert])
+        return total
+
+
+@pytest.mark.parametrize("kind", [Codec, Resampled, Counted, Experts])
 def test_a_size_that_python_computes_is_one_of_the_file(kind: type[nn.Module], tmp_path) -> None:
     module = kind().eval()
     buffers = dict(module.named_buffers())
