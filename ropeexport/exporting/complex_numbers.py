@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
@@ -109,7 +112,8 @@ class _Rewriter:
         """Insert a node and compute what it yields from what its inputs yield."""
         node: fx.Node = self.graph.call_function(target, args, kwargs)
         values = fx.map_arg((args, kwargs), lambda x: x.meta["val"])
-        node.meta["val"] = target(*values[0], **values[1])
+        with detect_fake_mode(values) or nullcontext():
+            node.meta["val"] = target(*values[0], **values[1])
         return node
 
     def _rewrite(self, node: fx.Node) -> None:
@@ -199,7 +203,95 @@ def _pad_sequence(
     )
 
 
+def _waves(to: _Rewriter, bins: int, size: int, like: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """Return cosine and sine of ``2 pi k t / size``, (bins, size), in the type of a node."""
+    kind = {"dtype": torch.int64, "device": like.meta["val"].device}
+    k, t = (to.call(_aten.arange.default, count, **kind) for count in (bins, size))
+    turns = to.call(_aten.mul.Tensor, to.call(_aten.unsqueeze.default, k, 1), t)
+    turns = to.call(_aten.remainder.Scalar, turns, size)  # whole numbers, so none of it is rounded
+    angle = to.call(
+        _aten.mul.Scalar, to.call(_aten.to.dtype, turns, torch.float64), math.tau / size
+    )
+    cos, sin = (
+        to.call(_aten.to.dtype, to.call(wave, angle), like.meta["val"].dtype)
+        for wave in (_aten.cos.default, _aten.sin.default)
+    )
+    return cos, sin
+
+
+def _along_last(to: _Rewriter, x: fx.Node, dim: int) -> fx.Node:
+    return x if dim in (-1, x.meta["val"].ndim - 1) else to.call(_aten.transpose.int, x, dim, -1)
+
+
+def _norm(norm: str | None, size: int, unscaled: str) -> float:
+    """Return the factor of a Fourier transform; ``unscaled`` is the norm that has none."""
+    norm = norm or "backward"
+    return 1.0 if norm == unscaled else size**-0.5 if norm == "ortho" else 1.0 / size
+
+
+def _rfft(
+    to: _Rewriter, x: fx.Node, n: int | None = None, dim: int = -1, norm: str | None = None
+) -> Parts:
+    """Multiply by the matrix of a real Fourier transform, of one size."""
+    rows = _along_last(to, x, dim)
+    rows, size = _cut(to, rows, n or rows.meta["val"].shape[-1])
+    factor = _norm(norm, size, "backward")
+    cos, sin = _waves(to, size // 2 + 1, size, rows)
+    products = (
+        to.call(_aten.matmul.default, rows, to.call(_aten.t.default, x)) for x in (cos, sin)
+    )
+    scaled = (
+        to.call(_aten.mul.Scalar, product, scale)
+        for product, scale in zip(products, (factor, -factor), strict=True)
+    )
+    return Parts(*(_along_last(to, part, dim) for part in scaled))
+
+
+def _irfft(
+    to: _Rewriter, x: fx.Node, n: int | None = None, dim: int = -1, norm: str | None = None
+) -> fx.Node:
+    """Multiply by the matrix of its inverse: all but the ends of half a spectrum count twice."""
+    real, imag = (_along_last(to, part, dim) for part in to.parts[x])
+    size = n or 2 * (real.meta["val"].shape[-1] - 1)
+    (real, bins), (imag, _) = (_cut(to, part, size // 2 + 1) for part in (real, imag))
+    factor = _norm(norm, size, "forward")
+    cos, sin = _waves(to, bins, size, real)
+    k = to.call(_aten.arange.default, bins, device=real.meta["val"].device)
+    is_first, is_last = (
+        to.call(_aten.eq.Scalar, to.call(_aten.mul.Scalar, k, times), value)
+        for times, value in ((1, 0), (2, size))
+    )
+    is_end = to.call(_aten.logical_or.default, is_first, is_last)
+    weights = to.call(_aten.where.Scalar, is_end, factor, 2 * factor)
+    twice = to.call(_aten.to.dtype, weights, real.meta["val"].dtype)
+    made = to.call(
+        _aten.sub.Tensor,
+        to.call(_aten.matmul.default, to.call(_aten.mul.Tensor, real, twice), cos),
+        to.call(_aten.matmul.default, to.call(_aten.mul.Tensor, imag, twice), sin),
+    )
+    return _along_last(to, made, dim)
+
+
+def _cut(to: _Rewriter, rows: fx.Node, size: int) -> tuple[fx.Node, int]:
+    """Return rows of a size: of longer ones the first elements, else zeros behind."""
+    has = rows.meta["val"].shape[-1]
+    if type(has) is not int or type(size) is not int:
+        raise ExportError(
+            "a Fourier transform of a dynamic size: it is a product with a matrix, which has one "
+            "size: fix that axis",
+            code="RX210",
+        )
+    if has > size:
+        rows = to.call(_aten.slice.Tensor, rows, -1, 0, size)
+    elif has < size:
+        lacking = to.call(_aten.zeros_like.default, to.call(_aten.slice.Tensor, rows, -1, 0, 1))
+        rows = to.call(_aten.cat.default, [rows, *[lacking] * (size - has)], -1)
+    return rows, size
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
+    _aten.fft_irfft: _irfft,
+    _aten.fft_rfft: _rfft,
     _aten.pad_sequence: _pad_sequence,
     _aten.view_as_complex: _view_as_complex,
     _aten.view_as_real: lambda to, x: to.call(_aten.stack.default, list(to.parts[x]), -1),
