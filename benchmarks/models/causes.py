@@ -49,10 +49,9 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "data-dependent expression",
-        "Python loops over the experts that some token chose (modeling_dbrx.py, "
-        "modeling_longcat_flash.py, `for ... in expert_hit`): which these are is not known while "
-        "it is traced",
-        ("DbrxModel", "LongcatFlashModel"),
+        "Python asks of each expert whether any token chose it (modeling_longcat_flash.py, "
+        "`token_idx.numel() == 0`), which is not known while it is traced",
+        ("LongcatFlashModel",),
     ),
     Cause(
         "data-dependent expression",
@@ -68,12 +67,6 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "data-dependent expression",
-        "each convolution of its codec takes its padding out of a tensor (modeling_mimi.py, "
-        "`_get_extra_padding_for_conv1d`): a size that is not known while it is traced",
-        ("MimiEncoderModel", "MimiModel"),
-    ),
-    Cause(
-        "data-dependent expression",
         "the ends of its patches are numbers that its patcher computes (modeling_blt.py): how many "
         "there are is not known while it is traced",
         ("BltModel",),
@@ -85,20 +78,54 @@ CAUSES: tuple[Cause, ...] = (
         ("Lfm3VlVisionModel",),
     ),
     Cause(
-        "^fp16: onnxruntime",
-        "onnxruntime's CPU provider has no float16 ScatterND that adds, by which its experts' "
-        "results come together (modeling_jetmoe.py, `index_add`)",
-        ("JetMoeModel",),
-    ),
-    Cause(
-        "it returns a cache",
-        "what its encoder returns is a cache, that its decoder reads "
-        "(modeling_diffusion_gemma.py): a file returns tensors",
+        "^fp32: eager, onnxruntime",
+        "its scores are not scaled, and at positions of 2^17 eager torch's float32 angles and "
+        "those scores leave a bound that is larger than the output: nothing would be proven",
         (
             "DiffusionGemmaEncoderModel",
             "DiffusionGemmaEncoderTextModel",
             "DiffusionGemmaModel",
         ),
+    ),
+    Cause(
+        "changes it in place",
+        "it adds positions to the encoder's output in place (modeling_moonshine_streaming.py, "
+        "`encoder_hidden_states +=`), which a file cannot do to an input",
+        ("MoonshineStreamingDecoder",),
+    ),
+    Cause(
+        "takes batch",
+        "Python makes a list of the images' sizes and loops over it (modeling_pixtral.py, "
+        "`[(height, width)] * batch_size`)",
+        ("PixtralVisionModel",),
+    ),
+    Cause(
+        "data-dependent expression",
+        "Python loops over each token's own blocks of keys (modeling_qwen4_exp.py, "
+        "`num_complete_blocks`), of which the numbers say how many there are",
+        ("Qwen4ExpModel", "Qwen4ExpTextModel"),
+    ),
+    Cause(
+        "data-dependent expression",
+        "the sizes of its attention's mask are numbers that it computes of the text "
+        "(modeling_sam3.py), which are not known while it is traced",
+        ("Sam3Model",),
+    ),
+    Cause(
+        "on values of 0",
+        "with random weights its sound is silence: the module's zeros are sums that cancel, and "
+        "the file's are not exactly 0",
+        ("NeuCodecModel", "Xcodec2Model"),
+    ),
+    Cause(
+        "num_classes",
+        "it reads positions as classes of a fixed number, and the check draws none that fit",
+        ("Gemma4VisionModel",),
+    ),
+    Cause(
+        "still running",
+        "its export, or its check in float64, takes longer than a record may",
+        ("DeepseekV4Model", "MimiModel", "VJEPA2Model"),
     ),
     Cause(
         "^fp16: (eager, onnxruntime|onnxruntime, eager)",
@@ -115,7 +142,14 @@ CAUSES: tuple[Cause, ...] = (
         "^fp16: onnxruntime",
         "one token's experts are chosen by scores that float16 rounds to another order, here in "
         "onnxruntime and not in eager torch",
-        ("DeepseekOcr2TextModel", "Kimi_K25Model", "Llama4TextModel"),
+        (
+            "DeepseekOcr2TextModel",
+            "JetMoeModel",
+            "Kimi_K25Model",
+            "Llama4TextModel",
+            "MixtralModel",
+            "Qwen3VLMoeTextModel",
+        ),
     ),
     Cause(
         "a complex input",

@@ -24,10 +24,13 @@ class Transformed(nn.Module):
         return torch.view_as_real(spectrum), torch.fft.irfft(turned, **self.given)
 
 
-@pytest.mark.parametrize("norm", [None, "ortho", "forward"])
 @pytest.mark.parametrize(
-    ("size", "dim", "n"), [(16, -1, None), (9, -1, 9), (12, 1, None), (10, 2, 16), (20, -1, 6)]
-)
+    ("size", "dim", "n", "norm"),
+    [
+        (16, -1, None, None), (9, -1, 9, "ortho"), (12, 1, None, "forward"), (10, 2, 16, "ortho"),
+        (20, -1, 6, "backward"),
+    ],
+)  # fmt: skip
 def test_a_transform_and_its_inverse(size: int, dim: int, n: int | None, norm, tmp_path) -> None:
     module = Transformed(size, dim, norm, n)
     x = torch.randn(3, size, 4) if dim == 1 else torch.randn(3, 4, size)
