@@ -88,12 +88,6 @@ CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
-        "changes it in place",
-        "it adds positions to the encoder's output in place (modeling_moonshine_streaming.py, "
-        "`encoder_hidden_states +=`), which a file cannot do to an input",
-        ("MoonshineStreamingDecoder",),
-    ),
-    Cause(
         "takes batch",
         "Python makes a list of the images' sizes and loops over it (modeling_pixtral.py, "
         "`[(height, width)] * batch_size`)",

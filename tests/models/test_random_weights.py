@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, MoonshineStreamingConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 
 from ropeexport.models.builtin_models import seeded
-from ropeexport.models.hub.load import _return_no_cache
+from ropeexport.models.hub.load import _return_no_cache, transformers_example
 
 
 class Zeros(nn.Module):
@@ -56,3 +56,18 @@ def test_a_whole_that_returns_a_cache_whatever_is_said_returns_the_rest() -> Non
     whole = Encoder()
     _return_no_cache(whole)
     assert list(whole(torch.ones(1))) == ["last_hidden_state"]
+
+
+def test_a_class_that_changes_what_it_is_given_is_given_copies(tmp_path) -> None:
+    config = MoonshineStreamingConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=16, head_dim=8,
+        encoder_config={"hidden_size": 16},
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    example = transformers_example(tmp_path, torch.float32, seeded, "MoonshineStreamingDecoder")
+    given = {name: x.clone() for name, x in example.inputs.items()}
+    with torch.no_grad():
+        example.module(**example.inputs, **example.constants)
+    for name, x in given.items():
+        assert torch.equal(x, example.inputs[name])

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import EXPORTED
 from ropeexport.errors import RopeExportError, UsageError, first_line
@@ -219,6 +220,8 @@ def transformers_example(
         build = partial(kind._from_config, config)
     module = _made(build, dtype, make)
     _return_no_cache(module)
+    if type(module).__name__ in transformers_inputs.CHANGES_INPUTS:
+        module.register_forward_pre_hook(_with_copies, with_kwargs=True)
     samples = of_transformers(module, config)
     if samples is None:
         raise UsageError(
@@ -276,6 +279,11 @@ def _without_cache(_: nn.Module, __: Any, returned: Any) -> Any:
         return returned
     kept = {name: value for name, value in returned.items() if not isinstance(value, Cache)}
     return returned if len(kept) == len(returned) else type(returned)(**kept)
+
+
+def _with_copies(_: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Return arguments whose tensors are copies: a file does not change what it is given."""
+    return pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))
 
 
 def _stored_type(weights: Path | None) -> torch.dtype:
