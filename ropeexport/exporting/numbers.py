@@ -96,7 +96,7 @@ def _buffers_as_numbers(module: nn.Module) -> Iterator[None]:
 
 
 def _is_whole_number(value: Tensor) -> bool:
-    if value.ndim or type(value) is not Tensor:
+    if value.ndim or value.is_meta or type(value) is not Tensor:
         return False
     return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
 
