@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_LIBRARIES = ("diffusers", "transformers")
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 
 
@@ -31,9 +32,9 @@ def lengths_kept(module: nn.Module) -> Iterator[None]:
 def sizes_kept(module: nn.Module) -> Iterator[None]:
     """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
 
-    A loop over the places at which something holds (the experts that some token chose) goes over
-    all places: of one that nothing chose there are no rows to compute.  Nothing of this should a
-    first trace have: a file that asks whether a type ``is int`` is misled, and a loop may count.
+    A library's loop over the places at which something holds (the experts that some token chose)
+    goes over all places: of one that nothing chose there are no rows to compute.  Nothing of this
+    should a first trace have: a file that asks whether a type ``is int`` is misled.
     """
     with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place():
         yield
@@ -78,21 +79,24 @@ class _Int(int, metaclass=_IntOrSize):
 
 @contextmanager
 def _buffers_as_numbers(module: nn.Module) -> Iterator[None]:
+    kept = [(part, dict(part._buffers)) for part in module.modules() if part._buffers]
     found = [
-        (part, name, value)
-        for part in module.modules()
-        for name, value in part._buffers.items()
+        (part, name, int(value))
+        for part, buffers in kept
+        for name, value in buffers.items()
         if value is not None and _is_whole_number(value)
     ]
     try:
-        for part, name, value in found:
+        for part, name, number in found:
             del part._buffers[name]
-            part.__dict__[name] = Number(int(value))
+            part.__dict__[name] = Number(number)
         yield
     finally:
-        for part, name, value in found:
+        for part, name, _ in found:
             part.__dict__.pop(name, None)
-            part._buffers[name] = value
+        for part, buffers in kept:  # in their order
+            part._buffers.clear()
+            part._buffers.update(buffers)
 
 
 def _is_whole_number(value: Tensor) -> bool:
@@ -103,7 +107,10 @@ def _is_whole_number(value: Tensor) -> bool:
 
 @contextmanager
 def _every_place() -> Iterator[None]:
-    """Let loops over ``flags.nonzero()``, (length,) of a length that is fixed, go over all."""
+    """Let loops over ``flags.nonzero()``, (length,) of a length that is fixed, go over all.
+
+    Those of libraries alone, whose classes are compared one by one: another's loop may count.
+    """
     tensor: Any = Tensor
     nonzero, iterate = tensor.nonzero, tensor.__iter__
 
@@ -116,7 +123,8 @@ def _every_place() -> Iterator[None]:
 
     def each(x: Tensor) -> Iterator[Any]:
         count = vars(x).get(_PLACES)
-        return iterate(x) if count is None else map(Place, range(count))
+        is_library = _root_of(sys._getframe(1).f_globals) in _LIBRARIES
+        return map(Place, range(count)) if count is not None and is_library else iterate(x)
 
     tensor.nonzero, tensor.__iter__ = places, each
     try:
