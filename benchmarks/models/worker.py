@@ -131,8 +131,7 @@ def _exported(
     except Exception as error:
         return {dtype: Parity(fault=_fault(error))}
     found: dict[str, Any] = {"found": made.found, "replaced": made.replaced}
-    left = (*made.refused, *made.not_judged)
-    found["refused"] = tuple(sorted({refusal.reason for refusal in left}))
+    found["refused"] = tuple(sorted({refusal.reason for refusal in made.refused}))
     found["dynamic"] = tuple(made.manifest.axes)
     with _timed(seconds, f"check {dtype}"):
         found[dtype] = _parity(made)
