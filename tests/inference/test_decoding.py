@@ -27,6 +27,8 @@ from ropeexport import manifest
 from ropeexport.errors import UsageError
 from ropeexport.inference.sampling import Sampling
 
+pytestmark = pytest.mark.pipelines
+
 LONG, SHORT = [5, 9, 17, 3, 22, 8, 31, 77, 44], [90, 3, 45]
 FORMS = ("grow", "fixed")
 CAPACITY = 128
