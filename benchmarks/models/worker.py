@@ -36,8 +36,9 @@ _RUNTIME = "onnxruntime"
 _MOST_MEMORY = 20 << 30  # addresses, of which libraries take several gigabytes and touch few
 _CASES = 10  # those that tell most for their cost
 _LONGEST = 200  # characters of a fault
-_OF_THIS_RUN = re.compile(  # folders, addresses, logs
+_OF_THIS_RUN = re.compile(  # folders, addresses, logs, sets
     r"/\S*/(?=[\w.-]+)|(?<= object) at 0x\w+|; all that torch says is in \S+"
+    r"|\s*\(Size-like symbols: [^)]*\)"
 )
 
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from benchmarks.models import records
-from benchmarks.models.__main__ import _drawn
+from benchmarks.models.__main__ import _changes, _drawn
 from benchmarks.models.causes import cause_of
 from benchmarks.models.discovery import Class, discovered
 from benchmarks.models.page import PAGE, page
@@ -164,3 +164,18 @@ def test_what_nobody_can_explain_has_no_cause(record) -> None:
     found = cause_of(record.model_copy(update=packed))
     assert found is not None
     assert "captions" in found.text
+
+
+def test_the_words_of_a_known_cause_are_no_change(record) -> None:
+    """torch names the sizes of a set in the order of a run."""
+
+    def made(words: str, **other: Parity) -> Record:
+        fault = Parity(fault=f"ExportError: LongcatFlashModel: cannot be traced: {words}")
+        update = {"name": "LongcatFlashModel", "fp32": fault, "fp16": fault, **other}
+        return record.model_copy(update=update)
+
+    former = made("data-dependent expression Eq(u0, 0) of u3, u5")
+    assert list(_changes(former, made("data-dependent expression Eq(u0, 0) of u3, u7"))) == []
+    another = made("data-dependent expression", fp16=Parity(verdict="PASS"))
+    assert [line.split(": ")[1] for line in _changes(former, another)] == ["fp16"]
+    assert len(list(_changes(former, made("something else")))) == 2
