@@ -96,7 +96,7 @@ def _drawn(found: Sequence[Class], known: dict[str, Record], count: int) -> list
 
 
 def _changes(former: Record, made: Record) -> Iterator[str]:
-    """Yield what a record says otherwise; the words of a known cause may differ (orders of sets)."""
+    """Yield what a record says otherwise; the words of a known cause may be in another order."""
     cause = cause_of(former)
     is_same_cause = cause is not None and cause is cause_of(made)
     for key, (old, new) in former.difference(made).items():
