@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_PLACES = "_ropeexport_places"  # an attribute of the result of nonzero
 _LIBRARIES = ("diffusers", "transformers")
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 
@@ -33,8 +34,8 @@ def sizes_kept(module: nn.Module) -> Iterator[None]:
     """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
 
     A library's loop over the places at which something holds (the experts that some token chose)
-    goes over all places: of one that nothing chose there are no rows to compute.  Nothing of this
-    should a first trace have: a file that asks whether a type ``is int`` is misled.
+    goes over all places: of one that nothing chose there are no rows to compute.  The first trace
+    of a module has none of this: a file that asks whether a type ``is int`` would be misled.
     """
     with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place():
         yield
@@ -132,9 +133,6 @@ def _every_place() -> Iterator[None]:
     finally:
         del tensor.nonzero  # torch's own is its base's
         tensor.__iter__ = iterate
-
-
-_PLACES = "_ropeexport_places"
 
 
 class Number:

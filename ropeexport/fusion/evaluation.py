@@ -102,7 +102,7 @@ class Trial:
         if size is None:
             raise UnevaluableError(f"a dimension of {value.name} is not known", value)
         if size < 0:
-            raise UnevaluableError(f"{value.name} has no size at trial sizes", value)
+            raise UnevaluableError(f"the size of {value.name} is negative at trial sizes", value)
         return size
 
 

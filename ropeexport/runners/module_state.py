@@ -118,7 +118,8 @@ class _KeptNames(_KeptContainer):
 class _KeptHooks(_KeptContainer):
     """The hooks of a module, which a call may register, and say so in an attribute.
 
-    Put back with any attribute, or they would be registered twice; no value that a result is of.
+    They are put back whichever attribute is, or the next call would register them twice.  They are
+    not reported as changes: no result is computed from them.
     """
 
     def changes(self) -> list[Place]:

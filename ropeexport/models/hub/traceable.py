@@ -1,4 +1,4 @@
-"""What of transformers' own code a trace, or a type that it has no kernels for, has otherwise.
+"""Parts of transformers' code that are replaced while a module is traced, or run in float64.
 
 Its dynamic NTK asks a position's value in Python and keeps the frequencies of the longest sequence
 so far.  A graph has neither: here the frequencies are computed from the positions of each call, as
