@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -44,6 +45,7 @@ _HALVES = tuple(kind.ir for kind in HALVES)
 _SINGLE = SINGLE.unit_roundoff
 _ERROR_MULTIPLE = 8.0
 _ROUNDINGS = 32.0
+_AT_A_TIME = 1 << 20  # elements that are compared
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -91,21 +93,24 @@ def compare_whole(
     ]
     if not cases:
         return None, "it would take too long"
-    try:  # one twin in memory at a time
-        expected = _evaluated(float64_twin, before, cases, np.float64)
-        found = _evaluated(float64_twin, after, cases, np.float64)
+    try:  # one twin in memory at a time, and one result beside those that are expected
+        expected = list(_evaluated(float64_twin, before, cases, np.float64))
         own = _evaluated(single_twin, before, cases, np.float32)
+        allowed = [_tried(_allowed, *pair) for pair in zip(expected, own, strict=True)]
+        found = _evaluated(float64_twin, after, cases, np.float64)
+        names = [str(value.name) for value in after.graph.outputs]
+        results = [
+            _tried(partial(_shares, names), *triple)
+            for triple in zip(found, expected, allowed, strict=True)
+        ]
     except _UnreadableError as error:
         return None, f"its weights cannot be read: {error}"
-    shares: list[float] = []
-    reason = ""
-    for results in zip(found, expected, own, strict=True):
-        failed = [error for error in results if isinstance(error, _UnevaluableError)]
-        if failed:
-            reason = f"onnx's reference implementation cannot evaluate it: {failed[0]}"
-        else:
-            shares += _shares(after, *results)
-    return max(shares, default=None), "" if shares else reason
+    failed = [result for result in results if isinstance(result, _UnevaluableError)]
+    shares = [share for result in results if isinstance(result, list) for share in result]
+    if shares:
+        return max(shares), ""
+    reason = f"onnx's reference implementation cannot evaluate it: {failed[-1]}" if failed else ""
+    return None, reason
 
 
 def with_whole(
@@ -134,7 +139,7 @@ def with_whole(
 def evaluated_in_float32(model: ir.Model, inputs: Arrays) -> list[NDArray[Any]] | None:
     """Return the outputs of a model of floats, with its bodies; None where none can be had."""
     try:
-        found = _evaluated(single_twin, model, [inputs], np.float32)[0]
+        found = next(_evaluated(single_twin, model, [inputs], np.float32))
     except _UnreadableError:
         return None
     return None if isinstance(found, _UnevaluableError) else found
@@ -148,45 +153,74 @@ class _UnreadableError(Exception):
     """External data is not in its place yet; the text says which."""
 
 
-def _shares(new: ir.Model, found: Any, expected: Any, own: Any) -> list[float]:
+def _tried(function: Callable[..., list[float]], *results: Any) -> Any:
+    """Return a function of some results, or the error that one of them is."""
+    errors = (result for result in results if isinstance(result, _UnevaluableError))
+    return next(errors, None) or function(*results)
+
+
+def _allowed(expected: Sequence[Any], own: Sequence[Any]) -> list[float]:
+    """Return the error that each output may have, of what the graph as it was gives in float32."""
+    allowed = []
+    for x, y in zip(own, expected, strict=True):
+        own_error = _error(x, y, finite=True) if np.shape(x) == np.shape(y) else 0.0
+        allowed.append(_ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y))
+    return allowed
+
+
+def _shares(
+    names: Sequence[str], found: Sequence[Any], expected: Sequence[Any], allowed: Sequence[float]
+) -> list[float]:
     """Return each output's error as a share of what is allowed, of the results of one case."""
     shares = []
-    for value, *results in zip(new.graph.outputs, found, expected, own, strict=True):
-        x, y, rounded = (np.asarray(result, dtype=np.float64) for result in results)
-        own_error = 0.0
-        if rounded.shape == y.shape:
-            finite = np.isfinite(rounded) & np.isfinite(y)  # either may overflow where the other
-            own_error = _error(rounded[finite], y[finite])  # does not, which allows nothing
-        allowed = _ERROR_MULTIPLE * own_error + _ROUNDINGS * _SINGLE * _size(y)
-        error = _error(x, y)
-        if not error <= allowed:
+    for name, x, y, most in zip(names, found, expected, allowed, strict=True):
+        error = _error(x, y) if np.shape(x) == np.shape(y) else math.inf
+        if not error <= most:
             raise ExportError(
-                f"output {str(value.name)!r}: the rewritten graph departs from the one that it was "
-                f"made from: expected at most {allowed:.3g} on values of up to {_size(y):.3g}, got "
+                f"output {name!r}: the rewritten graph departs from the one that it was "
+                f"made from: expected at most {most:.3g} on values of up to {_size(y):.3g}, got "
                 f"{error:.3g}; this is a fault of ropeexport, and nothing was written: report it "
                 "with the model",
                 code="RX211",
             )
-        shares.append(error / allowed if allowed else 0.0)
+        shares.append(error / most if most else 0.0)
     return shares
 
 
-def _error(x: Any, y: Any) -> float:
-    """Return the largest difference; NaN is equal to NaN, and infinity to itself."""
-    if x.shape != y.shape:
+def _error(found: Any, expected: Any, *, finite: bool = False) -> float:
+    """Return the largest difference; NaN is equal to NaN, and infinity to itself.
+
+    Where only what is ``finite`` counts, what is not in one of the two allows nothing: either may
+    overflow where the other does not.
+    """
+    return max(
+        (_error_of(x, y, finite) for x, y in zip(_pieces(found), _pieces(expected), strict=True)),
+        default=0.0,
+    )
+
+
+def _error_of(x: NDArray[Any], y: NDArray[Any], finite: bool) -> float:
+    counted = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+    if finite:
+        counted &= np.isfinite(x) & np.isfinite(y)
+    x, y = x[counted], y[counted]
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.inf
-    differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-    found, expected = x[differs], y[differs]
-    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
-        return math.inf
-    errors, sizes = np.abs(found - expected), np.abs(expected)
+    errors, sizes = np.abs(x - y), np.abs(y)
     masked = (sizes > _MASK) & (errors <= sizes * _ROUNDINGS * _SINGLE)
     return float(errors[~masked].max(initial=0.0))
 
 
 def _size(x: Any) -> float:
-    sizes = np.abs(x)
-    return float(sizes[sizes <= _MASK].max(initial=0.0))
+    sizes = (np.abs(piece) for piece in _pieces(x))
+    return max((float(size[size <= _MASK].max(initial=0.0)) for size in sizes), default=0.0)
+
+
+def _pieces(x: Any) -> Iterator[NDArray[Any]]:
+    """Yield an array's elements in float64, some at a time: an output may take much memory."""
+    flat = np.asarray(x).reshape(-1)
+    for start in range(0, flat.size, _AT_A_TIME):
+        yield flat[start : start + _AT_A_TIME].astype(np.float64)
 
 
 def has_halves(model: ir.Model) -> bool:
@@ -198,23 +232,23 @@ def has_halves(model: ir.Model) -> bool:
 
 def _evaluated(
     twin: Callable[[ir.Model], ir.Model], model: ir.Model, cases: Sequence[Arrays], floats: type
-) -> list[Any]:
+) -> Iterator[Any]:
     """Evaluate a twin of a model whose floating data is of another type: results, or an error."""
     try:
         message = whole_message(twin(model))
     except (OSError, ValueError) as error:
         raise _UnreadableError(first_line(error)) from error
-    results: list[Any] = []
     evaluator: Evaluator | None = None
     for inputs in cases:
         given = {n: x.astype(floats) if is_float(str(x.dtype)) else x for n, x in inputs.items()}
         try:
             evaluator = evaluator or Evaluator(message)
             with np.errstate(all="ignore"):  # what is not finite is compared, not printed
-                results.append(evaluator.run(None, given))
+                result = evaluator.run(None, given)
         except Exception as error:  # an operator of onnx's reference may raise anything
-            results.append(_UnevaluableError(first_line(error)))
-    return results
+            result = _UnevaluableError(first_line(error))
+        yield result
+        del result  # the next one is as large
 
 
 def _sizes(specs: Sequence[TensorSpec], single: Container[str]) -> Iterator[dict[str, int]]:

@@ -28,7 +28,7 @@ from onnx_ir.passes.common import (
 
 from ropeexport.dtypes import DOUBLE, EXPORTED, FOREIGN, HALVES, SINGLE
 from ropeexport.errors import ModelFileError
-from ropeexport.onnx_files.onnx_file import opset, rope_nodes
+from ropeexport.onnx_files.onnx_file import external_tensors, opset, rope_nodes
 from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import MOVERS, STANDARD, is_standard
 from ropeexport.ops import attention, grouped_attention, names
@@ -304,9 +304,10 @@ def without_ropes(model: ir.Model) -> ir.Model:
 
 def whole_message(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, its weights inside; protobuf ends at 2 GiB."""
-    inside = model.clone()
-    ir.external_data.load_to_model(inside)
-    message: onnx.ModelProto = ir.to_proto(inside)
+    if external_tensors(model):
+        model = model.clone()
+        ir.external_data.load_to_model(model)
+    message: onnx.ModelProto = ir.to_proto(model)
     return message
 
 

@@ -92,24 +92,26 @@ class OnnxOracle:
             self._tables = _angle_tables(lifted)
             twin = float64_twin(lifted)
             self._evaluator = Evaluator(whole_message(twin))
-            self._has_angles = _round_angles(twin)
-            self._coarse = Evaluator(whole_message(twin))
+            self._coarse = Evaluator(whole_message(twin)) if _round_angles(twin) else None
         self._turn = Lock()
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
         truth = truth_of(self._run, inputs, seed)
-        if not self._has_angles:
+        coarse = self._coarse
+        if coarse is None:
             return truth
         wide = {**inputs, **floats_in_float64(inputs)}
 
-        def coarse(number: int) -> dict[str, Float64s]:
-            return self._as_written(wide, seed + number)
+        def moved(number: int) -> dict[str, Float64s]:
+            return self._as_written(coarse, wide, seed + number)
 
-        moves = moves_of(truth.outputs, coarse, TABLE_DRAWS)
+        moves = moves_of(truth.outputs, moved, TABLE_DRAWS)
         return dataclasses.replace(truth, conversions=moves)
 
-    def _as_written(self, inputs: Mapping[str, Array], seed: int) -> dict[str, Float64s]:
+    def _as_written(
+        self, coarse: Evaluator, inputs: Mapping[str, Array], seed: int
+    ) -> dict[str, Float64s]:
         """Run with angles in float32, and what they are made of off by its rounding."""
         rng, exact = np.random.default_rng(seed), self._evaluator.rt_inits_
         moved = {}
@@ -117,8 +119,8 @@ class OnnxOracle:
             signs = rng.choice((-1.0, 1.0), exact[name].shape)
             moved[name] = exact[name] * (1.0 + SINGLE.unit_roundoff * signs)
         with self._turn:  # cases are judged side by side
-            self._coarse.rt_inits_ = {**exact, **moved}
-            return self._run(inputs, self._coarse)
+            coarse.rt_inits_ = {**exact, **moved}
+            return self._run(inputs, coarse)
 
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         """Return the exact outputs of some inputs, one after the other."""
