@@ -28,7 +28,7 @@ class Writing:
     folder: str
     bases: tuple[str, ...] = ()
     again: tuple[str, ...] = ("--force",)
-    model: bool = True  # the folder holds a model afterwards
+    then: tuple[str, ...] = ()  # what has to succeed once it was done again
 
 
 def _writing(
@@ -36,9 +36,9 @@ def _writing(
     folder: str,
     *bases: str,
     again: tuple[str, ...] = ("--force",),
-    model: bool = True,
+    then: str = "",
 ) -> Writing:
-    return Writing(tuple(command.split()), folder, bases, again, model)
+    return Writing(tuple(command.split()), folder, bases, again, tuple(then.split()))
 
 
 WRITING = (
@@ -56,7 +56,7 @@ WRITING = (
     _writing("report flux --html flux/page.html --markdown flux/page.md", "flux", "flux", again=()),
     _writing("run flux --random --runtime onnxruntime -o flux/new.npz", "flux", "flux"),
     _writing("sign signed/folder --key signed/private.pem --force", "signed/folder", "signed",
-             again=()),
+             again=(), then="verify signed/folder --key signed/public.pem"),
     _writing("bench flux --against eager --rounds 1 --repeats 1", "flux", "flux", again=()),
 )  # fmt: skip
 
@@ -123,10 +123,11 @@ def _after(
 
 
 def _next(worker: Worker, writing: Writing) -> list[tuple[str, str]]:
-    """Judge the commands after it: a reader, the same again, and the same with --force."""
+    """Judge the commands after it: a reader, the same again, with --force, and what reads it."""
     folder, wrong = worker.work / writing.folder, []
     steps = [("inspect", writing.folder), writing.argv, (*writing.argv, *writing.again)]
     steps += [("check", writing.folder, *_CHECK.split())] if writing.folder != "llama" else []
+    steps += [writing.then] if writing.then else []
     for number, argv in enumerate(steps):
         ended = worker.run(argv, PATIENCE)
         wrong += [(kind, f"then `{argv[0]}`: {text}") for kind, text in complaints(ended)]
