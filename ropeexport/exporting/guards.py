@@ -306,3 +306,10 @@ def _sums(environment: Any, example: Example) -> dict[str, Sum]:
             if getattr(symbol, "is_Symbol", False):
                 found[symbol.name] = sum_of(label)
     return found
+
+
+def asks_for_none(node: Any) -> bool:
+    """Say whether torch's node of a condition is ``x.numel() == 0``, of a size that data say."""
+    expression = node.expr
+    is_equality = isinstance(expression, sympy.Eq) and expression.rhs == 0
+    return is_equality and expression.lhs in node.shape_env.size_like

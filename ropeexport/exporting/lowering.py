@@ -40,6 +40,7 @@ _IN_THE_RESULTS_TYPE = {
     _aten.log_softmax, _aten.mean, _aten.nansum, _aten.pow, _aten.prod, _aten.row_stack, _aten.rsub,
     _aten.select_scatter, _aten.slice_scatter, _aten.softmax, _aten.stack, _aten.sum, _aten.vstack,
 }  # fmt: skip
+_FEW = 16  # terms of a sum
 _PLACES = {"index", "indices"}  # arguments that say where, not what
 
 # operators that compute in the widest type of their tensors, and return the first one's
@@ -285,9 +286,33 @@ def _squeezed(node: fx.Node) -> fx.Node | None:
     return made
 
 
+def _added(node: fx.Node) -> fx.Node | None:
+    """Return a sum of few whole numbers as additions: onnxruntime's has the 53 bits of a double.
+
+    Hashes of bytes (BLT) wrap around 64 bits.
+    """
+    x, *given = node.args
+    axes, keep = (*given, *[node.kwargs.get(n) for n in ("dim", "keepdim")[len(given) :]])[:2]
+    if not isinstance(axes, list) or len(axes) != 1 or not _is_whole(x):
+        return None
+    shape = x.meta["val"].shape  # type: ignore[union-attr]
+    count = shape[axes[0]]
+    if not isinstance(count, int) or not 0 < count <= _FEW:
+        return None
+    terms = [_add_node(node, _aten.select.int, x, axes[0], at) for at in range(count)]
+    total = reduce(lambda a, b: _add_node(node, _aten.add.Tensor, a, b), terms)
+    return _add_node(node, _aten.unsqueeze.default, total, axes[0]) if keep else total
+
+
+def _is_whole(x: Any) -> bool:
+    """Say whether a tensor is one of int64, and no flags' numbers."""
+    made = x.args[0] if x.target is _aten.to.dtype else x
+    return all(_is_tensor(each) and each.meta["val"].dtype is torch.int64 for each in (x, made))
+
+
 # operators of which eager has a simpler form; each to what stands in a node's place, if anything
 _INSTEAD: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
-    _aten.einsum: _product, _aten.squeeze: _squeezed,
+    _aten.einsum: _product, _aten.squeeze: _squeezed, _aten.sum: _added,
 }  # fmt: skip
 
 

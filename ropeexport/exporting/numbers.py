@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropeexport.exporting.guards import asks_for_none
+
 _PLACES = "_ropeexport_places"  # an attribute of the result of nonzero
 _LIBRARIES = ("diffusers", "transformers")
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
@@ -34,10 +36,10 @@ def sizes_kept(module: nn.Module) -> Iterator[None]:
     """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
 
     A library's loop over the places at which something holds (the experts that some token chose)
-    goes over all places: of one that nothing chose there are no rows to compute.  The first trace
-    of a module has none of this: a file that asks whether a type ``is int`` would be misled.
+    goes over all places, and what it skips where there are no rows is computed of none.  The first
+    trace of a module has none of this: a file that asks whether a type ``is int`` would be misled.
     """
-    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place():
+    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place(), _some():
         yield
 
 
@@ -133,6 +135,22 @@ def _every_place() -> Iterator[None]:
     finally:
         del tensor.nonzero  # torch's own is its base's
         tensor.__iter__ = iterate
+
+
+@contextmanager
+def _some() -> Iterator[None]:
+    """Let a library's question whether there are no rows, of as many as data say, be denied."""
+    truth: Any = torch.SymBool.__bool__
+
+    def answered(x: torch.SymBool) -> bool:
+        is_library = _root_of(sys._getframe(1).f_globals) in _LIBRARIES
+        return False if is_library and asks_for_none(x.node) else bool(truth(x))
+
+    torch.SymBool.__bool__ = answered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.SymBool.__bool__ = truth  # type: ignore[method-assign]
 
 
 class Number:

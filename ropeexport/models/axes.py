@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # names of a config's field that says how long a sequence may be, the first that is there
 LIMITS = (
     "max_position_embeddings", "max_sequence_length", "max_seq_len", "max_seq_length",
-    "n_positions", "block_size",
+    "n_positions", "block_size", "frames_per_clip",
 )  # fmt: skip
 _CONFIGS = ("config", "text_config")
 _LENGTH_WORDS = ("length", "seq", "token", "patch")

@@ -50,9 +50,9 @@ class Counted(nn.Module):
 
 
 class Experts(nn.Module):
-    """As Dbrx and Step3p7 loop over the experts that some token chose, of one more than there are.
+    """As Dbrx and LongCat loop over the experts that some token chose, of one more than there are.
 
-    Source: transformers ``modeling_dbrx.py``.
+    Source: transformers ``modeling_dbrx.py``, ``modeling_longcat_flash.py``.
     """
 
     def __init__(self) -> None:
@@ -69,6 +69,8 @@ class Experts(nn.Module):
         for row in hit:
             expert = row[0]
             _, token = torch.where(mask[expert])
+            if token.numel() == 0:
+                continue
             total.index_add_(0, token, rows[token] @ self.matrices[expert])
         return total
 
@@ -98,6 +100,21 @@ def test_the_experts_of_a_library_are_all_in_the_file(tmp_path) -> None:
         "transformers:DbrxModel", out=tmp_path / "out", config=tmp_path / "config"
     )
     assert (made.found, made.replaced) == (1, 1)
+    assert made.check(cases=6, runtimes="onnxruntime").verdict == "PASS"  # of few tokens too
+
+
+def test_experts_of_a_library_that_skips_those_without_tokens(tmp_path) -> None:
+    config = transformers.LongcatFlashConfig(
+        hidden_size=32, num_layers=1, num_hidden_layers=2, num_attention_heads=2, ffn_hidden_size=32,
+        expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2, moe_topk=2,
+        q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        head_dim=8, vocab_size=32, max_position_embeddings=32,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "config")
+    made = ropeexport.export(
+        "transformers:LongcatFlashModel", out=tmp_path / "out", config=tmp_path / "config"
+    )
+    assert (made.found, made.replaced) == (2, 2)
     assert made.check(cases=6, runtimes="onnxruntime").verdict == "PASS"  # of few tokens too
 
 

@@ -209,3 +209,25 @@ def test_bfloat16_is_ordered_as_float32(tmp_path) -> None:
     folder = ropeexport.export(example, out=tmp_path)
     assert (folder.found, folder.replaced) == (1, 1)
     assert folder.manifest.model.outputs[0].dtype == "bfloat16"
+
+
+class Hashed(nn.Module):
+    """Hashes of a few numbers each, which wrap around 64 bits.
+
+    Source: transformers ``modeling_blt.py``, ``rolling_polynomial_hash``.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        powers = 1_000_000_007 ** torch.arange(4)
+        terms = x.unfold(1, 4, 1) * powers
+        return terms.sum(-1), terms.sum(dim=(2,), keepdim=True), (x > 3).sum(1, keepdim=True)
+
+
+def test_whole_numbers_are_summed_to_their_last_bit(tmp_path) -> None:
+    example = Example(Hashed(), {"x": torch.arange(24).reshape(2, 12)}, {"x": {0: "batch"}})
+    ropeexport.export(example, out=tmp_path)
+    loaded = ropeexport.load(tmp_path, device="cpu")
+    x = torch.randint(0, 256, (5, 12))
+    assert Hashed()(x)[0].abs().max() > 2**60
+    for found, expected in zip(loaded(x), Hashed()(x), strict=True):
+        assert torch.equal(found, expected)
