@@ -6,7 +6,8 @@ of them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -103,7 +104,8 @@ class Standard:
             return None, "pixels: not finite"
         counted = pictures.count(got, eager, self.pixels.max_abs)
         record = PixelsRecord(**asdict(counted), refused=counted.refused, bound=self.pixels.max_abs)
-        if too_wide := self.pixels.too_wide_for(self.contrast):
+        # pixels are held to their largest error alone
+        if too_wide := replace(self.pixels, rms=math.inf).too_wide_for(self.contrast):
             return record, f"pixels: {too_wide}"
         if counted.refused:
             return record, (

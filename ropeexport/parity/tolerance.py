@@ -145,11 +145,13 @@ class Bound:
     def too_wide_for(self, output: Size) -> str | None:
         """Return why a bound proves nothing of an output: it is larger than all that is in it.
 
-        Zeros would pass, and so would the output with its sign reversed or its elements in another
-        order.  Below the smallest normal number a type knows no less, and a user's own bound is
-        the user's to choose.
+        Zeros would pass, both by their largest error and by their root mean square; where one of
+        the two bounds is below the output, neither zeros pass nor the output with its sign reversed
+        or its elements in another order.  Below the smallest normal number a type knows no less,
+        and a user's own bound is the user's to choose.
         """
-        if self.rule == "override" or self.max_abs - self.floor <= output.largest:
+        proves = self.max_abs - self.floor <= output.largest or self.rms < output.rms
+        if self.rule == "override" or proves:
             return None
         return (
             f"the bound {self.max_abs:.3g} is larger than the output itself (largest "

@@ -10,7 +10,7 @@ import pytest
 from ropeexport.dtypes import float_type
 from ropeexport.parity import tolerance
 from ropeexport.parity.compare import Difference
-from ropeexport.parity.tolerance import Allowance, Size, Yardstick, bound
+from ropeexport.parity.tolerance import Allowance, Bound, Size, Yardstick, bound
 
 YARDSTICK = Yardstick(
     dtype="float32",
@@ -106,6 +106,18 @@ def test_a_bound_beyond_the_output_proves_nothing() -> None:
     assert f"the bound {wide.max_abs:.3g} is larger than the output itself (largest 4)" in reason
     assert bound(YARDSTICK).too_wide_for(YARDSTICK.output) is None
     assert tolerance.override(9.0, 0.0).too_wide_for(YARDSTICK.output) is None
+
+
+def test_a_bound_of_either_kind_below_the_output_refuses_zeros() -> None:
+    output = YARDSTICK.output
+    zeros = Difference(rms=output.rms, excess=output.largest, max_abs=output.largest, elements=1)
+    for rms, largest in ((0.9, 2.0), (2.0, 0.9)):
+        held = Bound(largest * output.largest, rms * output.rms, "rounding")
+        assert held.too_wide_for(output) is None
+        assert held.broken_by(zeros) is not None
+    both = Bound(2.0 * output.largest, 2.0 * output.rms, "rounding")
+    assert both.broken_by(zeros) is None
+    assert both.too_wide_for(output) is not None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -136,6 +138,9 @@ def of_diffusers(module: nn.Module) -> Samples:
     return Samples(inputs, constants | diffusers_inputs.ARGUMENTS.get(name, {}))
 
 
+_FACTOR = re.compile(r"[a-z]\w*(?=\*)")
+
+
 def _of_row(row: Inputs, config: Config) -> dict[str, Any]:
     """Return the inputs of a row of a table, those that the config has."""
     given = {argument: _of(argument, value, config) for argument, value in row.items()}
@@ -156,7 +161,7 @@ def _sample(argument: str, given: str | Input, config: Config) -> Sample | None:
     sizes, axes, fixed = list[int](), dict[int, str](), list[str]()
     for number, text in enumerate(one.axes.split()):
         name, _, size = text.partition("=")
-        name = name.replace("+", " + ")
+        name = _FACTOR.sub(partial(_number_of, config), name).replace("+", " + ")
         total = sum_of(name)
         is_dynamic = not size and bool(total.names) and {*total.names} <= SIZES.keys()
         found = total.at(SIZES) if is_dynamic else int(size) if size else _size(name, config)
@@ -167,6 +172,11 @@ def _sample(argument: str, given: str | Input, config: Config) -> Sample | None:
         fixed += [name] if size else []
     high = config[one.below] if one.below else 2
     return Sample(tuple(sizes), axes, one.kind or _kind_of(argument), high, tuple(fixed))
+
+
+def _number_of(config: Config, factor: re.Match[str]) -> str:
+    """Return a factor of an axis as a number, where it is a field of a config."""
+    return str(config[factor[0]]) if type(config.get(factor[0])) is int else factor[0]
 
 
 def _size(text: str, values: Mapping[str, Any]) -> int | None:

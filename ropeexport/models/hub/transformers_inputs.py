@@ -2,7 +2,7 @@
 
 The grammar of axes is that of :mod:`ropeexport.models.hub.diffusers_inputs`.  A field of a part of
 the config has a dot, ``audio_config.num_mel_bins``; a field may be divided by another,
-``hidden_size/num_attention_heads``.  Three kinds of inputs are of these classes alone: ``zeros``, a
+``hidden_size/num_attention_heads``, and be the factor of a dynamic axis.  Three kinds of inputs are of these classes alone: ``zeros``, a
 mask that says where nothing is, ``places``, the column and the row of each patch, and ``sound
 lengths``, the samples of each sound.
 """
@@ -160,6 +160,9 @@ INPUTS: dict[str, Inputs] = {
     "PeAudioEncoder": {"input_values": "batch 1 samples"},
     "PeAudioFrameLevelModel": _TEXT_AND_SOUND,
     "PeAudioModel": _TEXT_AND_SOUND,
+    "PixtralVisionModel": {  # Python loops over the images
+        "pixel_values": "batch=1 num_channels patch_size*height patch_size*width",
+    },
     "PocketTTSAudioTokenizerDecoderModel": _LATENTS,
     "PocketTTSAudioTokenizerEncoderModel": _WAVE_OF_CHANNELS,
     "PocketTTSAudioTokenizerModel": _WAVE_OF_CHANNELS,
