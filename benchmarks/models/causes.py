@@ -49,12 +49,6 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "data-dependent expression",
-        "Python asks of each expert whether any token chose it (modeling_longcat_flash.py, "
-        "`token_idx.numel() == 0`), which is not known while it is traced",
-        ("LongcatFlashModel",),
-    ),
-    Cause(
-        "data-dependent expression",
         "Python loops over the images and interpolates a table to the size of each "
         "(modeling_cosmos3_edge.py, `for temporal, height, width in grid_thw.tolist()`)",
         ("Cosmos3EdgeVisionModel",),
@@ -66,32 +60,10 @@ CAUSES: tuple[Cause, ...] = (
         ("LightGlueForKeypointMatching",),
     ),
     Cause(
-        "data-dependent expression",
-        "the ends of its patches are numbers that its patcher computes (modeling_blt.py): how many "
-        "there are is not known while it is traced",
-        ("BltModel",),
-    ),
-    Cause(
         "takes images",
         "Python loops over the images (modeling_lfm3_vl.py, `grid_thw.tolist()`), and each of them "
         "becomes nodes of its own",
         ("Lfm3VlVisionModel",),
-    ),
-    Cause(
-        "^fp32: eager, onnxruntime",
-        "its scores are not scaled, and at positions of 2^17 eager torch's float32 angles and "
-        "those scores leave a bound that is larger than the output: nothing would be proven",
-        (
-            "DiffusionGemmaEncoderModel",
-            "DiffusionGemmaEncoderTextModel",
-            "DiffusionGemmaModel",
-        ),
-    ),
-    Cause(
-        "takes batch",
-        "Python makes a list of the images' sizes and loops over it (modeling_pixtral.py, "
-        "`[(height, width)] * batch_size`)",
-        ("PixtralVisionModel",),
     ),
     Cause(
         "data-dependent expression",
@@ -119,7 +91,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "still running",
         "its export, or its check in float64, takes longer than a record may",
-        ("DeepseekV4Model", "VJEPA2Model"),
+        ("DeepseekV4Model",),
     ),
     Cause(
         "^fp16: (eager, onnxruntime|onnxruntime, eager)",

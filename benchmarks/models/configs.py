@@ -38,6 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
     "AutoencoderSAME": {
         "encoder_channels": 16, "encoder_transformer_depths": (2,), "dim_heads": 16,
     },
+    "BltModel": {"encoder_hash_byte_group_vocab": 160},
     "ChameleonModel": {"vocabulary_map": {"<image>": 3}},
     "ClvpEncoder": {"num_attention_heads": 2},
     "CogVideoXTransformer3DModel": {"use_rotary_positional_embeddings": True},
