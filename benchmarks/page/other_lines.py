@@ -110,6 +110,9 @@ def elsewhere_lines() -> Iterator[str]:
     decoding = RESULTS / "decoding.json"
     if decoding.is_file():
         yield from _decoding(json.loads(decoding.read_text()))
+    exporting = RESULTS / "exporting.json"
+    if exporting.is_file():
+        yield from _exporting(json.loads(exporting.read_text()))
     yield (
         "Model classes: [models.md](models.md). The kernel and the engines on a GPU: "
         "[gpu.md](gpu.md) says what waits for one; an engine's build with a cold and a warm cache "
@@ -132,6 +135,41 @@ def _load(record: dict[str, Any]) -> Iterator[str]:
     through, bare = (statistics.median(seconds) for seconds in record["starts"].values())
     yield f"A process, from its start to the first output: {through:.2f} s, bare {bare:.2f} s."
     yield ""
+
+
+def _exporting(record: dict[str, Any]) -> Iterator[str]:
+    exports = record["exports"]
+    ours, plain = (exports["steps"][name] for name in ("ours", "plain"))
+    yield (
+        "A small Llama (4 layers of 256, float32) by `ropeexport export transformers:DIR`, and by "
+        "plain `torch.onnx.export` with the same axes: whole processes in turns, medians of "
+        f"{record['rounds']}, `python -m benchmarks.exporting` on "
+        f"{record['machine']['processor']}, {record['date']}. Ours takes {exports['ratio']:.2f} of "
+        "the plain export's wall time. Within, in seconds:"
+    )
+    yield ""
+    names = [name for name in ours if name not in ("imports", "export")]
+    rest = ours["export"] - sum(ours[name] for name in names)
+    rows = [
+        ("imports", f"{ours['imports']:.2f}", f"{plain['imports']:.2f}"),
+        ("all but the imports", f"{ours['export']:.2f}", f"{plain['export']:.2f}"),
+        *((f"of these: {name}", f"{ours[name]:.2f}", "") for name in names),
+        ("of these: the rest", f"{rest:.2f}", ""),
+    ]
+    yield from table("step|ropeexport|plain", rows)
+    yield (
+        "Experts (Mixtral with 2 layers of 512, 8 experts of which each token has 2, float32): our "
+        "file sorts the tokens by expert and has a product for each; transformers' `batched_mm`, "
+        "which plain torch can export, copies its experts' matrices for each token. Calls of "
+        "onnxruntime in turns:"
+    )
+    yield ""
+    each = (
+        (f"{row['tokens']}", f"{row['sorted_ms']:.1f}", f"{row['batched_ms']:.1f}",
+         f"{row['ratio']:.2f}")
+        for row in record["experts"]
+    )  # fmt: skip
+    yield from table("tokens|ropeexport ms|batched_mm ms|to ropeexport", each)
 
 
 def _decoding(record: dict[str, Any]) -> Iterator[str]:
