@@ -1,8 +1,8 @@
 """Python's own arithmetic of sizes, kept in the graph while a module is traced.
 
-``len(x)`` and ``int(0.5 * length)`` make a plain number of a size, which fixes the axis.  A module
-that holds a whole number as a buffer (a stride, with which transformers' codecs compute how much
-to pad) makes a tensor of a size, whose value torch then takes for data.
+``len(x)``, ``int(0.5 * length)`` and ``float(length)`` make a plain number of a size, which fixes
+the axis.  A module that holds a whole number as a buffer (a stride, with which transformers' codecs
+compute how much to pad) makes a tensor of a size, whose value torch then takes for data.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ def lengths_kept(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def sizes_kept(module: nn.Module) -> Iterator[None]:
-    """Let ``int`` of a size be a size too, and buffers of one whole number numbers, for a while.
+    """Let ``int`` and ``float`` of a size follow from it, and whole numbers in buffers be numbers.
 
     A library's loop over the places at which something holds (the experts that some token chose)
     goes over all places, and what it skips where there are no rows is computed of none.  The first
     trace of a module has none of this: a file that asks whether a type ``is int`` would be misled.
     """
-    with _in_files_of(module, "int", _Int), _buffers_as_numbers(module), _every_place(), _some():
+    with (
+        _in_files_of(module, "int", _Int),
+        _in_files_of(module, "float", _Float),
+        _buffers_as_numbers(module),
+        _every_place(),
+        _some(),
+    ):
         yield
 
 
@@ -65,12 +71,14 @@ def _length(x: Any) -> Any:
     return x.shape[0] if isinstance(x, Tensor) and x.ndim else builtins.len(x)
 
 
-class _IntOrSize(type):
+class _OfBase(type):
+    """A class whose instances are all those of its base."""
+
     def __instancecheck__(cls, x: object) -> bool:
-        return isinstance(x, int)
+        return isinstance(x, cls.__bases__[0])
 
 
-class _Int(int, metaclass=_IntOrSize):
+class _Int(int, metaclass=_OfBase):
     """``int``, of which a size is a size."""
 
     def __new__(cls, x: Any = 0, *base: Any) -> Any:
@@ -78,6 +86,14 @@ class _Int(int, metaclass=_IntOrSize):
             x = x.value
         is_size = isinstance(x, _SYMBOLIC)
         return torch.sym_int(x) if is_size else int(x, *base)  # type: ignore[no-untyped-call]
+
+
+class _Float(float, metaclass=_OfBase):
+    """``float``, of which a size is a number that follows from it."""
+
+    def __new__(cls, x: Any = 0.0) -> Any:
+        is_size = isinstance(x, _SYMBOLIC)
+        return torch.sym_float(x) if is_size else float(x)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -43,6 +43,19 @@ class Resampled(nn.Module):
         return x[..., :count] + torch.arange(count)
 
 
+class Relative(nn.Module):
+    """As timm's grid for DINOv3 divides places by a size.
+
+    Source: timm ``pos_embed_sincos.py``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(x.shape[-1], dtype=torch.float32)
+        assert isinstance(0.5, float)
+        assert not isinstance(1, float)
+        return x + (places + 0.5) / float(x.shape[-1])
+
+
 class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(2, 0, 1)
@@ -75,7 +88,7 @@ class Experts(nn.Module):
         return total
 
 
-@pytest.mark.parametrize("kind", [Codec, Resampled, Counted])
+@pytest.mark.parametrize("kind", [Codec, Resampled, Relative, Counted])
 def test_a_size_that_python_computes_is_one_of_the_file(kind: type[nn.Module], tmp_path) -> None:
     module = kind().eval()
     buffers = dict(module.named_buffers())
@@ -105,8 +118,8 @@ def test_the_experts_of_a_library_are_all_in_the_file(tmp_path) -> None:
 
 def test_experts_of_a_library_that_skips_those_without_tokens(tmp_path) -> None:
     config = transformers.LongcatFlashConfig(
-        hidden_size=32, num_layers=1, num_hidden_layers=2, num_attention_heads=2, ffn_hidden_size=32,
-        expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2, moe_topk=2,
+        hidden_size=32, num_layers=1, num_hidden_layers=2, num_attention_heads=2,
+        ffn_hidden_size=32, expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2, moe_topk=2,
         q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
         head_dim=8, vocab_size=32, max_position_embeddings=32,
     )  # fmt: skip
@@ -126,12 +139,14 @@ def test_a_loop_of_somebody_elses_may_count_and_is_refused(tmp_path) -> None:
 
 def test_the_files_of_a_module_have_their_own_again() -> None:
     with lengths_kept(Counted()), sizes_kept(Codec()):
-        assert {"int", "len"} <= globals().keys()
+        assert {"float", "int", "len"} <= globals().keys()
         assert len([1, 2]) == 2
         assert int("7") == 7
         assert isinstance(3, int)
         assert not isinstance(3.0, int)
-    assert not {"int", "len"} & globals().keys()
+        assert float("0.5") == 0.5
+        assert isinstance(0.5, float)
+    assert not {"float", "int", "len"} & globals().keys()
 
 
 def test_a_number_computes_as_a_tensor_does() -> None:

@@ -2,9 +2,9 @@
 
 The grammar of axes is that of :mod:`ropeexport.models.hub.diffusers_inputs`.  A field of a part of
 the config has a dot, ``audio_config.num_mel_bins``; a field may be divided by another,
-``hidden_size/num_attention_heads``, and be the factor of a dynamic axis.  Three kinds of inputs are of these classes alone: ``zeros``, a
-mask that says where nothing is, ``places``, the column and the row of each patch, and ``sound
-lengths``, the samples of each sound.
+``hidden_size/num_attention_heads``, and be the factor of a dynamic axis, ``patch_size*height``.
+Three kinds of inputs are of these classes alone: ``zeros``, a mask that says where nothing is,
+``places``, the column and the row of each patch, and ``sound lengths``, the samples of each sound.
 """
 
 from __future__ import annotations
