@@ -33,6 +33,9 @@ Box = dict[str, tuple[int, int]]
 def check_fits(example: Example, guards: Sequence[Guard], traced: Mapping[str, int]) -> None:
     """Raise unless guards on several axes hold wherever the axes' ranges go.
 
+    Of one axis torch checks that itself, but for a multiple of which Python makes a number
+    (``float(size // 8)``).
+
     Parameters
     ----------
     example : Example
@@ -54,6 +57,10 @@ def check_fits(example: Example, guards: Sequence[Guard], traced: Mapping[str, i
     for guard in sorted(several, key=lambda g: (len(g.axes), len(str(g)))):
         if guard.is_asked or not guard.is_unequal:
             _check_box(example, guard, traced)
+    for name in traced:
+        about = [g for g in guards if g.axes == (name,) and g.is_asked and g.is_equation]
+        if about:
+            _check_axis(example, name, about, traced, "")
 
 
 def check_decided(example: Example, guards: Sequence[Guard], traced: Mapping[str, int]) -> None:

@@ -77,9 +77,14 @@ class Guard:
         return isinstance(self.expression, sympy.Ne)
 
     @property
+    def is_equation(self) -> bool:
+        """Whether it says that two sizes are equal."""
+        return isinstance(self.expression, sympy.Eq)
+
+    @property
     def cuts_off(self) -> bool:
         """Whether Python's ``int`` made a number of a fraction, and so fixed what it is of."""
-        return isinstance(self.expression, sympy.Eq) and self.expression.has(TruncToInt)
+        return self.is_equation and self.expression.has(TruncToInt)
 
     def above(self) -> Guard:
         """Return, of two that differ, that the first is the greater one."""
@@ -111,7 +116,7 @@ class Guard:
 
         None for what is no equation of sums, or holds anyway.
         """
-        if not isinstance(self.expression, sympy.Eq):
+        if not self.is_equation:
             return None
         sums = {
             symbol: sum((f * sympy.Symbol(n) for n, f in x.terms), sympy.Integer(x.constant))

@@ -15,7 +15,7 @@ import onnxscript
 import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
-from torch import Tensor, nn
+from torch import nn
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import AxisRangeError, ExportError, RopeExportError, UsageError, first_line
@@ -190,10 +190,7 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
     An error is the first trace's.
     """
     try:
-        program = _exported_somewhere(example)
-        if not _has_fixed(program, example):
-            return program
-        return _kept(example, next(traceable_sizes(example))) or program
+        return _exported_somewhere(example)
     except Exception as error:
         fixes = isinstance(error, ExportError) and error.code == _FIXES
         if not fixes and "data-dependent" not in str(error):
@@ -202,18 +199,6 @@ def _exported(example: Example) -> torch.export.ExportedProgram:
         if kept is None:
             raise
         return kept
-
-
-def _has_fixed(program: torch.export.ExportedProgram, example: Example) -> bool:
-    """Say whether a dynamic axis became a number on the way, of which torch says nothing."""
-    names = example.tree.names_in(program)
-    made = {names.get(node.name): node.meta.get("val") for node in program.graph.nodes
-            if node.op == "placeholder"}  # fmt: skip
-    return any(
-        isinstance(x := made.get(name), Tensor) and type(x.shape[axis]) is int
-        for name, axes in example.tensor_axes.items()
-        for axis in axes
-    )
 
 
 def _exported_somewhere(example: Example) -> torch.export.ExportedProgram:

@@ -83,6 +83,8 @@ def without_functions(text: str) -> str:
     '2 * -(-length // 4)'
     >>> without_functions("((-length - (PythonMod(-length, 4)))//4)")
     '-length // 4'
+    >>> without_functions("CeilToInt(FloatTrueDiv(ToFloat(length) - 0.5, 1.0))")
+    'length'
     >>> without_functions("past+length")
     'past+length'
     """
@@ -145,10 +147,19 @@ def _of_quotient(rounded: Callable[..., ast.expr], x: ast.expr) -> ast.expr | No
     return None
 
 
+def _rounded_up(x: ast.expr) -> ast.expr | None:
+    """Return a quotient rounded up, or a size less a part of one: ``torch.arange(0.5, size)``."""
+    match x:
+        case ast.BinOp(ast.BinOp(size, ast.Sub(), ast.Constant(float() as part)), ast.Div(), by):
+            if 0 <= part < 1 and ast.unparse(by) == "1":
+                return size
+    return _of_quotient(_up, x)
+
+
 # by the name of torch's function
 _WRITTEN: dict[str, Callable[..., ast.expr | None]] = {
     "CeilDiv": _up,
-    "CeilToInt": partial(_of_quotient, _up),
+    "CeilToInt": _rounded_up,
     "CleanDiv": _down,
     "FloatTrueDiv": _quotient,
     "FloorDiv": _down,

@@ -119,7 +119,8 @@ def test_the_experts_of_a_library_are_all_in_the_file(tmp_path) -> None:
 def test_experts_of_a_library_that_skips_those_without_tokens(tmp_path) -> None:
     config = transformers.LongcatFlashConfig(
         hidden_size=32, num_layers=1, num_hidden_layers=2, num_attention_heads=2,
-        ffn_hidden_size=32, expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2, moe_topk=2,
+        ffn_hidden_size=32, expert_ffn_hidden_size=16, n_routed_experts=4, zero_expert_num=2,
+        moe_topk=2,
         q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
         head_dim=8, vocab_size=32, max_position_embeddings=32,
     )  # fmt: skip
@@ -129,6 +130,20 @@ def test_experts_of_a_library_that_skips_those_without_tokens(tmp_path) -> None:
     )
     assert (made.found, made.replaced) == (2, 2)
     assert made.check(cases=6, runtimes="onnxruntime").verdict == "PASS"  # of few tokens too
+
+
+class Looped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        for place in range(x.shape[-1] // 4):
+            x = x * (place + 1)
+        return x
+
+
+def test_a_loop_over_a_part_of_an_axis_fixes_it_and_is_named(tmp_path) -> None:
+    example = Example(Looped(), {"x": torch.randn(2, 2, 12)}, {"x": {2: "4*blocks"}})
+    with pytest.raises(ExportError, match=r"takes blocks 3 alone \(.*test_numbers.py") as caught:
+        ropeexport.export(example, out=tmp_path)
+    assert caught.value.code == "RX203"
 
 
 def test_a_loop_of_somebody_elses_may_count_and_is_refused(tmp_path) -> None:

@@ -61,7 +61,6 @@ NOT_YET = {
     "rotary_cached": "RX206: q writes rows of a buffer, k reads the same rows in the same call",
     "rotary_axial": "refused: data of five axes, rows and columns apart, is no layout of an op",
     "rotary_pixels": "refused as rotary_axial, and check fails eager itself: float32 angles",
-    "timm_dinov3_any_size": "RX205: float(size) makes the traced size a constant",
     "torchtune_vision": "refused: data of five axes, tiles and tokens apart; q and k one by one",
     "esm2": "RX201: 'if not padding_mask.any()' is a branch on data, which torch cannot trace",
 }
@@ -156,12 +155,3 @@ def test_a_length_that_python_counts_stays_dynamic(exported) -> None:
     _, manifest = exported("rotary_xpos", options(LENGTHS))
     assert set(manifest["axes"]) == {"batch", "length"}
     assert len(manifest["model"]["recognition"]["not_judged"]) == 2
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="RX205, which names no line")
-def test_a_size_made_a_number_names_the_line(tmp_path: Path) -> None:
-    """Of timm's grid for DINOv3, ``float(size)``."""
-    done = ropeexport("export", f"{FACTORIES}:timm_dinov3_any_size", "-o", tmp_path / "out")
-    assert done.returncode == 1
-    assert "pos_embed_sincos.py" in done.stderr
-    assert done.stderr.rstrip().endswith("[RX203]")
