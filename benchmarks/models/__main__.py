@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,9 +22,8 @@ from benchmarks.machine import measured
 from benchmarks.models import records
 from benchmarks.models.causes import cause_of
 from benchmarks.models.discovery import Class, discovered
-from benchmarks.models.page import PAGE, page
+from benchmarks.models.page import write_page
 from benchmarks.models.records import Key, Parity, Record
-from ropeexport import atomic
 
 _LIMIT = 900.0  # seconds of a class
 _LONG = 180.0  # of one that is made again only where it is named
@@ -39,13 +39,24 @@ _WORKER = "benchmarks.models.worker"
     metavar="N",
     help="Make so many again, chosen by the commit; exit 1 where one differs.",
 )
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the records: of another release, say, that PYTHONPATH has.",
+)
 @click.option("--minutes", type=click.FloatRange(min=0), help="Begin no class after so many.")
 @click.option("--jobs", default=min(2, os.cpu_count() or 1), show_default=True)
 def command(
-    discover: bool, only: tuple[str, ...], again: int | None, minutes: float | None, jobs: int
+    discover: bool,
+    only: tuple[str, ...],
+    again: int | None,
+    into: Path | None,
+    minutes: float | None,
+    jobs: int,
 ) -> None:
     """List classes, or run them."""
-    found, known = discovered(), records.read()
+    folder = into or records.FOLDER
+    found, known = discovered(), records.read(folder)
     if discover:
         for each in found:
             click.echo(f"{each.model}{_state(known.get(each.model))}")
@@ -63,8 +74,8 @@ def command(
     click.echo(f"{len(wanted)} of {len(models)} classes are to be tried, by {jobs} processes")
     unknown = []
     for number, record in enumerate(_made(wanted, keys, jobs, minutes), 1):
-        records.write(record)
-        atomic.write_text(PAGE, page(records.read().values()))
+        records.write(record, folder)
+        write_page()
         click.echo(f"{number}/{len(wanted)} {record.model}{_state(record)}")
         if record.fault() and cause_of(record) is None:
             unknown.append(record.model)

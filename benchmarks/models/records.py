@@ -19,6 +19,7 @@ from ropeexport import atomic
 from ropeexport.machine import versions_of
 
 FOLDER = Path(__file__).parents[1] / "results" / "models"
+OTHER_RELEASES = FOLDER.with_name("models-of-other-releases")
 PACKAGES = ("torch", "onnxscript", "onnxruntime", "tensorrt-rtx")  # beside the class's own library
 _FEW = 2
 NOT_RUN = "eager: "  # then its error, of a type that it does not run a class in
