@@ -32,6 +32,9 @@ _ATOMS = {"num_spatial_rope_pairs_per_axis": 1, "num_uid_rope_pairs": 3}
 OWN: dict[str, dict[str, Any]] = {
     "AceStepTransformer1DModel": {"in_channels": 48, "audio_acoustic_hidden_dim": 16},
     "AllegroTransformer3DModel": {"attention_head_dim": 24, "cross_attention_dim": 96},
+    "Apertus1p5Model": {
+        "image_token_offset": 16, "audio_token_offset": 80, "audio_config": {"codebook_dim": 64},
+    },
     "AutoencoderKLMiniMaxH3": {
         "block_out_channels": (32, 32, 32, 32, 64, 64), "latent_channels": 24,
     },
@@ -48,6 +51,11 @@ OWN: dict[str, dict[str, Any]] = {
     "CosmosControlNetModel": {"model_channels": 64},
     "CosmosTransformer3DModel": {"concat_padding_mask": False},
     "DbrxModel": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10_000.0, "clip_qkv": 8}},
+    "DoryModel": {  # it halves the numbers of a list with mlp in it
+        "layer_types": ["sliding_attention", "mlp", "sliding_attention", "mlp", "full_attention",
+                        "mlp"],
+        "num_hidden_layers": 6, "n_input_layers": 2, "n_recurrent_layers": 2, "n_output_layers": 2,
+    },
     "Dots3NoteModel": {"text_config": {"head_dim": 24}},
     "Dots3NoteTextModel": {"head_dim": 24},
     "EasyAnimateTransformer3DModel": _PATCHES,
