@@ -63,14 +63,17 @@ def page(made: Iterable[Record], elsewhere: Iterable[Record] = ()) -> str:
 
 
 def _summary(made: Sequence[Record], run: Sequence[Record]) -> Iterator[str]:
-    good = sum(record.is_good for record in run)
-    unstable = sum(record.is_good_in_float32 and record.fp16.is_unstable for record in run)
-    shares = [f"{count} ({count / max(len(run), 1):.0%})" for count in (good, unstable)]
+    single = [record for record in run if record.is_good_in_float32]
+    both = sum(record.is_good for record in single)
+    unstable = sum(record.fp16.is_unstable for record in single)
+    counts = [
+        f"{count} ({count / max(len(run), 1):.1%})" for count in (len(single), both, unstable)
+    ]
     yield (
         f"Of {len(made)} classes that were tried, eager torch runs {len(run)} with a rotation. Of "
-        f"these, {shares[0]} are exported with dynamic axes, every application replaced, in parity "
-        f"in both types; {shares[1]} more are so in float32, while in float16 eager torch itself "
-        "is beyond the bound.\n"
+        f"these, {counts[0]} are exported with dynamic axes, every application replaced, in parity "
+        f"in float32; {counts[1]} are so in float16 too, and of {counts[2]} eager torch itself is "
+        "beyond the bound in float16.\n"
     )
     origins = Counter(map(_origin, made))
     yield from (f"- {count} records: {origin}." for origin, count in origins.most_common())

@@ -106,8 +106,9 @@ def test_what_eager_itself_misses_is_told_apart(record) -> None:
     made = record.model_copy(update={"fp16": both})
     assert made.is_good_in_float32
     assert not made.is_good
-    assert " 0 (0%) are exported" in page([made])
-    assert " 1 (100%) more are so in float32" in page([made])
+    assert " 0 (0.0%) are so in float16 too" in page([made])
+    assert " 1 (100.0%) eager torch itself is" in page([made])
+    assert " 1 (100.0%) are exported" in page([made])
 
 
 def test_the_page_counts_what_eager_runs(record) -> None:
@@ -116,7 +117,8 @@ def test_the_page_counts_what_eager_runs(record) -> None:
     still = record.model_copy(update={"name": "D", "rotates": False, "found": 0})
     text = page([wrong, not_run, record, still])
     assert "Of 4 classes that were tried, eager torch runs 2 with a rotation" in text
-    assert " 1 (50%) are exported" in text
+    assert " 2 (100.0%) are exported" in text
+    assert " 1 (50.0%) are so in float16 too" in text
     assert "- 4 records: commit 0123456789ab, 2026-11-30" in text
     row = "| transformers:A | 2 | 2 | batch, length |  | PASS 30% (20%) | PASS 30% (20%) |"
     assert f"{row} 2 native |" in text
@@ -171,8 +173,8 @@ def test_the_words_of_a_known_cause_are_no_change(record) -> None:
     """torch names the sizes of a set in the order of a run."""
 
     def made(words: str, **other: Parity) -> Record:
-        fault = Parity(fault=f"ExportError: LongcatFlashModel: cannot be traced: {words}")
-        update = {"name": "LongcatFlashModel", "fp32": fault, "fp16": fault, **other}
+        fault = Parity(fault=f"ExportError: LightGlueForKeypointMatching: cannot be traced: {words}")
+        update = {"name": "LightGlueForKeypointMatching", "fp32": fault, "fp16": fault, **other}
         return record.model_copy(update=update)
 
     former = made("data-dependent expression Eq(u0, 0) of u3, u5")
