@@ -27,7 +27,7 @@ from ropeexport.child_process import safe_environment
 from ropeexport.errors import ExportError, MissingError, first_line
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.naming import name_inputs
-from ropeexport.exporting.tracing import dynamic_shapes
+from ropeexport.exporting.programs import dynamic_shapes
 from ropeexport.models.example import Example, all_axes, traceable_arguments
 from ropeexport.ops.op import resolve
 from ropeexport.ops.registry import OPS

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from functools import cache
 
 import onnx
 import onnx_ir as ir
@@ -15,30 +13,24 @@ import onnxscript
 import onnxscript.version_converter
 import torch
 from onnx_ir.tensor_adapters import from_torch_dtype
-from torch import nn
 
-from ropeexport.axes import names_of, sum_of
-from ropeexport.errors import AxisRangeError, ExportError, RopeExportError, UsageError, first_line
+from ropeexport.axes import sum_of
+from ropeexport.errors import ExportError, UsageError, first_line
 from ropeexport.exporting.chatter import quiet
 from ropeexport.exporting.complex_numbers import without_complex
 from ropeexport.exporting.constants import put_eager_constants
-from ropeexport.exporting.fitting import check_decided, check_fits, explain
-from ropeexport.exporting.guards import hearing_ignored, listening, symbols_of
+from ropeexport.exporting.fitting import check_decided
+from ropeexport.exporting.guards import hearing_ignored, symbols_of
 from ropeexport.exporting.lowering import with_explicit_types
 from ropeexport.exporting.naming import name_inputs, name_outputs, output_names, user_outputs
-from ropeexport.exporting.numbers import lengths_kept, sizes_kept
 from ropeexport.exporting.places import line_in, line_of_error
+from ropeexport.exporting.programs import exported_program, suggestion, traceable
 from ropeexport.exporting.purity import check_function
 from ropeexport.exporting.squeezes import check_squeezes
 from ropeexport.exporting.tables import check_tables
 from ropeexport.exporting.translations import translation_table
 from ropeexport.given import whole
-from ropeexport.manifest import Axis
-from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
-from ropeexport.models.hub.packed import traceable_towers
-from ropeexport.models.hub.traceable import traceable_experts, traceable_ropes
-from ropeexport.models.input_tree import shaped
-from ropeexport.models.wrappers import named_forward, ordinary_weights
+from ropeexport.models.example import Example
 from ropeexport.onnx_files.dimensions import without_functions
 from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION
@@ -90,9 +82,9 @@ def trace(example: Example, opset: int, max_position: int = MAX_POSITION) -> Tra
     """Trace an example; its module may hold fake tensors, its inputs then are fake too."""
     exported: torch.export.ExportedProgram | None = None
     module = example.module
-    with quiet() as heard, torch.no_grad(), _traceable(module):
+    with quiet() as heard, torch.no_grad(), traceable(module):
         try:
-            exported = _exported(example)
+            exported = exported_program(example)
             inputs = example.tree.names_in(exported)
             _check_returns(exported, example)
             check_tables(exported, example, inputs)
@@ -144,123 +136,6 @@ def _check_returns(exported: torch.export.ExportedProgram, example: Example) -> 
             "tensors, got none; mend its config, or return one",
             code="RX201",
         )
-
-
-@contextmanager
-def _traceable(module: nn.Module) -> Iterator[None]:
-    """Have a module as torch.export takes it for a while."""
-    ways = (ordinary_weights, traceable_ropes, traceable_experts, traceable_towers, lengths_kept)
-    with ExitStack() as stack, _roots(), _unasked_distributions():
-        for way in ways:
-            stack.enter_context(way(module))
-        yield
-
-
-@contextmanager
-def _roots() -> Iterator[None]:
-    """Let NumPy take the square root of a ratio of sizes, as Cosmos does: it asks its argument."""
-    had = hasattr(torch.SymFloat, "sqrt")
-    if not had:
-        torch.SymFloat.sqrt = torch.sym_sqrt  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if not had:
-            del torch.SymFloat.sqrt  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _unasked_distributions() -> Iterator[None]:
-    """Let torch's distributions take their arguments unasked, as under ``python -O``."""
-    distribution: Any = torch.distributions.Distribution
-    former = distribution._validate_args
-    distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        distribution.set_default_validate_args(former)
-
-
-_FIXES = "RX203"  # a module takes one size alone
-
-
-def _exported(example: Example) -> torch.export.ExportedProgram:
-    """Return the program of an example; where it fixes a size, of one that keeps what it computes.
-
-    An error is the first trace's.
-    """
-    try:
-        return _exported_somewhere(example)
-    except Exception as error:
-        fixes = isinstance(error, ExportError) and error.code == _FIXES
-        if not fixes and "data-dependent" not in str(error):
-            raise
-        kept = _kept(example, next(traceable_sizes(example)))
-        if kept is None:
-            raise
-        return kept
-
-
-def _exported_somewhere(example: Example) -> torch.export.ExportedProgram:
-    """Return the program of an example, at the first of the sizes that its module takes."""
-    first: Exception | None = None
-    for sizes in traceable_sizes(example):
-        try:
-            return _exported_at(example, sizes)
-        except RopeExportError:
-            raise
-        except Exception as error:  # of the module's own code, which may like others better
-            first = first or error
-    assert first is not None  # there is a size
-    raise first
-
-
-def _exported_at(
-    example: Example, sizes: Mapping[str, int], *, freely: bool = False, keeps: bool = False
-) -> torch.export.ExportedProgram:
-    """Return the program of an example at some sizes, if it holds for all that its axes may be.
-
-    torch refuses guards that it cannot prove; where they hold at every size, the trace is made
-    again, ``freely``, of which torch demands no proof.  Where Python fixed one, the trace is one
-    that ``keeps`` it.
-    """
-    arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
-    with listening() as guards, named_forward(example.module, arguments):
-        try:
-            program = torch.export.export(
-                example.module, (), arguments, dynamic_shapes=shapes, strict=False
-            )
-        except Exception as error:
-            if freely or not _OF_SIZES.search(str(error)):
-                raise
-            found = guards.found(example)
-            if not keeps and any(guard.cuts_off for guard in found):
-                kept = _kept(example, sizes)
-                if kept is not None:
-                    return kept
-            explain(example, found, sizes, _suggestion(error))
-            return _exported_at(example, sizes, freely=True, keeps=keeps)
-    check_fits(example, guards.found(example), sizes)
-    if freely:
-        explain(example, guards.found(example), sizes, "")
-    return program
-
-
-def _kept(example: Example, sizes: Mapping[str, int]) -> torch.export.ExportedProgram | None:
-    """Return the program of a trace that keeps what Python computes of sizes; None: there is none.
-
-    Raises
-    ------
-    AxisRangeError
-        With the sizes that it takes.
-    """
-    try:
-        with sizes_kept(example.module):
-            return _exported_at(example, sizes, keeps=True)
-    except AxisRangeError:
-        raise
-    except Exception:  # what the first trace says is nearer to the module's code
-        return None
 
 
 def _keep_output_types(model: ir.Model, exported: torch.export.ExportedProgram) -> None:
@@ -325,70 +200,6 @@ def _relabelled(text: str, pattern: re.Pattern[str], labels: Mapping[str, str]) 
     )
 
 
-def dynamic_shapes(
-    example: Example, sizes: Mapping[str, int] | None = None, freely: bool = False
-) -> dict[str, Any]:
-    """Return torch.export's ``dynamic_shapes`` of an example, each axis with its own bounds.
-
-    Parameters
-    ----------
-    example : Example
-        With the ranges of its axes.
-    sizes : mapping of str to int
-        Of the axes in the trace, where they are not the first of
-        :func:`~ropeexport.models.example.traceable_sizes`.
-    freely : bool
-        Without names, so that torch proves nothing of them.
-    """
-    sizes = sizes if sizes is not None else next(traceable_sizes(example))
-    labels = [label for axes in example.tensor_axes.values() for label in axes.values()]
-    bounds = {
-        name: _dim(name, example.axes.get(name), sizes[name], freely) for name in names_of(labels)
-    }
-    dims = {label: _sum(label, bounds, freely) for label in labels}
-    shapes = iter(
-        {axis: dims[label] for axis, label in example.tensor_axes.get(name or "", {}).items()}
-        or None
-        for name in example.tree.names
-    )
-    made: dict[str, Any] = shaped(dict(example.inputs), lambda _: next(shapes))
-    return made | {name: shaped(value, lambda _: None) for name, value in example.constants.items()}
-
-
-def _dim(name: str, limit: Axis | None, size: int, freely: bool) -> Any:
-    """Return a dynamic axis; its largest size lets a table of so many rows be cut to it.
-
-    torch takes every axis for 2 or longer, so a smallest size below 3 says nothing.
-    """
-    make = torch.export.Dim.DYNAMIC if freely else partial(torch.export.Dim, name)
-    if limit is None or limit.max < size:
-        return make()
-    smallest = limit.min if 2 < limit.min <= size else None
-    return make(min=smallest, max=limit.max)
-
-
-def _sum(label: str, bounds: Mapping[str, Any], freely: bool) -> Any:
-    """Return the dynamic axis of a sum; torch has none of several and finds the relation."""
-    total = sum_of(label)
-    if len(total.terms) != 1 or (freely and label not in bounds):
-        return torch.export.Dim.DYNAMIC
-    ((name, factor),) = total.terms
-    made = bounds[name] if factor == 1 else factor * bounds[name]
-    return made + total.constant if total.constant else made
-
-
-# what torch's tracer raises where the sizes are why
-_OF_SIZES = re.compile(r"Constraints violated|Specializations unexpectedly|Cannot create Dim")
-_SUGGESTED = re.compile(r"Suggested fixes:\n((?:  .+\n?)+)")
-
-
-def _suggestion(error: Exception) -> str:
-    """Return what torch suggests itself, for the middle of a message."""
-    match = _SUGGESTED.search(str(error))
-    fixes = "; ".join(" ".join(line.split()) for line in match[1].splitlines()) if match else ""
-    return f" (torch: {fixes})" if fixes else ""
-
-
 def _cause(error: Exception) -> str:
     """Return the first line of the error at the root, which names what torch could not trace."""
     root = error
@@ -398,7 +209,7 @@ def _cause(error: Exception) -> str:
         return "it returns a cache, no tensors: give use_cache=False, or see docs/running.md"
     named = _NODE.search(str(error.__cause__))
     operator = f"{named[2]}: " if named else ""
-    return f"{operator}{first_line(root)}{_suggestion(error)}"
+    return f"{operator}{first_line(root)}{suggestion(error)}"
 
 
 # what torch says of an output of transformers that is no tree
