@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from ropeexport.dtypes import HALVES, SINGLE
 from ropeexport.errors import ParityError
@@ -40,6 +41,7 @@ _CASTS: dict[Call, torch.dtype] = {
     Tensor.bfloat16: torch.bfloat16,
 }
 _NORMS = (torch.linalg.vector_norm, torch.linalg.matrix_norm, torch.linalg.norm)
+_RMS_NORMS = (torch.rms_norm, nn.functional.rms_norm)
 _REINTERPRETS = (Tensor.view, torch.ops.aten.view.dtype)
 
 
@@ -186,14 +188,16 @@ class Widened(TorchFunctionMode):
         if func in _NORMS and (asked := named.get("dtype")) is not None:
             # they take no number that is wider than the type they are asked for
             return func(args[0].to(self._wide(asked)), *args[1:], **(named | {"dtype": None}))
+        if func in _RMS_NORMS:
+            args, named = _of_rms_norm(*args, **named), {}
         if func in _CASTS:
             cast = _CASTS[func]
             self.met_single |= cast is torch.float32
             if cast not in self._widened:
                 return func(*args, **named)
             return args[0].to(torch.float64, copy=True)
-        result = func(
-            *(self._wide(x) for x in args), **{name: self._wide(x) for name, x in named.items()}
+        result = _of_one_type(
+            func, [self._wide(x) for x in args], {name: self._wide(x) for name, x in named.items()}
         )
         asked = {x for x in (*args, *named.values()) if isinstance(x, torch.dtype)}
         if args and result is args[0] and asked & self._widened:
@@ -206,3 +210,32 @@ class Widened(TorchFunctionMode):
             return argument
         self.met_single |= argument is torch.float32
         return torch.float64 if argument in self._widened else argument
+
+
+def _of_rms_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> tuple[Any, ...]:
+    """Return what a norm is given, and what torch adds to the mean square where nobody says it.
+
+    That is float32's for every narrower type, and float64's for a copy in float64.
+    """
+    return x, shape, weight, torch.finfo(torch.float32).eps if eps is None else eps
+
+
+def _of_one_type(func: Call, args: Sequence[Any], named: dict[str, Any]) -> Any:
+    """Call a function; one that takes a single type, with its float32 tensors in float64.
+
+    The weights of the copy are float64 wherever the module has them in float32.
+    """
+    try:
+        return func(*args, **named)
+    except RuntimeError:
+        given = [x for x in pytree.tree_leaves((args, named)) if isinstance(x, Tensor)]
+        if not {torch.float32, torch.float64} <= {x.dtype for x in given}:
+            raise
+    wide_args, wide_named = pytree.tree_map_only(Tensor, _wider, (args, named))
+    return func(*wide_args, **wide_named)
+
+
+def _wider(x: Tensor) -> Tensor:
+    return x.double() if x.dtype is torch.float32 else x

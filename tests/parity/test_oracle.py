@@ -128,3 +128,45 @@ def test_a_module_with_float32_angles_is_checked_up_to_a_million_with_something_
             assert error.rms <= own.rms
             assert own.too_wide_for(truth.sizes["cos"]) is None
             assert tolerance.bound(known.with_eager(error)).too_wide_for(truth.sizes["cos"]) is None
+
+
+class _Norm(nn.Module):
+    """As Kandinsky 5 and Chroma norm: what is added to the mean square is the type's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_norm_adds_what_torch_adds_in_the_modules_type(dtype: torch.dtype) -> None:
+    module = _Norm().to(dtype).eval()
+    x = (1e-3 * torch.randn(4, 8)).to(dtype)
+    exact = x.double() / (x.double().square().mean(-1, True) + 2.0**-23).sqrt()
+    truth = Oracle(module, ["y"]).truth({"x": x.numpy()}, seed=0)
+    np.testing.assert_allclose(truth.outputs["y"], exact.numpy(), rtol=1e-14)
+
+
+class _PlainTable(nn.Module):
+    """As Kandinsky 5 embeds a timestep: frequencies that are no buffer, cast to float32 before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequencies = torch.exp(-torch.arange(4, dtype=torch.float32))
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, time: Tensor) -> Tensor:
+        return self.layer(torch.outer(time.to(torch.float32), self.frequencies))
+
+
+def test_what_was_cast_to_float32_meets_weights_of_the_copy() -> None:
+    module = _PlainTable().eval()
+    time = torch.linspace(0.0, 1000.0, 5)
+    truth = Oracle(module, ["y"]).truth({"time": time.numpy()}, seed=0)
+    with torch.no_grad():
+        expected = module(time).numpy()
+    np.testing.assert_allclose(truth.outputs["y"], expected, rtol=1e-5, atol=1e-5)
+    assert truth.conversions["y"].largest > 0
