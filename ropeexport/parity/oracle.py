@@ -3,8 +3,9 @@
 The inputs of a case are numbers of their own type; the oracle takes those very numbers, widened.
 Matrices ``pe`` are such an input.  Where a module makes them itself from integer positions,
 ``ropeexport.rope`` rounds them to float32 by contract, in the oracle as in eager.  What else a
-module casts to a narrower type stays in float64, and what its casts to float32 and its tables in
-float32 cost is measured on its own: a conversion is rounded once and grows in no sum.
+module casts to a narrower type stays in float64, and what its tables in float32 cost and its casts
+to float32, or to a half type in a module that has none, is measured on its own: a conversion is
+rounded once and grows in no sum.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from ropeexport.parity.references import (
 )
 from ropeexport.runners.eager import ModuleCalls, cause_of
 from ropeexport.runners.runner import Arrays, Float64s
+from ropeexport.runners.torch_arrays import tensor_from
 
 _HALVES = frozenset(kind.torch for kind in HALVES)
+_NARROWER = _HALVES | {torch.float32}
 Call = Callable[..., Any]
 _CASTS: dict[Call, torch.dtype] = {
     Tensor.float: torch.float32,
@@ -66,9 +69,18 @@ class WideCopy:
     def __init__(self, module: nn.Module) -> None:
         own = _copied(module).to("cpu")
         names = [name for name, x in own.named_buffers() if x.dtype is torch.float32]
+        self._has_halves = any(x.dtype in _HALVES for x in own.parameters())
         self.module = own.double().eval()
         self.tables = [self.module.get_buffer(name) for name in names]
         self.widest = max((max(p.shape, default=1) for p in own.parameters()), default=1)
+
+    def conversions(self, inputs: Arrays) -> frozenset[torch.dtype]:
+        """Return the types that it narrows numbers to by itself: narrower than its own, or single.
+
+        A module in a half type rounds to that type as it computes, which is no conversion.
+        """
+        is_half = self._has_halves or any(tensor_from(x).dtype in _HALVES for x in inputs.values())
+        return frozenset({torch.float32}) if is_half else _NARROWER
 
     @contextmanager
     def coarse_tables(self, seed: int) -> Iterator[None]:
@@ -110,15 +122,16 @@ class Oracle:
 
     def truth(self, inputs: Arrays, seed: int) -> Truth:
         """Return the exact outputs of a case, and the change under perturbations of ``seed``."""
-        widened = Widened(single=True)
+        widened = Widened()
         truth = truth_of(lambda x: self._row([x], widened)[0], inputs, seed)
-        if not (widened.met_single or self._copy.tables):
+        own = self._copy.conversions(inputs)
+        if not (widened.asked & own or self._copy.tables):
             return truth
-        # how the outputs move by the module's own conversions to float32
+        # how the outputs move by the module's own conversions
         wide = {**inputs, **floats_in_float64(inputs)}
 
         def coarse(number: int) -> Outputs:
-            return self._row([wide], self._as_written(seed + number))[0]
+            return self._row([wide], self._as_written(own, seed + number))[0]
 
         conversions = moves_of(truth.outputs, coarse, TABLE_DRAWS)
         return dataclasses.replace(truth, conversions=conversions)
@@ -126,7 +139,7 @@ class Oracle:
     def in_a_row(self, calls: Sequence[Arrays]) -> list[dict[str, Float64s]]:
         """Return the exact outputs of some inputs, nothing put back in between."""
         wide = [{**inputs, **floats_in_float64(inputs)} for inputs in calls]
-        return self._row(wide, Widened(single=True))
+        return self._row(wide, Widened())
 
     def cause(self, before: Sequence[Arrays], inputs: Arrays) -> str:
         """Say why the result on ``inputs`` is another one after the calls ``before``."""
@@ -139,9 +152,9 @@ class Oracle:
         return [{name: x.to(torch.float64).numpy() for name, x in row.items()} for row in outputs]
 
     @contextmanager
-    def _as_written(self, seed: int) -> Iterator[None]:
-        """Leave conversions to float32 as they are, and the tables in float32 off by as much."""
-        with self._copy.coarse_tables(seed), Widened(single=False):
+    def _as_written(self, own: frozenset[torch.dtype], seed: int) -> Iterator[None]:
+        """Leave the module's own conversions as they are, and the tables in float32 off as much."""
+        with self._copy.coarse_tables(seed), Widened(kept=own):
             yield
 
 
@@ -164,19 +177,19 @@ class Widened(TorchFunctionMode):
 
     Parameters
     ----------
-    single : bool
-        Whether float32 is widened too, and not half types alone.
+    kept : frozenset of torch.dtype
+        Types that stay as they are asked for.
 
     Attributes
     ----------
-    met_single : bool
-        Whether float32 was asked for.
+    asked : set of torch.dtype
+        The narrower types that were asked for.
     """
 
-    def __init__(self, *, single: bool) -> None:
+    def __init__(self, *, kept: frozenset[torch.dtype] = frozenset()) -> None:
         super().__init__()
-        self.met_single = False
-        self._widened = _HALVES | {torch.float32} if single else _HALVES
+        self.asked: set[torch.dtype] = set()
+        self._widened = _NARROWER - kept
 
     def __torch_function__(
         self, func: Call, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -192,7 +205,7 @@ class Widened(TorchFunctionMode):
             args, named = _of_rms_norm(*args, **named), {}
         if func in _CASTS:
             cast = _CASTS[func]
-            self.met_single |= cast is torch.float32
+            self.asked.add(cast)
             if cast not in self._widened:
                 return func(*args, **named)
             return args[0].to(torch.float64, copy=True)
@@ -208,7 +221,7 @@ class Widened(TorchFunctionMode):
     def _wide(self, argument: Any) -> Any:
         if not isinstance(argument, torch.dtype):
             return argument
-        self.met_single |= argument is torch.float32
+        self.asked |= {argument} & _NARROWER
         return torch.float64 if argument in self._widened else argument
 
 
@@ -223,7 +236,7 @@ def _of_rms_norm(
 
 
 def _of_one_type(func: Call, args: Sequence[Any], named: dict[str, Any]) -> Any:
-    """Call a function; one that takes a single type, with its float32 tensors in float64.
+    """Call a function; one that takes a single type, with its narrower tensors in float64.
 
     The weights of the copy are float64 wherever the module has them in float32.
     """
@@ -231,11 +244,12 @@ def _of_one_type(func: Call, args: Sequence[Any], named: dict[str, Any]) -> Any:
         return func(*args, **named)
     except RuntimeError:
         given = [x for x in pytree.tree_leaves((args, named)) if isinstance(x, Tensor)]
-        if not {torch.float32, torch.float64} <= {x.dtype for x in given}:
+        types = {x.dtype for x in given}
+        if torch.float64 not in types or not types & _NARROWER:
             raise
     wide_args, wide_named = pytree.tree_map_only(Tensor, _wider, (args, named))
     return func(*wide_args, **wide_named)
 
 
 def _wider(x: Tensor) -> Tensor:
-    return x.double() if x.dtype is torch.float32 else x
+    return x.double() if x.dtype in _NARROWER else x

@@ -16,6 +16,8 @@ from ropeexport.parity.pipeline_runs import Forward, Seen, Studio, is_unsummed, 
 from ropeexport.parity.references import TABLE_DRAWS, Truth, moves_of, size_of
 from ropeexport.parity.tolerance import MOST_SAMPLES, Size
 
+_SINGLE = frozenset({torch.float32})
+
 
 class PipelineOracle:
     """A pipeline whose component computes in float64, each result rounded to the pipeline's type.
@@ -36,7 +38,7 @@ class PipelineOracle:
 
         At each call of the component, so that what one leaves is what the next one is given.
         """
-        exact = Widened(single=True)
+        exact = Widened()
 
         def run(within: AbstractContextManager[object], noise: _Noise | None = None) -> Any:
             with speaking(self._studio.eager, self._forward(seen, within, noise)):
@@ -47,11 +49,11 @@ class PipelineOracle:
 
         outputs = run(exact)
         conversions = {}
-        if exact.met_single or self._copy.tables:
+        if torch.float32 in exact.asked or self._copy.tables:
 
             def coarse(number: int) -> Any:
                 with self._copy.coarse_tables(seed + number):
-                    return run(Widened(single=False))
+                    return run(Widened(kept=_SINGLE))
 
             conversions = moves_of(outputs, coarse, TABLE_DRAWS)
         return Truth(

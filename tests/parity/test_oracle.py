@@ -72,13 +72,13 @@ def test_whole_numbers_are_exact_and_so_not_perturbed() -> None:
 def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
     x = torch.ones(2, dtype=torch.float64)
     float32 = torch.float64 if single else torch.float32
-    with Widened(single=single) as mode:
+    with Widened(kept=frozenset() if single else frozenset({torch.float32})) as mode:
         assert x.half().dtype is torch.float64
         assert x.bfloat16().dtype is torch.float64
         assert x.to(torch.float16).dtype is torch.float64
-        assert not mode.met_single
+        assert mode.asked == {torch.float16, torch.bfloat16}
         assert x.float().dtype is float32
-        assert mode.met_single
+        assert torch.float32 in mode.asked
         assert x.to(dtype=torch.float32).dtype is float32
         assert x.type(torch.float32).dtype is float32
         assert torch.softmax(x, -1, dtype=torch.float32).dtype is float32
@@ -96,7 +96,7 @@ def test_functions_that_ask_for_a_narrower_type(single: bool) -> None:
 )
 def test_a_cast_gives_a_copy_that_may_be_changed_in_place(cast) -> None:
     x = torch.ones(2, dtype=torch.float64)
-    with Widened(single=True):
+    with Widened():
         cast(x).add_(1)
         assert x.to(torch.float64) is x
     assert x.tolist() == [1, 1]
@@ -105,7 +105,7 @@ def test_a_cast_gives_a_copy_that_may_be_changed_in_place(cast) -> None:
 def test_an_op_of_ours_keeps_its_contract() -> None:
     from ropeexport import rope
 
-    with Widened(single=True):
+    with Widened():
         assert rope(torch.arange(3)[None], 8, 10_000).dtype is torch.float32
 
 
@@ -170,3 +170,20 @@ def test_what_was_cast_to_float32_meets_weights_of_the_copy() -> None:
         expected = module(time).numpy()
     np.testing.assert_allclose(truth.outputs["y"], expected, rtol=1e-5, atol=1e-5)
     assert truth.conversions["y"].largest > 0
+
+
+class _Rounded(nn.Module):
+    """As Kandinsky 5 rotates: what it rotated is rounded to bfloat16, in every type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16).type_as(x) * 3
+
+
+def test_a_half_type_in_a_module_of_float32_is_a_conversion_of_its_own() -> None:
+    module, x = _Rounded().eval(), np.linspace(1.0, 2.0, 64, dtype=np.float32)
+    truth = Oracle(module, ["y"]).truth({"x": x}, seed=0)
+    np.testing.assert_array_equal(truth.outputs["y"], 3.0 * x.astype(np.float64))
+    error = np.abs(module(torch.from_numpy(x)).numpy() - truth.outputs["y"]).max()
+    assert truth.conversions["y"].largest == pytest.approx(error)
+    half = Oracle(module, ["y"]).truth({"x": x.astype(np.float16)}, seed=0)
+    assert half.conversions == {}, "a half type rounds as it computes"
