@@ -352,7 +352,7 @@ INPUTS: dict[str, Inputs] = {
         "timestep": "batch",
     },
     "MochiTransformer3DModel": {
-        "hidden_states": "batch=2 in_channels frames=3 height=8 width=8",
+        "hidden_states": "batch=2 in_channels frames height=8 width=8",
         "timestep": "batch=2",
         "encoder_hidden_states": "batch=2 text_length=7 text_embed_dim",
         "encoder_attention_mask": "batch=2 text_length=7",
