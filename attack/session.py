@@ -102,6 +102,7 @@ class Budget:
     races: int
     alone: int  # each so many-th input is a process of its own
     workers: int = 1
+    after: int = 0  # so many inputs were tried before, and all that is no drawn input
 
 
 def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
@@ -111,14 +112,15 @@ def attack(session: Session, budget: Budget, seed: int, only: str = "") -> None:
     """
     started = time.monotonic()
     until = started + budget.minutes * 60
-    lock, numbered = Lock(), enumerate(islice(planned(seed, only), budget.inputs), 1)
+    drawn = islice(planned(seed, only), budget.after, budget.inputs)
+    lock, numbered = Lock(), enumerate(drawn, budget.after + 1)
     with ExitStack() as stack:
         places = [PLACE / f"worker-{number}" for number in range(budget.workers)]
         workers = [stack.enter_context(Worker(place)) for place in places]
         good = bases.made(workers[0], PLACE / "bases")
 
         def work(worker: Worker) -> None:
-            if worker is workers[0]:
+            if worker is workers[0] and not budget.after:
                 _fixed(session, worker, good, budget, seed, only)
             while only in ("", *inputs.PARTS) and time.monotonic() < until:
                 with lock:
