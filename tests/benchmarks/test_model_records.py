@@ -173,7 +173,9 @@ def test_the_words_of_a_known_cause_are_no_change(record) -> None:
     """torch names the sizes of a set in the order of a run."""
 
     def made(words: str, **other: Parity) -> Record:
-        fault = Parity(fault=f"ExportError: LightGlueForKeypointMatching: cannot be traced: {words}")
+        fault = Parity(
+            fault=f"ExportError: LightGlueForKeypointMatching: cannot be traced: {words}"
+        )
         update = {"name": "LightGlueForKeypointMatching", "fp32": fault, "fp16": fault, **other}
         return record.model_copy(update=update)
 
