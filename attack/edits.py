@@ -32,6 +32,7 @@ def small(path: Path) -> bool:
     """Say whether a path is a file that the attacks themselves may read whole."""
     return path.is_file() and path.stat().st_size <= SMALL
 
+_MANY = 20_000
 
 # JSON
 
@@ -68,8 +69,8 @@ def changed_tree(tree: Any, edit: Edit) -> Any:
         holder[key] = here + 1 if edit.at % 2 else -here
     elif what == "deep":
         holder[key] = _DEEP
-    elif what == "many" and isinstance(here, list):
-        holder[key] = (here or [value]) * 20_000
+    elif what == "many" and isinstance(here, list) and len(here) < _MANY:  # not of many
+        holder[key] = (here or [value]) * _MANY
     return root[0]
 
 
