@@ -32,6 +32,7 @@ def small(path: Path) -> bool:
     """Say whether a path is a file that the attacks themselves may read whole."""
     return path.is_file() and path.stat().st_size <= SMALL
 
+
 _MANY = 20_000
 
 # JSON

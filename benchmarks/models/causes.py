@@ -24,6 +24,12 @@ class Cause:
 
 CAUSES: tuple[Cause, ...] = (
     Cause(
+        "departs from the graph as it was",
+        "in float16 two of its ropes differ from the graph's by one unit of float16 on the numbers "
+        "that a rewritten rope is tried on, and are left as they were written",
+        ("BltModel",),
+    ),
+    Cause(
         "unhashable type",
         "its forward reads the lengths of the captions out of the mask and builds a Python set of "
         "them (transformer_lumina2.py, `use_mask`): their values are not known while it is traced",

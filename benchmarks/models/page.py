@@ -51,11 +51,15 @@ def write_page() -> None:
 def page(made: Iterable[Record], elsewhere: Iterable[Record] = ()) -> str:
     """Return the page of some records, and of those of other releases."""
     own, others = (sorted(x, key=lambda record: record.model) for x in (made, elsewhere))
-    run = [record for record in own if not record.eager and record.rotates]
+    run, run_of_others = ([x for x in each if not x.eager and x.rotates] for each in (own, others))
     lines = [_HEAD, *_summary(own, run), *_table(run), *_faults(run), *_others(own)]
     if others:
         folder = OTHER_RELEASES.relative_to(PAGE.parents[1])
-        lines += [_ELSEWHERE.format(folder=folder), *_summary(others, others), *_table(others)]
+        lines += [
+            _ELSEWHERE.format(folder=folder),
+            *_summary(others, run_of_others),
+            *_table(run_of_others),
+        ]
         lines += [f"- {each.name}: {each.eager or each.fault()}" for each in others
                   if each.eager or each.fault()]  # fmt: skip
         lines.append("")
