@@ -35,7 +35,8 @@ from ropeexport.models.example import Example
 
 _LOGGER = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _ADDS = "_log_guard"  # torch's function that has a guard and its environment
-_DECIDES = torch.__file__  # has torch.SymBool and its like, which a decision calls
+# where torch.SymBool and its like are, which a decision calls, and what stands before them
+_DECIDES = {torch.__file__, str(Path(__file__).with_name("numbers.py"))}
 _OF_ARRAYS = {
     "math": math,
     "torch": torch,
@@ -193,7 +194,7 @@ def _asker_is_own(frames: Iterable[FrameType]) -> bool:
     """Say whether a module's code asks torch's number itself whether it holds, from the inside."""
 
     def decides(frame: FrameType) -> bool:
-        return frame.f_code.co_filename == _DECIDES
+        return frame.f_code.co_filename in _DECIDES
 
     outside = dropwhile(decides, dropwhile(lambda frame: not decides(frame), frames))
     return any(map(is_own, islice(outside, 1)))
