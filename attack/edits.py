@@ -33,9 +33,9 @@ def small(path: Path) -> bool:
     return path.is_file() and path.stat().st_size <= SMALL
 
 
-_MANY = 20_000
-
 # JSON
+
+_MANY = 20_000  # elements of a list that is made long
 
 
 def _json(data: bytes, edit: Edit) -> bytes:
