@@ -44,7 +44,7 @@ def sizes_kept(module: nn.Module) -> Iterator[None]:
         _in_files_of(module, "float", _Float),
         _buffers_as_numbers(module),
         _every_place(),
-        _some(),
+        _never_empty(),
     ):
         yield
 
@@ -154,7 +154,7 @@ def _every_place() -> Iterator[None]:
 
 
 @contextmanager
-def _some() -> Iterator[None]:
+def _never_empty() -> Iterator[None]:
     """Let a library's question whether there are no rows, of as many as data say, be denied."""
     truth: Any = torch.SymBool.__bool__
 
