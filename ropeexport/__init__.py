@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # as _PUBLIC has them, which a test holds to
     from ropeexport.modules import attention as attention
     from ropeexport.onnx_files.inspection import Inspection as Inspection
     from ropeexport.ops.apply_rope_torch import apply_rope as apply_rope
+    from ropeexport.ops.norm_rope_torch import norm_rope as norm_rope
     from ropeexport.ops.rope_table_torch import rope as rope
     from ropeexport.parity.records import Report as Report
     from ropeexport.trust.verification import Signature as Signature
@@ -87,6 +88,7 @@ _PUBLIC = {
     "ropeexport.modules": "attention",
     "ropeexport.onnx_files.inspection": "Inspection",
     "ropeexport.ops.apply_rope_torch": "apply_rope",
+    "ropeexport.ops.norm_rope_torch": "norm_rope",
     "ropeexport.ops.rope_table_torch": "rope",
     "ropeexport.parity.records": "Report",
     "ropeexport.trust.verification": "Signature Verification",

@@ -269,6 +269,8 @@ class ModelRecord(Record):
     outputs: tuple[TensorSpec, ...]
     ropes: tuple[str, ...]  # names of the nodes of ropeexport's rotary ops
     recognition: RopeCount = RopeCount()
+    # of the rotary ops, those behind a norm, and those that norm first; None: they were not sought
+    norms: RopeCount | None = None
     weights: Weights | None = None  # None: all weights are in the file
     # names of the module's state dict that are no initializer's: what each is tied to, and those
     # without which forward does as well; or with which the export has computed, in some place

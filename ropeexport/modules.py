@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ropeexport.ops.apply_rope_torch import apply_rope
+from ropeexport.ops.norm_rope_torch import norm_rope
 from ropeexport.ops.rope_table_torch import rope
 
 
@@ -48,7 +49,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     if has_torch_function(given):  # torch.fx's own trace, say, which keeps the call as it is
         attended: Tensor = handle_torch_function(attention, given, *given)
         return attended
-    q, k = apply_rope(q, k, pe)
+    return attend(*apply_rope(q, k, pe), v)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend with queries and keys that are rotated already, and merge the heads."""
     _check_values(q, k, v)
     if q.shape[1] == k.shape[1]:  # asked, not passed on: numbers of heads may be symbols
         x = scaled_dot_product_attention(q, k, v)
@@ -87,6 +92,8 @@ class FluxAttention(nn.Module):
 class RMSNorm(nn.Module):
     """Root mean square norm of the last axis in float32, scaled in the data's type, as in FLUX."""
 
+    eps = 1e-6
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(dim))
@@ -94,7 +101,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., dim); float64 data stays in float64."""
         wide = x if x.dtype is torch.float64 else x.float()
-        inverse = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + 1e-6)
+        inverse = torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
         return (wide * inverse).to(x.dtype) * self.scale
 
 
@@ -123,11 +130,10 @@ class FluxSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, pe: Tensor) -> Tensor:
         """Attend over x (B, L, dim) with pe as :func:`ropeexport.apply_rope` takes it."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        # in v's type again, as QKNorm ends there: float32 scales widen what they scale
-        q, k = self.query_norm(q).to(v), self.key_norm(k).to(v)
-        projected: Tensor = self.proj(attention(q, k, v, pe))
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        scales = self.query_norm.scale, self.key_norm.scale
+        q, k = norm_rope(q, k, *scales, pe, eps=self.query_norm.eps)
+        projected: Tensor = self.proj(attend(q, k, v.transpose(1, 2)))
         return projected
 
 

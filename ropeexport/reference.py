@@ -39,6 +39,33 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
     return rotated.reshape(x.shape).to(x.dtype)
 
 
+def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Divide ``x`` by the root mean square over the axes that ``scale`` has, and scale it.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+    Parameters
+    ----------
+    x : Tensor
+        (..., D) or (..., H, D), any floating type.
+    scale : Tensor
+        (D,) or (H, D).  Of the type of ``x``: what is normed is rounded to that type before it is
+        scaled; of a wider one: after.
+    eps : float
+        What is added to the mean of the squares.
+
+    Returns
+    -------
+    Tensor
+        Of the shape and type of ``x``; computed in float32, or in float64 if either side is.
+    """
+    wide = torch.float64 if torch.float64 in (x.dtype, scale.dtype) else torch.float32
+    inverse = torch.rsqrt(
+        x.to(wide).square().mean(dim=tuple(range(-scale.ndim, 0)), keepdim=True) + eps
+    )
+    return ((x.to(wide) * inverse).to(scale.dtype) * scale).to(x.dtype)
+
+
 def rotate_backward_data(grad: Tensor, pe: Tensor) -> Tensor:
     """Return the gradient of :func:`rotate` for ``x``: the transposed matrices applied to it."""
     return rotate(grad, pe.transpose(-1, -2))

@@ -16,7 +16,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-_OPS = ("ropeexport.ops.apply_rope_torch", "ropeexport.ops.rope_table_torch")
+_OPS = (
+    "ropeexport.ops.apply_rope_torch",
+    "ropeexport.ops.norm_rope_torch",
+    "ropeexport.ops.rope_table_torch",
+)
 
 
 class _WhenTorchIsImported(MetaPathFinder):

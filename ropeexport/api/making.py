@@ -21,7 +21,7 @@ from ropeexport.manifest import (
     RopeCount,
     Source,
 )
-from ropeexport.ops.names import ATTENTION_IN_BLOCKS, GROUPED_ATTENTION
+from ropeexport.ops.names import APPLY_ROPE, ATTENTION_IN_BLOCKS, GROUPED_ATTENTION, NORM_ROPE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,12 @@ _OPS: dict[AttentionForm, tuple[str, ...]] = {  # what a file is to have
     "standard": (),
     "blocks": (ATTENTION_IN_BLOCKS,),
     "gqa": (GROUPED_ATTENTION,),
+}
+Fusing = Literal["rope", "norm-rope", "none"]
+_FUSED: dict[Fusing, tuple[str, ...]] = {
+    "rope": (APPLY_ROPE,),
+    "norm-rope": (APPLY_ROPE, NORM_ROPE),
+    "none": (),
 }
 
 
@@ -64,6 +70,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = 1_049_599,
+    fuse: Fusing = "rope",
     say: Say | None = None,
     **model: Unpack[ModelOptions],
 ) -> Export:
@@ -126,6 +133,10 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         How many rotary applications must be replaced.
     max_position : int
         The largest position that the tables of exact angles must hold; beyond, angles are NaN.
+    fuse : str
+        ``rope``: every rotary application that can be proven is an op; ``norm-rope``: with the norm
+        of q and k before it and what brings them into its layout, where that is proven too, for one
+        kernel that reads and writes them once; ``none``: what is written out stays so.
     say : callable
         Called after each pass over the graph with its name and what it did.
     batch, heads, head_dim, length, dtype, config
@@ -247,7 +258,7 @@ def export(  # noqa: PLR0913  (a user's choices, all but three by keyword)
         record = export_example(
             example, source, folder, opset=opset, force=force, require_rope=require_rope,
             copy_weights=copy_weights, hash_weights=hash_weights, max_position=max_position,
-            requested=_requested(attention, cache), say=say,
+            requested=_requested(attention, cache, fuse), say=say,
         )  # fmt: skip
     return Export(Artifact(folder, record), held)
 
@@ -263,6 +274,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     max_position: int = 1_049_599,
     attention: AttentionForm = "standard",
     static: bool = False,
+    fuse: Fusing = "rope",
     say: Say | None = None,
 ) -> Fusion:
     """Write an ONNX file again with its rotary applications replaced by ops.
@@ -278,7 +290,7 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     static : bool
         Write axes whose range is one size as that size, and tables that follow from sizes alone
         (a grid of patches) as constants.
-    force, require_rope, max_position, attention, say
+    force, require_rope, max_position, attention, fuse, say
         As for :func:`ropeexport.export`.
 
     Returns
@@ -320,7 +332,8 @@ def fuse(  # noqa: PLR0913  (a user's choices, all but the first two by keyword)
     record, count = fuse_file(
         path_of("path", path), folder, axes=axes, force=force,
         require_rope=whole_if("--require-rope", require_rope),
-        max_position=max_position, requested=_requested(attention, None), static=static, say=say,
+        max_position=max_position, requested=_requested(attention, None, fuse), static=static,
+        say=say,
     )  # fmt: skip
     return Fusion(folder, Artifact(folder, record) if record is not None else None, count)
 
@@ -423,7 +436,7 @@ def build(  # noqa: PLR0913  (a user's choices, all but the first by keyword)
     return run(artifact, options, on_progress=on_progress, on_note=on_note)
 
 
-def _requested(attention: AttentionForm, cache: CacheForm | None) -> tuple[str, ...]:
+def _requested(attention: AttentionForm, cache: CacheForm | None, fuse: Fusing) -> tuple[str, ...]:
     if attention not in _OPS:
         raise UsageError(
             f"attention: expected {' or '.join(_OPS)}, got {attention!r}", code="RX110"
@@ -433,7 +446,9 @@ def _requested(attention: AttentionForm, cache: CacheForm | None) -> tuple[str, 
             "attention: gqa is for an export with a cache: add cache='grow' or 'fixed'",
             code="RX108",
         )
-    return _OPS[attention]
+    if fuse not in _FUSED:
+        raise UsageError(f"fuse: expected {' or '.join(_FUSED)}, got {fuse!r}", code="RX110")
+    return _FUSED[fuse] + _OPS[attention]
 
 
 def _check_held(artifact: Artifact, module: nn.Module | Example) -> None:

@@ -51,6 +51,13 @@ def _attention(*more: str, help: str = "") -> Callable[[Any], Any]:  # noqa: A00
     )
 
 
+_fuse = _shown(
+    "--fuse",
+    type=click.Choice(["rope", "norm-rope", "none"]),
+    default="rope",
+    help="What becomes an op: each rope; or each with the norm of q and k before it, for one "
+    "kernel that does both.",
+)
 _verbose = _flag("-v", "--verbose", help="Print each pass over the graph, and what it did.")
 
 
@@ -110,6 +117,7 @@ _axis = click.option(
 @_require_rope
 @_axis
 @_max_position
+@_fuse
 @_attention("gqa", help="  gqa: attention over a cache is onnxruntime's own GroupQueryAttention.")
 @_shown("--opset", type=int, default=23, help="ONNX opset, 23 or later.")
 @_flag("--force", help="Overwrite an existing export.")
@@ -158,6 +166,7 @@ def _say_written(manifest: records.Manifest, output: Path, *more: str) -> None:
 @_require_rope
 @_axis
 @_max_position
+@_fuse
 @_attention()
 @_flag("--static", help="Axes of one size as that size, tables of fixed positions as constants.")
 @_flag("--force", help="Overwrite an existing export.")
@@ -353,6 +362,8 @@ def _axes_line(manifest: records.Manifest) -> Iterator[str]:
 def rope_lines(model: records.ModelRecord) -> Iterator[str]:
     """Yield the count of applications, the first refusals, and where the weights lie."""
     yield from _count_lines(model.recognition)
+    if model.norms is not None:
+        yield from _count_lines(model.norms, "norms before them")
     if model.table_limit is not None:
         limit, made = model.max_position, ""
         if limit is None:
@@ -390,13 +401,11 @@ def _comparison_lines(comparison: records.Comparison) -> Iterator[str]:
     yield f"compared with the graph as it was, in float64: {whole}"
 
 
-def _count_lines(count: records.RopeCount) -> Iterator[str]:
+def _count_lines(count: records.RopeCount, of: str = "rotary applications") -> Iterator[str]:
     """Yield the count of applications and the first refusals."""
     left = {"refused": count.refused, "not judged": count.not_judged}
     counts = (f"{len(refusals)} {what}" for what, refusals in left.items())
-    yield ", ".join(
-        (f"rotary applications: {count.found} found", f"{count.replaced} replaced", *counts)
-    )
+    yield ", ".join((f"{of}: {count.found} found", f"{count.replaced} replaced", *counts))
     for what, refusals in left.items():
         for refusal in refusals[:_SHOWN]:
             yield f"  {what} {refusal.node}: {refusal.reason}"

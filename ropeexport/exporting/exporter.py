@@ -41,7 +41,7 @@ def export_example(  # noqa: PLR0913  (a user's choices, each by keyword)
     copy_weights: bool = False,
     hash_weights: bool = False,
     max_position: int = MAX_POSITION,
-    requested: Container[str] = (),
+    requested: Container[str] = names.BY_DEFAULT,
     say: Say | None = None,
 ) -> Manifest:
     """Export an :class:`Example` into an output folder, see :func:`ropeexport.export`."""
@@ -105,7 +105,7 @@ def onnx_model(
     *,
     opset: int = names.MIN_OPSET,
     max_position: int = MAX_POSITION,
-    requested: Container[str] = (),
+    requested: Container[str] = names.BY_DEFAULT,
     say: Say | None = None,
 ) -> Finished:
     """Trace a module, finish its model, and compare that with what was traced."""

@@ -30,6 +30,7 @@ from ropeexport.manifest import (
 from ropeexport.models.axes import Given, axes_of_file, range_of, with_given
 from ropeexport.onnx_files.contract import input_specs, output_specs
 from ropeexport.onnx_files.onnx_file import OnnxFile
+from ropeexport.ops import names
 from ropeexport.ops.rope_table import MAX_POSITION, check_limit
 
 _DEFAULTS_FROM = 4  # version of the format
@@ -42,7 +43,7 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     force: bool = False,
     require_rope: int | None = None,
     max_position: int = MAX_POSITION,
-    requested: Container[str] = (),
+    requested: Container[str] = names.BY_DEFAULT,
     axes: Mapping[str, Given] | None = None,
     static: bool = False,
     say: Say | None = None,
@@ -62,7 +63,7 @@ def fuse_file(  # noqa: PLR0913  (a user's choices, each by keyword)
     max_position : int
         The largest position that the tables of angles must hold; beyond, angles are NaN.
     requested : container of str
-        Ops that are put into the file only where they are asked for.
+        Ops that are put into the file; others are not sought, or only where nothing asks.
     axes : dict of str to (min, opt, max) or Axis
         Sizes that the dynamic axes are meant for, in place of the usual ones.
     static : bool

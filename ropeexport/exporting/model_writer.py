@@ -42,6 +42,7 @@ class Finished:
 
     model: ir.Model
     count: RopeCount
+    norms: RopeCount | None
     comparison: Comparison
     limits: Limits | None
     weights: Weights | None = None
@@ -62,7 +63,8 @@ def finished(
     check_interface(fused.before, work.model, work.output_names)
     attach_functions(fused.before)
     comparison = with_whole(fused.comparison, before, fused.before, work.model, single)
-    return Finished(work.model, fused.count, comparison, limits_of(work.model), weights)
+    limits = limits_of(work.model)
+    return Finished(work.model, fused.count, work.norms, comparison, limits, weights)
 
 
 def write(
@@ -183,6 +185,7 @@ def _record_of(made: Finished, path: Path, beside: Weights | None) -> ModelRecor
         outputs=contract.output_specs(model),
         ropes=tuple(str(node.name) for node in onnx_file.rope_nodes(model)),
         recognition=made.count,
+        norms=made.norms,
         weights=made.weights or beside,
         tied=made.tied,
         absent=made.absent,

@@ -26,10 +26,11 @@ from ropeexport.exporting.outer_products import write_products
 from ropeexport.exporting.simplify import clean, fuse_norms, make_portable, simplify
 from ropeexport.exporting.static import fix_axes, freeze_tables
 from ropeexport.fusion.cached_attention import put_grouped
-from ropeexport.fusion.fuse import Fused, fuse
-from ropeexport.manifest import Source
+from ropeexport.fusion.fuse import Fused, fuse, unfused
+from ropeexport.fusion.norm_ropes import put_norms
+from ropeexport.manifest import RopeCount, Source
 from ropeexport.onnx_files import contract
-from ropeexport.onnx_files.variants import attach_functions
+from ropeexport.onnx_files.variants import attach_functions, take_norms_apart
 from ropeexport.ops import names
 from ropeexport.ops.forms import form_of
 from ropeexport.ops.op import Op, resolve
@@ -58,11 +59,14 @@ class Work:
     max_position : int
         The largest position that tables of angles must hold.
     requested : container of str
-        Ops that are put into the model only where they are asked for.
+        Ops that are put into the model, of those that have to be asked for: what rotates, what
+        norms before it, and what is for one runtime.
     fixed : dict of str to int or None
         Axes that become sizes; with tables that follow from sizes as constants.  None: neither.
     fused : Fused or None
         What became of its rotary applications, once they were looked for.
+    norms : RopeCount or None
+        What became of the norms before them; None: they were not looked for.
     """
 
     model: ir.Model
@@ -72,9 +76,10 @@ class Work:
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None
     output_names: Sequence[str] = ()
     max_position: int = MAX_POSITION
-    requested: Container[str] = ()
+    requested: Container[str] = names.BY_DEFAULT
     fixed: Mapping[str, int] | None = None
     fused: Fused | None = None
+    norms: RopeCount | None = None
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,21 @@ def _shapes(work: Work) -> None:
 
 
 def _ropes(work: Work) -> str:
+    if names.APPLY_ROPE not in work.requested:
+        work.fused = unfused(work.model)
+        work.model = work.fused.model
+        return ""
     work.fused = fuse(work.model, max_position=work.max_position)
     work.model = work.fused.model
     count = work.fused.count
     return f"{count.replaced} of {count.found} rotary applications replaced"
+
+
+def _norms(work: Work) -> str:
+    if names.NORM_ROPE not in work.requested:
+        return _counted(take_norms_apart(work.model), "norms apart from their ropes")
+    work.norms = put_norms(work.model)
+    return f"{work.norms.replaced} of {work.norms.found} in one op with their rope"
 
 
 def _products(work: Work) -> str:
@@ -221,6 +237,7 @@ ROPES = Pass("ropes", _ropes)
 FINISH = (
     Pass("static", _static),
     Pass("norms", lambda work: _counted(fuse_norms(work.model), "RMSNormalization")),
+    Pass("norms and ropes", _norms),
     Pass("portable", _portable),
     Pass("clean", lambda work: clean(work.model)),
     *(_matching(op) for op in OPS if op.matcher),

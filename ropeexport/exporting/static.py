@@ -38,7 +38,7 @@ def freeze_tables(model: ir.Model) -> int:
     """Make constants of the ops' tables that no input's values go into, in place; count them."""
     trial, frozen = Trial(model.graph, model.opset_imports[""]), 0
     forms = [(node, form_of(node.domain, node.op_type)) for node in model.graph]
-    tables = [x for node, form in forms if form for x in node.inputs[form.tensors :]]
+    tables = [x for node, form in forms if form for x in form.tables_of(node.inputs)]
     for table in dict.fromkeys(x for x in tables if x is not None and x.const_value is None):
         if not _is_static(table):
             continue

@@ -105,7 +105,7 @@ def make_exact(
 
 def _waves(op: ir.Node, form: Form, movement: Movement) -> dict[ir.Node, None]:
     """Return the Cos and Sin that an op's tables are made from, or what holds them, last first."""
-    pending = [x for x in op.inputs[form.tensors :] if x is not None]
+    pending = [x for x in form.tables_of(op.inputs) if x is not None]
     seen: set[ir.Value] = set()
     waves: dict[ir.Node, None] = {}
     while pending:

@@ -24,6 +24,7 @@ from ropeexport.fusion.evaluation import (
 )
 from ropeexport.onnx_files.onnx_file import opset
 from ropeexport.onnx_files.ort_layout import keep_side_by_side
+from ropeexport.onnx_files.variants import take_norms_apart
 from ropeexport.operators import is_standard
 from ropeexport.ops import grouped_attention as kernel
 from ropeexport.ops.grouped_attention import Nodes, Steps
@@ -94,6 +95,7 @@ def with_grouped(model: ir.Model) -> ir.Model:
     made = model.clone()
     if not put_grouped(made) and not is_written:
         return model
+    take_norms_apart(made)  # onnxruntime rotates in the layout of the projections
     keep_side_by_side(made)
     return made
 

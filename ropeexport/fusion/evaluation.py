@@ -272,7 +272,8 @@ def _constant(value: ir.Value) -> Array:
 
 @cache
 def _kernel(op_type: str, opset: int) -> Any:
-    import onnx
-
-    version = onnx.defs.get_schema(op_type, opset).since_version
+    try:
+        version = onnx.defs.get_schema(op_type, opset).since_version
+    except onnx.defs.SchemaError:
+        raise UnevaluableError(f"opset {opset} has no operator {op_type}") from None
     return load_op("", op_type, version)

@@ -32,6 +32,11 @@ class Nodes:
         self.made.append(node)
         output = node.outputs[0]
         output.dtype = attributes["to"] if op_type == "Cast" else values[0].dtype
+        shape = values[0].shape
+        if shape is not None and op_type == "Transpose":
+            output.shape = ir.Shape(shape[axis] for axis in attributes["perm"])
+        elif op_type in ("Cast", "Identity"):
+            output.shape = shape
         return output
 
     def constant(self, tensor: ir.TensorProtocol) -> ir.Value:
@@ -55,6 +60,7 @@ class Nodes:
             # a -1 would fail where nothing is reshaped
             heads = hidden_of(shape) // layout.head_size
             x = self.add("Reshape", x, ints([0, 0, heads, layout.head_size]))
+            x.shape = ir.Shape([*(shape or ())[:-1], heads, layout.head_size])
         if not layout.keeps_order:
             x = self.add("Transpose", x, perm=layout.order)
         return self.add("Unsqueeze", x, ints(layout.inserted)) if layout.inserted else x

@@ -138,7 +138,7 @@ def _tables(node: ir.Node) -> tuple[ir.Value | None, ...]:
     """Return the tables of angles that a rotary op reads."""
     form = form_of(node.domain, node.op_type)
     if form is not None:
-        return tuple(node.inputs[form.tensors :])
+        return form.tables_of(node.inputs)
     if is_rotary(node):
         # com.microsoft: x, position_ids, cos, sin; ai.onnx: x, cos, sin, position_ids
         first = 2 if node.domain == _KERNELS else 1

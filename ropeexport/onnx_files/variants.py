@@ -33,7 +33,7 @@ from ropeexport.onnx_files.shapes import infer
 from ropeexport.operators import MOVERS, STANDARD, is_standard
 from ropeexport.ops import attention, grouped_attention, names
 from ropeexport.ops.apply_rope import Body, rope_function
-from ropeexport.ops.forms import form_of
+from ropeexport.ops.forms import AXIS, EPSILON, PERM, form_of
 from ropeexport.ops.op import Op
 from ropeexport.ops.registry import used_by
 
@@ -250,7 +250,7 @@ def with_body(model: ir.Model, body: Body) -> ir.Model:
     swapped = model.clone()
     for identifier in list(swapped.functions):
         form = form_of(*identifier[:2])
-        if form is not None:
+        if form is not None and not form.normed:  # what norms first calls the op that rotates
             function = rope_function(form, opset(model), body)
             swapped.functions[identifier] = ir.serde.deserialize_function(function)
     return swapped
@@ -283,6 +283,61 @@ def with_values(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> ir.Model
     return made
 
 
+def take_norms_apart(model: ir.Model) -> int:
+    """Put the norm, the transpose and the rotary op in the place of what is all three, in place.
+
+    Returns how many; the names of data and results stay.
+    """
+    count = 0
+    for node in list(model.graph):
+        form = form_of(node.domain, node.op_type)
+        if form is None or not form.normed:
+            continue
+        data, scales = node.inputs[: form.tensors], form.scales_of(node.inputs)
+        pairs = zip(data, scales, node.outputs, strict=True)
+        normed = [_normed_of(node, *each) for each in pairs if None not in each[:2]]
+        attributes = {name: node.attributes[name] for name in form.rotation.attribute_names}
+        inputs = [made[-1].outputs[0] for made in normed] + [*form.tables_of(node.inputs)]
+        rotation = ir.Node(
+            node.domain, form.rotation.op_type, inputs, attributes.values(),
+            num_outputs=len(node.outputs), version=node.version, name=node.name,
+        )  # fmt: skip
+        model.graph.insert_before(node, [*(x for made in normed for x in made), rotation])
+        for old, new in zip(node.outputs, rotation.outputs, strict=True):
+            new.name, new.type, new.shape = old.name, old.type, old.shape
+            old.name = None
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+        model.graph.remove(node)
+        count += 1
+    return count
+
+
+def _normed_of(node: ir.Node, x: ir.Value, scale: ir.Value, result: ir.Value) -> list[ir.Node]:
+    """Return the nodes that norm a tensor and bring it into (B, H, L, D)."""
+    made: list[ir.Node] = []
+
+    def put(op_type: str, *inputs: ir.Value, like: ir.Value, **attributes: Any) -> ir.Value:
+        made.append(ir.node(op_type, inputs, attributes))
+        output = made[-1].outputs[0]
+        output.name = f"{result.name}_{'normed' if op_type[0] == 'R' else op_type.lower()}"
+        output.type, output.shape = like.type, like.shape
+        return output
+
+    said = {name: node.attributes[name].value for name in (EPSILON, AXIS)}
+    is_wide = scale.dtype != x.dtype
+    given = put("CastLike", x, scale, like=scale) if is_wide else x
+    given.shape = x.shape
+    normed = put("RMSNormalization", given, scale, like=given, **said)
+    if is_wide:
+        normed.name = f"{result.name}_wide"
+        normed = put("CastLike", normed, x, like=x)
+        normed.name = f"{result.name}_normed"
+    perm = node.attributes[PERM].as_ints()
+    if tuple(perm) != tuple(range(len(perm))):
+        put("Transpose", normed, perm=perm, like=result)
+    return made
+
+
 def without_ropes(model: ir.Model) -> ir.Model:
     """Return a copy of ``model`` whose rotary ops hand on what they were to rotate.
 
@@ -291,6 +346,7 @@ def without_ropes(model: ir.Model) -> ir.Model:
     if not rope_nodes(model):
         return model
     made = model.clone()
+    take_norms_apart(made)
     for rope in rope_nodes(made):
         kept = [ir.node("Identity", [x]) for x in rope.inputs[: len(rope.outputs)]]
         made.graph.insert_before(rope, kept)

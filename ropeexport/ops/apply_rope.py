@@ -182,7 +182,7 @@ def _op(form: Form) -> Op:
         functions=lambda opset: (rope_function(form, opset),),
         evaluate=lambda _, inputs: apply_form(form, *inputs),
         attributes=form.attributes,
-        options={ROTARY_SIZE: "int"} if form.partial else {},
+        options=form.options,
         roles=tables | results,
         results=tuple("_".join(filter(None, (x, "rotated", form.suffix.lower()))) for x in data),
         terms=1,  # a bound knows of the two products by itself
@@ -191,4 +191,4 @@ def _op(form: Form) -> Op:
     )
 
 
-OPS = tuple(_op(form) for form in FORMS.values())
+OPS = tuple(_op(form) for form in FORMS.values() if not form.normed)

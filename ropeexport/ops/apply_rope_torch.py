@@ -34,8 +34,8 @@ apply_rope_op = torch.ops.ropeexport.apply_rope.default
 @_disable_dynamo  # a kernel runs as written: compiled, it would round otherwise
 def _rotate_both(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate q (B, Hq, L, D) and k (B, Hk, L, D) by pe (B or 1, H or 1, L, D/2, 2, 2)."""
-    _check_traceable(xq, xk, pe)
-    _check_sizes(xq, xk, pe)
+    check_traceable(xq, xk, pe)
+    check_sizes(xq, xk, pe)
     # one memory layout whatever the input's, which is what the fake kernel promises
     return rotate(xq, pe).contiguous(), rotate(xk, pe).contiguous()
 
@@ -52,7 +52,7 @@ def _differentiable(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]
     Gradients have a rule of their own, which keeps the op whole in a compiled graph.
     """
     inputs = (xq, xk, pe)
-    if torch._C._are_functorch_transforms_active() or any(map(_has_tangent, inputs)):
+    if torch._C._are_functorch_transforms_active() or any(map(has_tangent, inputs)):
         return _rotate_both(*inputs)
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         rotated: tuple[Tensor, Tensor] = _Rotation.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -60,7 +60,8 @@ def _differentiable(xq: Tensor, xk: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]
     return _without_derivatives(*inputs)
 
 
-def _has_tangent(x: Tensor) -> bool:
+def has_tangent(x: Tensor) -> bool:
+    """Say whether a tensor carries a derivative of forward mode."""
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
@@ -144,13 +145,13 @@ def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tenso
     if has_torch_function(given):  # torch.fx's own trace, say, which keeps the call as it is
         kept: tuple[Tensor, Tensor] = handle_torch_function(apply_rope, given, *given)
         return kept
-    _check_traceable(xq, xk, freqs_cis)
+    check_traceable(xq, xk, freqs_cis)
     pe = freqs_cis.unsqueeze(1) if freqs_cis.ndim == 5 else freqs_cis
     rotated: tuple[Tensor, Tensor] = apply_rope_op(xq, xk, pe)
     return rotated
 
 
-def _check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
+def check_traceable(xq: Tensor, xk: Tensor, pe: Tensor, layout: str = "BHLD") -> None:
     """Raise for a wrong rank, type or device: what a trace may check without freezing a size."""
     for name, x in (("xq", xq), ("xk", xk), ("freqs_cis", pe)):
         if not isinstance(x, Tensor):
@@ -161,7 +162,8 @@ def _check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
             raise ValueError(f"{name}: expected device {xq.device} as xq has, got {x.device}")
     for name, x in (("xq", xq), ("xk", xk)):
         if x.ndim != 4:
-            raise ValueError(f"{name}: expected shape (B, H, L, D), got {tuple(x.shape)}")
+            axes = ", ".join(layout)
+            raise ValueError(f"{name}: expected shape ({axes}), got {tuple(x.shape)}")
     if pe.ndim not in (5, 6):
         raise ValueError(
             "freqs_cis: expected shape (B, L, D/2, 2, 2) or (B, 1 or H, L, D/2, 2, 2), "
@@ -169,7 +171,7 @@ def _check_traceable(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
         )
 
 
-def _check_sizes(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
+def check_sizes(xq: Tensor, xk: Tensor, pe: Tensor) -> None:
     """Raise unless ``xk`` and the six-dimensional ``pe`` fit ``xq`` (B, H, L, D) on real data."""
     batch, heads, length, head_size = xq.shape
     if head_size == 0 or head_size % 2:

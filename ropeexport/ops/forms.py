@@ -1,4 +1,4 @@
-"""The family of rotary ops: which tables and pairing, of a head or a part, one tensor or two.
+"""The family of rotary ops: which tables and pairing, of a head or a part, normed first or not.
 
 An ONNX function cannot choose its nodes by an attribute, so every form is an op type of its own;
 its name, inputs, attributes, body, NumPy meaning and plugin follow from a row of ``TABLES`` and a
@@ -7,13 +7,19 @@ row of ``PAIRINGS``.  No stage asks a row for its name: what it must know is a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from ropeexport.ops import names
 
 ROTARY_SIZE = "rotary_embedding_dim"  # the name that RotaryEmbedding has for it
+# what a node whose data is normed first says of that: each name as RMSNormalization and Transpose
+# have it
+EPSILON, AXIS, PERM = "epsilon", "axis", "perm"
+NORM_ATTRIBUTES = {EPSILON: "float", AXIS: "int", PERM: "ints"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -259,12 +265,15 @@ class Form:
         2: q and k; 1: one tensor.
     partial : bool
         P < D/2: the first 2P elements are rotated and the rest passes.
+    normed : bool
+        The data is divided by its root mean square, scaled and brought into (B, H, L, D) first.
     """
 
     tables: str
     pairing: str
     tensors: Literal[1, 2]
     partial: bool = False
+    normed: bool = False
 
     @property
     def coefficients(self) -> Tables:
@@ -284,8 +293,13 @@ class Form:
 
     @property
     def op_type(self) -> str:
-        """``ApplyRope``, with what departs from it in its name."""
-        return names.APPLY_ROPE + self.suffix
+        """``ApplyRope`` or ``NormRope``, with what departs from it in its name."""
+        return (names.NORM_ROPE if self.normed else names.APPLY_ROPE) + self.suffix
+
+    @property
+    def rotation(self) -> Form:
+        """The form that rotates in the same way what is normed already."""
+        return replace(self, normed=False)
 
     @property
     def data_inputs(self) -> tuple[str, ...]:
@@ -296,6 +310,24 @@ class Form:
     def table_inputs(self) -> tuple[str, ...]:
         """Names of the inputs that say how to rotate."""
         return tuple(self.coefficients.inputs)
+
+    @property
+    def scale_inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that scale what is normed."""
+        return tuple(f"{x}_scale" for x in self.data_inputs) if self.normed else ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all inputs: the data, the tables, the scales."""
+        return (*self.data_inputs, *self.table_inputs, *self.scale_inputs)
+
+    def tables_of(self, inputs: Sequence[T]) -> tuple[T, ...]:
+        """Return those of a node's inputs that say how to rotate."""
+        return tuple(inputs[self.tensors : self.tensors + len(self.table_inputs)])
+
+    def scales_of(self, inputs: Sequence[T]) -> tuple[T, ...]:
+        """Return those of a node's inputs that scale what is normed."""
+        return tuple(inputs[self.tensors + len(self.table_inputs) :])
 
     @property
     def has_plugin(self) -> bool:
@@ -311,18 +343,32 @@ class Form:
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """The names of all attributes: of a part of a head, its size, 2P, too."""
-        return (*self.attributes, *([ROTARY_SIZE] if self.partial else []))
+        return (*self.attributes, *self.options)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The attributes whose value is the node's own, and their types."""
+        part = {ROTARY_SIZE: "int"} if self.partial else {}
+        return part | (NORM_ATTRIBUTES if self.normed else {})
 
     @property
     def contract(self) -> str:
         """What the op computes, in a sentence."""
         if self == APPLY_ROPE:
             return _CONTRACT
-        data = ", ".join(f"{x} (B, H, L, D)" for x in self.data_inputs)
+        data = ", ".join(f"{x} {_NORMED if self.normed else _ROTATED}" for x in self.data_inputs)
         tables = self.coefficients.contracts[self.partial]
-        return f"{self.op_type}: {data}; {tables}; {self.pairs.contract}"
+        first = f" {_NORM}, then" if self.normed else ""
+        return f"{self.op_type}: {data}; {tables};{first} {self.pairs.contract}"
 
 
+_ROTATED = "(B, H, L, D)"
+_NORMED = "(B, H, L, D) with perm [0, 1, 2, 3] or (B, L, H, D) with perm [0, 2, 1, 3]"
+_NORM = (
+    "x / sqrt(mean(x * x) + epsilon) in float32, over the axes from axis on (-1: a head, scale "
+    "(D,); -2: all heads, scale (H, D)), rounded to the type of the scale, the data's or float32, "
+    "times the scale, rounded to the data's type, transposed by perm"
+)
 _CONTRACT = (
     "ApplyRope(q, k, pe) -> (q', k'): q (B, Hq, L, D) and k (B, Hk, L, D) of one float type; "
     "pe float32 (B or 1, H or 1, L, D/2, 2, 2), general matrices; each adjacent pair of the last "
@@ -338,6 +384,13 @@ FORMS: dict[str, Form] = {
     for tensors in _TENSORS
     for partial in tables.contracts
     for form in (Form(tables.name, pairing.name, tensors, partial),)
+}
+# what norms first: not of matrices and halves, which no model has
+FORMS |= {
+    form.op_type: form
+    for rotation in list(FORMS.values())
+    if rotation.tables == "cos_sin" or rotation.pairing == APPLY_ROPE.pairing
+    for form in (replace(rotation, normed=True),)
 }
 
 # those that a TensorRT plugin computes; the plugin's own list is made of them by scripts/forms.py

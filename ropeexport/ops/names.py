@@ -6,9 +6,13 @@ DOMAIN = "ropeexport"
 DOMAIN_VERSION = 1
 
 APPLY_ROPE = "ApplyRope"
+NORM_ROPE = "NormRope"  # the same behind an RMS norm and a transpose
 ROPE_TABLE = "RopeTable"
 ATTENTION_IN_BLOCKS = "AttentionInBlocks"
 GROUPED_ATTENTION = "GroupQueryAttention"  # onnxruntime's own, of com.microsoft
+
+# what is put into a model that asks for nothing else
+BY_DEFAULT = (APPLY_ROPE,)
 
 # TensorRT prefers a plugin to the function body only where the node carries these attributes
 PLUGIN_VERSION = "1"

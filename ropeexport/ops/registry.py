@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ropeexport.manifest import Role
-from ropeexport.ops import apply_rope, attention, names, rope_table
+from ropeexport.ops import apply_rope, attention, names, norm_rope, rope_table
 from ropeexport.ops.op import Op
 
-OPS: tuple[Op, ...] = (*apply_rope.OPS, rope_table.OP, attention.OP)
+OPS: tuple[Op, ...] = (*apply_rope.OPS, *norm_rope.OPS, rope_table.OP, attention.OP)
 
 _BY_TYPE = {op.op_type: op for op in OPS}
 

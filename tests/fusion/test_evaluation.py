@@ -120,6 +120,10 @@ def test_reasons_name_what_is_missing() -> None:
     )
 
 
+def test_an_operator_that_its_opset_lacks_is_named() -> None:
+    assert "opset 23 has no operator Squeezed" in fails("y = Squeezed(x)", ONES)
+
+
 def test_shapes_that_are_not_known_are_named() -> None:
     model = graph("z = other.op(x) y = Neg(z)", X, "")
     trial = Trial(model.graph, 23)
