@@ -57,9 +57,20 @@ def _by_operator(node: ir.Node) -> Norm:
     if axis not in (-1, rank - 1):
         raise NoNormError("its norm goes over several axes")
     source = _uncast(x)
+    if _is_ones(scale):
+        epsilon = node.attributes.get_float("epsilon", 1e-5)
+        return Norm(source, None, epsilon, None, node.outputs[0], (node.outputs[0],))
     rounds_first = None if _is_one_type(source, scale) else scale.dtype == x.dtype != _FLOAT
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     return Norm(source, scale, epsilon, rounds_first, node.outputs[0], (node.outputs[0],))
+
+
+def _is_ones(scale: ir.Value) -> bool:
+    """Say whether a scale is ones in the data's shape, as torch's exporter writes none."""
+    node = scale.producer()
+    if node is None or not is_standard(node, "ConstantOfShape") or "value" not in node.attributes:
+        return False
+    return bool((node.attributes["value"].as_tensor().numpy() == 1).all())
 
 
 def _is_one_type(x: ir.Value, scale: ir.Value) -> bool:

@@ -307,7 +307,7 @@ def take_norms_apart(model: ir.Model) -> int:
             new.name, new.type, new.shape = old.name, old.type, old.shape
             old.name = None
             old.replace_all_uses_with(new, replace_graph_outputs=True)
-        model.graph.remove(node)
+        model.graph.remove(node, safe=True)
         count += 1
     return count
 

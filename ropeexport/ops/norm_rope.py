@@ -117,7 +117,9 @@ def _op(form: Form) -> Op:
         attributes=form.attributes,
         options=form.options,
         roles=tables,
-        results=tuple("_".join(filter(None, (x, "rotated", form.suffix.lower()))) for x in data),
+        results=tuple(
+            "_".join(filter(None, (x, "normed_rotated", form.suffix.lower()))) for x in data
+        ),
         torch_ops=(_TORCH_OP,) if form == _ON_TORCH else (),
     )
 

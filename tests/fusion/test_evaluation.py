@@ -120,6 +120,13 @@ def test_reasons_name_what_is_missing() -> None:
     )
 
 
+def test_a_filled_shape_has_its_number() -> None:
+    filled = computed("s = Shape(x) y = ConstantOfShape<value = float[1] {0.1}>(s)", ONES)
+    assert (filled.shape, filled.dtype) == ((2, 2, 6, 8), np.float64)
+    assert (filled == float(np.float32(0.1))).all()
+    assert computed("s = Shape<end = 1>(x) y = ConstantOfShape(s)", ONES).tolist() == [0.0, 0.0]
+
+
 def test_an_operator_that_its_opset_lacks_is_named() -> None:
     assert "opset 23 has no operator Squeezed" in fails("y = Squeezed(x)", ONES)
 

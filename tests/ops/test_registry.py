@@ -42,8 +42,12 @@ def rotary_example(form: Form) -> Example:
     elif form.coefficients.rotations_only:
         angles = drawn(B, L, pairs)
         tables = {"cos": np.cos(angles), "sin": np.sin(angles)}
-    options = {ROTARY_SIZE: 2 * pairs} if form.partial else {}
-    return {x: drawn(B, H, L, D) for x in form.data_inputs} | tables, options
+    options: dict[str, Any] = {ROTARY_SIZE: 2 * pairs} if form.partial else {}
+    if not form.normed:
+        return {x: drawn(B, H, L, D) for x in form.data_inputs} | tables, options
+    data = {x: drawn(B, L, H, D) for x in form.data_inputs}
+    scales = {x: drawn(D) for x in form.scale_inputs}
+    return data | tables | scales, options | {"epsilon": 1e-3, "axis": -1, "perm": [0, 2, 1, 3]}
 
 
 def attention_example(blocks_from: int) -> Example:
@@ -158,6 +162,11 @@ def test_a_torch_op_is_what_it_is_in_plain_torch() -> None:
     arguments = {
         "apply_rope": tuple(
             torch.randn(s) for s in ((2, 3, 4, 8), (2, 1, 4, 8), (1, 1, 4, 4, 2, 2))
+        ),
+        "norm_rope": (
+            *(torch.randn(s) for s in ((2, 4, 3, 8), (2, 4, 1, 8), (8,), (8,), (1, 1, 4, 4, 2, 2))),
+            1e-3,
+            [0, 2, 1, 3],
         ),
         "rope_table": (torch.arange(5), 8, 1e4),
     }
