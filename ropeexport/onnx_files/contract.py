@@ -218,11 +218,20 @@ def _inputs_of(model: ir.Model, role: Role, through: Container[str]) -> set[ir.V
 
 
 def _results(model: ir.Model) -> dict[ir.Value, Role]:
-    """Return the roles of ops' results, and of what only has another shape."""
+    """Return the roles of results that ops make of inputs, and of what only has another shape.
+
+    An op's promise is of the numbers that it is given: what a model has computed before it is
+    rounded already, as far off as any output.
+    """
     found: dict[ir.Value, Role] = {}
+    given = set(model.graph.inputs)
     for node in model.graph:
         op = op_of(node.domain, node.op_type)
+        if is_standard(node, *MOVERS) and node.inputs[0] in given:
+            given |= set(node.outputs)
         if op is not None:
+            if not given.issuperset(node.inputs[: len(node.outputs)]):
+                continue
             made = zip(node.outputs, op.outputs, strict=False)
             found |= {value: op.roles[name] for value, name in made if name in op.roles}
         elif is_standard(node, *KEEP_ELEMENTS) and node.inputs[0] in found:

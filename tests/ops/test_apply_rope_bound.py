@@ -73,3 +73,26 @@ def test_check_holds_the_outputs_of_a_rope_to_it(tmp_path, dtype, rule) -> None:
     rules = {row.bound.rule for row in report.comparisons if row.bound is not None}
     assert report.verdict == "PASS"
     assert rules == {"rotation"} if rule else "rotation" not in rules
+
+
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 8)
+
+    def forward(self, q, k, pe):
+        return ropeexport.apply_rope(self.project(q), self.project(k), pe)
+
+
+def test_what_a_rope_rotates_may_have_been_rounded_before(tmp_path) -> None:
+    """Its promise is of the numbers that it is given, and a runtime sums them in another order."""
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 2, 6, 8, dtype=torch.float16)
+    pe = ropeexport.rope(torch.arange(6)[None], 8, 1e4)
+    axes = {"q": {2: "length"}, "k": {2: "length"}, "pe": {1: "length"}}
+    made = ropeexport.export(
+        Projected().half().eval(), {"q": q, "k": k, "pe": pe}, tmp_path, dynamic_axes=axes
+    )
+    report = made.check(runtimes=["onnxruntime"], cases=12)
+    assert report.verdict == "PASS", report.reason
+    assert "rotation" not in {row.bound.rule for row in report.comparisons if row.bound is not None}
