@@ -6,9 +6,10 @@ from mutants.attention import ATTENTION
 from mutants.caches import CACHES
 from mutants.equivalent import EQUIVALENTS
 from mutants.mutant import Equivalent, Mutant
+from mutants.norms import NORMS
 from mutants.precision import PRECISION
 from mutants.rotation import ROTATION
 
-MUTANTS: tuple[Mutant, ...] = (*ROTATION, *PRECISION, *ATTENTION, *CACHES)
+MUTANTS: tuple[Mutant, ...] = (*ROTATION, *PRECISION, *ATTENTION, *CACHES, *NORMS)
 
 __all__ = ["EQUIVALENTS", "MUTANTS", "Equivalent", "Mutant"]

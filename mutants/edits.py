@@ -80,6 +80,17 @@ def attribute(op: str, **values: float) -> Edit:
     return edit
 
 
+def exchanged(op: str, *places: int) -> Edit:
+    """Return an edit that gives two nodes of a type each other's inputs of some places."""
+
+    def edit(model: ModelProto) -> None:
+        one, other = (node for node in model.graph.node if node.op_type == op)
+        for place in places:
+            one.input[place], other.input[place] = other.input[place], one.input[place]
+
+    return edit
+
+
 def in_blocks(op: str, *, inputs: Mapping[int, str] | None = None, **values: float) -> Edit:
     """Return an edit of a node of the attention's branch in blocks, which every length takes then.
 
@@ -159,6 +170,7 @@ def in_turn(*edits: Edit) -> Edit:
 
 _PLACES = {
     "ApplyRope": ("q", "k", "pe"),
+    "NormRope": ("q", "k", "pe", "q_scale", "k_scale"),
     "Attention": ("q", "k", "v"),
     "TensorScatter": ("past", "new", "write"),
     "LessOrEqual": ("keys", "queries"),

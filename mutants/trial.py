@@ -16,6 +16,7 @@ from mutants import models
 from mutants.catalogue import Equivalent, Mutant
 from mutants.decoders import DECODERS, decoder
 from mutants.edits import Edit
+from mutants.norms import NORMED
 from ropeexport import export
 from ropeexport.artifact import Artifact
 from ropeexport.parity.check import Options, check
@@ -83,7 +84,8 @@ class Court:
         module = decoder(kind) if is_decoder else f"{FACTORIES}:{kind}_{dtype}"
         if (kind, dtype) not in self._folders:
             folder = self._folders[kind, dtype] = self.place / f"{kind}_{dtype}"
-            export(module, out=folder, cache=DECODERS[kind][1] if is_decoder else None)
+            cache = DECODERS[kind][1] if is_decoder else None
+            export(module, out=folder, cache=cache, fuse="norm-rope" if kind in NORMED else "rope")
         copy = self.place / "broken"
         shutil.copytree(self._folders[kind, dtype], copy, dirs_exist_ok=True)
         model = onnx.load(copy / "model.onnx")

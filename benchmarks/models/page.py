@@ -25,11 +25,13 @@ those of the trace: below is the largest share of the bound that was used, and i
 torch's. *FAIL* with eager alone beyond it is no fault of the file's. Engines are built of the
 float16 file.
 
-An application is one q/k pair, or one tensor rotated alone. *Dynamic* are the axes that the file
+An application is one q/k pair, or one tensor rotated alone. *Norms* are the rotary ops behind a norm
+of q and k that are one op with it (`--fuse norm-rope`, in the float16 file), of all behind one; a
+question mark where the record is older. *Dynamic* are the axes that the file
 leaves open; *constant* those that it keeps as they were traced though a user may wish otherwise.
 """
 _COLUMNS = (
-    "class", "found", "replaced", "dynamic", "constant", "fp32", "fp16", "native", "plugin",
+    "class", "found", "replaced", "norms", "dynamic", "constant", "fp32", "fp16", "native", "plugin",
 )  # fmt: skip
 
 
@@ -96,11 +98,18 @@ def _table(records: Sequence[Record]) -> Iterator[str]:
     yield f"| {' | '.join(['---'] * len(_COLUMNS))} |"
     for record in records:
         cells = (
-            record.model, record.found, record.replaced, ", ".join(record.dynamic),
+            record.model, record.found, record.replaced, _norms(record), ", ".join(record.dynamic),
             ", ".join(record.constant), _parity(record.fp32), _parity(record.fp16),
             _built(record.native), _built(record.plugin),
         )  # fmt: skip
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _norms(record: Record) -> str:
+    if record.norms is None:
+        return "?"
+    found, replaced = record.norms
+    return f"{replaced} of {found}" if found else ""
 
 
 def _parity(parity: Parity) -> str:

@@ -87,6 +87,11 @@ class Record(_Base):
         Rotary applications.
     refused : tuple of str
         Reasons, those that are alike once.
+    norms : (int, int), optional
+        In the float16 file, rotary ops behind a norm, and those of them that are one op with it;
+        None: nobody has looked.
+    unjoined : tuple of str
+        Why the others are not, those that are alike once.
     dynamic, constant : tuple of str
         Axes of the inputs that the file leaves open, and those whose size it keeps though a user
         may wish to change them.
@@ -109,6 +114,8 @@ class Record(_Base):
     found: int = 0
     replaced: int = 0
     refused: tuple[str, ...] = ()
+    norms: tuple[int, int] | None = None
+    unjoined: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
     fp32: Parity = Parity()
@@ -154,6 +161,8 @@ class Record(_Base):
         left_out = _OF_A_RUN
         if any(_NO_LIBRARY in x.plugin for x in (self, other)):  # it is compiled on some machines
             left_out = left_out | {"plugin"}
+        if None in (self.norms, other.norms):  # the engines were of ropes alone then
+            left_out = left_out | {"norms", "unjoined", "native", "plugin"}
         if any(x.fp16.is_by_chance for x in (self, other)):
             left_out = left_out | {"fp16"}
         ours, theirs = (x.model_dump(exclude=left_out) for x in (self, other))

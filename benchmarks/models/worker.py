@@ -128,7 +128,8 @@ def _exported(
         return {dtype: Parity(fault=f"{NOT_RUN}{_fault(error)}")}
     try:
         with _timed(seconds, f"export {dtype}"):
-            made = ropeexport.export(example, out=folder)
+            fuse = "norm-rope" if dtype == "fp16" else "rope"
+            made = ropeexport.export(example, out=folder, fuse=fuse)
     except Exception as error:
         return {dtype: Parity(fault=_fault(error))}
     found: dict[str, Any] = {"found": made.found, "replaced": made.replaced}
@@ -136,6 +137,10 @@ def _exported(
     found["dynamic"] = tuple(made.manifest.axes)
     with _timed(seconds, f"check {dtype}"):
         found[dtype] = _parity(made)
+    norms = made.manifest.model.norms
+    if norms is not None:
+        found["norms"] = (norms.found, norms.replaced)
+        found["unjoined"] = tuple(sorted({refusal.reason for refusal in norms.refused}))
     if dtype == "fp16":
         for kind in ("native", "plugin"):
             with _timed(seconds, kind):
