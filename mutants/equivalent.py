@@ -83,8 +83,8 @@ EQUIVALENTS = (
     ),
     Equivalent(
         "norm scaled before it is rounded",
-        "A float32 scale of half data leaves one of two roundings out: nearer to exact than what the "
-        "model does, and within the bound of either (bit for bit it is held in tests/plugin).",
+        "A float32 scale of half data leaves one of two roundings out: nearer to exact than what "
+        "the model does, and within the bound of either (bit for bit it is held in tests/plugin).",
         before(
             "NormRope", q_scale="  wrong = Cast<to = 1>(x)", k_scale="  wrong = Cast<to = 1>(x)"
         ),

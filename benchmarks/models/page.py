@@ -25,9 +25,9 @@ those of the trace: below is the largest share of the bound that was used, and i
 torch's. *FAIL* with eager alone beyond it is no fault of the file's. Engines are built of the
 float16 file.
 
-An application is one q/k pair, or one tensor rotated alone. *Norms* are the rotary ops behind a norm
-of q and k that are one op with it (`--fuse norm-rope`, in the float16 file), of all behind one; a
-question mark where the record is older. *Dynamic* are the axes that the file
+An application is one q/k pair, or one tensor rotated alone. *Norms* are the rotary ops behind a
+norm of q and k that are one op with it (`--fuse norm-rope`, in the float16 file), of all behind
+one; a question mark where the record is older. *Dynamic* are the axes that the file
 leaves open; *constant* those that it keeps as they were traced though a user may wish otherwise.
 """
 _COLUMNS = (
