@@ -31,7 +31,8 @@ one; a question mark where the record is older. *Dynamic* are the axes that the 
 leaves open; *constant* those that it keeps as they were traced though a user may wish otherwise.
 """
 _COLUMNS = (
-    "class", "found", "replaced", "norms", "dynamic", "constant", "fp32", "fp16", "native", "plugin",
+    "class", "found", "replaced", "norms", "dynamic", "constant", "fp32", "fp16", "native",
+    "plugin",
 )  # fmt: skip
 
 

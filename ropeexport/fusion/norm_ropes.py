@@ -40,7 +40,7 @@ _LENGTH = 2  # the axis of (B, H, L, D)
 _MOVES = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity")
 # sizes of the random data: at the second an epsilon is as large as the mean of the squares
 _DRAWN = (1.0, 1e-3)
-# a graph may have its epsilon in float64, the op has it in float32: half a last bit in the root
+# a graph may have its epsilon in float64, the op has it in float32: half a bit in the root
 _ROUNDING = 2.0**-25
 
 
