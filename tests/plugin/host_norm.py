@@ -84,7 +84,7 @@ class Call:
 
 
 def _strides(x: NDArray) -> Strides:
-    assert x.strides[-1] == x.itemsize or x.shape[-1] <= 1
+    assert x.strides[-1] == x.itemsize or x.shape[-1] <= 1 or x.size == 0
     return Strides(*(step // x.itemsize for step in x.strides[:3]))
 
 

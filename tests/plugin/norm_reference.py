@@ -21,7 +21,7 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 LANES = 32
-MOST_SPAN_THREADS = 256
+MOST_SPAN_THREADS = 512
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, V::kResidentBlocks)
 }
 
 template <class V>
-__global__ void __launch_bounds__(kMostSpanThreads)
+__global__ void __launch_bounds__(kMostSpanThreads, 2)
     norm_rope_spans(const __grid_constant__ NormWork work) {
   norm_rope_span<V>(work, blockIdx.x, threadIdx.x);
 }

@@ -15,7 +15,7 @@
 
 namespace ropeexport {
 
-constexpr std::uint32_t kMostSpanThreads = 256;  // of a block, whole warps
+constexpr std::uint32_t kMostSpanThreads = 512;  // of a block, whole warps
 constexpr std::uint32_t kMostSpanWarps = kMostSpanThreads / kLanes;
 
 ROPEEXPORT_BOTH Place find_token(const Work& work, std::uint32_t block) {
@@ -51,6 +51,7 @@ class NormSpan {
     for (int i = 0; i < V::kUnitsKept; ++i) {
       if (unit(i) < units_) squares = add_squares<V>(squares, kept_[i]);
     }
+    ROPEEXPORT_NO_UNROLL
     for (std::uint32_t u = unit(V::kUnitsKept); u < units_; u += work_.span_threads) {
       UnitData<V> data;
       find(u).load(0, data);
@@ -66,6 +67,7 @@ class NormSpan {
     for (int i = 0; i < V::kUnitsKept; ++i) {
       if (unit(i) < units_) finish_unit(unit(i), inverse, kept_[i]);
     }
+    ROPEEXPORT_NO_UNROLL
     for (std::uint32_t u = unit(V::kUnitsKept); u < units_; u += work_.span_threads) {
       UnitData<V> data;
       find(u).load(0, data);
@@ -128,6 +130,7 @@ __device__ __forceinline__ float add_in_block(float sum, std::uint32_t threads,
   if (thread % kLanes == 0) of_warps[thread / kLanes] = sums[0];
   __syncthreads();
   float all = of_warps[0];
+  ROPEEXPORT_NO_UNROLL
   for (std::uint32_t warp = 1; warp < threads / kLanes; ++warp) {
     all = rounded_sum(all, of_warps[warp]);
   }

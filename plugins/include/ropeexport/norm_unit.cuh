@@ -122,8 +122,8 @@ template <typename T, int kWidth, class Pairing, class Form>
 struct NormVariant : Variant<T, kWidth, Pairing, Form, false, true> {
   // The scale is in registers beside the coefficients: 80 a thread.
   static constexpr int kResidentBlocks = 6;
-  // Units of a token that a thread keeps between the sum and the rotation.
-  static constexpr int kUnitsKept = kWidth == 1 ? 4 : 4 / Pairing::template Unit<kWidth>::kAccesses;
+  // Units of a span that a thread keeps between the sum and the rotation: 16 KB a block.
+  static constexpr int kUnitsKept = 2 / Pairing::template Unit<kWidth>::kAccesses;
 };
 
 }  // namespace ropeexport
