@@ -53,7 +53,7 @@ bool norm_fits(const NormRopeParams& p) {
 
 inline NormTensor norm_tensor(const NormRopeParams& p, const Rotated& x, const Scale& scale) {
   return {static_cast<const char*>(scale.values), p.across_heads ? p.rope.head_size : 0,
-          scale.type != p.rope.type, static_cast<float>(normed_together(p, x))};
+          scale.type != p.rope.type ? 1 : 0, static_cast<float>(normed_together(p, x))};
 }
 
 inline NormWork norm_work(const NormRopeParams& p, const Work& rope, std::int64_t row_units) {

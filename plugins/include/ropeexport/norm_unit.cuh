@@ -49,9 +49,9 @@ ROPEEXPORT_BOTH float inverse_root(float squares, float count, float epsilon) {
 // What a grid is told of the norm of one tensor.
 struct NormTensor {
   const char* scale = nullptr;
-  std::int64_t scale_stride = 0;  // from a head to the next: 0 where all have one
-  bool scale_is_wide = false;     // float32 beside halves
-  float count = 1.0F;             // of elements that are normed together
+  std::int64_t scale_stride = 0;   // from a head to the next: 0 where all have one
+  std::int32_t scale_is_wide = 0;  // 1: float32 beside halves
+  float count = 1.0F;              // of elements that are normed together
 };
 
 // A unit's part of a scale.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from plugin.ptx.instructions import KINDS, OPERATIONS, Operation
 from plugin.ptx.memory import KernelError, Memory
 from plugin.ptx.parse import Entry, Instruction, UnknownPtxError, members
-from plugin.ptx.shared import SharedMemory, partners
+from plugin.ptx.shared import LANES, SharedMemory, partners
 
 _ADDRESS = re.compile(r"\[(?P<base>[%\w]+)(?:\+(?P<offset>-?\d+))?\]$")
 _ACCESS = re.compile(
@@ -191,9 +191,10 @@ def _store_shared(kind: str, count: int, operands, threads: Threads, active: Act
 
 def _shuffle(operands, threads: Threads, active: Active) -> None:
     """Exchange a register with the lane whose number differs in the bits of the step."""
-    to, source, step, *whole_warp = operands
-    if whole_warp != ["31", "-1"]:
-        raise UnknownPtxError(f"lanes of a shuffle: expected 31, -1, got {whole_warp}")
+    to, source, step, last, mask = operands
+    for operand, expected in ((last, LANES - 1), (mask, (1 << LANES) - 1)):
+        if (threads.read(operand, "u32", active) != expected).any():
+            raise UnknownPtxError(f"a shuffle of other lanes than a whole warp's: {operands}")
     others = partners(active, threads.read(step, "u32", active))
     register, _, is_inside = to.partition("|")
     threads.write(register, threads.read(source, "b32", others), active)

@@ -38,10 +38,9 @@ class NormTrial:
 
     def _place(self, name: str, x: NDArray, use: Use) -> Array:
         """Place the rows of an array where they are."""
+        x = np.atleast_2d(x)
         index = np.indices(x.shape[:-1], dtype=np.int64).reshape(x.ndim - 1, -1)
-        offsets = (
-            np.array(x.strides[:-1], np.int64) @ index if x.ndim > 1 else np.zeros(1, np.int64)
-        )
+        offsets = np.array(x.strides[:-1], np.int64) @ index
         addresses = (x.ctypes.data + offsets).astype(np.uint64)
         rows = np.ascontiguousarray(x).reshape(len(addresses), -1)
         return self.memory.add(name, addresses, rows.view(np.uint8), use)
