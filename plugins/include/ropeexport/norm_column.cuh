@@ -85,8 +85,9 @@ class NormColumn {
   Place at_;
   bool has_unit_;
   Heads<V> heads_;
-  UnitScale<V> scale_;
-  typename V::Loaded coefficients_;
+  // zeros in lanes that have none: the compiler may read them early
+  UnitScale<V> scale_{};
+  typename V::Loaded coefficients_{};
   UnitData<V> data_[kBatch];
 };
 

@@ -95,6 +95,10 @@ class Threads:
             raise UnknownPtxError(f"a register that is not declared: {register}")
         return KINDS[declared]
 
+    def size(self, register: str) -> int:
+        """Return the bytes of a register."""
+        return self._kind(register).itemsize
+
     def write(self, register: str, value: NDArray, active: Active) -> None:
         kind = self._kind(register)
         if kind.itemsize != value.dtype.itemsize:
@@ -148,7 +152,11 @@ def _load_argument(kind: str, count: int, operands, threads: Threads, active: Ac
     if (offsets > np.uint64(len(threads.argument) - width * count)).any():
         raise KernelError("a read beside the argument")
     at = offsets.astype(np.int64)[:, None] + np.arange(width * count)
-    _spread(threads.argument[at].view(KINDS[kind]), to, threads, active)
+    values = threads.argument[at].view(KINDS[kind])
+    wide = threads.size(members(to)[0])
+    if values.dtype.kind in "ui" and wide > width:  # a register takes a narrower integer
+        values = values.astype(f"{values.dtype.kind}{wide}")
+    _spread(values, to, threads, active)
 
 
 def _load(

@@ -82,6 +82,18 @@ def test_threads_part_and_meet() -> None:
     assert added[0].tolist() == [2 * i + 100 * (i % 2) for i in range(16)]
 
 
+def test_an_argument_is_widened_to_its_register() -> None:
+    widened = run(
+        ADDRESSES
+        + """
+        ld.param.u32 %rd3, [test_param_0]; ld.param.s32 %rd4, [test_param_0];
+        st.global.u64 [%rd2], %rd3; st.global.u64 [%rd2+8], %rd4;
+        """,
+        threads=1,
+    )
+    assert widened[0].tolist()[:4] == [READABLE, 0, READABLE, 0]
+
+
 BUTTERFLY = "shfl.sync.bfly.b32 %r2|%p1, %r1, {step}, 31, -1;"
 STORE = "mul.wide.u32 %rd3, %r1, 4; add.s64 %rd4, %rd2, %rd3; st.global.u32 [%rd4], %r2;"
 SHARED = ".shared .align 4 .b8 sums[128];"
