@@ -33,9 +33,10 @@ def rows() -> str:
     lines = []
     for form in PLUGIN_FORMS.values():
         end = f' "{form.suffix}"' if form.suffix else ""
-        partial = str(form.partial).lower()
-        values = f"{form.coefficients.plugin}, {form.pairs.plugin}, {partial}, {form.tensors}"
-        lines.append(f"    {{ROPEEXPORT_PLUGIN_NAME{end}, {values}}},\n")
+        partial, normed = (str(flag).lower() for flag in (form.partial, form.normed))
+        tensors = f"{form.coefficients.plugin}, {form.pairs.plugin}, {partial}, {form.tensors}"
+        name = "ROPEEXPORT_NORM_PLUGIN_NAME" if form.normed else "ROPEEXPORT_PLUGIN_NAME"
+        lines.append(f"    {{{name}{end}, {tensors}, {normed}}},\n")
     return "".join(lines)
 
 

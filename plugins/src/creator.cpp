@@ -13,17 +13,15 @@ namespace ropeexport {
 nvinfer1::IPluginV3* RopeCreator::createPlugin(const char*,
                                                const nvinfer1::PluginFieldCollection* fields,
                                                nvinfer1::TensorRTPhase phase) noexcept {
-  const auto parameters = read_parameters(fields, phase);
+  const auto parameters = read_parameters(form_, fields, phase);
   if (!parameters) return nullptr;
   auto* const plugin = new (std::nothrow) RopePlugin(form_, *parameters);
   if (!plugin) refuse("no memory for the plugin");
   return plugin;
 }
 
-// None: the name says all, and the sizes say what is rotated.
 const nvinfer1::PluginFieldCollection* RopeCreator::getFieldNames() noexcept {
-  static const nvinfer1::PluginFieldCollection none{0, nullptr};
-  return &none;
+  return attribute_names(form_);
 }
 
 const char* RopeCreator::getPluginName() const noexcept { return form_.name; }

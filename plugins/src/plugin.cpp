@@ -2,6 +2,7 @@
 
 #include <array>
 #include <new>
+#include <utility>
 
 #include "identity.h"
 #include "launch.h"
@@ -48,10 +49,19 @@ DataType data_type(nvinfer1::DataType type) noexcept {
   return type == nvinfer1::DataType::kBF16 ? DataType::kBFloat16 : DataType::kFloat32;
 }
 
-// A dense (B, H, L, D) tensor.
-Rotated rotated(const Dims& dims, const void* in, void* out) noexcept {
-  const Strides strides = dense_strides(dims.d[1], dims.d[2], dims.d[3]);
-  return {in, out, dims.d[1], strides, strides};
+// A dense tensor of (B, H, L, D), or one that comes as (B, L, H, D) and becomes it.
+Rotated rotated(const Parameters& parameters, const Dims& dims, const void* in,
+                void* out) noexcept {
+  const std::int64_t heads = dims.d[1];
+  const std::int64_t length = dims.d[2];
+  const std::int64_t row = dims.d[3];
+  const Strides dense = dense_strides(heads, length, row);
+  const Strides transposed{length * heads * row, row, heads * row};
+  return {in, out, heads, parameters.transposed ? transposed : dense, dense};
+}
+
+Scale scale(const PluginTensorDesc& desc, const void* values) noexcept {
+  return {values, data_type(desc.type)};
 }
 
 // pe (B or 1, H or 1, L, D/2, 2, 2).
@@ -108,9 +118,14 @@ std::int32_t RopePlugin::getOutputShapes(const DimsExprs* inputs, std::int32_t i
                                          std::int32_t output_count,
                                          nvinfer1::IExprBuilder&) noexcept {
   if (!check_counts(form_, input_count, output_count)) return kRefused;
-  for (std::int32_t i = 0; i < form_.outputs(); ++i) outputs[i] = inputs[i];
+  for (std::int32_t i = 0; i < form_.outputs(); ++i) {
+    outputs[i] = inputs[i];
+    if (parameters_.transposed && inputs[i].nbDims == 4) {
+      std::swap(outputs[i].d[1], outputs[i].d[2]);
+    }
+  }
   const auto shapes = of_inputs(form_, [&](std::int32_t i) { return known_sizes(inputs[i]); });
-  return status_of(check_shapes(form_, shapes.data()));
+  return status_of(check_shapes(form_, parameters_, shapes.data()));
 }
 
 // TensorRT asks for many combinations to find one: a "no" is no fault and is not logged.
@@ -122,7 +137,10 @@ bool RopePlugin::supportsFormatCombination(std::int32_t position,
   const PluginTensorDesc& tensor = tensors[position].desc;
   if (tensor.format != TensorFormat::kLINEAR) return false;
   if (position == kQ) return is_data_type(tensor.type);
-  const bool is_coefficient = position >= form_.coefficients() && position < form_.inputs();
+  if (position >= form_.scales() && position < form_.inputs()) {
+    return is_scale_type(tensor.type, tensors[kQ].desc.type);
+  }
+  const bool is_coefficient = position >= form_.coefficients() && position < form_.scales();
   return tensor.type == (is_coefficient ? nvinfer1::DataType::kFLOAT : tensors[kQ].desc.type);
 }
 
@@ -134,7 +152,8 @@ std::int32_t RopePlugin::configurePlugin(const DynamicPluginTensorDesc* inputs,
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.type; });
   const auto known = of_inputs(form_, [&](std::int32_t i) { return inputs[i].desc.dims; });
-  return status_of(check_types(form_, types.data()) && check_shapes(form_, known.data()));
+  return status_of(check_types(form_, types.data()) &&
+                   check_shapes(form_, parameters_, known.data()));
 }
 
 std::size_t RopePlugin::getWorkspaceSize(const DynamicPluginTensorDesc*, std::int32_t,
@@ -143,9 +162,12 @@ std::size_t RopePlugin::getWorkspaceSize(const DynamicPluginTensorDesc*, std::in
   return 0;
 }
 
-// Shapes and formats are in the cache's key, and a plugin has no other state. The base's null would
-// have each layer timed again in each build.
-const char* RopePlugin::getTimingCacheID() noexcept { return ""; }
+// Shapes and formats are in the cache's key; what else a plugin's time depends on is here. The
+// base's null would have each layer timed again in each build.
+const char* RopePlugin::getTimingCacheID() noexcept {
+  if (parameters_.axis == -2) return "axis -2";
+  return parameters_.transposed ? "transposed" : "";
+}
 
 std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs, std::int32_t input_count,
                                        const PluginTensorDesc*,
@@ -153,26 +175,39 @@ std::int32_t RopePlugin::onShapeChange(const PluginTensorDesc* inputs, std::int3
   if (!check_counts(form_, input_count, output_count)) return kRefused;
   const auto types = of_inputs(form_, [&](std::int32_t i) { return inputs[i].type; });
   const auto shapes = of_inputs(form_, [&](std::int32_t i) { return inputs[i].dims; });
-  return status_of(check_types(form_, types.data()) && check_shapes(form_, shapes.data()));
+  return status_of(check_types(form_, types.data()) &&
+                   check_shapes(form_, parameters_, shapes.data()));
 }
 
 std::int32_t RopePlugin::enqueue(const PluginTensorDesc* input_descs, const PluginTensorDesc*,
                                  const void* const* inputs, void* const* outputs, void*,
                                  cudaStream_t stream) noexcept {
-  const Dims& q = input_descs[kQ].dims;
-  ApplyRopeParams params;
+  const Dims q = heads_first(parameters_, input_descs[kQ].dims);
+  NormRopeParams norm;
+  ApplyRopeParams& params = norm.rope;
   params.type = data_type(input_descs[kQ].type);
   params.batch = q.d[0];
   params.length = q.d[2];
   params.head_size = q.d[3];
-  params.q = rotated(q, inputs[kQ], outputs[kQ]);
-  if (form_.rotated == 2) params.k = rotated(input_descs[kK].dims, inputs[kK], outputs[kK]);
+  params.q = rotated(parameters_, q, inputs[kQ], outputs[kQ]);
+  if (form_.rotated == 2) {
+    const Dims k = heads_first(parameters_, input_descs[kK].dims);
+    params.k = rotated(parameters_, k, inputs[kK], outputs[kK]);
+  }
   const std::int32_t first = form_.coefficients();
   const Dims& pairs = input_descs[first].dims;
   params.pe = form_.tables ? tables(pairs, inputs[first], inputs[first + 1])
                            : matrices(pairs, inputs[first]);
   if (form_.partial) params.rotary_size = 2 * pairs.d[2];
-  const cudaError_t status = enqueue_rope(form_, params, stream);
+  if (form_.normed) {
+    const std::int32_t scales = form_.scales();
+    norm.q_scale = scale(input_descs[scales], inputs[scales]);
+    if (form_.rotated == 2) norm.k_scale = scale(input_descs[scales + 1], inputs[scales + 1]);
+    norm.epsilon = parameters_.epsilon;
+    norm.across_heads = parameters_.axis == -2;
+  }
+  const cudaError_t status =
+      form_.normed ? enqueue_norm_rope(form_, norm, stream) : enqueue_rope(form_, params, stream);
   return status_of(status == cudaSuccess ||
                    refuse("the launch failed: %s", cudaGetErrorString(status)));
 }

@@ -15,7 +15,7 @@ class RopePlugin final : public nvinfer1::IPluginV3,
                          public nvinfer1::IPluginV3OneRuntime {
  public:
   RopePlugin(const Form& form, const Parameters& parameters) noexcept
-      : form_(form), parameters_(parameters), serialized_(parameters_) {}
+      : form_(form), parameters_(parameters), serialized_(form, parameters_) {}
 
   // IPluginV3
   nvinfer1::IPluginCapability* getCapabilityInterface(

@@ -1,5 +1,9 @@
 #include "shapes.h"
 
+#include <array>
+#include <cstdio>
+#include <utility>
+
 #include "log.h"
 
 namespace ropeexport {
@@ -88,23 +92,72 @@ bool check_tables(const Form& form, const Dims* inputs) noexcept {
          check_size("pairs of sin, as of cos", cos.d[kTablePairs], sin.d[kTablePairs]);
 }
 
+// Of each row (D,), of all heads of a token (H, D).
+bool check_scale(const Parameters& parameters, const char* name, const Dims& scale,
+                 const Dims& data) noexcept {
+  char what[64];
+  const std::int32_t rank = -parameters.axis;
+  if (!check_rank(name, scale, rank)) return false;
+  if (rank == 2) {
+    std::snprintf(what, sizeof(what), "heads of %s", name);
+    if (!check_size(what, data.d[kHeads], scale.d[0])) return false;
+  }
+  std::snprintf(what, sizeof(what), "size of %s, the head size", name);
+  return check_size(what, data.d[kSize], scale.d[rank - 1]);
+}
+
+bool check_scales(const Form& form, const Parameters& parameters, const Dims* inputs) noexcept {
+  constexpr const char* kNames[] = {"q_scale", "k_scale"};
+  for (std::int32_t i = 0; form.normed && i < form.rotated; ++i) {
+    if (!check_scale(parameters, kNames[i], inputs[form.scales() + i], inputs[i])) return false;
+  }
+  return true;
+}
+
+bool check_scale_types(const Form& form, const DataType* inputs) noexcept {
+  for (std::int32_t i = form.scales(); i < form.inputs(); ++i) {
+    if (is_scale_type(inputs[i], inputs[0])) continue;
+    return refuse("type of %s: expected that of q, TensorRT's type %d, or float32, got %d",
+                  i == form.scales() ? "q_scale" : "k_scale", static_cast<int>(inputs[0]),
+                  static_cast<int>(inputs[i]));
+  }
+  return true;
+}
+
 }  // namespace
 
 bool check_counts(const Form& form, std::int32_t inputs, std::int32_t outputs) noexcept {
   if (inputs == form.inputs() && outputs == form.outputs()) return true;
-  return refuse("expected %d inputs (%s, %s) and %d outputs, got %d and %d",
+  const char* const scales = form.rotated == 2 ? ", q_scale, k_scale" : ", q_scale";
+  return refuse("expected %d inputs (%s, %s%s) and %d outputs, got %d and %d",
                 static_cast<int>(form.inputs()), form.rotated == 2 ? "q, k" : "q",
-                form.tables ? "cos, sin" : "pe", static_cast<int>(form.outputs()),
-                static_cast<int>(inputs), static_cast<int>(outputs));
+                form.tables ? "cos, sin" : "pe", form.normed ? scales : "",
+                static_cast<int>(form.outputs()), static_cast<int>(inputs),
+                static_cast<int>(outputs));
 }
 
-bool check_shapes(const Form& form, const Dims* inputs) noexcept {
-  return check_data(form, inputs) &&
-         (form.tables ? check_tables(form, inputs) : check_matrices(form, inputs));
+Dims heads_first(const Parameters& parameters, const Dims& given) noexcept {
+  Dims dims = given;
+  if (parameters.transposed && dims.nbDims == 4) std::swap(dims.d[1], dims.d[2]);
+  return dims;
+}
+
+bool check_shapes(const Form& form, const Parameters& parameters, const Dims* given) noexcept {
+  std::array<Dims, kMostInputs> inputs{};
+  for (std::int32_t i = 0; i < form.inputs(); ++i) {
+    inputs[i] = i < form.rotated ? heads_first(parameters, given[i]) : given[i];
+  }
+  return check_data(form, inputs.data()) &&
+         (form.tables ? check_tables(form, inputs.data()) : check_matrices(form, inputs.data())) &&
+         check_scales(form, parameters, inputs.data());
 }
 
 bool is_data_type(DataType type) noexcept {
   return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
+}
+
+bool is_scale_type(DataType type, DataType data) noexcept {
+  return type == data || type == DataType::kFLOAT;
 }
 
 bool check_types(const Form& form, const DataType* inputs) noexcept {
@@ -116,13 +169,13 @@ bool check_types(const Form& form, const DataType* inputs) noexcept {
     return refuse("type of k: expected that of q, TensorRT's type %d, got %d",
                   static_cast<int>(inputs[0]), static_cast<int>(inputs[1]));
   }
-  for (std::int32_t i = form.coefficients(); i < form.inputs(); ++i) {
+  for (std::int32_t i = form.coefficients(); i < form.scales(); ++i) {
     if (inputs[i] == DataType::kFLOAT) continue;
     const char* const name = !form.tables ? "pe" : i == form.coefficients() ? "cos" : "sin";
     return refuse("type of %s: expected float32, got TensorRT's type %d", name,
                   static_cast<int>(inputs[i]));
   }
-  return true;
+  return check_scale_types(form, inputs);
 }
 
 }  // namespace ropeexport

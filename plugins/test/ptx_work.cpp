@@ -13,6 +13,7 @@
 
 #include "forms.h"
 #include "launch.h"
+#include "ropeexport/norm_column.cuh"
 #include "ropeexport/work.cuh"
 
 namespace {
@@ -36,6 +37,7 @@ struct Launch {
 using Record = void (*)(const Launch*);
 
 Record record = nullptr;
+std::int64_t argument_bytes = 0;  // of the kernels that are launched
 
 // The kernels' symbols by the host functions that stand for them. Filled before this file's own
 // variables are made, hence within a function.
@@ -103,7 +105,7 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
   if (found == symbols().end()) return cudaErrorInvalidDeviceFunction;
   const Launch launch = {found->second,
                          arguments[0],
-                         sizeof(Work),
+                         argument_bytes,
                          {grid.x, grid.y, grid.z},
                          {block.x, block.y, block.z},
                          static_cast<std::int64_t>(shared_bytes),
@@ -120,6 +122,14 @@ namespace ropeexport {
                                             const Tuning&) noexcept {                          \
     return cudaErrorSymbolNotFound;                                                            \
   }
+#define ROPEEXPORT_NORM_LEFT_OUT(enqueue)                                        \
+  __attribute__((weak)) cudaError_t enqueue(const NormRopeParams&, cudaStream_t, \
+                                            const Tuning&) noexcept {            \
+    return cudaErrorSymbolNotFound;                                              \
+  }
+ROPEEXPORT_NORM_LEFT_OUT(enqueue_norm_matrices)
+ROPEEXPORT_NORM_LEFT_OUT(enqueue_norm_neighbours)
+ROPEEXPORT_NORM_LEFT_OUT(enqueue_norm_halves)
 ROPEEXPORT_LEFT_OUT(enqueue_matrices)
 ROPEEXPORT_LEFT_OUT(enqueue_neighbours)
 ROPEEXPORT_LEFT_OUT(enqueue_halves)
@@ -133,6 +143,18 @@ extern "C" __attribute__((visibility("default"))) int ropeexport_record_launches
   const Form* form = find_form(form_name);
   if (form == nullptr) return cudaErrorInvalidValue;
   record = to;
+  argument_bytes = sizeof(Work);
   return tuning ? enqueue_rope(*form, *params, stream, *tuning)
                 : enqueue_rope(*form, *params, stream);
+}
+
+extern "C" __attribute__((visibility("default"))) int ropeexport_record_norm_launches(
+    const char* form_name, const NormRopeParams* params, const Tuning* tuning, cudaStream_t stream,
+    Record to) {
+  const Form* form = find_form(form_name);
+  if (form == nullptr) return cudaErrorInvalidValue;
+  record = to;
+  argument_bytes = sizeof(NormWork);
+  return tuning ? enqueue_norm_rope(*form, *params, stream, *tuning)
+                : enqueue_norm_rope(*form, *params, stream);
 }

@@ -14,8 +14,12 @@ _ARCHITECTURE = re.compile(r"arch = (sm_\d+)")
 # a multiply-add of zeros is how sm_80 loads a constant
 _CONSTANT = re.compile(r"HFMA2\.MMA R\d+, -RZ, RZ, ")
 _OPCODE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][A-Z0-9_.]*)")
+_NORM = re.compile(
+    r"norm_rope_(?P<of>columns|spans)INS_11NormVariantI(?P<type>f|6__half|13__nv_bfloat16)"
+    r"Li(?P<width>\d+)ENS_\d+(?P<pairing>Interleaved|Half)ENS_\d+(?P<form>Matrices|Tables)EE"
+)
 _VARIANT = re.compile(
-    r"VariantI(?P<type>f|6__half|13__nv_bfloat16)Li(?P<width>\d+)E"
+    r"13rotate_kernelINS_7VariantI(?P<type>f|6__half|13__nv_bfloat16)Li(?P<width>\d+)E"
     r"NS_\d+(?P<pairing>Interleaved|Half)ENS_\d+(?P<form>Matrices|Tables)E"
     r"Lb(?P<per_head>[01])ELb(?P<partial>[01])E"
 )
@@ -25,7 +29,10 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Kernel:
-    """One variant of the kernel for one architecture."""
+    """One variant of the kernel for one architecture.
+
+    ``normed``: ``columns`` or ``spans`` where it norms first, else empty.
+    """
 
     architecture: str
     dtype: str
@@ -33,11 +40,13 @@ class Kernel:
     per_head: bool
     policies: str  # pairing, coefficients, and whether of a part of a head
     opcodes: tuple[str, ...]
+    normed: str = ""
 
     def __str__(self) -> str:
         own = ", matrices of each head" if self.per_head else ""
         where = f"{self.architecture} {self.dtype} by {self.access_bytes} bytes"
-        return f"{where}, {self.policies}{own}"
+        normed = f"{self.normed} of a norm, " if self.normed else ""
+        return f"{where}, {normed}{self.policies}{own}"
 
     def starting_with(self, *prefixes: str) -> list[str]:
         return [opcode for opcode in self.opcodes if opcode.startswith(prefixes)]
@@ -75,11 +84,16 @@ def kernels(library: Path) -> list[Kernel]:
 
 
 def _kernel(architecture: str, name: str, text: str) -> Kernel:
+    opcodes = tuple(_OPCODE.findall(_CONSTANT.sub("MOV ", text)))
+    if norm := _NORM.search(name):
+        dtype = _TYPES[norm["type"]]
+        width = int(norm["width"]) * _BYTES[dtype]
+        policies = f"{norm['pairing']} {norm['form']}"
+        return Kernel(architecture, dtype, width, False, policies, opcodes, norm["of"])
     variant = _VARIANT.search(name)
     assert variant is not None, name
     dtype = _TYPES[variant["type"]]
     width = int(variant["width"]) * _BYTES[dtype]
-    opcodes = tuple(_OPCODE.findall(_CONSTANT.sub("MOV ", text)))
     part = " Partial" if variant["partial"] == "1" else ""
     policies = f"{variant['pairing']} {variant['form']}{part}"
     return Kernel(architecture, dtype, width, variant["per_head"] == "1", policies, opcodes)

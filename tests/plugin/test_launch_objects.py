@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from plugin.test_registries import OURS, holds
 from ropeexport.trt import plugin_build
 
 SOURCES = Path(__file__).parents[2] / "plugins"
-NAMES = ("matrices", "neighbours", "halves")
+KINDS = ("matrices", "neighbours", "halves")
+NAMES = (*KINDS, *(f"norm_{kind}" for kind in KINDS))
 
 
 def configure(folder: Path, headers: Path, objects: list[Path]) -> subprocess.CompletedProcess[str]:
@@ -26,16 +28,18 @@ def configure(folder: Path, headers: Path, objects: list[Path]) -> subprocess.Co
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory) -> list[Path]:
-    """The three sources, compiled by hand for one architecture."""
+    """The sources, compiled by hand for one architecture."""
     folder = tmp_path_factory.mktemp("objects")
     nvcc = [plugin_build.find_nvcc(), "-std=c++17", "-O3", "-Xcompiler=-fPIC", "-arch=sm_90"]
     nvcc += ["-I", str(SOURCES / "include"), "-c"]
     made = [folder / f"{name}.o" for name in NAMES]
-    running = [
-        subprocess.Popen([*nvcc, str(SOURCES / "src" / f"launch_{name}.cu"), "-o", str(path)])
+    commands = [
+        [*nvcc, str(SOURCES / "src" / f"launch_{name}.cu"), "-o", str(path)]
         for name, path in zip(NAMES, made, strict=True)
     ]
-    assert [process.wait() for process in running] == [0, 0, 0]
+    with ThreadPoolExecutor(2) as pool:
+        done = [*pool.map(lambda command: subprocess.run(command, check=False), commands)]
+    assert [process.returncode for process in done] == [0] * len(NAMES)
     return made
 
 
@@ -63,7 +67,7 @@ def test_it_registers(linked) -> None:
 def test_its_kernels_are_the_plugins(linked, library) -> None:
     own = [kernel for kernel in sass.kernels(library) if kernel.architecture == "sm_90"]
     got = sass.kernels(linked / "libropeexport_plugin.so")
-    assert len(got) == 72
+    assert len(got) == 72 + 54  # that rotate, and that norm first
     assert sorted(got, key=str) == sorted(own, key=str)
 
 

@@ -116,24 +116,33 @@ struct Heads {
   }
 };
 
+// The rows of a tensor's heads from one on.
 template <class V>
-ROPEEXPORT_BOTH Heads<V> find_heads(const Work& work, const Place& at) {
+ROPEEXPORT_BOTH Heads<V> heads_from(const Work& work, const TensorWork& x, const Place& at,
+                                    std::int32_t head) {
   using T = typename V::Element;
-  const TensorWork& x = work.tensors[at.is_q ? 0 : 1];
   Heads<V> heads;
-  heads.first = at.group * x.heads_per_group;
-  heads.left = x.heads - heads.first;
-  if (heads.left > x.heads_per_group) heads.left = x.heads_per_group;
+  heads.first = head;
+  heads.left = x.heads - head;
   heads.in_stride = x.in_strides.head;
   heads.out_stride = x.out_strides.head;
-  const std::int64_t in = row_offset(x.in_strides, at, heads.first);
-  const std::int64_t out = row_offset(x.out_strides, at, heads.first);
+  const std::int64_t in = row_offset(x.in_strides, at, head);
+  const std::int64_t out = row_offset(x.out_strides, at, head);
   ROPEEXPORT_UNROLL
   for (int a = 0; a < V::Unit::kAccesses; ++a) {
     const std::int64_t offset = element_offset<V>(work, at, a);
     heads.in[a] = reinterpret_cast<const T*>(x.in) + in + offset;
     heads.out[a] = reinterpret_cast<T*>(x.out) + out + offset;
   }
+  return heads;
+}
+
+// Those of a thread's group.
+template <class V>
+ROPEEXPORT_BOTH Heads<V> find_heads(const Work& work, const Place& at) {
+  const TensorWork& x = work.tensors[at.is_q ? 0 : 1];
+  Heads<V> heads = heads_from<V>(work, x, at, at.group * x.heads_per_group);
+  if (heads.left > x.heads_per_group) heads.left = x.heads_per_group;
   return heads;
 }
 

@@ -9,8 +9,10 @@
 
 #if defined(__CUDA_ARCH__)
 #define ROPEEXPORT_UNROLL _Pragma("unroll")
+#define ROPEEXPORT_NO_UNROLL _Pragma("unroll 1")
 #else
 #define ROPEEXPORT_UNROLL
+#define ROPEEXPORT_NO_UNROLL
 #endif
 
 // --use_fast_math flushes denormals and would break the equality with eager bit for bit

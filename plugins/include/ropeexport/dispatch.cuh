@@ -95,25 +95,38 @@ ApplyRopeParams slice(ApplyRopeParams p, std::int64_t batch, std::int64_t positi
   return p;
 }
 
-// Run a variant over everything, in slices whose columns and blocks can be counted in 32 bits.
-template <class V, class Executor>
-cudaError_t run_slices(const ApplyRopeParams& p, const Tuning& tuning, Executor& executor) {
-  const std::int64_t units = row_shape<V>(p).units;
-  const std::int64_t most_blocks = kMostBlocks / (p.q.heads + p.k.heads);
-  const std::int64_t rows =
-      std::max<std::int64_t>(1, std::min(tuning.most_columns, most_blocks * kThreads) / units);
+// Give `run` everything in slices of at most `most_rows` rows, batches times positions.
+template <typename T, class Run>
+cudaError_t for_each_slice(const ApplyRopeParams& p, std::int64_t most_rows, Run run) {
+  const std::int64_t rows = std::max<std::int64_t>(1, most_rows);
   const std::int64_t positions = std::min(p.length, rows);
   const std::int64_t batches = positions < p.length ? 1 : std::min(p.batch, rows / p.length);
-  const std::int64_t wave = tuning.enough_blocks > 0 ? 0 : executor.template resident_blocks<V>();
   for (std::int64_t b = 0; b < p.batch; b += batches) {
     for (std::int64_t l = 0; l < p.length; l += positions) {
-      const ApplyRopeParams part = slice<typename V::Element>(
-          p, b, l, std::min(batches, p.batch - b), std::min(positions, p.length - l));
-      const cudaError_t status = executor.template run<V>(make_work<V>(part, tuning, wave));
+      const cudaError_t status =
+          run(slice<T>(p, b, l, std::min(batches, p.batch - b), std::min(positions, p.length - l)));
       if (status != cudaSuccess) return status;
     }
   }
   return cudaSuccess;
+}
+
+// Rows of a launch whose columns and blocks can be counted in 32 bits.
+inline std::int64_t rows_of_columns(const ApplyRopeParams& p, const Tuning& tuning,
+                                    std::int64_t units) {
+  const std::int64_t most_blocks = kMostBlocks / (p.q.heads + p.k.heads);
+  return std::min(tuning.most_columns, most_blocks * kThreads) / units;
+}
+
+// Run a variant over everything.
+template <class V, class Executor>
+cudaError_t run_slices(const ApplyRopeParams& p, const Tuning& tuning, Executor& executor) {
+  const RowShape row = row_shape<V>(p);
+  const std::int64_t wave = tuning.enough_blocks > 0 ? 0 : executor.template resident_blocks<V>();
+  return for_each_slice<typename V::Element>(
+      p, rows_of_columns(p, tuning, row.units), [&](const ApplyRopeParams& part) {
+        return executor.template run<V>(make_work<V>(part, row, tuning, wave));
+      });
 }
 
 // The widest accesses that alignment allows: 16 bytes, a pair, an element.

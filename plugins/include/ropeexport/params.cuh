@@ -49,6 +49,25 @@ struct ApplyRopeParams {
   Coefficients pe{};
 };
 
+// What rows are multiplied by after they are normed. Of a row (D,), or of all heads of a token
+// (heads, D), dense. float32 beside data of half the size: rounded once, after the scale; of the
+// data's type: rounded before the scale and after it.
+struct Scale {
+  const void* values = nullptr;
+  DataType type = DataType::kFloat32;
+};
+
+// What ApplyRopeParams says, of rows that are normed first: y = x / sqrt(mean(x * x) + epsilon),
+// times the scale; the mean is of a row, or of all heads of a token. What is not rotated of a row
+// is normed as well.
+struct NormRopeParams {
+  ApplyRopeParams rope{};
+  Scale q_scale{};
+  Scale k_scale{};
+  float epsilon = 0.0F;
+  bool across_heads = false;
+};
+
 // How the work is cut. A wave is what a GPU holds at once: its multiprocessors times the blocks
 // that each has place for.
 struct Tuning {

@@ -134,15 +134,9 @@ inline Coefficients broadcast_batch(Coefficients pe) {
   return pe;
 }
 
-// Cut a launch whose columns are known to fit, see dispatch.cuh. `wave` counts where the tuning
-// leaves the cut to it.
-template <class V>
-Work make_work(const ApplyRopeParams& p, const Tuning& tuning, std::int64_t wave) {
-  const RowShape row = row_shape<V>(p);
-  const std::int64_t columns = p.batch * p.length * row.units;
-  const Cut cut = tuning.enough_blocks > 0
-                      ? cut_by_blocks<V>(p, columns, tuning)
-                      : cut_by_wave<V>(p, columns, tuning.most_heads_per_thread, wave);
+// What a grid is told of parameters that are cut already.
+inline Work describe_work(const ApplyRopeParams& p, const RowShape& row, std::int64_t columns,
+                          const Cut& cut) {
   Work work;
   work.tensors[0] = tensor_work(p.q, cut.q_heads);
   work.tensors[1] = tensor_work(p.k, cut.k_heads);
@@ -156,6 +150,18 @@ Work make_work(const ApplyRopeParams& p, const Tuning& tuning, std::int64_t wave
   work.units = make_divisor(static_cast<std::uint32_t>(row.units));
   work.length = make_divisor(static_cast<std::uint32_t>(p.length));
   return work;
+}
+
+// Cut a launch whose columns are known to fit, see dispatch.cuh. `wave` counts where the tuning
+// leaves the cut to it.
+template <class V>
+Work make_work(const ApplyRopeParams& p, const RowShape& row, const Tuning& tuning,
+               std::int64_t wave) {
+  const std::int64_t columns = p.batch * p.length * row.units;
+  const Cut cut = tuning.enough_blocks > 0
+                      ? cut_by_blocks<V>(p, columns, tuning)
+                      : cut_by_wave<V>(p, columns, tuning.most_heads_per_thread, wave);
+  return describe_work(p, row, columns, cut);
 }
 
 }  // namespace ropeexport

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "interview.h"
 #include "tensors.h"
@@ -13,11 +14,13 @@ using Build = nvinfer1::IPluginV3OneBuild;
 
 constexpr DataType kTypes[] = {DataType::kFLOAT, DataType::kHALF, DataType::kBF16};
 
-// Types of q and k, and of every coefficient.
-bool gives_types(const Form& form, const Build& build, DataType q, DataType k, DataType table) {
+// Types of q and k, of every coefficient, and of every scale.
+bool gives_types(const Form& form, const Build& build, DataType q, DataType k, DataType table,
+                 DataType scale) {
   const DataType data[] = {q, k};
-  DataType inputs[] = {table, table, table, table};
+  DataType inputs[] = {table, table, table, table, table, table};
   std::copy(data, data + form.rotated, inputs);
+  std::fill(inputs + form.scales(), inputs + form.inputs(), scale);
   DataType outputs[] = {DataType::kINT8, DataType::kINT8};
   const bool done = build.getOutputDataTypes(outputs, form.outputs(), inputs, form.inputs()) == 0;
   return done && std::equal(data, data + form.rotated, outputs);
@@ -26,12 +29,20 @@ bool gives_types(const Form& form, const Build& build, DataType q, DataType k, D
 void check_types(Interview& in, const Build& build) {
   in.report.equal(in.form.outputs(), build.getNbOutputs(), "number of outputs");
   for (const DataType type : kTypes) {
-    in.accepted(gives_types(in.form, build, type, type, DataType::kFLOAT),
-                "output types of type " + std::to_string(static_cast<int>(type)));
+    for (const DataType scale : {type, DataType::kFLOAT}) {
+      in.accepted(gives_types(in.form, build, type, type, DataType::kFLOAT, scale),
+                  "output types of type " + std::to_string(static_cast<int>(type)) +
+                      ", scales of type " + std::to_string(static_cast<int>(scale)));
+    }
   }
   const auto refused = [&](DataType q, DataType k, DataType pe, const char* what) {
-    in.refused(!gives_types(in.form, build, q, k, pe), what);
+    in.refused(!gives_types(in.form, build, q, k, pe, q), what);
   };
+  if (in.form.normed) {
+    in.refused(!gives_types(in.form, build, DataType::kHALF, DataType::kHALF, DataType::kFLOAT,
+                            DataType::kBF16),
+               "scales of another type");
+  }
   refused(DataType::kINT8, DataType::kINT8, DataType::kFLOAT, "int8 data");
   if (in.form.rotated == 2) {
     refused(DataType::kHALF, DataType::kBF16, DataType::kFLOAT, "k of another type");
@@ -42,8 +53,10 @@ void check_types(Interview& in, const Build& build) {
   in.refused(build.getOutputDataTypes(outputs, in.form.outputs(), inputs, 1) != 0, "one input");
 }
 
-bool same(const DimsExprs& a, const DimsExprs& b) {
-  return a.nbDims == b.nbDims && std::equal(a.d, a.d + a.nbDims, b.d);
+// Whether an output is what a form makes of an input: (B, H, L, D), however it came.
+bool follows(const Form& form, const DimsExprs& output, DimsExprs input) {
+  if (form.transposed && input.nbDims == 4) std::swap(input.d[1], input.d[2]);
+  return output.nbDims == input.nbDims && std::equal(output.d, output.d + output.nbDims, input.d);
 }
 
 bool gives_shapes(const Form& form, Build& build, const Shapes& given) {
@@ -52,7 +65,10 @@ bool gives_shapes(const Form& form, Build& build, const Shapes& given) {
   DimsExprs outputs[2]{};
   const bool done = build.getOutputShapes(inputs, form.inputs(), nullptr, 0, outputs,
                                           form.outputs(), expressions.builder()) == 0;
-  return done && std::equal(outputs, outputs + form.outputs(), inputs, same);
+  return done && std::equal(outputs, outputs + form.outputs(), inputs,
+                            [&](const DimsExprs& output, const DimsExprs& input) {
+                              return follows(form, output, input);
+                            });
 }
 
 void check_shapes(Interview& in, Build& build) {
@@ -70,7 +86,10 @@ void check_shapes(Interview& in, Build& build) {
 bool is_supported(const Form& form, int position, DataType q, DataType type, TensorFormat format) {
   if (format != TensorFormat::kLINEAR) return false;
   if (position == 0) return std::find(kTypes, std::end(kTypes), type) != std::end(kTypes);
-  const bool is_coefficient = position >= form.rotated && position < form.inputs();
+  if (position >= form.scales() && position < form.inputs()) {
+    return type == q || type == DataType::kFLOAT;
+  }
+  const bool is_coefficient = position >= form.rotated && position < form.scales();
   return type == (is_coefficient ? DataType::kFLOAT : q);
 }
 
@@ -142,7 +161,11 @@ void drive_build(Interview& in, nvinfer1::IPluginV3& plugin) {
   check_formats(in, *able.build);
   check_configure(in, *able.build);
   const char* const timing = able.build->getTimingCacheID();
-  in.report.expect(timing && !*timing, "the timing cache serves it by shapes and formats alone");
+  const std::string expected = in.form.axis == -2   ? "axis -2"
+                               : in.form.transposed ? "transposed"
+                                                    : "";
+  in.report.expect(timing && timing == expected,
+                   "the timing cache serves it by shapes, formats and attributes");
 }
 
 }  // namespace harness

@@ -35,7 +35,7 @@ void check_shapes(Interview& in, nvinfer1::IPluginV3& context) {
 
 int enqueue_without_arrays(const Form& form, nvinfer1::IPluginV3& context, const Sizes& sizes) {
   const StaticTensors tensors = static_tensors(form, shapes(sizes), DataType::kHALF);
-  const void* const inputs[4] = {};
+  const void* const inputs[6] = {};
   void* const outputs[2] = {};
   return capabilities_of(context).runtime->enqueue(tensors.data(), tensors.data() + form.inputs(),
                                                    inputs, outputs, nullptr, nullptr);

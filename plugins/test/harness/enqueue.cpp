@@ -12,7 +12,7 @@ namespace harness {
 namespace {
 
 constexpr int kStreams = 4;
-constexpr const Form& kForm = ropeexport::kForms[0];  // q and k by general matrices
+const Form kForm{ropeexport::kForms[0]};  // q and k by general matrices
 
 // One execution context with inputs and outputs of its own.
 class Run {

@@ -1,7 +1,10 @@
 // A library under questioning: what it is asked, and how its answers are judged.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "library.h"
 #include "report.h"
@@ -30,6 +33,40 @@ struct Interview {
   Report& report;
   const Form& form;
   nvinfer1::IPluginCreatorV3One& creator;
+};
+
+// A node's attributes, and an engine's fields, of a form.
+class Fields {
+ public:
+  explicit Fields(const Form& form) : axis_(form.axis), transposed_(form.transposed) {
+    if (form.transposed) std::swap(perm_[1], perm_[2]);
+    if (!form.normed) return;
+    node_ = {epsilon(), {"axis", &axis_, nvinfer1::PluginFieldType::kINT32, 1}, perm()};
+    engine_ = {epsilon(),
+               {"axis", &axis_, nvinfer1::PluginFieldType::kINT32, 1},
+               {"transposed", &transposed_, nvinfer1::PluginFieldType::kINT32, 1}};
+  }
+  Fields(const Fields&) = delete;
+  Fields& operator=(const Fields&) = delete;
+
+  const std::vector<nvinfer1::PluginField>& node() const { return node_; }
+  // Those of an engine beside its contract.
+  const std::vector<nvinfer1::PluginField>& engine() const { return engine_; }
+
+ private:
+  nvinfer1::PluginField epsilon() const {
+    return {"epsilon", &epsilon_, nvinfer1::PluginFieldType::kFLOAT32, 1};
+  }
+  nvinfer1::PluginField perm() const {
+    return {"perm", perm_, nvinfer1::PluginFieldType::kINT32, 4};
+  }
+
+  const float epsilon_ = 1e-5F;
+  const std::int32_t axis_;
+  const std::int32_t transposed_;
+  std::int32_t perm_[4] = {0, 1, 2, 3};
+  std::vector<nvinfer1::PluginField> node_;
+  std::vector<nvinfer1::PluginField> engine_;
 };
 
 // What TensorRT asks of a plugin while it builds an engine.

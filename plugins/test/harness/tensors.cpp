@@ -1,5 +1,7 @@
 #include "tensors.h"
 
+#include <utility>
+
 namespace harness {
 
 using nvinfer1::DataType;
@@ -17,16 +19,39 @@ Shapes shapes(const Sizes& s) {
   const Dims table = dims({s.pe_batch, s.length, pairs});
   return {dims({s.batch, s.q_heads, s.length, s.head_size}),
           dims({s.batch, s.k_heads, s.length, s.head_size}),
-          dims({s.pe_batch, s.pe_heads, s.length, pairs, 2, 2}), table, table};
+          dims({s.pe_batch, s.pe_heads, s.length, pairs, 2, 2}),
+          table,
+          table,
+          dims({s.q_heads, s.head_size}),
+          dims({s.k_heads, s.head_size})};
 }
+
+namespace {
+
+Dims as_it_comes(const Form& form, Dims data) {
+  if (form.transposed && data.nbDims == 4) std::swap(data.d[1], data.d[2]);
+  return data;
+}
+
+Dims scale_of(const Form& form, const Dims& scale) {
+  if (form.axis == -2) return scale;
+  Dims row{};
+  for (std::int32_t i = 1; i < scale.nbDims; ++i) row.d[row.nbDims++] = scale.d[i];
+  return row;
+}
+
+}  // namespace
 
 std::vector<Dims> Shapes::inputs(const Form& form) const {
   std::vector<Dims> all = outputs(form);
+  for (Dims& data : all) data = as_it_comes(form, data);
   if (form.tables) {
     all.insert(all.end(), {cos, sin});
   } else {
     all.push_back(pe);
   }
+  if (form.normed) all.push_back(scale_of(form, q_scale));
+  if (form.normed && form.rotated == 2) all.push_back(scale_of(form, k_scale));
   return all;
 }
 
@@ -40,8 +65,9 @@ StaticTensors static_tensors(const Form& form, const Shapes& s, DataType type) {
     all.push_back({d, t, TensorFormat::kLINEAR, 0.0F});
   };
   for (const Dims& d : s.inputs(form)) {
-    const bool is_data = static_cast<std::int32_t>(all.size()) < form.coefficients();
-    describe(d, is_data ? type : DataType::kFLOAT);
+    const auto position = static_cast<std::int32_t>(all.size());
+    const bool is_table = position >= form.coefficients() && position < form.scales();
+    describe(d, is_table ? DataType::kFLOAT : type);
   }
   for (const Dims& d : s.outputs(form)) describe(d, type);
   return all;
@@ -71,7 +97,7 @@ class ShapeExpressions::Expression final : public nvinfer1::IDimensionExpr,
   std::int64_t value_;
 };
 
-// The outputs of this op have the shapes of its inputs: nothing is to be built.
+// The outputs of this op have sizes of its inputs: nothing is to be built.
 class ShapeExpressions::Builder final : public nvinfer1::IExprBuilder {
  public:
   Builder() { mImpl = nullptr; }
@@ -106,6 +132,23 @@ std::vector<NamedShapes> wrong_shapes(const Form& form) {
     add("k of another batch", [](Shapes& s) { s.k.d[0] = 3; });
     add("k of another length", [](Shapes& s) { s.k.d[2] = 5; });
     add("k of another head size", [](Shapes& s) { s.k.d[3] = 6; });
+  }
+  if (form.normed) {
+    add("q_scale of another size", [](Shapes& s) { s.q_scale.d[1] = 6; });
+    add("q_scale of one more axis", [](Shapes& s) { s.q_scale = dims({1, 4, 8}); });
+    add("q_scale of one axis less", [](Shapes& s) { s.q_scale = dims({8}); });
+  }
+  if (form.normed && form.axis == -2) {
+    add("q_scale of other heads", [](Shapes& s) { s.q_scale.d[0] = 1; });
+  }
+  if (form.normed && form.rotated == 2) {
+    add("k_scale of another size", [](Shapes& s) { s.k_scale.d[1] = 1; });
+  }
+  if (form.normed && form.rotated == 2 && form.axis == -2) {
+    add("k_scale of q's heads", [](Shapes& s) {
+      s = shapes({2, 4, 2, 6, 8, 1, 1});
+      s.k_scale = s.q_scale;
+    });
   }
   if (form.tables) {
     add("cos of four axes", [](Shapes& s) { s.cos = dims({1, 1, 6, 4}); });

@@ -13,7 +13,11 @@
 
 namespace harness {
 
-using ropeexport::Form;
+// A form, and what the attributes of a node say, which only forms that norm have.
+struct Form : ropeexport::Form {
+  std::int32_t axis = -1;
+  bool transposed = false;  // the data comes as (B, L, H, D)
+};
 
 nvinfer1::Dims dims(std::initializer_list<std::int64_t> sizes);
 
@@ -28,7 +32,8 @@ struct Sizes {
 };
 
 struct Shapes {
-  nvinfer1::Dims q, k, pe, cos, sin;
+  nvinfer1::Dims q, k, pe, cos, sin;  // q and k (B, H, L, D), however they come
+  nvinfer1::Dims q_scale, k_scale;    // (H, D), of which a norm of rows has the last axis
 
   // Those that a form has, in its order.
   std::vector<nvinfer1::Dims> inputs(const Form& form) const;

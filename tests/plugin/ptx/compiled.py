@@ -26,7 +26,9 @@ from ropeexport.trt import plugin_build
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "plugins"
 MADE = ROOT / "build" / "ptx"
-SOURCES = ("launch_matrices", "launch_neighbours", "launch_halves")
+KINDS = ("matrices", "neighbours", "halves")
+SOURCES = tuple(f"launch_{kind}" for kind in KINDS)
+NORM_SOURCES = tuple(f"launch_norm_{kind}" for kind in KINDS)
 RECORDER = "test/ptx_work.cpp"
 _HIDDEN = ("-std=c++17", "-O0", "-DNDEBUG", "-Xcompiler=-fPIC,-fvisibility=hidden")
 # as dispatch.cuh has them
@@ -53,15 +55,22 @@ class Build:
     """The kernel's sources, or a copy of them with some edits, compiled.
 
     With ``form`` only that source is which has its kernels, with ``dtype`` only the kernels of that
-    type are: nvcc takes less time.
+    type are: nvcc takes less time. ``normed``: those that norm first.
     """
 
     def __init__(
-        self, form: Form | None = None, edits: Sequence[Edit] = (), dtype: str | None = None
+        self,
+        form: Form | None = None,
+        edits: Sequence[Edit] = (),
+        dtype: str | None = None,
+        *,
+        normed: bool = False,
     ) -> None:
-        self._sources = SOURCES if form is None else (_source(form),)
+        sources = dict(zip(KINDS, NORM_SOURCES if normed else SOURCES, strict=True))
+        self._sources = (*sources.values(),) if form is None else (sources[_kind(form)],)
         others = [kind for kind in _TYPES if dtype is not None and kind != dtype]
-        self._edits = [*edits, *(_without(kind) for kind in others)]
+        without = _without_norm if normed else _without
+        self._edits = [*edits, *(without(kind) for kind in others)]
 
     @cached_property
     def kernels(self) -> dict[str, Kernel]:
@@ -116,6 +125,13 @@ def _without(dtype: str) -> Edit:
     return Edit("include/ropeexport/dispatch.cuh", old, "")
 
 
+def _without_norm(dtype: str) -> Edit:
+    kind, name = _TYPES[dtype]
+    call = f"run_widest_norm<{kind}, Form, Pairing>(p, tuning, executor);"
+    old = f"    case DataType::{name}:\n      return {call}\n"
+    return Edit("include/ropeexport/norm_dispatch.cuh", old, "")
+
+
 def remove_outdated() -> None:
     """Remove what was made of other sources of the kernel than the present ones."""
     for folder in MADE.glob("*"):
@@ -123,17 +139,18 @@ def remove_outdated() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _source(form: Form) -> str:
+def _kind(form: Form) -> str:
     """Return the source that has a form's kernels, as ``launch.h`` chooses it."""
     if not form.tables:
-        return "launch_matrices"
-    return "launch_halves" if form.halves else "launch_neighbours"
+        return "matrices"
+    return "halves" if form.halves else "neighbours"
 
 
 @cache
 def _own_texts() -> dict[str, str]:
     files = [*PLUGINS.glob("include/**/*.cuh"), *PLUGINS.glob("src/*.h")]
-    files += [PLUGINS / "src" / f"{name}.cu" for name in SOURCES] + [PLUGINS / RECORDER]
+    files += [PLUGINS / "src" / f"{name}.cu" for name in (*SOURCES, *NORM_SOURCES)]
+    files.append(PLUGINS / RECORDER)
     return {str(file.relative_to(PLUGINS)): file.read_text() for file in sorted(files)}
 
 

@@ -7,6 +7,13 @@ from plugin.ptx.compiled import Build, remove_outdated
 
 
 @pytest.fixture(scope="session")
+def norm_build() -> Build:
+    """The kernels that norm first."""
+    remove_outdated()
+    return Build(normed=True)
+
+
+@pytest.fixture(scope="session")
 def build() -> Build:
     remove_outdated()
     return Build()

@@ -146,6 +146,8 @@ OPERATIONS: dict[str, Operation] = {
     "add.rn.f32": Operation("f32", ("f32", "f32"), np.add),
     "sub.rn.f32": Operation("f32", ("f32", "f32"), np.subtract),
     "fma.rn.f32": Operation("f32", ("f32", "f32", "f32"), fused_multiply_add),
+    "div.rn.f32": Operation("f32", ("f32", "f32"), np.divide),
+    "sqrt.rn.f32": Operation("f32", ("f32",), np.sqrt),
     "neg.f32": Operation("f32", ("f32",), np.negative),
     "mul.hi.u32": Operation("u32", ("u32", "u32"), _high_product),
     "cvta.to.global.u64": Operation("u64", ("u64",), np.copy),  # one space, one address

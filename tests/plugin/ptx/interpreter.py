@@ -2,9 +2,10 @@
 
 What this proves: the code that the compiler made computes the right bits, at the right addresses,
 aligned and within its arrays, each output once, for every variant of the kernel. What it does not:
-anything about time, caches or the memory model, since each thread here runs as if it were alone and
-every access is done at once; nor that ``ptxas`` makes the machine code of it that it should (what
-it made is read in ``test_sass.py``), nor that a GPU runs it. For those there is ``make gpu-test``.
+anything about time, caches or the memory model, since each thread here runs as if it were alone,
+but for what ``shared.py`` checks, and every access is done at once; nor that ``ptxas`` makes the
+machine code of it that it should (what it made is read in ``test_sass.py``), nor that a GPU runs
+it. For those there is ``make gpu-test``.
 
 Threads that branch apart are run in order of the instruction that they are at, so that they meet
 again at the next label that they share.
@@ -22,12 +23,15 @@ from numpy.typing import NDArray
 from plugin.ptx.instructions import KINDS, OPERATIONS, Operation
 from plugin.ptx.memory import KernelError, Memory
 from plugin.ptx.parse import Entry, Instruction, UnknownPtxError, members
+from plugin.ptx.shared import LANES, SharedMemory, partners
 
 _ADDRESS = re.compile(r"\[(?P<base>[%\w]+)(?:\+(?P<offset>-?\d+))?\]$")
 _ACCESS = re.compile(
-    r"(?P<what>ld|st)\.(?P<space>param|global)(?P<hints>(?:\.(?:nc|cs))*)"
+    r"(?P<what>ld|st)\.(?P<space>param|global|shared)(?P<hints>(?:\.(?:nc|cs))*)"
     r"(?:\.v(?P<count>[24]))?\.(?P<kind>[busf]\d+)$"
 )
+_SHUFFLE = "shfl.sync.bfly.b32"
+_BARRIERS = ("bar.sync", "barrier.sync")
 _PARAMETER_ADDRESS = 1 << 62  # of the argument, in a space of its own
 _MOST_STEPS = 1_000_000
 _DONE = np.iinfo(np.int64).max
@@ -53,6 +57,7 @@ class Threads:
     special: dict[str, NDArray[np.uint32]]
     memory: Memory
     numbers: NDArray[np.int32]  # of the threads, none twice in a memory
+    shared: SharedMemory
     values: dict[str, NDArray] = field(default_factory=dict)
     written: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -77,6 +82,8 @@ class Threads:
     def _literal(self, text: str, kind: np.dtype) -> np.generic:
         if text == self.entry.parameter:
             return np.uint64(_PARAMETER_ADDRESS)
+        if text in self.entry.shared:
+            return kind.type(self.entry.shared[text])
         if text.startswith("0f"):
             return np.uint32(int(text[2:], 16))
         size = 8 * kind.itemsize
@@ -87,6 +94,10 @@ class Threads:
         if declared is None:
             raise UnknownPtxError(f"a register that is not declared: {register}")
         return KINDS[declared]
+
+    def size(self, register: str) -> int:
+        """Return the bytes of a register."""
+        return self._kind(register).itemsize
 
     def write(self, register: str, value: NDArray, active: Active) -> None:
         kind = self._kind(register)
@@ -99,12 +110,13 @@ class Threads:
         self.values[register][active] = bits
         self.written[register][active] = True
 
-    def addresses(self, operand: str, active: Active) -> NDArray[np.uint64]:
+    def addresses(self, operand: str, active: Active, kind: str = "u64") -> NDArray:
         match = _ADDRESS.match(operand)
         if match is None:
             raise UnknownPtxError(f"no address: {operand}")
-        offset = int(match["offset"] or 0) % (1 << 64)
-        return self.read(match["base"], "u64", active) + np.uint64(offset)
+        to = KINDS[kind]
+        offset = int(match["offset"] or 0) % (1 << 8 * to.itemsize)
+        return self.read(match["base"], kind, active) + to.type(offset)
 
 
 def _compute(
@@ -140,7 +152,11 @@ def _load_argument(kind: str, count: int, operands, threads: Threads, active: Ac
     if (offsets > np.uint64(len(threads.argument) - width * count)).any():
         raise KernelError("a read beside the argument")
     at = offsets.astype(np.int64)[:, None] + np.arange(width * count)
-    _spread(threads.argument[at].view(KINDS[kind]), to, threads, active)
+    values = threads.argument[at].view(KINDS[kind])
+    wide = threads.size(members(to)[0])
+    if values.dtype.kind in "ui" and wide > width:  # a register takes a narrower integer
+        values = values.astype(f"{values.dtype.kind}{wide}")
+    _spread(values, to, threads, active)
 
 
 def _load(
@@ -166,6 +182,38 @@ def _store(kind: str, count: int, operands, threads: Threads, active: Active) ->
     threads.memory.store(addresses, np.stack(values, axis=1), numbers)
 
 
+def _load_shared(kind: str, count: int, operands, threads: Threads, active: Active) -> None:
+    to, source = operands
+    addresses = threads.addresses(source, active, "u32")
+    _spread(threads.shared.load(addresses, KINDS[kind], count, active), to, threads, active)
+
+
+def _store_shared(kind: str, count: int, operands, threads: Threads, active: Active) -> None:
+    to, source = operands
+    values = [threads.read(register, kind, active) for register in members(source)]
+    if len(values) != count:
+        raise UnknownPtxError(f"{count} values expected, got {source}")
+    addresses = threads.addresses(to, active, "u32")
+    threads.shared.store(addresses, np.stack(values, axis=1), active)
+
+
+def _shuffle(operands, threads: Threads, active: Active) -> None:
+    """Exchange a register with the lane whose number differs in the bits of the step."""
+    to, source, step, last, mask = operands
+    for operand, expected in ((last, LANES - 1), (mask, (1 << LANES) - 1)):
+        if (threads.read(operand, "u32", active) != expected).any():
+            raise UnknownPtxError(f"a shuffle of other lanes than a whole warp's: {operands}")
+    others = partners(active, threads.read(step, "u32", active))
+    register, _, is_inside = to.partition("|")
+    threads.write(register, threads.read(source, "b32", others), active)
+    if is_inside:
+        threads.write(is_inside, np.ones(len(active), np.bool_), active)
+
+
+def _wait(threads: Threads, active: Active) -> None:
+    threads.shared.wait(active)
+
+
 def action(instruction: Instruction) -> Action:
     """Return what an instruction does; raise where it is unknown, whether or not it is reached."""
     opcode, operands = instruction.opcode, instruction.operands
@@ -175,15 +223,36 @@ def action(instruction: Instruction) -> Action:
         return partial(_pack, operands)
     if opcode in OPERATIONS:
         return partial(_compute, OPERATIONS[opcode], operands)
-    if match := _ACCESS.match(opcode):
-        form = match["kind"], int(match["count"] or 1)
-        if match["what"] == "st" and match["space"] == "global" and not match["hints"]:
-            return partial(_store, *form, operands)
-        if match["what"] == "ld" and match["space"] == "global":
-            return partial(_load, *form, ".nc" in match["hints"], operands)
-        if match["what"] == "ld" and not match["hints"]:
-            return partial(_load_argument, *form, operands)
-    raise UnknownPtxError(f"unknown instruction: {instruction.text}")
+    found = _exchange(instruction) or _access(instruction)
+    if found is None:
+        raise UnknownPtxError(f"unknown instruction: {instruction.text}")
+    return found
+
+
+def _exchange(instruction: Instruction) -> Action | None:
+    if instruction.opcode == _SHUFFLE:
+        return partial(_shuffle, instruction.operands)
+    if instruction.opcode in _BARRIERS and instruction.operands == ("0",):
+        return _wait
+    return None
+
+
+def _access(instruction: Instruction) -> Action | None:
+    match = _ACCESS.match(instruction.opcode)
+    if match is None:
+        return None
+    form = match["kind"], int(match["count"] or 1)
+    place, operands = (match["what"], match["space"]), instruction.operands
+    if place == ("ld", "global"):
+        return partial(_load, *form, ".nc" in match["hints"], operands)
+    plain = {
+        ("st", "global"): _store,
+        ("ld", "param"): _load_argument,
+        ("ld", "shared"): _load_shared,
+        ("st", "shared"): _store_shared,
+    }
+    act = None if match["hints"] else plain.get(place)
+    return None if act is None else partial(act, *form, operands)
 
 
 class Kernel:
@@ -214,7 +283,9 @@ class Kernel:
         }
         count = len(blocks) * block_threads
         numbers = np.arange(first_number, first_number + count, dtype=np.int32)
-        threads = Threads(self.entry, np.frombuffer(argument, np.uint8), special, memory, numbers)
+        shared = SharedMemory(len(blocks), self.entry.shared_bytes, block_threads)
+        given = np.frombuffer(argument, np.uint8)
+        threads = Threads(self.entry, given, special, memory, numbers, shared)
         with np.errstate(all="ignore"):
             self._run_all(threads)
         return first_number + count

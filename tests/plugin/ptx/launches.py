@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from plugin.host_norm import NormParams
 from plugin.host_walk import Params, Tuning
 from plugin.ptx.interpreter import Kernel
 from plugin.ptx.memory import Memory
@@ -94,19 +95,34 @@ class Recorder:
         library = ctypes.CDLL(str(path))
         self._record = library.ropeexport_record_launches
         self._record.argtypes = [c_char_p, POINTER(Params), POINTER(Tuning), c_void_p, _Record]
+        self._record_norm = library.ropeexport_record_norm_launches
+        self._record_norm.argtypes = [c_char_p, POINTER(NormParams), *self._record.argtypes[2:]]
 
     def launches(self, params: Params, form: Form, tuning: Three | None = None) -> list[Launch]:
         """Return what is launched; without ``tuning`` it is the product's own cut."""
-        recorded: list[Launch] = []
+        name = form.op_type(2 if params.k.heads else 1)
+        return _recorded(self._record, name, params, tuning)
 
-        def record(launch) -> None:
-            recorded.append(_launch(launch.contents))
+    def norm_launches(
+        self, params: NormParams, form: Form, tuning: Three | None = None
+    ) -> list[Launch]:
+        """Return what is launched of the form that norms first."""
+        name = form.op_type(2 if params.rope.k.heads else 1).replace("ApplyRope", "NormRope")
+        return _recorded(self._record_norm, name, params, tuning)
 
-        chosen = None if tuning is None else byref(Tuning(*tuning))
-        name = form.op_type(2 if params.k.heads else 1).encode()
-        status = self._record(name, byref(params), chosen, STREAM, _Record(record))
-        assert status == 0, f"{name}: cudaError_t {status}"
-        return recorded
+
+def _recorded(
+    call: Callable[..., int], name: str, params: Structure, tuning: Three | None
+) -> list[Launch]:
+    recorded: list[Launch] = []
+
+    def record(launch) -> None:
+        recorded.append(_launch(launch.contents))
+
+    chosen = None if tuning is None else byref(Tuning(*tuning))
+    status = call(name.encode(), byref(params), chosen, STREAM, _Record(record))
+    assert status == 0, f"{name}: cudaError_t {status}"
+    return recorded
 
 
 def _launch(x: _Launch) -> Launch:

@@ -1,7 +1,7 @@
 """PTX text as instructions: as much of the language as the compiler writes for this kernel.
 
 What is not known here is refused by name, because a part that is skipped is a part that is not
-tested: a ``.local`` array (a spilled register), a ``.shared`` one, a second parameter.
+tested: a ``.local`` array (a spilled register), a second parameter.
 
 Source of the syntax: NVIDIA, "PTX ISA", chapters 4 (syntax) and 11 (directives).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 CUDA_MOST_THREADS = 1024  # of any block
@@ -28,6 +28,10 @@ _INSTRUCTION = re.compile(
     r"(?:@(?P<not>!?)(?P<guard>%\w+)\s+)?(?P<opcode>[a-z][\w.]*)(?:\s+(?P<operands>.*))?$",
     re.DOTALL,
 )
+_SHARED = re.compile(
+    r"\.shared\s+\.align\s+(?P<align>\d+)\s+\.b8\s+(?P<name>\w+)\[(?P<bytes>\d+)\]$"
+)
+_MODULE_SHARED = re.compile(r"^\s*(\.shared\b[^;]*);", re.MULTILINE)
 _MOST_THREADS = re.compile(r"\.maxntid\s+(\d+)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _REGISTERS = re.compile(r"\.reg\s+\.(?P<type>\w+)\s+(?P<prefix>%[a-z]+)<\d+>$")
@@ -65,6 +69,8 @@ class Entry:
     register_types: dict[str, str]  # by what their names begin with: %rd, b64
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
+    shared: dict[str, int] = field(default_factory=dict)  # where each array begins
+    shared_bytes: int = 0
 
     @cached_property
     def targets(self) -> frozenset[int]:
@@ -75,10 +81,11 @@ class Entry:
 def parse(text: str) -> list[Entry]:
     """Return the kernels of a PTX file."""
     text = _COMMENT.sub("", text)
-    entries = [_entry(match, _body(text, match.end())) for match in _ENTRY.finditer(text)]
+    arrays = _MODULE_SHARED.findall(text)
+    entries = [_entry(match, _body(text, match.end()), arrays) for match in _ENTRY.finditer(text)]
     if len(entries) != len(re.findall(r"\.entry\b", text)):
         raise UnknownPtxError("an entry whose parameters are not one array of bytes")
-    if re.search(r"^\s*(?:\.visible\s+)?\.(?:func|global|const|shared)\b", text, re.MULTILINE):
+    if re.search(r"^\s*(?:\.visible\s+)?\.(?:func|global|const)\b", text, re.MULTILINE):
         raise UnknownPtxError("something beside entries: a function or an array")
     return entries
 
@@ -98,7 +105,21 @@ def _body(text: str, start: int) -> str:
     raise UnknownPtxError("a body without an end")
 
 
-def _entry(head: re.Match[str], body: str) -> Entry:
+def _shared_places(arrays: list[str]) -> tuple[dict[str, int], int]:
+    """Return where arrays of shared memory begin, one after the other, and the bytes of all."""
+    places: dict[str, int] = {}
+    size = 0
+    for statement in arrays:
+        match = _SHARED.match(" ".join(statement.split()))
+        if match is None:
+            raise UnknownPtxError(f"no array of shared memory: {statement!r}")
+        align = int(match["align"])
+        places[match["name"]] = -(-size // align) * align
+        size = places[match["name"]] + int(match["bytes"])
+    return places, size
+
+
+def _entry(head: re.Match[str], body: str, arrays: list[str]) -> Entry:
     registers: dict[str, str] = {}
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
@@ -108,12 +129,20 @@ def _entry(head: re.Match[str], body: str) -> Entry:
         elif statement := part["statement"]:
             if match := _REGISTERS.match(statement):
                 registers[match["prefix"]] = match["type"]
+            elif statement.startswith(".shared"):
+                arrays = [*arrays, *([] if statement in arrays else [statement])]
             elif not statement.startswith(".pragma"):
                 instructions.append(_instruction(statement))
     limit = _MOST_THREADS.search(head["limits"])
     most_threads = int(limit[1]) if limit else CUDA_MOST_THREADS
     parameter = head["parameter"], int(head["bytes"])
-    return Entry(head["name"], *parameter, most_threads, registers, tuple(instructions), labels)
+    # of the module's those that it names
+    words = {word for step in instructions for word in re.findall(r"\w+", step.text)}
+    used = [text for text in arrays if words & set(re.findall(r"\w+", text.partition(".b8")[2]))]
+    return Entry(
+        *(head["name"], *parameter, most_threads, registers),
+        *(tuple(instructions), labels, *_shared_places(used)),
+    )
 
 
 def _parts(body: str) -> Iterator[re.Match[str]]:

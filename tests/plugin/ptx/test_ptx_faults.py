@@ -265,7 +265,13 @@ LAUNCHED = (
     ),
     Planted(
         "tables: halves for neighbours",
-        (Edit("src/launch.h", "return form.halves ?", "return !form.halves ?"),),
+        (
+            Edit(
+                "src/launch.h",
+                "return form.halves ? enqueue_halves(",
+                "return !form.halves ? enqueue_halves(",
+            ),
+        ),
         TABLES,
         {"values"},
         whole=True,

@@ -11,22 +11,23 @@ from plugin.ptx.instructions import OPERATIONS
 from plugin.ptx.interpreter import EndlessError, Kernel, UninitialisedError
 from plugin.ptx.memory import ForbiddenError, Memory, MisalignedError, OutOfBoundsError, Use
 from plugin.ptx.parse import UnknownPtxError, parse
+from plugin.ptx.shared import ExchangeError
 
 READABLE, WRITABLE = 0x1000, 0x2000  # rows of 64 bytes, 128 bytes apart, four of each
 THREADS = 32
 
 
-def kernel(body: str) -> Kernel:
+def kernel(body: str, shared: str = "") -> Kernel:
     registers = "".join(f".reg .{kind} %{name}<9>;" for name, kind in REGISTERS.items())
     head = ".visible .entry test(.param .align 8 .b8 test_param_0[16])\n.maxntid 32, 1, 1\n"
-    (entry,) = parse(f"{head}{{ {registers} {body} ret; }}")
+    (entry,) = parse(f"{shared}\n{head}{{ {registers} {body} ret; }}")
     return Kernel(entry)
 
 
 REGISTERS = {"p": "pred", "rs": "b16", "r": "b32", "rd": "b64", "f": "f32"}
 
 
-def run(body: str, threads: int = THREADS) -> np.ndarray:
+def run(body: str, threads: int = THREADS, shared: str = "") -> np.ndarray:
     """Run a body whose argument is the two arrays' addresses; return what was written."""
     memory = Memory()
     rows = np.arange(4, dtype=np.uint64) * np.uint64(128)
@@ -34,7 +35,7 @@ def run(body: str, threads: int = THREADS) -> np.ndarray:
     memory.add("input", READABLE + rows, data, Use.READ)
     output = memory.add("output", WRITABLE + rows, np.zeros_like(data), Use.WRITE)
     argument = np.array([READABLE, WRITABLE], np.uint64).tobytes()
-    kernel(body).run(argument, np.zeros(1, np.uint32), threads, memory)
+    kernel(body, shared).run(argument, np.zeros(1, np.uint32), threads, memory)
     return memory.rows(output).view(np.uint32)
 
 
@@ -81,6 +82,53 @@ def test_threads_part_and_meet() -> None:
     assert added[0].tolist() == [2 * i + 100 * (i % 2) for i in range(16)]
 
 
+def test_an_argument_is_widened_to_its_register() -> None:
+    widened = run(
+        ADDRESSES
+        + """
+        ld.param.u32 %rd3, [test_param_0]; ld.param.s32 %rd4, [test_param_0];
+        st.global.u64 [%rd2], %rd3; st.global.u64 [%rd2+8], %rd4;
+        """,
+        threads=1,
+    )
+    assert widened[0].tolist()[:4] == [READABLE, 0, READABLE, 0]
+
+
+BUTTERFLY = "shfl.sync.bfly.b32 %r2|%p1, %r1, {step}, 31, -1;"
+STORE = "mul.wide.u32 %rd3, %r1, 4; add.s64 %rd4, %rd2, %rd3; st.global.u32 [%rd4], %r2;"
+SHARED = ".shared .align 4 .b8 sums[128];"
+OWN = "mov.u32 %r4, sums; shl.b32 %r3, %r1, 2; add.s32 %r5, %r4, %r3; st.shared.u32 [%r5], %r1;"
+NEXT = "xor.b32 %r6, %r3, 4; add.s32 %r7, %r4, %r6; ld.shared.u32 %r2, [%r7];"
+SOME = "setp.ge.u32 %p2, %r1, 16; @%p2 bra $DONE;"
+
+
+@pytest.mark.parametrize("step", [1, 8])
+def test_lanes_exchange(step) -> None:
+    body = ADDRESSES + BUTTERFLY.format(step=step) + SOME + STORE + "$DONE: mov.u32 %r3, 0;"
+    assert run(body)[0].tolist() == [i ^ step for i in range(16)]
+
+
+def test_threads_exchange_by_shared_memory() -> None:
+    body = ADDRESSES + OWN + "bar.sync 0;" + NEXT + SOME + STORE + "$DONE: mov.u32 %r3, 0;"
+    assert run(body, shared=SHARED)[0].tolist() == [i ^ 1 for i in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (SOME + BUTTERFLY.format(step=1) + "$DONE: mov.u32 %r3, 0;", "not all lanes"),
+        (BUTTERFLY.format(step=32), "beyond the warp"),
+        (SOME + "bar.sync 0; $DONE: mov.u32 %r3, 0;", "not all threads of a block"),
+        (OWN + NEXT, "without a barrier"),
+        (OWN + "st.shared.u32 [%r4], %r1;", "without a barrier"),
+        ("mov.u32 %r4, sums; ld.shared.u32 %r2, [%r4];", "nobody wrote"),
+    ],
+)
+def test_threads_that_do_not_wait(body, said) -> None:
+    with pytest.raises(ExchangeError, match=said):
+        run(ADDRESSES + body, shared=SHARED)
+
+
 ERRORS = {
     "beside a row": ("ld.global.u32 %r2, [%rd1+64];", OutOfBoundsError),
     "before the first row": ("ld.global.u32 %r2, [%rd1+-4];", OutOfBoundsError),
@@ -121,8 +169,14 @@ def test_a_row_ends_where_the_next_begins() -> None:
 
 UNKNOWN = (
     *("mul.f32 %f1, %f2, %f3;", "add.f32 %f1, %f2, %f3;", "mul.rn.ftz.f32 %f1, %f2, %f3;"),
-    *("cvt.rz.f16.f32 %rs1, %f1;", "atom.global.add.u32 %r1, [%rd1], %r2;", "bar.sync 0;"),
-    *("ld.shared.u32 %r1, [%rd1];", "ld.global.v8.u32 {%r1}, [%rd1];", "call f;"),
+    *(
+        "cvt.rz.f16.f32 %rs1, %f1;",
+        "div.approx.f32 %f1, %f2, %f3;",
+        "sqrt.approx.f32 %f1, %f2;",
+        "atom.global.add.u32 %r1, [%rd1], %r2;",
+        "bar.sync 1;",
+    ),
+    *("ld.shared.nc.u32 %r1, [%r1];", "ld.global.v8.u32 {%r1}, [%rd1];", "call f;"),
     *(".local .align 4 .b8 spilled[16];", "st.global.wt.u32 [%rd1], %r1;"),
 )
 
