@@ -28,7 +28,8 @@ PLUGINS = ROOT / "plugins"
 BUILD = ROOT / "build" / "gpu"
 CARRIED = ROOT / ".gpu" / "compiled"  # what benchmarks.gpu.prepare compiled to be taken along
 
-KERNELS = ("launch_matrices", "launch_neighbours", "launch_halves")
+_ROTATIONS = ("launch_matrices", "launch_neighbours", "launch_halves")
+KERNELS = (*_ROTATIONS, *(name.replace("launch", "launch_norm") for name in _ROTATIONS))
 
 _HIDDEN = "-Xcompiler=-fPIC,-fvisibility=hidden"
 _SHARED = ("-shared", _HIDDEN, "-Xlinker", "--exclude-libs=ALL")
