@@ -10,6 +10,7 @@ from mutants.attention import ATTENTION
 from mutants.caches import CACHES
 from mutants.catalogue import EQUIVALENTS, MUTANTS
 from mutants.mutant import Mutant
+from mutants.norms import NORMS
 from mutants.precision import PRECISION
 from mutants.rotation import ROTATION
 from ropeexport import atomic
@@ -62,6 +63,7 @@ def _lines(score: int, count: int) -> Iterator[str]:
         ("Precision", PRECISION),
         ("Attention and single values", ATTENTION),
         ("Caches", CACHES),
+        ("Norms before rotations", NORMS),
     ):
         yield from _table(title, mutants)
     yield _EQUIVALENT
