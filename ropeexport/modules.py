@@ -54,6 +54,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with queries and keys that are rotated already, and merge the heads."""
+    given = (q, k, v)
+    if has_torch_function(given):
+        attended: Tensor = handle_torch_function(attend, given, *given)
+        return attended
     _check_values(q, k, v)
     if q.shape[1] == k.shape[1]:  # asked, not passed on: numbers of heads may be symbols
         x = scaled_dot_product_attention(q, k, v)

@@ -216,6 +216,7 @@ def _op(
     op = ir.Node(
         names.DOMAIN, normed.op_type, inputs, attributes, num_outputs=len(parts), version=1
     )
+    op.metadata_props.update(node.metadata_props)
     nodes.made.append(op)
     for output, old in zip(op.outputs, node.outputs, strict=True):
         output.dtype = old.dtype

@@ -302,7 +302,10 @@ def take_norms_apart(model: ir.Model) -> int:
             node.domain, form.rotation.op_type, inputs, attributes.values(),
             num_outputs=len(node.outputs), version=node.version, name=node.name,
         )  # fmt: skip
-        model.graph.insert_before(node, [*(x for made in normed for x in made), rotation])
+        parts = [*(x for made in normed for x in made), rotation]
+        for part in parts:  # the line of torch code that they stand for
+            part.metadata_props.update(node.metadata_props)
+        model.graph.insert_before(node, parts)
         for old, new in zip(node.outputs, rotation.outputs, strict=True):
             new.name, new.type, new.shape = old.name, old.type, old.shape
             old.name = None

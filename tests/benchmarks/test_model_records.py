@@ -120,7 +120,7 @@ def test_the_page_counts_what_eager_runs(record) -> None:
     assert " 2 (100.0%) are exported" in text
     assert " 1 (50.0%) are so in float16 too" in text
     assert "- 4 records: commit 0123456789ab, 2026-11-30" in text
-    row = "| transformers:A | 2 | 2 | batch, length |  | PASS 30% (20%) | PASS 30% (20%) |"
+    row = "| transformers:A | 2 | 2 | ? | batch, length |  | PASS 30% (20%) | PASS 30% (20%) |"
     assert f"{row} 2 native |" in text
     assert "\n- B: fp16: a | b\n" in text
     assert "\n- C: ValueError: no heads\n" in text
