@@ -128,8 +128,7 @@ def _exported(
         return {dtype: Parity(fault=f"{NOT_RUN}{_fault(error)}")}
     try:
         with _timed(seconds, f"export {dtype}"):
-            fuse = "norm-rope" if dtype == "fp16" else "rope"
-            made = ropeexport.export(example, out=folder, fuse=fuse)
+            made = ropeexport.export(example, out=folder)
     except Exception as error:
         return {dtype: Parity(fault=_fault(error))}
     found: dict[str, Any] = {"found": made.found, "replaced": made.replaced}
