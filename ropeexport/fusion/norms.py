@@ -20,14 +20,13 @@ class NoNormError(Exception):
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm: ``x`` over its last axis, times ``scale``; ``values`` are what only it computes."""
+    """A norm of ``x`` over its last axis, times ``scale``, which is None where there is none."""
 
     x: ir.Value
     scale: ir.Value | None
     epsilon: float
     rounds_first: bool | None  # before it is scaled; None: there is one type, or no scale
     result: ir.Value
-    values: tuple[ir.Value, ...]
 
 
 def norm_of(value: ir.Value) -> Norm | None:
@@ -57,12 +56,11 @@ def _by_operator(node: ir.Node) -> Norm:
     if axis not in (-1, rank - 1):
         raise NoNormError("its norm goes over several axes")
     source = _uncast(x)
-    if _is_ones(scale):
-        epsilon = node.attributes.get_float("epsilon", 1e-5)
-        return Norm(source, None, epsilon, None, node.outputs[0], (node.outputs[0],))
-    rounds_first = None if _is_one_type(source, scale) else scale.dtype == x.dtype != _FLOAT
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return Norm(source, scale, epsilon, rounds_first, node.outputs[0], (node.outputs[0],))
+    if _is_ones(scale):
+        return Norm(source, None, epsilon, None, node.outputs[0])
+    rounds_first = None if _is_one_type(source, scale) else scale.dtype == x.dtype != _FLOAT
+    return Norm(source, scale, epsilon, rounds_first, node.outputs[0])
 
 
 def _is_ones(scale: ir.Value) -> bool:
@@ -86,7 +84,7 @@ def _written_out(value: ir.Value) -> Norm | None:
     plain = _normalised(inner)
     if plain is not None:
         x, epsilon = plain
-        return Norm(_uncast(x), None, epsilon, None, value, (value, inner))
+        return Norm(_uncast(x), None, epsilon, None, value)
     if node.op_type != "Mul":
         return None
     for scaled, scale in (node.inputs, tuple(reversed(node.inputs))):
@@ -101,7 +99,7 @@ def _written_out(value: ir.Value) -> Norm | None:
         types = {t.dtype for t in (source, scaled, scale, value)}
         narrowed = normed is not scaled and scaled.dtype != _FLOAT
         first = None if len(types) == 1 else narrowed or _was_narrow(scaled)
-        return Norm(source, scale, epsilon, first, value, (value, inner, scaled, normed))
+        return Norm(source, scale, epsilon, first, value)
     return None
 
 
