@@ -92,9 +92,11 @@ class TensorSpec(Record):
     dtype: str  # NumPy's name, "bfloat16" included
     shape: tuple[Size | str, ...]
     # matrices: 2x2 matrices of a rope; positions: position ids; rotated: a rope's own output;
-    # mask, axes, sizes, shape: whole numbers that say how an operator works; numbers: any others
+    # mask, axes, sizes, shape: whole numbers that say how an operator works; places: rows that are
+    # written, each another; numbers: any others
     role: Role = "data"
-    below: int | None = None  # integers that index a table: the rows that it has
+    # integers that index a table: the rows that it has, a number or a sum of axes
+    below: int | str | None = None
     # where an input lies in forward's arguments; empty: it is the argument of its name, or unknown
     path: TreePath = ()
 

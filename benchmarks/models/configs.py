@@ -92,6 +92,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "LongCatAudioDiTTransformer": {"dit_dim": 64},
     "LuminaNextDiT2DModel": {"num_kv_heads": 4},
+    "MiniMaxH3Transformer3DModel": {"rope_freq_dim": 2},
     "MoonshineStreamingDecoder": {"num_key_value_heads": 4},
     "MoonshineStreamingModel": {"num_key_value_heads": 4},
     "MoshiDepthDecoder": {"num_codebooks": 32},
@@ -115,7 +116,7 @@ OWN: dict[str, dict[str, Any]] = {
     "Wav2Vec2ConformerModel": {"position_embeddings_type": "rotary", "conv_dim": [32] * 7},
     "ZImageControlNetModel": {
         "control_layers_places": [0], "control_refiner_layers_places": [0], "control_in_dim": 16,
-        "n_kv_heads": 4,
+        "n_kv_heads": 4, "axes_dims": [4, 6, 6], "cap_feat_dim": 64, "n_layers": 2,
     },
     "Zamba2Model": {
         "attention_hidden_size": 128, "attention_head_dim": 32, "hybrid_layer_ids": [1],

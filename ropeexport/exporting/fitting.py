@@ -9,6 +9,7 @@ says nothing of conditions on several axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,6 +277,13 @@ def _holds(guard: Guard, box: Box, sizes: Mapping[str, int]) -> bool:
     of a remainder or a difference the corners say nothing.  Of two that differ one has to be the
     greater everywhere, as points may miss where the two cross.
     """
+    at = _points(box, sizes)
+    if not guard.where(at).all():
+        return False
+    return not guard.is_unequal or len(np.unique(guard.above().where(at))) == 1
+
+
+def _points(box: Box, sizes: Mapping[str, int]) -> dict[str, Any]:
     count = round(_GRID ** (1 / len(box)))
     lines = [sorted({*range(low, min(low + count, high)), high}) for low, high in box.values()]
     grid = np.stack(np.meshgrid(*lines), -1).reshape(-1, len(box))
@@ -283,10 +291,13 @@ def _holds(guard: Guard, box: Box, sizes: Mapping[str, int]) -> bool:
     alike = np.arange(lows.max(), min(highs.min(), lows.max() + _GRID) + 1)
     drawn = np.random.default_rng(0).integers(lows, highs + 1, (_DRAWS, len(box)))
     points = np.concatenate([grid, np.repeat(alike[:, None], len(box), 1), drawn])
-    at = {**sizes, **dict(zip(box, points.T, strict=True))}
-    if not guard.where(at).all():
-        return False
-    return not guard.is_unequal or len(np.unique(guard.above().where(at))) == 1
+    return {**sizes, **dict(zip(box, points.T, strict=True))}
+
+
+def points_of(example: Example, guard: Guard, traced: Mapping[str, int]) -> dict[str, Any]:
+    """Return sizes of axes over the ranges of a guard's own, as arrays, and of the others."""
+    box = {name: _range(example.axes[name], traced[name]) for name in guard.axes}
+    return _points(box, traced)
 
 
 def _largest(fits: Callable[[Box], bool], start: Box, full: Box) -> Box | None:

@@ -92,6 +92,20 @@ class Guard:
         expression = sympy.Gt(*self.expression.args, evaluate=False)
         return replace(self, expression=expression, _code=_code_of(expression))
 
+    @property
+    def asks_for(self) -> Any:
+        """What a module's own line asks to be more than 0; None where it is no such question."""
+        sides = self.expression.args
+        if not self.is_asked or type(self.expression) not in (sympy.Gt, sympy.Lt, sympy.Ne):
+            return None
+        less, more = sides if isinstance(self.expression, sympy.Lt) else reversed(sides)
+        return more if less == 0 else more - less
+
+    def that(self, relation: Any, expression: Any, number: int) -> Guard:
+        """Return a condition on an expression of the same sizes, ``sympy.Eq`` to a number, say."""
+        made = relation(expression, number, evaluate=False)
+        return replace(self, expression=made, _code=_code_of(made))
+
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Say whether it is true at some sizes of the axes."""
         values = {symbol: total.at(sizes) for symbol, total in self.sums.items()}

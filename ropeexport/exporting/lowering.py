@@ -41,6 +41,7 @@ _IN_THE_RESULTS_TYPE = {
     _aten.select_scatter, _aten.slice_scatter, _aten.softmax, _aten.stack, _aten.sum, _aten.vstack,
 }  # fmt: skip
 _FEW = 16  # terms of a sum
+_BY_PLACES = {_aten.index, _aten.index_put, _aten.index_put_}
 _PLACES = {"index", "indices"}  # arguments that say where, not what
 
 # operators that compute in the widest type of their tensors, and return the first one's
@@ -77,6 +78,8 @@ def all_nodes(program: ExportedProgram) -> Iterator[fx.Node]:
 def _rewrite(node: fx.Node) -> None:
     target: Any = node.target
     packet = getattr(target, "overloadpacket", None)
+    if packet in _BY_PLACES:
+        _widen_places(node)
     if packet in _OTHER_NAMES:
         node.target = getattr(_OTHER_NAMES[packet], target._overloadname)
     elif packet in _IN_THE_RESULTS_TYPE:
@@ -99,6 +102,17 @@ def _rewrite(node: fx.Node) -> None:
     if instead is not None:
         node.replace_all_uses_with(instead)
         node.graph.erase_node(node)
+
+
+def _widen_places(node: fx.Node) -> None:
+    """Give an index as int64, in which ONNX has those of several axes; eager takes int32 too."""
+
+    def widen(x: fx.Node) -> fx.Node:
+        is_narrow = _is_tensor(x) and x.meta["val"].dtype is torch.int32
+        return _add_node(node, _aten.to.dtype, x, torch.int64) if is_narrow else x
+
+    x, places, *rest = node.args
+    node.args = (x, fx.map_arg(places, widen), *rest)
 
 
 def _round_down(node: fx.Node) -> None:

@@ -13,11 +13,18 @@ from torch import nn
 
 from ropeexport.axes import names_of, sum_of
 from ropeexport.errors import AxisRangeError, ExportError, RopeExportError
+from ropeexport.exporting.emptiness import all_at_once, is_same, sizes_of_nothing
 from ropeexport.exporting.fitting import check_fits, explain
-from ropeexport.exporting.guards import listening
+from ropeexport.exporting.guards import Guard, listening
+from ropeexport.exporting.known import fixed_known
 from ropeexport.exporting.numbers import lengths_kept, sizes_kept
 from ropeexport.manifest import Axis
-from ropeexport.models.example import Example, traceable_arguments, traceable_sizes
+from ropeexport.models.example import (
+    Example,
+    traceable_arguments,
+    traceable_sizes,
+    unchanged,
+)
 from ropeexport.models.hub.packed import traceable_towers
 from ropeexport.models.hub.traceable import traceable_experts, traceable_ropes
 from ropeexport.models.input_tree import shaped
@@ -100,14 +107,13 @@ def _exported_at(
 
     torch refuses guards that it cannot prove; where they hold at every size, the trace is made
     again, ``freely``, of which torch demands no proof.  Where Python fixed one, the trace is one
-    that ``keeps`` it.
+    that ``keeps`` it.  A question whether there is anything is passed over where the trace holds of
+    nothing too (:mod:`ropeexport.exporting.emptiness`).
     """
     arguments, shapes = traceable_arguments(example, sizes), dynamic_shapes(example, sizes, freely)
-    with listening() as guards, named_forward(example.module, arguments):
+    with listening() as guards:
         try:
-            program = torch.export.export(
-                example.module, (), arguments, dynamic_shapes=shapes, strict=False
-            )
+            program = _traced(example, arguments, shapes)
         except Exception as error:
             if freely or not _OF_SIZES.search(str(error)):
                 raise
@@ -116,12 +122,56 @@ def _exported_at(
                 kept = _kept(example, sizes)
                 if kept is not None:
                     return kept
-            explain(example, found, sizes, suggestion(error))
-            return _exported_at(example, sizes, freely=True, keeps=keeps)
-    check_fits(example, guards.found(example), sizes)
+            nothing = sizes_of_nothing(example, found, sizes)
+            others = [guard for guard in found if guard not in nothing]
+            explain(example, others, sizes, suggestion(error))
+            try:
+                return _exported_at(example, sizes, freely=True, keeps=keeps)
+            except RopeExportError:
+                raise
+            except Exception:
+                explain(example, found, sizes, suggestion(error))
+                raise
+    found = _that_count(example, program, guards.found(example), sizes)
+    check_fits(example, found, sizes)
     if freely:
-        explain(example, guards.found(example), sizes, "")
+        explain(example, found, sizes, "")
     return program
+
+
+def _traced(
+    example: Example, arguments: dict[str, Any], shapes: Any = None
+) -> torch.export.ExportedProgram:
+    """Return torch's program of a module, and leave it as it was.
+
+    A table that forward keeps for the next call is a fake one, and would be the next trace's.
+    """
+    module = example.module
+    with named_forward(module, arguments), unchanged(module):
+        return torch.export.export(module, (), arguments, dynamic_shapes=shapes, strict=False)
+
+
+def _that_count(
+    example: Example,
+    program: torch.export.ExportedProgram,
+    found: list[Guard],
+    traced: Mapping[str, int],
+) -> list[Guard]:
+    """Return the guards of a program, but for questions whether there is anything.
+
+    Those count where the program is another one of nothing.
+    """
+    nothing = sizes_of_nothing(example, found, traced)
+    if not nothing:
+        return found
+    programs = [program]
+    for sizes in all_at_once(nothing, traced):
+        arguments = traceable_arguments(example, sizes)
+        try:
+            programs.append(_traced(example, arguments))
+        except Exception:  # of the module's own code, which does not take these sizes
+            return found
+    return [guard for guard in found if guard not in nothing] if is_same(programs) else found
 
 
 def _kept(example: Example, sizes: Mapping[str, int]) -> torch.export.ExportedProgram | None:
@@ -133,7 +183,7 @@ def _kept(example: Example, sizes: Mapping[str, int]) -> torch.export.ExportedPr
         With the sizes that it takes.
     """
     try:
-        with sizes_kept(example.module):
+        with fixed_known(example), sizes_kept(example.module):
             return _exported_at(example, sizes, keeps=True)
     except AxisRangeError:
         raise

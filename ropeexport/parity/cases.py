@@ -157,7 +157,7 @@ def ends_at(spec: TensorSpec, max_position: int) -> bool:
 
     What indexes a table of the user's own ends where that table does.
     """
-    if spec.role != "positions" or is_float(spec.dtype):
+    if spec.role != "positions" or is_float(spec.dtype) or isinstance(spec.below, str):
         return False
     largest = largest_whole(spec.dtype) if spec.below is None else spec.below - 1
     return largest >= max_position + BEYOND_BY

@@ -44,9 +44,18 @@ def make_inputs(
     return {
         spec.name: _grid(case, spec, specs)
         if spec.role in grids.ROLES
-        else _make(case, spec, max_position)
+        else _make(case, _with_rows(case, spec), max_position)
         for spec in specs
     }
+
+
+def _with_rows(case: Case, spec: TensorSpec) -> TensorSpec:
+    """Return a spec with the rows of its table as a number; 1, the least, where that is unknown."""
+    if not isinstance(spec.below, str):
+        return spec
+    rows = sum_of(spec.below)
+    is_known = {*rows.names} <= case.sizes.keys()
+    return spec.changed(below=max(1, rows.at(case.sizes)) if is_known else 1)
 
 
 def probes_of(cases: Sequence[Case], model: ModelRecord) -> list[Arrays]:
@@ -104,6 +113,8 @@ def _make(case: Case, spec: TensorSpec, max_position: int | None) -> Array:
         made = _positions(case, spec, max_position, rng) % _whole_below(spec)
     elif spec.role == "mask" and len(sum_of(spec.shape[-1]).terms) > 1:
         made = np.ones(shape)  # of a cache and what comes after it, all of which are seen
+    elif spec.role == "places":
+        made = _places(shape, _whole_below(spec), rng)
     elif spec.role in _SETTINGS:
         made = _SETTINGS[spec.role](shape, rng)
     else:
@@ -116,6 +127,13 @@ def _mask(shape: Shape, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return ones, and zeros after them, as a batch of sequences is padded; each row has a one."""
     ones = rng.integers(1, np.maximum(2, shape[-1] + 1), (*shape[:-1], 1))
     return np.asarray(np.arange(shape[-1]) < ones, dtype=np.int64)
+
+
+def _places(shape: Shape, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return rows of a table in any order, along the last axis each another while there are any."""
+    count = shape[-1] if shape else 1
+    made = np.tile(np.arange(max(count, rows)), (*shape[:-1], 1))
+    return rng.permuted(made, axis=-1)[..., :count].reshape(shape) % rows
 
 
 def _axes(shape: Shape, _: np.random.Generator) -> NDArray[np.int64]:
@@ -153,7 +171,7 @@ _SETTINGS: dict[str, Callable[[Shape, np.random.Generator], NDArray[np.int64]]] 
 
 def _data(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> Array:
     if spec.below is not None or not is_float(spec.dtype):
-        return np.asarray(rng.integers(0, spec.below or 2, shape))
+        return np.asarray(rng.integers(0, int(spec.below or 2), shape))
     wide = np.float64 if spec.dtype == "float64" else np.float32
     return np.asarray(rng.standard_normal(shape, dtype=wide))
 
@@ -194,7 +212,7 @@ def _whole_below(spec: TensorSpec) -> int:
     """Return the number below which an input holds every whole number, or its table every row."""
     if is_float(spec.dtype):
         return int(1 / float_type(spec.dtype).unit_roundoff)
-    return largest_whole(spec.dtype) if spec.below is None else spec.below
+    return int(spec.below) if spec.below is not None else largest_whole(spec.dtype)
 
 
 def _flux_positions(shape: Shape, spec: TensorSpec, rng: np.random.Generator) -> NDArray[np.int64]:

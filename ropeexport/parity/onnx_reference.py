@@ -300,7 +300,7 @@ def _axes(inputs: tuple[TensorSpec, ...], data: TensorSpec | None) -> dict[str, 
                     axes[dim] = Axis(min=1, opt=1, max=most, broadcasts_to=to)
     for spec in inputs:  # a sequence is no longer than the table that its positions index
         length = spec.shape[-1] if spec.shape else None
-        if spec.role == "positions" and spec.below is not None and length in axes:
+        if spec.role == "positions" and isinstance(spec.below, int) and length in axes:
             most = max(1, min(spec.below, _LENGTH.max))
             axes[str(length)] = Axis(min=1, opt=min(most, _LENGTH.opt), max=most)
     # what is in sums alone

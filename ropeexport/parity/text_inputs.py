@@ -36,7 +36,7 @@ def text_of(case: Case, ids: TensorSpec, cache: CacheRecord, further: Continue) 
     steps = tokens - prompt
     real = _prompts(case, cache.reread_at, rng)
     mask = np.concatenate([real, np.ones((rows, steps), np.int64)], axis=1)
-    words = rng.integers(0, ids.below or 2, (rows, tokens))
+    words = rng.integers(0, int(ids.below or 2), (rows, tokens))
     if is_generated(case.kind) and steps:
         words[:, prompt:] = _generated(case, words[:, :prompt], real, further)
     edges = np.rint(np.linspace(0, prompt, calls - steps + 1)).astype(np.int64)

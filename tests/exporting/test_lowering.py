@@ -128,6 +128,9 @@ IN_BFLOAT16 = {
     "stack": lambda t: torch.stack((t.b, t.h)),
     "sum": lambda t: t.b.sum(0),
     "layer_norm": lambda t: layer_norm(t.b, (4,), t.f[0], t.g[0]),
+    "index": lambda t: t.f.expand(6, 3, 4)[t.j],
+    "index_of_axes": lambda t: t.f.expand(6, 3, 4)[t.j, t.j % 3],
+    "index_put": lambda t: t.f.clone().index_put((t.j[0].clamp(max=2), t.j[1] % 4), t.g[0]),
     "rms_norm": lambda t: rms_norm(t.b, (4,), t.f[0], 1e-6),
 }
 

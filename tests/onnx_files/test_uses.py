@@ -25,7 +25,27 @@ USES = {
         "float[4, 9] x, int32[n] i", "{ y = Gather<axis = -1>(x, i) }", "data", 9,
     ),
     "rows of a table of unknown size": (
-        "float[m] x, int64[n] i", "{ y = Gather(x, i) }", "data", 1,
+        "float[?] x, int64[n] i", "{ y = Gather(x, i) }", "data", 1,
+    ),
+    "rows of an axis": ("float[m] x, int64[n] i", "{ y = Gather(x, i) }", "data", "m"),
+    "rows of two axes": (
+        "float[m, n] x, int64[n] i", "{ z = Gather(x, i) y = Gather<axis = 1>(x, i) }", "data", 1,
+    ),
+    "rows behind those of an axis": (
+        "float[m] x, int64[n] i", "<int64 two = {2}> { j = Add(i, two) y = Gather(x, j) }", "data",
+        "m - 2",
+    ),
+    "a part of an index": (
+        "float[6] x, float[2] z, int64[n] i, int64[n] k",
+        "<int64 three = {3}> { first = Gather(z, k) more = Mul(k, three) j = Add(more, i) "
+        "y = Gather(x, j) }", "data", 3,
+    ),
+    "places that are written": (
+        "float[m] x, float[n] z, int64[n] i", "{ y = ScatterElements(x, i, z) }", "places", "m",
+    ),
+    "places that are added to": (
+        "float[m] x, float[n] z, int64[n] i",
+        '{ y = ScatterElements<reduction = "add">(x, i, z) }', "data", "m",
     ),
     "rows of several axes": (
         "float[5, 3, 9] x, int64[n, 2] i", "{ y = GatherND(x, i) }", "data", 3,
@@ -114,6 +134,17 @@ def test_what_is_drawn_fits_its_use() -> None:
     alone = drawn("int64 i", "{ y = Add(i, i) }")
     assert {x.shape for x in alone} == {()}
     assert all(type(x) is np.ndarray for x in alone)
+
+
+def test_places_are_each_another_of_an_axis() -> None:
+    for x in drawn(*USES["places that are written"][:2], m=9, n=7):
+        assert len({*x.tolist()}) == 7
+        assert {*x.tolist()} <= {*range(9)}
+    assert {*drawn(*USES["places that are written"][:2], m=9, n=9)[0].tolist()} == {*range(9)}
+    rows = np.concatenate(drawn(*USES["rows of an axis"][:2], m=5, n=40))
+    assert {*rows.tolist()} == {*range(5)}
+    parts = np.concatenate(drawn(*USES["a part of an index"][:2], n=40))
+    assert {*parts.tolist()} == {0, 1, 2}
 
 
 def test_positions_in_order_end_where_their_table_does() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Input:
@@ -113,6 +115,11 @@ _HUNYUAN_VIDEO: Inputs = {
     "encoder_attention_mask": _FIXED_TEXT_MASK,
     "pooled_projections": "batch pooled_projection_dim",
     "guidance": Input("batch", only="guidance_embeds"),
+}
+_Z_IMAGE: Inputs = {  # lists of images and of texts, here of one
+    "x": ["in_channels 1 height=8 width=8"],
+    "t": "1",
+    "cap_feats": ["text_length cap_feat_dim"],
 }
 _HISTORY = {"clean": 2, "history_2x": 2, "history_4x": 8}  # frames that were made before
 
@@ -346,6 +353,18 @@ INPUTS: dict[str, Inputs] = {
         "encoder_mask": Input("batch=2 text_length", "float"),
         "image_rotary_emb": Input("384 384 8", "complex"),
     },
+    "MiniMaxH3Transformer3DModel": {  # a sequence of texts, sound and patches of 1 x 2 x 2
+        "hidden_states": "batch length 4*in_channels",
+        "audio_hidden_states": "batch audio_length audio_in_channels",
+        "encoder_hidden_states": "batch text_length text_dim",
+        "timestep": Input("steps", "float32"),
+        "timestep_indices": Input("length+audio_length+text_length", "int"),
+        "token_tags": Input("length+audio_length+text_length", "int"),
+        "position_ids": Input("length+audio_length+text_length 3", "ids"),
+        "video_indices": Input("length", "positions"),
+        "audio_indices": Input("audio_length", "positions"),
+        "text_indices": Input("text_length", "positions"),
+    },
     "MiniMaxMusic3Transformer1DModel": {
         "hidden_states": "batch in_channels length",
         "encoder_hidden_states": "batch length condition_dim",
@@ -368,6 +387,12 @@ INPUTS: dict[str, Inputs] = {
         "hidden_states": "batch in_channels height width",
         "encoder_hidden_states": "batch text_length context_in_dim",
         "timestep": "batch",
+    },
+    "QwenImage21Transformer2DModel": {  # texts, then the places of one image, four tokens each
+        "hidden_states": "batch patches=16 in_channels",
+        "encoder_hidden_states": "batch text_length=7 context_in_dim",
+        "timestep": "batch",
+        "encoder_hidden_states_mask": _FIXED_TEXT_MASK,
     },
     "QwenImageControlNetModel": {**_QWEN_IMAGE, "controlnet_cond": "batch patches=16 in_channels"},
     "QwenImageTransformer2DModel": _QWEN_IMAGE,
@@ -403,14 +428,11 @@ INPUTS: dict[str, Inputs] = {
         **_WAN,
         "control_hidden_states": "batch vace_in_channels frames height width",
     },
-    "ZImageTransformer2DModel": {
-        "x": ["in_channels 1 height=8 width=8"],
-        "t": "1",
-        "cap_feats": ["text_length=7 cap_feat_dim"],
-    },
+    "ZImageControlNetModel": {**_Z_IMAGE, "control_context": ["control_in_dim 1 height=8 width=8"]},
+    "ZImageTransformer2DModel": _Z_IMAGE,
 }
 
-ARGUMENTS: dict[str, dict[str, Any]] = {  # that are no tensors
+ARGUMENTS: dict[str, dict[str, Any]] = {  # that are no inputs
     "AnyFlowFARTransformer3DModel": {"chunk_partition": [2, 2]},
     "JoyImageEditPlusTransformer3DModel": {"shape_list": [[(1, 1, 1), (1, 1, 1)]] * 2},
     "LTX2VideoTransformer3DModel": {
@@ -419,6 +441,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {  # that are no tensors
     "LTXVideoTransformer3DModel": {"num_frames": 3, "height": 4, "width": 4},
     "LuminaNextDiT2DModel": {"cross_attention_kwargs": {}},
     "NucleusMoEImageTransformer2DModel": {"img_shapes": [[(1, 4, 4)]] * 2},
+    "QwenImage21Transformer2DModel": {
+        "img_shapes": [[(1, 4, 4)]], "img_mask": torch.tensor([[False] * 7 + [True] * 4]),
+    },
     "QwenImageControlNetModel": {"img_shapes": [[(1, 4, 4)]] * 2},
     "QwenImageTransformer2DModel": {"img_shapes": [[(1, 4, 4)]] * 2},
 }  # fmt: skip
+
+# classes that are given modules of another one, by their ``from_transformer``
+PARTS_OF: dict[str, str] = {"ZImageControlNetModel": "ZImageTransformer2DModel"}

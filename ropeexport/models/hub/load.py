@@ -28,6 +28,7 @@ from ropeexport.models.example import Example
 from ropeexport.models.hub import transformers_inputs
 from ropeexport.models.hub.classes import class_of, config_of, is_class_name
 from ropeexport.models.hub.configs import code_of, load_config, read_config, require_few_layers
+from ropeexport.models.hub.diffusers_inputs import PARTS_OF
 from ropeexport.models.hub.samples import (
     DIFFUSERS,
     EVERY_SIZE,
@@ -142,8 +143,24 @@ def diffusers_example(
         )
     # the class is diffusers' own; of code that the config names nothing runs
     own = {key: value for key, value in config.items() if key != "auto_map"}
-    module = _made(lambda: kind.from_config(own), dtype, make)
+    module = _made(lambda: _of_config_alone(kind, own), dtype, make)
     return _example(module, of_diffusers(module), dtype)
+
+
+def _of_config_alone(kind: Any, config: dict[str, Any]) -> nn.Module:
+    """Build a class of diffusers; one that takes another's modules, with those of the same config.
+
+    That one's fields are in the config beside its own, or have that one's defaults.
+    """
+    import diffusers
+
+    module = kind.from_config(config)
+    if kind.__name__ in PARTS_OF:
+        other: Any = getattr(diffusers, PARTS_OF[kind.__name__]).from_config(config)
+        module = kind.from_transformer(module, other)
+        module.register_to_config(**{**other.config, **module.config})
+    built: nn.Module = module
+    return built
 
 
 def decoder_example(

@@ -26,7 +26,7 @@ SIZES = {
     "batch": 2, "length": 12, "text_length": 7, "frames": 3, "height": 8, "width": 12,
     "audio_length": 10, "image_length": 5, "images": 2,
     "patches": 10, "merged_patches": 10, "pictures": 6, "queries": 4,
-    "mel_frames": 48, "samples": 5760,
+    "mel_frames": 48, "samples": 5760, "steps": 3,
 }  # fmt: skip
 
 

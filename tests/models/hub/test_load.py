@@ -14,6 +14,7 @@ from ropeexport import check, export, manifest
 from ropeexport.artifact import Artifact
 from ropeexport.errors import UsageError
 from ropeexport.models import sources
+from ropeexport.models.hub.load import load_example
 from ropeexport.models.sources import rebuild_example
 
 pytestmark = pytest.mark.tools  # models of other libraries, minutes of them
@@ -255,3 +256,22 @@ def test_layers_that_no_model_has_so_many_of_are_refused_before_any_is_made(
     options = {} if "{}" in library else {"config": tmp_path}
     with pytest.raises(UsageError, match=r"at most 10,000 layers, got num_.*layers of 10,000,000"):
         export(library.format(tmp_path), out=tmp_path / "out", **options)
+
+
+def test_a_class_that_takes_anothers_modules_finds_that_one_in_its_config(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    values = {
+        "control_layers_places": [0], "control_refiner_layers_places": [0], "control_in_dim": 8,
+        "dim": 32, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1,
+        "in_channels": 4, "cap_feat_dim": 24, "axes_dims": [4, 6, 6],
+    }  # fmt: skip
+    example = load_example(
+        "diffusers:ZImageControlNetModel", config(tmp_path, values), "fp32", values=True
+    )
+    shapes = {name: tuple(x.shape) for name, x in example.tensors.items()}
+    assert shapes == {
+        "x.0": (4, 1, 8, 8), "t": (1,), "cap_feats.0": (7, 24), "control_context.0": (8, 1, 8, 8),
+    }  # fmt: skip
+    with torch.no_grad():
+        found = example.module(**example.inputs, **example.constants)
+    assert found[0].shape == (1, 64, 32)
