@@ -11,7 +11,7 @@ namespace {
 
 using Severity = nvinfer1::ILogger::Severity;
 
-constexpr char kPrefix[] = "ropeexport::ApplyRope: ";
+constexpr char kPrefix[] = "ropeexport plugin: ";
 constexpr std::size_t kPrefixLength = sizeof(kPrefix) - 1;
 
 std::atomic<nvinfer1::ILoggerFinder*> finder{nullptr};

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "log.h"
+#include "ropeexport/params.cuh"
 
 namespace ropeexport {
 namespace {
@@ -92,6 +93,15 @@ bool check_tables(const Form& form, const Dims* inputs) noexcept {
          check_size("pairs of sin, as of cos", cos.d[kTablePairs], sin.d[kTablePairs]);
 }
 
+bool check_normed(const char* name, const Dims& scale) noexcept {
+  const std::int64_t heads = scale.nbDims == 2 ? scale.d[0] : 1;
+  const std::int64_t size = scale.d[scale.nbDims - 1];
+  if (heads <= 0 || size <= 0 || size <= kMostNormed / heads) return true;
+  return refuse("elements of %s: expected at most %lld that are normed together, got %lld by %lld",
+                name, static_cast<long long>(kMostNormed), static_cast<long long>(heads),
+                static_cast<long long>(size));
+}
+
 // Of each row (D,), of all heads of a token (H, D).
 bool check_scale(const Parameters& parameters, const char* name, const Dims& scale,
                  const Dims& data) noexcept {
@@ -103,7 +113,7 @@ bool check_scale(const Parameters& parameters, const char* name, const Dims& sca
     if (!check_size(what, data.d[kHeads], scale.d[0])) return false;
   }
   std::snprintf(what, sizeof(what), "size of %s, the head size", name);
-  return check_size(what, data.d[kSize], scale.d[rank - 1]);
+  return check_size(what, data.d[kSize], scale.d[rank - 1]) && check_normed(name, scale);
 }
 
 bool check_scales(const Form& form, const Parameters& parameters, const Dims* inputs) noexcept {

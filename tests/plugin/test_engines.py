@@ -126,7 +126,7 @@ def test_a_refusal_is_in_tensorrts_log(library, tmp_path, q, pe, pe_type, words)
     layers, errors = parsed(rope_model(tmp_path / "rope.onnx", q, pe, pe_type), library)
     assert layers is None
     assert words in errors[0]
-    assert errors[0].startswith("ropeexport::ApplyRope: ")
+    assert errors[0].startswith("ropeexport plugin: ")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_tensorrt_of_an_unknown_version(plugin_folder, library) -> None:
     assert status == 0, output
     registry, refusal = output.splitlines()
     assert "unknown generation: load the library with IPluginRegistry::loadLibrary" in registry
-    assert refusal.startswith("ropeexport::ApplyRope: ")
+    assert refusal.startswith("ropeexport plugin: ")
     assert "expected" in refusal
 
 

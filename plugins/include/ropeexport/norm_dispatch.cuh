@@ -16,9 +16,6 @@
 
 namespace ropeexport {
 
-// Of elements that are normed together: float32 counts them exactly.
-constexpr std::int64_t kMostNormed = std::int64_t{1} << 24;
-
 // How many elements of a tensor are normed together.
 inline std::int64_t normed_together(const NormRopeParams& p, const Rotated& x) {
   return p.rope.head_size * (p.across_heads ? x.heads : 1);

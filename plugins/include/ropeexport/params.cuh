@@ -57,6 +57,9 @@ struct Scale {
   DataType type = DataType::kFloat32;
 };
 
+// Of elements that are normed together: float32 counts them exactly.
+constexpr std::int64_t kMostNormed = std::int64_t{1} << 24;
+
 // What ApplyRopeParams says, of rows that are normed first: y = x / sqrt(mean(x * x) + epsilon),
 // times the scale; the mean is of a row, or of all heads of a token. What is not rotated of a row
 // is normed as well.

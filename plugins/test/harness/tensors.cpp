@@ -137,6 +137,11 @@ std::vector<NamedShapes> wrong_shapes(const Form& form) {
     add("q_scale of another size", [](Shapes& s) { s.q_scale.d[1] = 6; });
     add("q_scale of one more axis", [](Shapes& s) { s.q_scale = dims({1, 4, 8}); });
     add("q_scale of one axis less", [](Shapes& s) { s.q_scale = dims({8}); });
+    add("more elements than float32 counts", [](Shapes& s) {
+      const std::int64_t pairs = (std::int64_t{1} << 23) + 1;
+      s.q.d[3] = s.k.d[3] = s.q_scale.d[1] = s.k_scale.d[1] = 2 * pairs;
+      s.cos.d[2] = s.sin.d[2] = s.pe.d[3] = pairs;
+    });
   }
   if (form.normed && form.axis == -2) {
     add("q_scale of other heads", [](Shapes& s) { s.q_scale.d[0] = 1; });
