@@ -147,8 +147,8 @@ def _joined(x: ir.Value, concat: ir.Node, moves: tuple[ir.Node, ...]) -> list[_N
         raise NoNormError("of the segments that are joined before it not all are normed once")
     for move in moves:
         if is_standard(move, "Transpose"):
-            order = move.attributes["perm"].as_ints()
-            axis = list(order).index(axis % len(order))
+            order = _order(move)
+            axis = order.index(axis % len(order))
         elif not is_standard(move, "Cast", "Identity"):
             raise NoNormError(f"{move.op_type} stands behind the joined segments")
     if axis != _LENGTH:
@@ -263,7 +263,7 @@ def _of_heads(nodes: Nodes, normed: _Normed, head: int, dtype: ir.DataType | Non
         if _last(move.outputs[0]) != head:
             raise NoNormError(f"{move.op_type} between the norm and the rope cuts a head")
         if is_standard(move, "Transpose"):
-            order = tuple(move.attributes["perm"].as_ints())
+            order = _order(move)
             if order[-1] != len(order) - 1:
                 raise NoNormError("the last axis is moved between the norm and the rope")
     if moves and _is_swap(moves[-1]):
@@ -297,7 +297,16 @@ def _of_all_heads(
 def _is_swap(node: ir.Node) -> bool:
     if not is_standard(node, "Transpose"):
         return False
-    return tuple(node.attributes["perm"].as_ints()) == _SWAPPED
+    return _order(node) == _SWAPPED
+
+
+def _order(transpose: ir.Node) -> tuple[int, ...]:
+    """Return which axis of its input each axis of a transpose's result is."""
+    order = transpose.attributes.get_ints("perm", ())
+    shape = transpose.outputs[0].shape
+    if not order and shape is None:
+        raise NoNormError("a transpose between the norm and the rope has no rank that is known")
+    return tuple(order) or tuple(reversed(range(len(shape or ()))))
 
 
 def _again(nodes: Nodes, move: ir.Node, x: ir.Value) -> ir.Value:

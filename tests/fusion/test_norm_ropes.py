@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ropeexport.exporting.exporter import onnx_model
+from ropeexport.fusion.norm_ropes import put_norms
 from ropeexport.manifest import RopeCount, Source
 from ropeexport.models.example import Example
 from ropeexport.onnx_files.variants import take_norms_apart
@@ -284,3 +286,21 @@ def test_a_form_that_no_model_has_is_named() -> None:
 def test_a_rope_without_a_norm_is_not_counted() -> None:
     _, count = made_of(Heads(lambda _: nn.Identity()), torch.float32)
     assert (count.found, count.replaced, count.refused) == (0, 0, ())
+
+
+def test_a_transpose_that_names_no_order_reverses_the_axes() -> None:
+    text = """
+        <ir_version: 10, opset_import: ["" : 23, "ropeexport" : 1]>
+        normed (float[2, 6, 3, 8] x, float[8] scale, float[1, 1, 6, 4, 2, 2] pe)
+            => (float[2, 3, 6, 8] out) {
+          y = RMSNormalization (x, scale)
+          reversed = Transpose (y)
+          back = Transpose (reversed)
+          heads = Transpose <perm = [0, 2, 1, 3]> (back)
+          out = ropeexport.ApplyRopeSingle (heads, pe)
+        }
+    """
+    proto = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    count = put_norms(ir.from_proto(proto))
+    assert (count.found, count.replaced) == (1, 0)
+    assert "Transpose between the norm and the rope cuts a head" in count.refused[0].reason
