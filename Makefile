@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 # a file's tests stay together, for what they share; each worker holds a few GB at most
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
+# options of the suites of their own: LIMIT="--minutes 5" begins no test later and says so
+LIMIT :=
 CPP := $(shell git ls-files '*.cuh' '*.h' '*.cpp' '*.cu' 2>/dev/null)
 
 .PHONY: help setup demo test check mutants format test-plugin test-tools test-pipelines test-hostile gpu-test bench long \
-  attack attack-long mutation node-cases genai optimum others clean
+  attack attack-long mutation node-cases plugin-wheel genai optimum others clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,16 +55,24 @@ format: setup ## let the formatters write
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 
 test-tools: setup ## run our files through other people's tools, and theirs through ours
-	$(BIN)/python -m pytest -m tools $(WORKERS)
+	$(BIN)/python -m pytest -m tools $(WORKERS) $(LIMIT)
 
 test-pipelines: setup ## exports in use: pipelines' pictures, generate, exchanged weights, with faults planted
-	$(BIN)/python -m pytest -m pipelines $(WORKERS)
+	$(BIN)/python -m pytest -m pipelines $(WORKERS) $(LIMIT)
 
 test-hostile: setup ## broken inputs, odd streams, locks and kills, in processes of their own
-	$(BIN)/python -m pytest -m hostile $(WORKERS)
+	$(BIN)/python -m pytest -m hostile $(WORKERS) $(LIMIT)
 
 test-plugin: setup ## compile the plugin with nvcc, drive it, build engines with it
-	$(BIN)/python -m pytest -m plugin
+	$(BIN)/python -m pytest -m plugin $(LIMIT)
+
+# PLUGIN_OBJECTS: compiled objects of the launchers, with ; between; empty: nvcc compiles them for all GPUs
+plugin-wheel: setup ## the wheel ropeexport-plugin in build/wheels, for those without nvcc
+	TENSORRT_INCLUDE_DIR=$$($(BIN)/python -c \
+	  'from ropeexport.trt.plugin_build import header_folder as folder; print(folder())') \
+	  $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheels \
+	  $(if $(PLUGIN_OBJECTS),--config-settings "cmake.define.ROPEEXPORT_LAUNCH_OBJECTS=$(PLUGIN_OBJECTS)") \
+	  ./plugins
 
 gpu-test: setup ## on a machine with an NVIDIA GPU: exactness, sanitizer, engines, bench
 	$(BIN)/python -m benchmarks.gpu

@@ -7,6 +7,7 @@ import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ropeexport import atomic
@@ -20,7 +21,11 @@ from ropeexport.trt.child import Creator, ProbeRequest
 
 FILE_NAME = "libropeexport_plugin.so"
 VARIABLE = "ROPEEXPORT_PLUGIN"
-_CURE = "compile one with 'ropeexport plugin build', or name one with --plugins PATH"
+PACKAGE = "ropeexport-plugin"
+_CURE = (
+    f"compile one with 'ropeexport plugin build', install the wheel {PACKAGE}, or name one with "
+    "--plugins PATH"
+)
 # ELF-64 header: the table of sections ends the files that linkers write
 _ELF_HEADER_BYTES = 64
 _SECTION_TABLE = struct.Struct("<40xQ10xHH")  # e_shoff, (…), e_shentsize, e_shnum
@@ -40,8 +45,17 @@ def cached_library() -> Path:
     return cache_folder() / FILE_NAME
 
 
+def installed_library() -> Path | None:
+    """Return the library of the package ``ropeexport-plugin``, where that is installed."""
+    try:
+        path = distribution(PACKAGE).locate_file(f"{PACKAGE.replace('-', '_')}/{FILE_NAME}")
+    except PackageNotFoundError:
+        return None
+    return Path(str(path)) if Path(str(path)).is_file() else None
+
+
 def find(explicit: Path | None = None) -> Path | None:
-    """Return the library to use: the one named, ``ROPEEXPORT_PLUGIN``, else the cache's if any.
+    """Return the library to use: the one named, ``ROPEEXPORT_PLUGIN``, the cache's, the package's.
 
     Raises
     ------
@@ -57,7 +71,7 @@ def find(explicit: Path | None = None) -> Path | None:
         return named
     cached = cached_library()
     if not cached.is_file():
-        return None
+        return installed_library()
     for path in (cached, cached.parent):
         found = path.stat()
         if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
