@@ -1,8 +1,10 @@
-"""Exported and built folders that many tests share, and a cache folder of the tests own."""
+"""Folders that many tests share, exported and built, a cache folder of their own, and a limit."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,34 @@ import pytest
 
 import ropeexport
 from ropeexport import manifest
+from ropeexport.machine import output_of
 from ropeexport.trt import cache, plugin_library
 
 Exported = Callable[..., Path]
 ENGINE_TESTS = "needs TensorRT-RTX: pip install 'ropeexport[cpu]'"
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minutes",
+        type=float,
+        help="begin no test after so many; files are in an order of the commit's own then",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let a suite that is cut short be another part of it for each commit."""
+    if config.getoption("minutes") is not None:
+        commit = output_of("git", "rev-parse", "HEAD")
+        items.sort(key=lambda item: hashlib.sha256(f"{commit} {item.path}".encode()).digest())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("minutes")
+    if minutes is not None and time.monotonic() > STARTED + minutes * 60:
+        pytest.skip(f"NOT RUN: this suite's {minutes:g} minutes are over")
 
 
 @pytest.fixture(autouse=True)

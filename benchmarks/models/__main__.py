@@ -62,8 +62,11 @@ def command(
             click.echo(f"{each.model}{_state(known.get(each.model))}")
         return
     if again is not None:
-        made = _made(_drawn(found, known, again), {}, jobs, None)
+        drawn = _drawn(found, known, again)
+        made = [*_made(drawn, {}, jobs, minutes)]
         changed = [line for record in made for line in _changes(known[record.model], record)]
+        if len(made) < len(drawn):
+            click.echo(f"NOT RUN: {len(drawn) - len(made)} of {len(drawn)}: the time was over")
         click.echo("\n".join(changed) or "nothing has changed")
         sys.exit(int(bool(changed)))
     models = [each for each in found if {each.name, each.model} & {*only}] if only else found
