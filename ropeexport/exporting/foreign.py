@@ -23,7 +23,7 @@ from ropeexport.errors import ModelFileError
 from ropeexport.exporting.simplify import simplify
 from ropeexport.fusion.movement import closure, is_float
 from ropeexport.onnx_files.dimensions import symbols_of
-from ropeexport.onnx_files.shapes import INVENTED, Dims, infer, is_unknown, symbolic_shapes
+from ropeexport.onnx_files.shapes import INVENTED, Inferred, infer, is_unknown, symbolic_shapes
 from ropeexport.onnx_files.variants import fitting, put_in_place
 from ropeexport.operators import is_standard
 from ropeexport.ops import names
@@ -280,11 +280,14 @@ def _reshape_flattened(model: ir.Model) -> None:
             ir.convenience.replace_all_uses_with(node.outputs[0], made, replace_graph_outputs=True)
 
 
-def _adopt(found: Mapping[str, Dims], model: ir.Model) -> None:
-    """Let the sizes that are not known yet be those that were found, in place."""
+def _adopt(found: Mapping[str, Inferred], model: ir.Model) -> None:
+    """Let the sizes and types that are not known yet be those that were found, in place."""
     for value in (value for node in model.graph for value in node.outputs):
-        dims = found.get(str(value.name))
-        if dims is None or (value.shape is not None and len(value.shape) != len(dims)):
+        inferred = found.get(str(value.name))
+        if inferred is None:
+            continue
+        dims, value.dtype = inferred.dims, value.dtype or inferred.dtype
+        if value.shape is not None and len(value.shape) != len(dims):
             continue
         old = value.shape or [None] * len(dims)
         value.shape = ir.Shape(

@@ -27,6 +27,7 @@ from ropeexport.ops import names
 
 SUMS = ("Add", "Sub", "Sum")
 _PARTS = ("Slice", "Split", "Gather")
+_ROUNDED = ("QuantizeLinear", "DequantizeLinear")
 _WAVES = {"Cos", "Sin"}
 _MOST_PRODUCTS = 8
 _OTHERWISE = "it is no sum of data, moved, times tables, or a type is not known"
@@ -55,7 +56,7 @@ def not_judged(
         Why other sums were not.
     """
     return [
-        refusal(node, _unknown(node) or reasons.get(node, _OTHERWISE))
+        refusal(node, _unknown(node) or _quantised(products) or reasons.get(node, _OTHERWISE))
         for node, products in suspects(nodes).items()
         if not any(x in judged for x in products)
     ]
@@ -89,6 +90,18 @@ def _unknown(node: ir.Node) -> str | None:
     for value in closure([node.outputs[0]], before):
         if _lacks_shape(value) and not any(map(_lacks_shape, inputs_of(value))):
             return f"unknown shapes at {value.name}"
+    return None
+
+
+def _quantised(products: Iterable[ir.Node]) -> str | None:
+    """Return which product of a rotation's data is rounded to few bits; None where none is."""
+    factors = [x for node in products for x in inputs_of(node.outputs[0])]
+    for reader in (node for x in factors for node in x.consumers() if is_standard(node, "Mul")):
+        if any(is_standard(node, "QuantizeLinear") for node in reader.outputs[0].consumers()):
+            return (
+                f"{reader.outputs[0].name} is quantised inside the rotation; quantise matrix "
+                'products alone (ModelOpt: op_types_to_quantize=["MatMul"])'
+            )
     return None
 
 
@@ -155,6 +168,8 @@ def moved_from(value: ir.Value) -> Sequence[ir.Value]:
         left, right = node.inputs
         scaled = [x for x, other in ((left, right), (right, left)) if other and is_scalar(other)]
         return [x for x in scaled if x is not None][:1]
+    if node.op_type in _ROUNDED:
+        return inputs_of(value)[:1]
     if node.op_type not in FOLLOWED:
         return ()
     chosen = FOLLOWED[node.op_type].data

@@ -11,6 +11,7 @@ import math
 import resource
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,16 @@ INVENTED = "unk__"  # what onnx calls a dimension that it cannot infer
 Dims = tuple[int | str | None, ...]
 
 
-def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
-    """Return the shapes that onnxruntime infers, by the value's name.
+@dataclass(frozen=True)
+class Inferred:
+    """What onnxruntime infers of a value: sizes, and its type, None where it has none."""
+
+    dims: Dims
+    dtype: ir.DataType | None
+
+
+def symbolic_shapes(model: ir.Model) -> dict[str, Inferred]:
+    """Return the shapes and types that onnxruntime infers, by the value's name.
 
     Parameters
     ----------
@@ -48,7 +57,7 @@ def symbolic_shapes(model: ir.Model) -> dict[str, Dims]:
 
     Returns
     -------
-    dict of str to tuple
+    dict of str to Inferred
         Sizes, or expressions of the inputs' names; None for a size that depends on data.  Without
         onnxruntime, or where its inference ends early, there are fewer, or none.
     """
@@ -213,11 +222,13 @@ def _free_symbols(model: ir.Model) -> frozenset[str]:
     return frozenset(name for dim in named for name in symbols_of(dim.value or "") or ())
 
 
-def _found(graph: onnx.GraphProto, known: frozenset[str]) -> Iterator[tuple[str, Dims]]:
+def _found(graph: onnx.GraphProto, known: frozenset[str]) -> Iterator[tuple[str, Inferred]]:
     for value in graph.value_info:
         tensor = value.type.tensor_type
         if value.type.HasField("tensor_type") and tensor.HasField("shape"):
-            yield value.name, tuple(_size(dim, known) for dim in tensor.shape.dim)
+            dims = tuple(_size(dim, known) for dim in tensor.shape.dim)
+            dtype = ir.DataType(tensor.elem_type) if tensor.elem_type else None
+            yield value.name, Inferred(dims, dtype)
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension, known: Container[str]) -> int | str | None:

@@ -222,6 +222,40 @@ class SkipSimplifiedLayerNormalization(OpRun):  # type: ignore[misc]  # onnx has
         return (made, unused, unused, total)[: len(self.onnx_node.output)]
 
 
+class MatMulNBits(OpRun):  # type: ignore[misc]  # onnx has no types
+    """A product with a matrix (N, K) of few bits, each block of whose rows has a scale."""
+
+    op_domain = KERNELS
+
+    def _run(
+        self, x: Floats, packed: Ints, scales: Floats, zeros: Maybe = None, groups: Maybe = None,
+        bias: Maybe = None, **given: Any,
+    ) -> tuple[Floats]:  # fmt: skip
+        if groups is not None:
+            raise NotImplementedError("groups of columns that are no blocks")
+        columns, rows, size = given["K"], given["N"], given["block_size"]
+        bits = given.get("bits") or 4
+        blocks = -(-columns // size)
+        numbers = _unpacked(packed.reshape(rows, blocks, -1), bits)
+        if zeros is None:
+            middle: Any = 1 << (bits - 1)
+        elif zeros.dtype == np.uint8:
+            middle = _unpacked(zeros.reshape(rows, -1), bits)[:, :blocks, None]
+        else:
+            middle = zeros.reshape(rows, blocks, 1)
+        matrix = (numbers - middle) * scales.reshape(rows, blocks, 1).astype(x.dtype)
+        made = x @ matrix.reshape(rows, -1)[:, :columns].T
+        return ((made if bias is None else made + bias).astype(x.dtype),)
+
+
+def _unpacked(packed: Ints, bits: int) -> Ints:
+    """Return the numbers that lie in bytes, the lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=packed.dtype)
+    numbers = packed[..., None] >> shifts & np.array((1 << bits) - 1, packed.dtype)
+    made: Ints = numbers.reshape(*packed.shape[:-1], -1).astype(np.int16)
+    return made
+
+
 class GroupQueryAttention(OpRun):  # type: ignore[misc]  # onnx has no types
     """Causal attention over a cache, with rotation of q and k where it is asked for."""
 
@@ -290,7 +324,8 @@ def _weighted(scores: Floats, values: Floats, start: int, window: int | None) ->
 
 OPS = (
     BatchNormalization, ConvTranspose, GroupQueryAttention, Hardmax, LogSoftmax, LpNormalization,
-    RotaryEmbedding, SimplifiedLayerNormalization, SkipSimplifiedLayerNormalization, Softmax,
+    MatMulNBits, RotaryEmbedding, SimplifiedLayerNormalization, SkipSimplifiedLayerNormalization,
+    Softmax,
 )  # fmt: skip
 
 

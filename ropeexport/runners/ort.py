@@ -70,6 +70,8 @@ T = TypeVar("T")
 
 _FOREIGN = {kind.onnx_text for kind in FOREIGN.values()}  # types that NumPy lacks
 _COMPILED = "EPContext"  # the op that holds, or names, what a provider has compiled
+# products with weights of 4 bits are in float32: unasked, onnxruntime rounds the data to 8 bits
+_WEIGHTS_OF_4_BITS = ("session.qdq_matmulnbits_accuracy_level", "1")
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # how it says that an operator, or a version, is of a later standard than it knows
 _UNKNOWN = re.compile(
@@ -308,6 +310,7 @@ class OrtRunner(Runner):
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = _QUIET
+        options.add_session_config_entry(*_WEIGHTS_OF_4_BITS)
         if not self._timed:  # spinning threads would slow the other runtimes of the same process
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model: Any = self._model

@@ -13,7 +13,7 @@ from ropeexport.parity.kernel_ops import Evaluator
 
 TOLERANCE = 2.0**-20  # of numbers near one, in sums of few terms
 TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64,
-         np.dtype(np.int32): TensorProto.INT32}  # fmt: skip
+         np.dtype(np.int32): TensorProto.INT32, np.dtype(np.uint8): TensorProto.UINT8}  # fmt: skip
 
 
 def compare(op: str, arrays: dict, outputs: int = 1, domain: str = "com.microsoft", **attributes):
@@ -73,6 +73,26 @@ def test_normalisations() -> None:
     # the standard's, of which the evaluator's own is wrong
     for p in (1, 2):
         compare("LpNormalization", {"x": x}, domain="", axis=1, p=p)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", ["none", "packed"])
+@pytest.mark.parametrize("columns", [64, 80])  # 80: the last block of 32 is half empty
+def test_products_with_weights_of_few_bits(bits: int, zeros: str, columns: int) -> None:
+    rng, rows, size = np.random.default_rng(0), 6, 32
+    blocks = -(-columns // size)
+
+    def bytes_of(*shape: int) -> np.ndarray:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+
+    arrays = {
+        "x": drawn(2, 5, columns),
+        "packed": bytes_of(rows, blocks, size * bits // 8),
+        "scales": np.abs(drawn(rows * blocks)),
+        "zeros": bytes_of(rows, -(-blocks * bits // 8)) if zeros == "packed" else None,
+    }
+    given = {"K": columns, "N": rows, "bits": bits, "block_size": size, "accuracy_level": 1}
+    compare("MatMulNBits", arrays, **given)
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13, 21])
