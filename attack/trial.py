@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import struct
+import time
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from attack import edits
@@ -19,6 +20,7 @@ from attack.worker import Ended, Worker, give
 MEGABYTES = 2048
 # of a large file that is accepted: a node takes a millisecond, and so does a row of a report
 _BYTES_A_SECOND = {".onnx": 30_000, ".json": 1_000_000}
+_LOOP, _USUAL_SECONDS, _SECONDS_KNOWN = 1_000_000, 0.07, 10.0
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw
 NET = "[RX003]"
@@ -73,8 +75,21 @@ def _for_size(work: Path, recipe: Recipe) -> float:
 
 
 def load() -> float:
-    """Return how many times longer all takes here, where others work on this machine too."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Return how many times longer all takes here and now than on two quiet cores.
+
+    Others work on this machine too, and a machine in a cloud may be several times slower at times.
+    """
+    return max(1.0, _loop_seconds(round(time.monotonic() / _SECONDS_KNOWN)) / _USUAL_SECONDS)
+
+
+@cache
+def _loop_seconds(_: int) -> float:
+    """Return what a loop takes now; numbers name times, a while each."""
+    started = time.perf_counter()
+    total = 0
+    for number in range(_LOOP):
+        total += number
+    return time.perf_counter() - started
 
 
 def prepare(work: Path, bases: Path, recipe: Recipe) -> None:

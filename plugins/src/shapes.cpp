@@ -10,7 +10,6 @@
 namespace ropeexport {
 namespace {
 
-using nvinfer1::DataType;
 using nvinfer1::Dims;
 
 // Axes of q and k, of pe, and of cos and sin.
@@ -124,7 +123,7 @@ bool check_scales(const Form& form, const Parameters& parameters, const Dims* in
   return true;
 }
 
-bool check_scale_types(const Form& form, const DataType* inputs) noexcept {
+bool check_scale_types(const Form& form, const nvinfer1::DataType* inputs) noexcept {
   for (std::int32_t i = form.scales(); i < form.inputs(); ++i) {
     if (is_scale_type(inputs[i], inputs[0])) continue;
     return refuse("type of %s: expected that of q, TensorRT's type %d, or float32, got %d",
@@ -162,15 +161,16 @@ bool check_shapes(const Form& form, const Parameters& parameters, const Dims* gi
          check_scales(form, parameters, inputs.data());
 }
 
-bool is_data_type(DataType type) noexcept {
-  return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
+bool is_data_type(nvinfer1::DataType type) noexcept {
+  return type == nvinfer1::DataType::kFLOAT || type == nvinfer1::DataType::kHALF ||
+         type == nvinfer1::DataType::kBF16;
 }
 
-bool is_scale_type(DataType type, DataType data) noexcept {
-  return type == data || type == DataType::kFLOAT;
+bool is_scale_type(nvinfer1::DataType type, nvinfer1::DataType data) noexcept {
+  return type == data || type == nvinfer1::DataType::kFLOAT;
 }
 
-bool check_types(const Form& form, const DataType* inputs) noexcept {
+bool check_types(const Form& form, const nvinfer1::DataType* inputs) noexcept {
   if (!is_data_type(inputs[0])) {
     return refuse("type of q: expected float32, float16 or bfloat16, got TensorRT's type %d",
                   static_cast<int>(inputs[0]));
@@ -180,7 +180,7 @@ bool check_types(const Form& form, const DataType* inputs) noexcept {
                   static_cast<int>(inputs[0]), static_cast<int>(inputs[1]));
   }
   for (std::int32_t i = form.coefficients(); i < form.scales(); ++i) {
-    if (inputs[i] == DataType::kFLOAT) continue;
+    if (inputs[i] == nvinfer1::DataType::kFLOAT) continue;
     const char* const name = !form.tables ? "pe" : i == form.coefficients() ? "cos" : "sin";
     return refuse("type of %s: expected float32, got TensorRT's type %d", name,
                   static_cast<int>(inputs[i]));
