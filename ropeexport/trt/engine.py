@@ -150,7 +150,8 @@ def add_profile(
         shapes = [getattr(wanted, point)[name] for point in ("min", "opt", "max")]
         try:
             profile.set_shape(name, *shapes)
-        except ValueError as error:  # some versions say it only when the profile is added
+        # by what is wrong: of sizes, of one of 2^31, of nine axes; or when the profile is added
+        except (ValueError, RuntimeError, TypeError) as error:
             raise BuildError(
                 f"{name}: {flavour.name} refuses the shapes {shapes}", code="RX406"
             ) from error

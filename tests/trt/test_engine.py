@@ -132,7 +132,7 @@ def test_no_builder_says_what_tensorrt_said() -> None:
 
 
 @pytest.mark.trt
-@pytest.mark.parametrize("smallest", [(9, 2), (1, 2, 3)])
+@pytest.mark.parametrize("smallest", [(9, 2), (1, 2, 3), (2**31, 2), (1,) * 9])
 def test_a_profile_that_is_refused_names_the_cause(smallest) -> None:
     chosen = flavour.load("tensorrt-rtx")
     journal = Journal(chosen)
