@@ -18,6 +18,7 @@ from benchmarks.gpu.device import CudaDevice
 from benchmarks.gpu.engines import engines
 from benchmarks.gpu.exactness import exactness
 from benchmarks.gpu.kernel import Kernel
+from benchmarks.gpu.norms import make_norm_problem, norm_checks, norm_groups
 from benchmarks.gpu.records import Check, Results, check_of_error, open_results, verdict_of
 from benchmarks.gpu.sanitizer import sanitizer
 from benchmarks.gpu.shapes import DTYPES, SHAPES
@@ -25,7 +26,7 @@ from benchmarks.gpu.timing import Plan, bench
 from ropeexport import errors
 from ropeexport.machine import find_gpu
 
-PARTS = ("exactness", "sanitizer", "engines", "bench")
+PARTS = ("exactness", "sanitizer", "engines", "bench", "norms")
 
 Part = Callable[[], Iterator[Check]]
 
@@ -84,11 +85,17 @@ def main(
             groups = routine_groups(device, kernel, compiler, flash_attention, flashinfer)
             yield from bench(device, groups, cases, Plan())
 
+        def norms() -> Iterator[Check]:
+            kernel = Kernel(compiler.kernel())
+            yield from norm_checks(device, kernel)
+            yield from bench(device, norm_groups(device, kernel), cases, Plan(), make_norm_problem)
+
         parts: dict[str, Part] = {
             "exactness": lambda: exactness(device, Kernel(compiler.kernel()), compiler),
             "sanitizer": lambda: sanitizer(compiler, out / "sanitizer.log"),
             "engines": lambda: engines(compiler, gpu.compute_capability, dtypes),
             "bench": timed,
+            "norms": norms,
         }
         code = run({name: parts[name] for name in only}, results, path)
     except errors.RopeExportError as error:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_bool,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_void_p,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +58,21 @@ class Params(Structure):
         ("type", c_int32),
         *((name, c_int64) for name in ("batch", "length", "head_size", "rotary_size")),
         *(("q", Rotated), ("k", Rotated), ("pe", Coefficients)),
+    )
+
+
+class Scale(Structure):
+    """``ropeexport::Scale``."""
+
+    _fields_ = (("values", c_void_p), ("type", c_int32))
+
+
+class NormParams(Structure):
+    """``ropeexport::NormRopeParams``."""
+
+    _fields_ = (
+        *(("rope", Params), ("q_scale", Scale), ("k_scale", Scale)),
+        *(("epsilon", c_float), ("across_heads", c_bool)),
     )
 
 
@@ -99,17 +125,49 @@ class Launch:
         )
 
 
+@dataclass(frozen=True)
+class NormLaunch:
+    """A launch that norms q and k before it rotates them.
+
+    Parameters
+    ----------
+    launch : Launch
+        What is rotated, of any strides, and how.
+    scales : tuple of Tensor
+        Of q and k: (D,), or (H, D) where all heads of a token are normed together.
+    epsilon : float
+        What is added to the mean of the squares.
+    across_heads : bool
+        Whether they are normed together.
+    """
+
+    launch: Launch
+    scales: tuple[Tensor, Tensor]
+    epsilon: float
+    across_heads: bool = False
+
+    def params(self) -> NormParams:
+        """Return the launch as the library takes it; the tensors must outlive its use."""
+        scales = (Scale(x.data_ptr(), _TYPES[x.dtype]) for x in self.scales)
+        return NormParams(self.launch.params(), *scales, self.epsilon, self.across_heads)
+
+
 class Kernel:
     """A library with the interface of ``native/kernel.h``."""
 
     def __init__(self, path: Path) -> None:
         self._library = library = ctypes.CDLL(str(path))
-        library.ropeexport_params_bytes.restype = c_int64
-        if library.ropeexport_params_bytes() != ctypes.sizeof(Params):
-            raise RuntimeError(f"{path}: other parameters than those described here")
+        described = {"ropeexport_params_bytes": Params, "ropeexport_norm_params_bytes": NormParams}
+        for name, structure in described.items():
+            getattr(library, name).restype = c_int64
+            if getattr(library, name)() != ctypes.sizeof(structure):
+                raise RuntimeError(f"{path}: other parameters than those described here")
         library.ropeexport_error_text.argtypes = [c_int]
         library.ropeexport_error_text.restype = c_char_p
         library.ropeexport_launch.argtypes = [POINTER(Params), POINTER(Tuning), c_int32, c_void_p]
+        library.ropeexport_launch_norm.argtypes = [
+            *(POINTER(NormParams), POINTER(Tuning), c_int32, c_void_p)
+        ]
         library.ropeexport_copy.argtypes = [c_void_p, c_void_p, c_int64, c_void_p]
 
     def call(self, launch: Launch, tuning: Tuning | None = None) -> Callable[[int], None]:
@@ -121,6 +179,20 @@ class Kernel:
             status = self._library.ropeexport_launch(byref(params), byref(tuning), form, stream)
             # naming the launch also keeps its tensors as long as this function
             self._check(status, [tuple(x.shape) for x in (launch.q, launch.k, launch.pe)])
+
+        return enqueue
+
+    def norm_call(self, given: NormLaunch, tuning: Tuning | None = None) -> Callable[[int], None]:
+        """Return a function that enqueues a launch which norms first, as ``call`` does."""
+        params, tuning, launch = given.params(), tuning or Tuning(), given.launch
+        form = _FORMS[launch.pairing, launch.sin is not None]
+
+        def enqueue(stream: int) -> None:
+            status = self._library.ropeexport_launch_norm(
+                byref(params), byref(tuning), form, stream
+            )
+            # naming it also keeps its tensors as long as this function
+            self._check(status, [tuple(x.shape) for x in (launch.q, launch.k, *given.scales)])
 
         return enqueue
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import torch
+
 from benchmarks.gpu.cases import MARK
 from benchmarks.gpu.contenders import COPY, Call, Groups, Outputs, Routine
 from benchmarks.gpu.device import CudaDevice
@@ -16,6 +18,8 @@ from benchmarks.gpu.shapes import Problem, Shape, count_sets, make_problem
 from ropeexport.errors import MissingError, UsageError
 
 _ARRAYS = 13  # what all contenders hold together for a set of inputs, in sizes of the inputs
+
+MakeProblem = Callable[[Shape, str, torch.device, int], Problem]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,11 @@ class Entrant:
 
 
 def bench(
-    device: CudaDevice, groups: Groups, cases: Sequence[tuple[Shape, str]], plan: Plan
+    device: CudaDevice,
+    groups: Groups,
+    cases: Sequence[tuple[Shape, str]],
+    plan: Plan,
+    make: MakeProblem = make_problem,
 ) -> Iterator[Check]:
     """Time groups of contenders on each shape and type, one group after the other.
 
@@ -75,14 +83,14 @@ def bench(
     """
     own = [routine for routine in next(iter(groups.values()))() if routine.is_ours]
 
-    def timed(name: str, case: tuple[Shape, str], make: Callable[[], list[Routine]]) -> Check:
-        return measure(device, name, case, beside(make(), own), plan)
+    def timed(name: str, case: tuple[Shape, str], routines: Callable[[], list[Routine]]) -> Check:
+        return measure(device, name, case, beside(routines(), own), plan, make)
 
-    for group, make in groups.items():
+    for group, routines in groups.items():
         for shape, dtype in cases:
             name = f"{shape.name} {dtype}, {group}"
             # where the GPU is lost to this process, nothing works any more
-            yield guarded(name, partial(timed, name, (shape, dtype), make))
+            yield guarded(name, partial(timed, name, (shape, dtype), routines))
             device.release()
 
 
@@ -98,6 +106,7 @@ def measure(
     case: tuple[Shape, str],
     routines: Sequence[Routine],
     plan: Plan,
+    make: MakeProblem = make_problem,
 ) -> Check:
     """Return the check of one shape, type and group of contenders, with their times.
 
@@ -114,7 +123,7 @@ def measure(
     need, free = _ARRAYS * sets * moved, device.free_bytes
     if need > free:
         raise MissingError(f"needs {need / 1e9:.0f} GB of the GPU's memory, {free / 1e9:.0f} free")
-    problems = [make_problem(shape, dtype, device.torch, seed) for seed in range(sets)]
+    problems = [make(shape, dtype, device.torch, seed) for seed in range(sets)]
     entrants = [Entrant(routine) for routine in routines]
     for entrant in entrants:
         _set_up(device, entrant, problems, plan)

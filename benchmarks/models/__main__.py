@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def command(
         return
     if again is not None:
         drawn = _drawn(found, known, again)
-        made = [*_made(drawn, {}, jobs, minutes)]
+        apart = {name for name, record in known.items() if record.norms is None}
+        made = [*_made(drawn, {}, jobs, minutes, apart)]
         changed = [line for record in made for line in _changes(known[record.model], record)]
         if len(made) < len(drawn):
             click.echo(f"NOT RUN: {len(drawn) - len(made)} of {len(drawn)}: the time was over")
@@ -129,9 +130,13 @@ def _keys(models: Sequence[Class]) -> dict[str, Key]:
 
 
 def _made(
-    models: Sequence[Class], keys: dict[str, Key], jobs: int, minutes: float | None
+    models: Sequence[Class],
+    keys: dict[str, Key],
+    jobs: int,
+    minutes: float | None,
+    apart: Container[str] = (),
 ) -> Iterator[Record]:
-    """Yield the record of each class, as they are made."""
+    """Yield the record of each class, as they are made; norms stay ``apart`` of those so named."""
     until = time.monotonic() + minutes * 60 if minutes is not None else float("inf")
     origin = measured("benchmarks/models")
 
@@ -139,7 +144,8 @@ def _made(
         if time.monotonic() > until:
             return None
         try:
-            record = Record.model_validate(worker(_WORKER, model.model, limit=_LIMIT))
+            fuse = "rope" if model.model in apart else "norm-rope"
+            record = Record.model_validate(worker(_WORKER, model.model, fuse, limit=_LIMIT))
         except SystemExit as error:  # it was killed, or ended the process
             key = keys.get(model.model) or _keys([model])[model.model]
             fault = Parity(fault=str(error)[:200])

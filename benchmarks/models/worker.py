@@ -1,7 +1,7 @@
 """Classes in a process of their own: their keys, or what becomes of one.  Prints JSON.
 
-``keys``, then names: the key of each, or why it has none.  A name alone: its record, without
-``measured``.
+``keys``, then names: the key of each, or why it has none.  A name, and what becomes an op in its
+float16 file, ``rope`` or ``norm-rope``: its record, without ``measured``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FrameType
 from typing import Any
@@ -50,7 +49,8 @@ def main(arguments: list[str]) -> None:
     if arguments[0] == "keys":
         print(json.dumps({name: _key(known[name]) for name in arguments[1:]}))
     else:
-        print(record_of(known[arguments[0]]).model_dump_json())
+        name, fuse = arguments
+        print(record_of(known[name], fuse).model_dump_json())
 
 
 def _key(model: Class) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _without_config(model: Class) -> Key:
     return key_of(model, {}).model_copy(update={"config": ""})
 
 
-def record_of(model: Class) -> Record:
+def record_of(model: Class, fuse: Any = "norm-rope") -> Record:
     """Try a class: eager, exported in two types, checked, built."""
     seconds: dict[str, float] = {}
     found: dict[str, Any] = {"library": model.library, "name": model.name, "seconds": seconds}
@@ -80,11 +80,12 @@ def record_of(model: Class) -> Record:
     if not found["rotates"]:
         return Record(**found)
     found["constant"] = _fixed(model, values)
-    for dtype in ("fp32", "fp16"):
+    for dtype, fused in (("fp32", "rope"), ("fp16", fuse)):
+        # one for eager alone: some keep what a call made
+        own, example = (example_of(model, copy.deepcopy(values), dtype) for _ in range(2))
         with TemporaryDirectory() as folder:
-            # one for eager alone: some keep what a call made
-            own, example = (example_of(model, copy.deepcopy(values), dtype) for _ in range(2))
-            found |= _exported(own, example, dtype, Path(folder), seconds)
+            options = {"out": folder, "fuse": fused}
+            found |= _exported(own, example, dtype, options, seconds)
     return Record(**found)
 
 
@@ -119,7 +120,7 @@ def _run(example: Example) -> None:
 
 
 def _exported(
-    own: Example, example: Example, dtype: str, folder: Path, seconds: dict[str, float]
+    own: Example, example: Example, dtype: str, options: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Return what an export in a type adds to a record."""
     try:
@@ -128,7 +129,7 @@ def _exported(
         return {dtype: Parity(fault=f"{NOT_RUN}{_fault(error)}")}
     try:
         with _timed(seconds, f"export {dtype}"):
-            made = ropeexport.export(example, out=folder)
+            made = ropeexport.export(example, **options)
     except Exception as error:
         return {dtype: Parity(fault=_fault(error))}
     found: dict[str, Any] = {"found": made.found, "replaced": made.replaced}

@@ -147,14 +147,18 @@ def test_the_classes_that_are_made_again_are_the_commits(record, model) -> None:
 
 
 @pytest.mark.pipelines
-def test_a_class_in_a_process_of_its_own_is_as_recorded() -> None:
-    command = [sys.executable, "-m", "benchmarks.models.worker", "transformers:LlamaModel"]
+@pytest.mark.parametrize(
+    ("name", "norms"), [("transformers:LlamaModel", 0), ("diffusers:WanTransformer3DModel", 2)]
+)
+def test_a_class_in_a_process_of_its_own_is_as_recorded(name: str, norms: int) -> None:
+    command = [sys.executable, "-m", "benchmarks.models.worker", name, "norm-rope"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     made = Record.model_validate_json(done.stdout.splitlines()[-1])
     assert made.is_good
     assert made.fp32.cases == 10
+    assert made.norms == (norms, norms)
     assert re.fullmatch(r"[\d.]+: 2 native", made.native)
-    assert records.read()["transformers:LlamaModel"].difference(made) == {}
+    assert records.read()[name].difference(made) == {}
 
 
 def test_what_nobody_can_explain_has_no_cause(record) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, Structure, byref, c_bool, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_int32, c_int64
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,24 +13,17 @@ from numpy.typing import NDArray
 from plugin.host_walk import DEFAULT_TUNING, WAVE
 from plugin.norm_reference import DTYPES, Op, matrices_of
 
-from benchmarks.gpu.kernel import Coefficients, Params, Rotated, Strides, Tuning
+from benchmarks.gpu.kernel import (
+    Coefficients,
+    NormParams,
+    Params,
+    Rotated,
+    Scale,
+    Strides,
+    Tuning,
+)
 
 _TYPES = {kind: number for number, kind in enumerate(DTYPES.values())}
-
-
-class Scale(Structure):
-    """``ropeexport::Scale``."""
-
-    _fields_ = (("values", c_void_p), ("type", c_int32))
-
-
-class NormParams(Structure):
-    """``ropeexport::NormRopeParams``."""
-
-    _fields_ = (
-        *(("rope", Params), ("q_scale", Scale), ("k_scale", Scale)),
-        *(("epsilon", c_float), ("across_heads", c_bool)),
-    )
 
 
 class Seen(Structure):

@@ -27,10 +27,15 @@ extern "C" {
 ROPEEXPORT_EXPORT int ropeexport_launch(const ropeexport::ApplyRopeParams* params,
                                         const ropeexport::Tuning* tuning, std::int32_t form,
                                         cudaStream_t stream);
+// The same of rows that are normed first.
+ROPEEXPORT_EXPORT int ropeexport_launch_norm(const ropeexport::NormRopeParams* params,
+                                             const ropeexport::Tuning* tuning, std::int32_t form,
+                                             cudaStream_t stream);
 // Enqueue a copy of a multiple of 16 bytes between aligned arrays; returns a cudaError_t.
 ROPEEXPORT_EXPORT int ropeexport_copy(void* to, const void* from, std::int64_t bytes,
                                       cudaStream_t stream);
 ROPEEXPORT_EXPORT const char* ropeexport_error_text(int status);
 // By which a caller in another language checks its own description of the parameters.
 ROPEEXPORT_EXPORT std::int64_t ropeexport_params_bytes();
+ROPEEXPORT_EXPORT std::int64_t ropeexport_norm_params_bytes();
 }

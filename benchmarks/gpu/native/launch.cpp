@@ -34,8 +34,16 @@ extern "C" int ropeexport_launch(const ApplyRopeParams* params, const Tuning* tu
   return form ? enqueue_rope(*form, *params, stream, *tuning) : cudaErrorInvalidValue;
 }
 
+extern "C" int ropeexport_launch_norm(const NormRopeParams* params, const Tuning* tuning,
+                                      std::int32_t number, cudaStream_t stream) {
+  const Form* const form = form_of(number);
+  return form ? enqueue_norm_rope(*form, *params, stream, *tuning) : cudaErrorInvalidValue;
+}
+
 extern "C" const char* ropeexport_error_text(int status) {
   return cudaGetErrorString(static_cast<cudaError_t>(status));
 }
 
 extern "C" std::int64_t ropeexport_params_bytes() { return sizeof(ApplyRopeParams); }
+
+extern "C" std::int64_t ropeexport_norm_params_bytes() { return sizeof(NormRopeParams); }

@@ -47,6 +47,7 @@ def host_build(compiler) -> Built:
                 "-c",
                 f"-I{NATIVE}",
                 f"-I{PLUGINS}/include",
+                f"-I{PLUGINS}/test",
             ]
             command += ["-Xcompiler=-fPIC,-ffp-contract=off", *options, str(source)]
             _run([*command, "-o", made[key]])

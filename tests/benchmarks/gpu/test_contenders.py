@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from liger_standins import LigerRopeFunction
 
 from benchmarks.gpu import contenders
 from benchmarks.gpu.shapes import Shape, beyond_rounding, make_problem, rotated_by_tables
@@ -24,22 +25,6 @@ SHAPES = [
 @pytest.fixture(params=SHAPES, ids=lambda shape: shape.name)
 def problem(request):
     return make_problem(request.param, "fp16", CPU, 0)
-
-
-class LigerRopeFunction:
-    """Liger's: (B, H, L, D) whose memory is (B, L, H, D), rotated in place by halves."""
-
-    @staticmethod
-    def apply(q, k, cos, sin):
-        for x in (q, k):
-            by_token = x.transpose(1, 2)
-            assert by_token.is_contiguous()
-            # its kernel finds a row by this stride, also where the length is 1
-            assert by_token.stride(1) == by_token.shape[2] * by_token.shape[3]
-            assert cos.shape in {(1, *x.shape[2:]), (x.shape[0], *x.shape[2:])}
-            tables = (table[:, None, :, : x.shape[-1] // 2] for table in (cos, sin))
-            x.copy_(rotated_by_tables(x, *tables, "half"))
-        return q, k
 
 
 def test_liger(problem, monkeypatch) -> None:

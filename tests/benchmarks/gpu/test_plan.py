@@ -1,4 +1,4 @@
-"""Fifteen minutes on a bare machine, rehearsed: its three scripts, on stand-ins for what it has.
+"""Fifteen minutes on a bare machine, rehearsed: its scripts, on stand-ins for what it has.
 
 The scripts run as they would there, in a copy of the files without git, in processes whose Python
 has no network.  Stand-ins (``standins/``): the driver's library, nvcc, whose
@@ -156,6 +156,26 @@ def test_the_plan_from_its_first_command_to_its_last(box) -> None:
     times = {timing["name"]: timing for timing in timed["flux fp16, torch.compile"]["timings"]}
     assert times["torch.compile"]["beside"] == "ours"
     assert times["torch.compile"]["ratio"] > 0
+
+
+def test_norms_are_proven_and_timed(box) -> None:
+    prepared(box)
+    log = box.run("bash .gpu/4.sh")
+    assert "error:" not in log
+    found = box.result()
+    assert found["parts"] == {"norms": "PARTIAL"}  # Liger is not there
+    verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+    forms = ("matrices", "tables", "tables, halves")
+    assert [verdicts[f"norm and rope, {form}"] for form in forms] == ["PASS"] * 3
+    timed = {check["name"]: check for check in found["checks"] if check["timings"]}
+    assert timed.keys() == {
+        f"{shape} {dtype}, {group}"
+        for shape in ("flux", "flux-512", "video")
+        for dtype in ("fp16", "bf16")
+        for group in ("kernel", "torch.compile", "Liger")
+    }
+    times = {timing["name"]: timing for timing in timed["flux fp16, kernel"]["timings"]}
+    assert times["norms, then ours"]["beside"] == "ours"
 
 
 def test_the_sweep_has_every_cut_and_every_copy(box) -> None:

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "host_norm.h"
 #include "ropeexport/column.cuh"
 #include "ropeexport/dispatch.cuh"
 
@@ -11,10 +12,12 @@ using namespace ropeexport;
 
 namespace {
 
+constexpr std::int64_t kWave = 1056;  // an H100's
+
 struct HostExecutor {
   template <class V>
   std::int64_t resident_blocks() const {
-    return 1056;  // an H100's
+    return kWave;
   }
 
   template <class V>
@@ -59,6 +62,12 @@ extern "C" int ropeexport_launch(const ApplyRopeParams* params, const Tuning* tu
 #endif
 }
 
+extern "C" int ropeexport_launch_norm(const NormRopeParams* params, const Tuning* tuning,
+                                      std::int32_t form, cudaStream_t) {
+  host_norm::Seen seen;
+  return host_norm::walk(*params, *tuning, form == bench::kTablesHalf, kWave, seen);
+}
+
 extern "C" int ropeexport_copy(void* to, const void* from, std::int64_t bytes, cudaStream_t) {
   std::memcpy(to, from, static_cast<std::size_t>(bytes));
   return cudaSuccess;
@@ -67,3 +76,5 @@ extern "C" int ropeexport_copy(void* to, const void* from, std::int64_t bytes, c
 extern "C" const char* ropeexport_error_text(int) { return "an error of the host's launch"; }
 
 extern "C" std::int64_t ropeexport_params_bytes() { return sizeof(ApplyRopeParams); }
+
+extern "C" std::int64_t ropeexport_norm_params_bytes() { return sizeof(NormRopeParams); }
