@@ -101,18 +101,17 @@ def _kernel_row(row: dict[str, Any]) -> tuple[str, ...]:
 def elsewhere_lines() -> Iterator[str]:
     """Yield the weightless export's table, and where further results are."""
     yield from ("## Elsewhere", "")
-    weightless = RESULTS / "weightless.json"
-    if weightless.is_file():
-        yield from _weightless(json.loads(weightless.read_text()))
-    load = RESULTS / "load.json"
-    if load.is_file():
-        yield from _load(json.loads(load.read_text()))
-    decoding = RESULTS / "decoding.json"
-    if decoding.is_file():
-        yield from _decoding(json.loads(decoding.read_text()))
-    exporting = RESULTS / "exporting.json"
-    if exporting.is_file():
-        yield from _exporting(json.loads(exporting.read_text()))
+    sections = {
+        "weightless": _weightless,
+        "load": _load,
+        "decoding": _decoding,
+        "norms": _norms,
+        "exporting": _exporting,
+    }
+    for name, lines in sections.items():
+        path = RESULTS / f"{name}.json"
+        if path.is_file():
+            yield from lines(json.loads(path.read_text()))
     yield (
         "Model classes: [models.md](models.md). The kernel and the engines on a GPU: "
         "[gpu.md](gpu.md) says what waits for one; an engine's build with a cold and a warm cache "
@@ -135,6 +134,22 @@ def _load(record: dict[str, Any]) -> Iterator[str]:
     through, bare = (statistics.median(seconds) for seconds in record["starts"].values())
     yield f"A process, from its start to the first output: {through:.2f} s, bare {bare:.2f} s."
     yield ""
+
+
+def _norms(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "A file whose norms of q and k are in their ropes' ops (`--fuse norm-rope`) beside the one "
+        "where they are apart, in onnxruntime: calls in turns, medians of "
+        f"{record['rounds']}, `python -m benchmarks.norms` on {record['machine']['processor']}, "
+        f"{record['date']}. The outputs differ by at most the last column of the largest number:"
+    )
+    yield ""
+    rows = (
+        (row["model"], f"{row['joined']}", *(f"{x:.1f}" for x in reversed(row["median_ms"])),
+         f"{row['ratio']:.3f}", f"{row['difference']:.0e}")
+        for row in record["rows"]
+    )  # fmt: skip
+    yield from table("model|joined|norm-rope ms|rope ms|to rope|difference", rows)
 
 
 def _exporting(record: dict[str, Any]) -> Iterator[str]:
