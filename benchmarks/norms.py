@@ -1,4 +1,4 @@
-"""``python -m benchmarks.norms``: files with norms in their ropes' ops beside files with them apart.
+"""``python -m benchmarks.norms``: files with norms in their ropes' ops, and with norms apart.
 
 Exports models of ``benchmarks.cpu.models`` in both ways, times calls of onnxruntime on the CPU in
 turns, and writes ``benchmarks/results/norms.json``; the largest difference of the two outputs is a
