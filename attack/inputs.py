@@ -174,8 +174,8 @@ def _configs() -> st.SearchStrategy[Recipe]:
                 "export diffusers:WanTransformer3DModel --config wan/config.json -o new",
                 ]  # fmt: skip
     return st.one_of(
-        _recipe("configs", texts, ["llama"], some(llama)),
-        _recipe("configs", pictures, ["wan"], some(wan)),
+        _recipe("configs", texts, ["llama"], some(llama), 60.0),
+        _recipe("configs", pictures, ["wan"], some(wan), 60.0),
     )
 
 

@@ -91,7 +91,9 @@ def load_example(
     """
     library, _, name = model.partition(":")
     require(library)
-    is_class = library == "diffusers" or (is_class_name(name) and not Path(name).exists())
+    # the output folder may be called as the class is, and is there already
+    is_named = is_class_name(name) and (config is not None or not Path(name).exists())
+    is_class = library == "diffusers" or is_named
     if config is not None and not is_class:
         raise UsageError(
             f"--config: only for diffusers:CLASS and transformers:CLASS, got {model}", code="RX108"

@@ -121,10 +121,12 @@ QWEN2_VL = {
 
 def test_a_part_of_a_model_by_its_class(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    path, out = config(tmp_path, QWEN2_VL), tmp_path / "out"
-    done = ropeexport("export", "transformers:Qwen2VLTextModel", "--config", path, "-o", out)
+    path, name = config(tmp_path, QWEN2_VL), "Qwen2VLTextModel"
+    (tmp_path / name).mkdir()  # a folder that is called as the class is
+    words = ("--config", path, "-o", name)
+    done = ropeexport("export", f"transformers:{name}", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert ropeexport("check", out, "--cases", "3").returncode == 0
+    assert ropeexport("check", name, "--cases", "3", cwd=tmp_path).returncode == 0
     torch.manual_seed(0)
     whole = transformers.Qwen2VLModel(transformers.AutoConfig.from_pretrained(tmp_path)).eval()
     whole.save_pretrained(tmp_path)  # its names are language_model's and visual's
