@@ -192,14 +192,15 @@ def tally(worker: Worker, good: Path, recipe: Recipe, alone: bool = False) -> Ta
 def _slow(worker: Worker, good: Path, verdict: Verdict) -> list[tuple[str, str]]:
     """Hold an accepted small input to the time of the same command over the good files."""
     recipe, ended = verdict.recipe, verdict.ended
-    small = recipe.part != "arguments" and ended.code == 0 and ended.seconds > SLOW_SECONDS
+    least = SLOW_SECONDS * trial.load()
+    small = recipe.part != "arguments" and ended.code == 0 and ended.seconds > least
     if not small or not _of_like_size(worker.work, good, recipe):
         return []
     unbroken = replace(recipe, edits=())
     usual = max(trial.tried(worker, good, unbroken).ended.seconds for _ in range(2))
     again = trial.tried(worker, good, recipe).ended.seconds  # under the same load
     seconds = min(ended.seconds, again)
-    if seconds <= max(SLOW_SECONDS, SLOW_TIMES * usual):
+    if seconds <= max(least, SLOW_TIMES * usual):
         return []
     return [("slow", f"{recipe.verb}: {seconds:.1f} s in place of {usual:.1f} s")]
 
