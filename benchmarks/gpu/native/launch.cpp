@@ -10,9 +10,9 @@ namespace {
 // The plugin's form of one that is measured; null for an unknown number.
 const Form* form_of(std::int32_t number) {
   static constexpr Form kMeasured[] = {
-      {"matrices", false, false, false, 2},
-      {"tables", true, false, false, 2},
-      {"tables, halves", true, true, false, 2},
+      {"matrices", false, false, false, 2, false},
+      {"tables", true, false, false, 2, false},
+      {"tables, halves", true, true, false, 2, false},
   };
   switch (number) {
     case bench::kMatrices:
