@@ -104,7 +104,7 @@ def test_a_refusal(library, kind) -> None:
     done = python(kind, SCRIPT, kind, "load,refuse", library)
     said = [*json.loads(done.stdout.splitlines()[-1])["errors"], *done.stderr.splitlines()]
     assert "nothing was refused" not in said
-    assert sum("ApplyRope: expected field contract" in line for line in said) == 1
+    assert sum("plugin: expected field contract" in line for line in said) == 1
 
 
 def test_a_second_copy_leaves_the_first_alone(library, tmp_path, kind) -> None:

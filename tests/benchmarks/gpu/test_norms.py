@@ -46,7 +46,7 @@ def test_another_result_is_wrong(device, host_kernel, fault) -> None:
         "scale": replace(problem, k_scale=problem.k_scale.roll(1)),
         "epsilon": replace(problem, q=problem.q * 2),
         "one head": replace(problem, k=problem.k.flip(1)),
-        "tables": replace(problem, pe=problem.pe.mT),
+        "tables": replace(problem, pe=problem.pe.mT.contiguous()),
     }[fault]
     assert routine.wrong(problem, routine.prepare(problem).run()) == ""
     assert "relative L2 distance" in routine.wrong(problem, routine.prepare(other).run())
