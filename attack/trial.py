@@ -20,6 +20,7 @@ from attack.worker import Ended, Worker, give
 MEGABYTES = 2048
 # of a large file that is accepted: a node takes a millisecond, and so does a row of a report
 _BYTES_A_SECOND = {".onnx": 30_000, ".json": 1_000_000}
+# a loop, about what it takes on a quiet core, and how long its time is kept
 _LOOP, _USUAL_SECONDS, _SECONDS_KNOWN = 1_000_000, 0.07, 10.0
 LINES = 3  # of an error, at most
 # the last net of the command line: an error that nobody foresaw

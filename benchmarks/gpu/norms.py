@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -171,7 +171,7 @@ def _apart(device: CudaDevice, kernel: Kernel, problem: Problem) -> Call:
     out = _outputs(problem)
 
     def run() -> Outputs:
-        q, k = _normed(problem)
+        q, k = _normed(problem.q, problem.q_scale), _normed(problem.k, problem.k_scale)
         kernel.call(Launch(q, k, problem.pe, out))(device.stream())
         return out
 
@@ -183,37 +183,23 @@ def _outputs(problem: Problem) -> Outputs:
     return tuple(torch.empty_like(x, memory_format=like) for x in (problem.q, problem.k))  # type: ignore[return-value]  # two
 
 
-def _normed(problem: NormProblem) -> Outputs:
-    """Return torch's norms of q and k, which lie as those do."""
-    made = []
-    for x, scale in ((problem.q, problem.q_scale), (problem.k, problem.k_scale)):
-        tokens = x.transpose(1, 2)
-        normed = torch.nn.functional.rms_norm(tokens, scale.shape, scale, EPSILON)
-        made.append(normed.transpose(1, 2))
-    return made[0], made[1]
+def _normed(x: Tensor, scale: Tensor) -> Tensor:
+    """Return torch's norm of q or of k, which lies as that does."""
+    tokens = x.transpose(1, 2)
+    normed = torch.nn.functional.rms_norm(tokens, scale.shape, scale, EPSILON)
+    return normed.transpose(1, 2)
 
 
-def norm_and_rotate(problem: NormProblem) -> Outputs:
+def norm_and_rotate(q: Tensor, k: Tensor, pe: Tensor, q_scale: Tensor, k_scale: Tensor) -> Outputs:
     """Return what eager torch makes: a norm of each, then FLUX's rotation."""
-    q, k = seed_apply_rope(*_normed(problem), problem.pe)
-    return q.contiguous(), k.contiguous()
+    rotated = seed_apply_rope(_normed(q, q_scale), _normed(k, k_scale), pe)
+    return rotated[0].contiguous(), rotated[1].contiguous()
 
 
 def _compiled() -> Routine:
     torch.compiler.reset()
-
-    def whole(q: Tensor, k: Tensor, pe: Tensor, q_scale: Tensor, k_scale: Tensor) -> Outputs:
-        made = []
-        for x, scale in ((q, q_scale), (k, k_scale)):
-            tokens = x.transpose(1, 2)
-            normed = torch.nn.functional.rms_norm(tokens, scale.shape, scale, EPSILON)
-            made.append(normed.transpose(1, 2))
-        rotated = seed_apply_rope(made[0], made[1], pe)
-        return rotated[0].contiguous(), rotated[1].contiguous()
-
-    fused = torch.compile(whole, fullgraph=True, dynamic=False)
-    run = lambda p: fused(p.q, p.k, p.pe, p.q_scale, p.k_scale)  # noqa: E731
-    return NormRoutine("torch.compile", partial(_torch_call, run))
+    fused = torch.compile(norm_and_rotate, fullgraph=True, dynamic=False)
+    return NormRoutine("torch.compile", partial(_torch_call, fused))
 
 
 def liger() -> list[Routine]:
@@ -245,9 +231,10 @@ def liger() -> list[Routine]:
     return [NormRoutine("Liger", prepare, "half", "tables")]
 
 
-def _torch_call(run: Callable[[Any], Outputs], problem: Problem) -> Call:
+def _torch_call(run: Callable[..., Outputs], problem: Problem) -> Call:
     assert isinstance(problem, NormProblem)
-    return Call(lambda: run(problem), _moved(problem, tables=False))
+    given = (problem.q, problem.k, problem.pe, problem.q_scale, problem.k_scale)
+    return Call(lambda: run(*given), _moved(problem, tables=False))
 
 
 def _moved(problem: NormProblem, tables: bool) -> int:

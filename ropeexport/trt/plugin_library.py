@@ -48,10 +48,11 @@ def cached_library() -> Path:
 def installed_library() -> Path | None:
     """Return the library of the package ``ropeexport-plugin``, where that is installed."""
     try:
-        path = distribution(PACKAGE).locate_file(f"{PACKAGE.replace('-', '_')}/{FILE_NAME}")
+        place = distribution(PACKAGE).locate_file(f"{PACKAGE.replace('-', '_')}/{FILE_NAME}")
     except PackageNotFoundError:
         return None
-    return Path(str(path)) if Path(str(path)).is_file() else None
+    path = Path(str(place))
+    return path if path.is_file() else None
 
 
 def find(explicit: Path | None = None) -> Path | None:
