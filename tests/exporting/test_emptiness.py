@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import ropeexport
 from ropeexport import Example
+from ropeexport.testing import assert_parity
 
 OF = 8  # what a length is filled up to a multiple of
 
@@ -44,6 +48,12 @@ def example(module: nn.Module) -> Example:
     return Example(module.eval(), inputs, axes)
 
 
+def exact(module: nn.Module) -> Callable[..., Any]:
+    """Return a module in float64, of arrays."""
+    wide = copy.deepcopy(module).double()
+    return lambda **arrays: wide(**{name: torch.from_numpy(x) for name, x in arrays.items()})
+
+
 def test_a_length_that_is_filled_up_may_need_none(tmp_path: Path) -> None:
     module = Padded()
     made = ropeexport.export(example(module), out=tmp_path)
@@ -52,8 +62,8 @@ def test_a_length_that_is_filled_up_may_need_none(tmp_path: Path) -> None:
     assert (axes["height"].max, axes["width"].max, axes["length"].max) == (8, 4096, 4096)
     loaded = ropeexport.load(tmp_path, runtime="onnxruntime")
     for height, width, length in ((4, 6, 16), (4, 6, 5), (3, 3, 8), (1, 1, 1), (5, 9, 31)):
-        x, y = torch.randn(height, width, 6), torch.randn(length, 6)
-        torch.testing.assert_close(loaded(x, y), module(x, y), rtol=1e-5, atol=1e-5)
+        inputs = {"x": torch.randn(height, width, 6), "y": torch.randn(length, 6)}
+        assert_parity(loaded(**inputs), exact(module), inputs=inputs, eager=module(**inputs))
 
 
 def test_one_that_is_another_then_has_the_sizes_that_need_some(tmp_path: Path) -> None:
@@ -65,7 +75,5 @@ def test_one_that_is_another_then_has_the_sizes_that_need_some(tmp_path: Path) -
     assert [spec.shape for spec in made.manifest.model.inputs] == [(3, 4, 6), ("4*_length + 1", 6)]
     loaded = ropeexport.load(tmp_path, runtime="onnxruntime")
     for length in (5, 13, 29):
-        y = torch.randn(length, 6)
-        torch.testing.assert_close(
-            loaded(given.inputs["x"], y), module(given.inputs["x"], y), rtol=1e-5, atol=1e-5
-        )
+        inputs = {"x": given.inputs["x"], "y": torch.randn(length, 6)}
+        assert_parity(loaded(**inputs), exact(module), inputs=inputs, eager=module(**inputs))
